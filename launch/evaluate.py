@@ -1,0 +1,46 @@
+"""Score a trained run, on its own held-out split or on other data with the same classes.
+
+Writes to --out the scores (result.json), the detections and the truth in COCO's formats, and a report to look at.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from mapjax import terminal
+
+EXAMPLES = """
+python launch/evaluate.py --workdir runs/mine
+python launch/evaluate.py --workdir runs/mine --split test
+python launch/evaluate.py --workdir runs/mine --data coco:DIR --split val2017 --out scores
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; gives the exit code."""
+    parser = terminal.parser(__doc__ or "", EXAMPLES)
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data: scenes, voc:DIR or coco:DIR")
+    parser.add_argument("--split", metavar="NAME", help="the split to score (the run's held-out one)")
+    parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="where to write (DIR/evaluation-SPLIT)")
+    arguments, _ = terminal.parse(parser, argv)
+    print(f"mapjax: evaluating {arguments.workdir}; starting JAX …", flush=True)
+
+    from mapjax import evaluate, log, run, score, shard
+
+    loaded = run.load(arguments.workdir, which=arguments.checkpoint)
+    source = score.open_source(loaded.config, loaded.classes, data=arguments.data, split=arguments.split)
+    mesh = shard.make_mesh(loaded.config.mesh)
+    evaluation = run.make_evaluation(loaded.config, loaded.task, source, mesh, log.Log(None))
+    found = evaluation(evaluate.place(loaded.variables, mesh))
+    out = arguments.out or arguments.workdir / f"evaluation-{source.split}"
+    score.save(out, loaded, source, found, mesh)
+    log.console.print(score.table(source.classes, found.metrics))
+    print(f"look at {out / 'report.html'}; the figures are in {out / 'result.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    terminal.run_main(main)

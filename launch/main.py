@@ -1,0 +1,53 @@
+"""Train and evaluate what an experiment file describes.
+
+The run leaves a folder: report.html to look at, result.json, predictions.json, checkpoints, logs. The same
+command with the same --workdir goes on exactly where it stopped; a finished run is only evaluated again.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from mapjax import terminal
+
+EXAMPLES = """
+python launch/main.py --config experiments/detect.py
+python launch/main.py --config experiments/detect.py:bccd --data voc:DIR
+python launch/main.py --config experiments/detect.py --data coco:DIR --workdir runs/mine
+python launch/main.py --config experiments/detect.py --config.duration="12 epochs" --config.batch=8
+python launch/main.py --config experiments/detect.py --keys      (lists every key and its value)
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; gives the exit code."""
+    parser = terminal.parser(__doc__ or "", EXAMPLES)
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="experiment file, and its variant")
+    parser.add_argument(
+        "--config.KEY", metavar="VALUE", dest="_", help="replace one value of the config, e.g. --config.batch=8"
+    )
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="scenes (embedded), voc:DIR or coco:DIR")
+    parser.add_argument(
+        "--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)"
+    )
+    parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
+    arguments, overrides = terminal.parse(parser, argv)
+
+    from mapjax import config as configs
+
+    config = configs.load(arguments.config, overrides, data=arguments.data)
+    if arguments.keys:
+        print("\n".join(f"--config.{key}={value}" for key, value in configs.flat_values(config)))
+        return 0
+    print(f"mapjax: {arguments.config}, seed {config.seed}; starting JAX …", flush=True)
+
+    from mapjax import fit, workdir
+
+    name = arguments.config.removesuffix(".py").replace(".py:", "-").rpartition("/")[2]
+    result = fit.fit(config, arguments.workdir or workdir.dated(name))
+    return 128 + result["stopped"] if "stopped" in result else 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    terminal.run_main(main)

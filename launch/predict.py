@@ -1,0 +1,62 @@
+"""Detect objects on your own pictures with a trained run.
+
+Writes to --out each picture with its boxes drawn, and predictions.json: a list with the file, its width and height,
+boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their names.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from mapjax import terminal
+
+EXAMPLES = """
+python launch/predict.py --workdir runs/mine --images photo.jpg --out seen
+python launch/predict.py --workdir runs/mine --images photos/ --out seen --score 0.7
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; gives the exit code."""
+    parser = terminal.parser(__doc__ or "", EXAMPLES)
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
+    parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="a picture, or a folder")
+    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
+    parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least confidence, 0 to 1 (0.5)")
+    parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
+    arguments, _ = terminal.parse(parser, argv)
+
+    from mapjax import predict
+
+    files = predict.find_images(arguments.images, leave_out=arguments.out)
+    print(f"mapjax: {len(files)} picture(s); starting JAX …", flush=True)
+
+    from mapjax import evaluate, log, run
+    from mapjax.errors import UserError
+
+    loaded = run.load(arguments.workdir, which=arguments.checkpoint)
+    transform = run.make_transform(loaded.config, augment=False)
+    found = predict.predict(
+        evaluate.make_answer(loaded.task),
+        loaded.variables,
+        files,
+        transform,
+        batch=min(loaded.config.eval_batch, len(files)),
+        score=arguments.score,
+        threads=loaded.config.input.threads,
+    )
+    names = predict.output_names(files, arguments.images)
+    tracked = log.Log(None).track(found, "predict", len(files))
+    saved = predict.save(tracked, names, arguments.out, loaded.classes)
+    for unreadable in saved.unreadable:
+        print(f"left out: {unreadable.reason}", file=sys.stderr)
+    if not saved.pictures:
+        raise UserError(f"--images {arguments.images}: none of the {len(files)} picture(s) can be read.")
+    left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
+    print(f"{saved.boxes} detection(s) on {saved.pictures} picture(s) in {arguments.out}{left}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    terminal.run_main(main)

@@ -1,0 +1,151 @@
+"""Configs: an experiment file's `get_config()`, with overrides from the command line, locked.
+
+`experiments/detect.py:bccd` calls `get_config("bccd")`; `--config.optimizer.learning_rate=3e-4` replaces one
+value, which keeps its type. A key that does not exist is a mistake, and the near ones are named.
+"""
+
+import ast
+import importlib.util
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mapjax.errors import UserError, near
+
+
+def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | None = None) -> ConfigDict:
+    """Load an experiment file and apply overrides.
+
+    Args:
+      name: "FILE.py" or "FILE.py:VARIANT".
+      overrides: dotted key → value as text.
+      data: a data set as on the command line, "voc:DIR"; it replaces `config.data`.
+
+    Raises:
+      UserError: no such file or variant, an unknown key, or a value of another type.
+    """
+    path, _, variant = name.partition(":")
+    file = pathlib.Path(path)
+    if not file.is_file():
+        folder = file.parent if file.parent.is_dir() else pathlib.Path("experiments")
+        beside = [str(found) for found in folder.glob("*.py")]
+        raise UserError(f"--config {path}: there is no such file.{near(path, beside)}")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config {path}: the file defines no get_config().")
+    try:
+        config = module.get_config(variant) if variant else module.get_config()
+    except (KeyError, ValueError) as error:
+        if not variant:
+            raise
+        raise UserError(f"--config {name}: there is no variant {variant!r} ({error}).") from error
+    if data is not None:
+        config.data = ConfigDict(parse_data(data))
+    config.lock()
+    for key, value in (overrides or {}).items():
+        override(config, key, value)
+    return config
+
+
+def parse_data(text: str) -> dict[str, Any]:
+    """Turn "voc:DIR", "coco:annotations=A.json,images=DIR" or "scenes" into the config node of a source."""
+    name, colon, rest = text.partition(":")
+    if not name or (colon and not rest):
+        raise UserError(f"--data {text!r}: write FORMAT:PATH, for example voc:DIR or coco:DIR.")
+    if not rest:
+        return {"name": name}
+    if "=" not in rest or pathlib.Path(rest).exists():
+        return {"name": name, "path": rest}
+    options = (pair.partition("=") for pair in rest.split(","))
+    return {"name": name, **{key: value for key, _, value in options}}
+
+
+def override(config: ConfigDict, key: str, text: str) -> None:
+    """Replace one value by its dotted key; the text is read as a value of the type that stands there.
+
+    Raises:
+      UserError: an unknown key (the near ones are named), or a value of another type.
+    """
+    *parents, last = key.split(".")
+    node: Any = config
+    for depth, part in enumerate([*parents, last]):
+        if not isinstance(node, ConfigDict) or part not in node:
+            inside = isinstance(node, ConfigDict)
+            known = [name for name, _ in flat_values(config)] if inside else [".".join(parents[:depth])]
+            raise UserError(f"--config.{key}: there is no such key.{_near_key(key, known)}")
+        if depth < len(parents):
+            node = node[part]
+    try:
+        node[last] = _parse(text, node[last])
+    except (ValueError, SyntaxError, TypeError) as error:
+        kind = type(node[last]).__name__
+        raise UserError(f"--config.{key}={text}: expected a value like {node[last]!r} ({kind}).") from error
+
+
+def flat_values(config: ConfigDict | dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """List the dotted keys of all values, with the values."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | dict) and len(value):
+            pairs += flat_values(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """Turn a config into plain JSON values (tuples become lists)."""
+    return json.loads(config.to_json_best_effort())
+
+
+def from_dict(values: Mapping[str, Any]) -> ConfigDict:
+    """Read back what `to_dict` wrote; lists become tuples, as experiments write them."""
+
+    def restore(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: restore(inner) for key, inner in value.items()}
+        return tuple(restore(inner) for inner in value) if isinstance(value, list) else value
+
+    return ConfigDict(restore(values)).lock()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    """Yield "key: old → new" for every value that differs between two plain configs."""
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}: {before!r} → {after!r}"
+
+
+def _parse(text: str, old: Any) -> Any:
+    if isinstance(old, str):
+        return text
+    if isinstance(old, ConfigDict):
+        return ConfigDict(dict(ast.literal_eval(text)))
+    value = {"true": True, "false": False, "none": None}.get(text.lower(), ...)
+    value = ast.literal_eval(text) if value is ... else value
+    if isinstance(old, bool):
+        if not isinstance(value, bool):
+            raise ValueError(text)
+        return value
+    if isinstance(old, int) and isinstance(value, bool | float):
+        raise ValueError(text)
+    if isinstance(old, int | float):
+        return type(old)(value)
+    if isinstance(old, tuple):
+        return tuple(value)
+    return value
+
+
+def _near_key(key: str, known: list[str]) -> str:
+    """Prefer keys with the same last part, wherever they are: `lr` under another node is a common slip."""
+    same = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+    return f" Did you mean {' or '.join(repr(k) for k in same[:3])}?" if same else near(key, known)

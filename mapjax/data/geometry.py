@@ -1,0 +1,176 @@
+"""Geometry is one matrix: 3×3, homogeneous, from the pixels of one frame to those of another.
+
+Coordinates are continuous: the left edge of the first pixel is 0, the right edge of the last is the width, and the
+centre of pixel i is i + 0.5; x grows to the right and y downwards. Matrices are float64 and affine. An example's
+augmentation is one product of them (`compose`), applied once to the picture, its boxes, masks and points.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+Matrix = Float[np.ndarray, "3 3"]
+Size = tuple[int, int]  # height, width
+
+
+def identity() -> Matrix:
+    """Return the mapping that changes nothing."""
+    return np.eye(3)
+
+
+def translate(x: float, y: float) -> Matrix:
+    """Return the shift by x pixels to the right and y pixels down."""
+    return np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
+
+
+def scale(x: float, y: float | None = None) -> Matrix:
+    """Return the magnification by x and y about the origin; y defaults to x."""
+    return np.diag([float(x), float(x if y is None else y), 1.0])
+
+
+def rotate(degrees: float) -> Matrix:
+    """Return the rotation about the origin, clockwise as seen (y grows downwards)."""
+    sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+
+
+def shear(x_degrees: float, y_degrees: float = 0.0) -> Matrix:
+    """Return the shear about the origin that tilts vertical lines by x_degrees and horizontal ones by y_degrees."""
+    return np.array([[1, np.tan(np.deg2rad(x_degrees)), 0], [np.tan(np.deg2rad(y_degrees)), 1, 0], [0, 0, 1.0]])
+
+
+def flip_horizontal(width: float) -> Matrix:
+    """Return the mirroring of left and right in a frame `width` pixels wide."""
+    return np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
+
+
+def flip_vertical(height: float) -> Matrix:
+    """Return the mirroring of top and bottom in a frame `height` pixels high."""
+    return np.array([[1.0, 0, 0], [0, -1, height], [0, 0, 1]])
+
+
+def crop(left: float, top: float) -> Matrix:
+    """Return the mapping into a window whose top-left corner is there; the frame's size does the cutting."""
+    return translate(-left, -top)
+
+
+def letterbox(size: Size, frame: Size) -> Matrix:
+    """Return the largest magnification at which `size` (height, width) fits in `frame`, placed at its top left."""
+    return scale(min(frame[0] / size[0], frame[1] / size[1]))
+
+
+def about(matrix: Matrix, x: float, y: float) -> Matrix:
+    """Return `matrix` applied about the point (x, y) instead of the origin."""
+    return translate(x, y) @ matrix @ translate(-x, -y)
+
+
+def compose(*matrices: Matrix) -> Matrix:
+    """Return the mapping that applies the matrices in the order given, the first one first."""
+    return reduce(lambda first, then: then @ first, matrices, identity())
+
+
+def invert(matrix: Matrix) -> Matrix:
+    """Return the mapping back."""
+    return np.linalg.inv(matrix)
+
+
+def map_points(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+    """Map points x,y (key points, or the corners of polygons); the dtype is kept."""
+    return (points @ matrix[:2, :2].T + matrix[:2, 2]).astype(points.dtype)
+
+
+def map_polygons(matrix: Matrix, polygons: Sequence[Float[np.ndarray, "_ 2"]]) -> list[Float[np.ndarray, "_ 2"]]:
+    """Map each polygon of a list."""
+    return [map_points(matrix, polygon) for polygon in polygons]
+
+
+def map_boxes(matrix: Matrix, boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+    """Map boxes x1,y1,x2,y2 to the smallest upright boxes around their four mapped corners; the dtype is kept."""
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    mapped = map_points(matrix, corners)
+    return np.concatenate([mapped.min(axis=1), mapped.max(axis=1)], axis=1)
+
+
+def clip_boxes(boxes: Float[np.ndarray, "n 4"], size: Size) -> Float[np.ndarray, "n 4"]:
+    """Cut boxes off at the border of a frame of height, width."""
+    height, width = size
+    return np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))
+
+
+def box_areas(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
+    """Return width times height, 0 for a box turned inside out."""
+    return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+
+
+def shrink(
+    image: UInt8[np.ndarray, "h w c"], matrix: Matrix
+) -> tuple[UInt8[np.ndarray, "h2 w2 c"], Float[np.ndarray, "3 3"]]:
+    """Average a picture down by whole factors as far as `matrix` shrinks it anyway, so that bilinear sampling is fine.
+
+    Returns:
+      The smaller picture and the matrix that takes it to where `matrix` took the original, exactly.
+    """
+    height, width = image.shape[:2]
+    factors = np.floor(1 / np.maximum(np.linalg.norm(matrix[:2, :2], axis=0), 1e-9) + 1e-6)
+    if factors.max() < 2:
+        return image, matrix
+    small_width, small_height = (
+        max(round(n / f), 1) if f >= 2 else n for n, f in zip((width, height), factors.tolist())
+    )
+    small = cv2.resize(image, (small_width, small_height), interpolation=cv2.INTER_AREA)
+    return small.reshape(small_height, small_width, -1), matrix @ scale(width / small_width, height / small_height)
+
+
+def map_image(
+    matrix: Matrix, image: UInt8[np.ndarray, "h w c"], size: Size, fill: tuple[int, ...] = (0, 0, 0)
+) -> UInt8[np.ndarray, "h2 w2 c"]:
+    """Map a picture into a frame of height, width; bilinear, averaging first where it shrinks, `fill` outside."""
+    image, matrix = shrink(image, matrix)
+    height, width = size
+    centred = _on_pixel_centres(matrix)
+    if np.array_equal(centred, np.eye(3)) and image.shape[:2] == size:
+        return image.copy()
+    warped = cv2.warpAffine(
+        image, centred[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
+    )
+    return warped.reshape(height, width, -1)
+
+
+def map_masks(matrix: Matrix, masks: Bool[np.ndarray, "n h w"], size: Size) -> Bool[np.ndarray, "n h2 w2"]:
+    """Map instance masks into a frame of height, width: a pixel is set where its centre comes from a set pixel."""
+    height, width = size
+    centred = _on_pixel_centres(matrix)[:2]
+    mapped = np.zeros((len(masks), height, width), bool)
+    for mask, out in zip(masks, mapped):
+        out[:] = cv2.warpAffine(mask.view(np.uint8), centred, (width, height), flags=cv2.INTER_NEAREST)
+    return mapped
+
+
+def mask_outline(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
+    """Return points x,y whose convex hull is that of the mask's pixels (whole squares): the ends of every row."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    left = mask[rows].argmax(axis=1)
+    right = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
+    x, y = np.concatenate([left, right]), np.concatenate([rows, rows])
+    return np.concatenate([np.stack([x, y], axis=1), np.stack([x, y + 1], axis=1)]).astype(np.float64)
+
+
+def mask_bounds(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "4"]:
+    """Return the smallest box x1,y1,x2,y2 around the mask's pixels (whole squares); all zeros for an empty mask."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return np.array([x, y, x + width, y + height], np.float64)
+
+
+def bounds(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "4"]:
+    """Return the smallest upright box x1,y1,x2,y2 around points; all zeros for no points."""
+    if len(points) == 0:
+        return np.zeros(4, points.dtype)
+    return np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
+def _on_pixel_centres(matrix: Matrix) -> Matrix:
+    """Restate a matrix for pixel indices, as OpenCV counts: pixel i has its centre at i, not at i + 0.5."""
+    return translate(-0.5, -0.5) @ matrix @ translate(0.5, 0.5)

@@ -1,0 +1,273 @@
+"""From examples to batches that are already on the devices, in an order that is a pure function of (seed, step).
+
+Training sees an endless stream: a new seeded permutation of the source for every epoch, one after the other, cut into
+batches (one may straddle two epochs). Element g of the stream is augmented by a generator seeded with (seed, g). So
+batch n is the same whatever the number of processes, threads and workers, and the state of the data is the step.
+Every process reads only the rows that its own devices hold. Decoding and augmenting happen in grain's threads (or
+worker processes); one more thread collates and puts the next batches on the devices.
+"""
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from mapjax.data.source import Source
+from mapjax.data.transforms import Example, Transform
+from mapjax.errors import UserError
+from mapjax.task import Batch
+
+cv2.setNumThreads(0)  # the pipeline's own threads are the parallelism
+
+_TRIES = 100  # unreadable images in a row before giving up
+_log = logging.getLogger(__name__)
+
+Loaded = tuple[Example, dict[str, str]]  # an example or stacked examples, and what was unreadable: file → reason
+
+
+class Batches(Iterator[Batch]):
+    """An iterator of batches on the devices, filled ahead by a thread.
+
+    waited_s: seconds spent waiting inside `next` so far.
+    replaced: unreadable images met so far, file → reason.
+    """
+
+    def __init__(self, dataset: grain.IterDataset, place: Callable[[Example], Batch], prefetch: int):
+        self.waited_s = 0.0
+        self.replaced: dict[str, str] = {}
+        self._queue: queue.Queue = queue.Queue(maxsize=max(prefetch, 1))
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(dataset, place), name="mapjax-batches", daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> Batch:
+        """Return the next batch; an error of the pipeline is raised here."""
+        if self._closed.is_set():
+            raise StopIteration
+        start = time.perf_counter()
+        item, replaced = self._queue.get()
+        self.waited_s += time.perf_counter() - start
+        if isinstance(item, BaseException):
+            self.close()
+            raise item
+        for file, reason in replaced.items():
+            if file not in self.replaced:
+                self.replaced[file] = reason
+                _log.warning("unreadable image, left out: %s", reason)
+        return item
+
+    def close(self) -> None:
+        """Stop the threads; `next` ends from here on. Safe to call twice."""
+        self._closed.set()
+        while self._thread.is_alive():
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self._thread.join(timeout=0.02)
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _fill(self, dataset: grain.IterDataset, place: Callable[[Example], Batch]) -> None:
+        iterator = iter(dataset)
+        try:
+            for arrays, replaced in iterator:
+                if self._closed.is_set():
+                    return
+                self._put((place(arrays), replaced))
+            self._put((StopIteration(), {}))
+        except BaseException as error:  # handed to the consumer, whatever it is
+            self._put((error, {}))
+        finally:
+            iterator.close()
+
+    def _put(self, item: tuple[Any, dict[str, str]]) -> None:
+        while not self._closed.is_set():
+            try:
+                return self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+
+def train_batches(
+    source: Source,
+    transform: Transform,
+    *,
+    batch: int,
+    seed: int,
+    start: int = 0,
+    sharding: jax.sharding.Sharding | None = None,
+    threads: int = 2,
+    workers: int = 0,
+    prefetch: int = 2,
+) -> Batches:
+    """Iterate over training batches without end.
+
+    An unreadable image is replaced by the next readable record, counted in `.replaced` and logged once.
+
+    Args:
+      batch: examples in a batch, over all processes.
+      seed: of the order and of the augmentation.
+      start: batches already consumed; the first one returned is batch `start`.
+      sharding: of the batch axis over devices; None puts everything on the default device.
+      threads: that decode and augment, in this process or in each worker.
+      workers: processes that decode and augment; 0 does it in threads here.
+      prefetch: batches kept ready on the devices.
+
+    Raises:
+      UserError: an empty source, or a batch that the devices cannot share evenly; from `next`, when 100 records in a
+        row are unreadable.
+    """
+    rows = _local_rows(batch, sharding)
+    length = _length(source)
+
+    def load(position: int) -> Loaded:
+        step, row = divmod(position, len(rows))
+        element = (start + step) * batch + rows[row]
+        index = order(seed, element // length, length)[element % length]
+        return _readable(source, transform, int(index), np.random.default_rng((seed, element)))
+
+    return _batches(
+        load, 2**62 // len(rows) * len(rows), len(rows), _placing(batch, sharding), threads, workers, prefetch
+    )
+
+
+def eval_batches(
+    source: Source,
+    transform: Transform,
+    *,
+    batch: int,
+    sharding: jax.sharding.Sharding | None = None,
+    threads: int = 2,
+    prefetch: int = 2,
+) -> Batches:
+    """Iterate once over a source in order, the same number of batches on every process.
+
+    The last batch is filled up with rows whose `mask` is False; so is the row of an unreadable image, which is
+    counted in `.replaced` and logged.
+
+    Args and errors: as for `train_batches`.
+    """
+    rows = _local_rows(batch, sharding)
+    length = _length(source)
+
+    def load(position: int) -> Loaded:
+        step, row = divmod(position, len(rows))
+        element = step * batch + rows[row]
+        return _in_order(source, transform, element)
+
+    count = math.ceil(length / batch)
+    return _batches(load, count * len(rows), len(rows), _placing(batch, sharding), threads, 0, prefetch)
+
+
+@lru_cache(maxsize=4)
+def order(seed: int, epoch: int, length: int) -> np.ndarray:
+    """Return the permutation of `length` records in one epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(length)
+
+
+def _readable(source: Source, transform: Transform, index: int, rng: np.random.Generator) -> Loaded:
+    """Load the record at `index`, or else the next that can be read."""
+    replaced: dict[str, str] = {}
+    for step in range(min(_TRIES, len(source.records))):
+        position = (index + step) % len(source.records)
+        record = source.records[position]
+        try:
+            example = transform(record, rng)
+        except UserError as error:
+            replaced[record["file"]] = str(error)
+            continue
+        return _numbered(example, position, real=True), replaced
+    raise UserError(
+        f"{len(replaced)} images of {source.name} in a row are unreadable, such as: {replaced.popitem()[1]}"
+    )
+
+
+def _in_order(source: Source, transform: Transform, position: int) -> Loaded:
+    """Load one row of an evaluation batch; past the end, and for an unreadable image, a blank row."""
+    rng = np.random.default_rng(0)  # an evaluation's transform draws nothing
+    index = min(position, len(source.records) - 1)
+    record = source.records[index]
+    if position == index:
+        try:
+            return _numbered(transform(record, rng), index, real=True), {}
+        except UserError as error:
+            replaced = {record["file"]: str(error)}
+    else:
+        replaced = {}
+    blank = record | {"image": np.zeros((*record["size"], 3), np.uint8)}
+    return _numbered(transform(blank, rng), index, real=False), replaced
+
+
+def _numbered(example: Example, index: int, *, real: bool) -> Example:
+    return example | {"index": np.array(index, np.int32), "mask": np.array(real)}
+
+
+def _collate(loaded: Sequence[Loaded]) -> Loaded:
+    """Stack examples to a batch, and gather what was unreadable."""
+    examples = [example for example, _ in loaded]
+    replaced = {file: reason for _, lost in loaded for file, reason in lost.items()}
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}, replaced
+
+
+def _batches(
+    load: Callable[[int], Loaded],
+    length: int,
+    rows: int,
+    place: Callable[[Example], Batch],
+    threads: int,
+    workers: int,
+    prefetch: int,
+) -> Batches:
+    """Run `load` over positions 0 … length - 1, `rows` of them a batch, in grain's threads or processes."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads its flags, and mapjax also runs outside absl.app
+    options = grain.ReadOptions(num_threads=max(threads, 1), prefetch_buffer_size=2 * max(threads, 1))
+    dataset = grain.MapDataset.range(length).map(load).batch(rows, batch_fn=_collate).to_iter_dataset(options)
+    if workers > 0:
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return Batches(dataset, place, prefetch)
+
+
+def _length(source: Source) -> int:
+    if len(source.records) == 0:
+        raise UserError(f"{source.name} has no images in its split {source.split!r}; check the path and the split.")
+    return len(source.records)
+
+
+def _local_rows(batch: int, sharding: jax.sharding.Sharding | None) -> np.ndarray:
+    """Rows of the global batch that the devices of this process hold."""
+    if sharding is None:
+        return np.arange(batch)
+    try:
+        indices = sharding.addressable_devices_indices_map((batch,))
+    except ValueError as error:
+        raise UserError(
+            f"batch={batch} cannot be shared evenly by {sharding.num_devices} devices; choose a multiple."
+        ) from error
+    held = np.zeros(batch, bool)
+    for index in indices.values():
+        held[index] = True
+    return np.flatnonzero(held)
+
+
+def _placing(batch: int, sharding: jax.sharding.Sharding | None) -> Callable[[Example], Batch]:
+    """Return the function that puts this process's rows on its devices."""
+    if sharding is None:
+        return jax.device_put
+    return lambda arrays: {
+        name: jax.make_array_from_process_local_data(sharding, rows, (batch, *rows.shape[1:]))
+        for name, rows in arrays.items()
+    }

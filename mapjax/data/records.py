@@ -1,0 +1,103 @@
+"""Records of labelled image files, packed into a few arrays: light for a million boxes, cheap to send to a process."""
+
+import hashlib
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mapjax.data.source import Record
+
+
+class Labels(NamedTuple):
+    """The labels of one image: size height, width; a row of each list per object; segmentations in COCO's forms."""
+
+    id: int
+    file: str
+    size: tuple[int, int]
+    boxes: list[tuple[float, float, float, float]]
+    classes: list[int]
+    crowd: list[bool]
+    areas: list[float]
+    segmentations: list[Any] = []  # noqa: RUF012
+
+
+class Packed(Sequence[Record]):
+    """Records over image files below `folder`; `image` is the path, so that nothing is decoded before it is needed."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        labels: Sequence[Labels],
+        draw_mask: Callable[[Any, tuple[int, int]], Bool[np.ndarray, "h w"]] | None = None,
+    ):
+        """Pack labels; with `draw_mask` (segmentation, size → mask) the records have `masks`."""
+        self._folder = folder
+        self._files = [one.file for one in labels]
+        self._ids = np.array([one.id for one in labels], np.int64)
+        self._sizes = np.array([one.size for one in labels], np.int32).reshape(-1, 2)
+        self._ends = np.cumsum([0, *(len(one.classes) for one in labels)])
+        self._boxes: Float[np.ndarray, "n 4"] = np.array([b for one in labels for b in one.boxes], np.float32)
+        self._boxes = self._boxes.reshape(-1, 4)
+        self._classes: Int[np.ndarray, " n"] = np.array([c for one in labels for c in one.classes], np.int32)
+        self._crowd = np.array([c for one in labels for c in one.crowd], bool)
+        self._areas = np.array([a for one in labels for a in one.areas], np.float32)
+        self._draw_mask = draw_mask
+        self._segmentations = [s for one in labels for s in one.segmentations] if draw_mask else []
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        index = range(len(self))[index]
+        rows = slice(int(self._ends[index]), int(self._ends[index + 1]))
+        record: Record = {
+            "id": int(self._ids[index]),
+            "file": self._files[index],
+            "image": str(self._folder / self._files[index]),
+            "size": self._sizes[index].copy(),
+            "boxes": self._boxes[rows].copy(),
+            "classes": self._classes[rows].copy(),
+            "crowd": self._crowd[rows].copy(),
+            "areas": self._areas[rows].copy(),
+        }
+        if self._draw_mask is not None:
+            height, width = self._sizes[index].tolist()
+            masks = [self._draw_mask(found, (height, width)) for found in self._segmentations[rows]]
+            record["masks"] = np.array(masks, bool).reshape(-1, height, width)
+        return record
+
+    def fingerprint(self) -> str:
+        """Return a hash of the file names and of all labels."""
+        digest = hashlib.sha256("\n".join(self._files).encode())
+        for array in (self._ids, self._sizes, self._ends, self._boxes, self._classes, self._crowd, self._areas):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def check_box(
+    box: Sequence[float], size: tuple[int, int]
+) -> tuple[tuple[float, float, float, float] | None, str | None]:
+    """Clip a box x1,y1,x2,y2 to the picture of height, width.
+
+    Returns:
+      The clipped box and None, or None and the reason to drop it.
+    """
+    x1, y1, x2, y2 = map(float, box)
+    height, width = size
+    if not np.isfinite(box).all():
+        return None, "box that is not finite"
+    if x2 <= x1 or y2 <= y1:
+        return None, "empty box"
+    clipped = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        return None, "box outside the picture"
+    return clipped, None

@@ -1,0 +1,188 @@
+"""Pascal VOC folders: `Annotations/*.xml`, `JPEGImages/*`, `ImageSets/Main/*.txt`.
+
+The numbers of `bndbox` are taken as they are, as x1,y1,x2,y2 with the origin at 0: the original VOC counted pixels from
+1 and included the last, most tools that write the format do not, and nothing in a file tells them apart. `difficult`
+objects become `crowd`: no positives in training, ignored in evaluation. Images without objects are kept.
+"""
+
+import collections
+import os
+import pathlib
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from mapjax.data import images, splits
+from mapjax.data.records import Labels, Packed, check_box
+from mapjax.data.source import Source
+from mapjax.errors import UserError
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_THREADS = 8  # for the latency of many small files
+
+
+class _Object(NamedTuple):
+    name: str
+    box: tuple[float, ...]
+    difficult: bool
+
+
+class _Annotation(NamedTuple):
+    """One file: height, width as it says (0 if it does not), its objects, and what is wrong: (reason, where)."""
+
+    size: tuple[int, int]
+    objects: list[tuple[int, _Object]]
+    wrong: list[tuple[str, str]]
+
+
+def make(
+    *, split: str, seed: int = 0, path: str, classes: Sequence[str] | None = None, hold_out: float = 0.1
+) -> Source:
+    """Read one split of a VOC folder; no image is decoded, only headers are read.
+
+    Left out and counted in `dropped`: annotations that are broken or missing, images that are missing or unreadable,
+    objects without a name or with a box that is incomplete, empty or outside; boxes are clipped to the picture.
+
+    Args:
+      split: a list in `ImageSets/Main`; "val" is held out of "train" where there is none. Without any lists, all
+        annotated images are "train".
+      seed: of the held-out part.
+      path: the folder.
+      classes: their names in order; by default all names found in all annotations, sorted.
+      hold_out: share of "train" that becomes "val" if there is no such list; 0 for none.
+
+    Raises:
+      UserError: no such folder, not a VOC folder, or no such split.
+    """
+    root = pathlib.Path(path)
+    for folder in (root, root / "Annotations", root / "JPEGImages"):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not there: --data voc:DIR needs a folder with Annotations/ and JPEGImages/.")
+    annotated = sorted(entry.name[:-4] for entry in os.scandir(root / "Annotations") if entry.name.endswith(".xml"))
+    pictures = {
+        os.path.splitext(entry.name)[0]: entry.name
+        for entry in sorted(os.scandir(root / "JPEGImages"), key=lambda entry: entry.name)
+        if entry.name.lower().endswith(images.EXTENSIONS)
+    }
+    stems = splits.choose(split, _lists(root, annotated), f"voc:{path}", seed=seed, share=hold_out)
+    dropped: dict[str, list[str]] = collections.defaultdict(list)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        names = annotated if classes is None else sorted(set(stems) & set(annotated))
+        files = [root / "Annotations" / f"{name}.xml" for name in names]
+        annotations = dict(zip(names, pool.map(_parse, files, chunksize=64)))
+        if classes is None:
+            classes = sorted({found.name for one in annotations.values() for _, found in one.objects})
+        numbers = {name: number for number, name in enumerate(classes)}
+        sizes = pool.map(lambda stem: _size(root / "JPEGImages", pictures.get(stem), annotations.get(stem)), stems)
+        labels = []
+        for stem, (size, reason) in zip(stems, sizes):
+            if stem not in annotations:
+                dropped["missing annotation"].append(stem)
+            elif size is None:
+                dropped[reason].append(pictures.get(stem, stem))
+            else:
+                file = f"JPEGImages/{pictures[stem]}"
+                found = _labels(len(labels), stem, file, size, annotations[stem], numbers, dropped)
+                labels += [] if found is None else [found]
+    records = Packed(root, labels)
+    return Source(
+        name=f"voc:{path}",
+        split=split,
+        classes=tuple(classes),
+        category_ids=tuple(range(1, len(classes) + 1)),
+        records=records,
+        dropped=dict(dropped),
+        fingerprint=records.fingerprint(),
+    )
+
+
+def _lists(root: pathlib.Path, annotated: list[str]) -> dict[str, list[str]]:
+    """Read `ImageSets/Main/*.txt`, except the lists per class ("cat_train": name and -1, 0 or 1)."""
+    known = set(annotated)
+    found: dict[str, list[str]] = {}
+    for file in sorted((root / "ImageSets" / "Main").glob("*.txt")):
+        try:
+            lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} cannot be read as text ({error}); write one image name a line.") from error
+        ends = {line.rsplit(maxsplit=1)[-1] for line in lines}
+        if "_" in file.stem and lines and ends <= {"-1", "0", "1"} and not known.issuperset(lines):
+            continue
+        found[file.stem] = list(dict.fromkeys(_stem(line, known) for line in lines))
+    return found or {"train": annotated}
+
+
+def _stem(line: str, known: set[str]) -> str:
+    """The image a line means: its name, or its name with an extension or with more columns behind it."""
+    if line in known:
+        return line
+    stem = os.path.splitext(line)[0] if line.lower().endswith(images.EXTENSIONS) else line
+    return stem if stem in known else line.split()[0]
+
+
+def _parse(file: pathlib.Path) -> _Annotation:
+    try:
+        root = ElementTree.fromstring(file.read_bytes())
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        return _Annotation((0, 0), [], [("broken XML", f"{file.name}: {error}")])
+    try:
+        size = int(float(root.findtext("size/height", "0"))), int(float(root.findtext("size/width", "0")))
+    except ValueError:
+        size = (0, 0)
+    objects, wrong = [], []
+    for number, node in enumerate(root.iterfind("object"), start=1):
+        name = node.findtext("name", "").strip()
+        try:
+            box = tuple(float(node.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS)
+            difficult = bool(int(float(node.findtext("difficult", "0").strip() or 0)))
+        except ValueError:
+            wrong.append(("incomplete object", f"{file.name} #{number}"))
+            continue
+        if name:
+            objects.append((number, _Object(name, box, difficult)))
+        else:
+            wrong.append(("incomplete object", f"{file.name} #{number}"))
+    return _Annotation(size, objects, wrong)
+
+
+def _size(folder: pathlib.Path, file: str | None, annotation: _Annotation | None) -> tuple[tuple[int, int] | None, str]:
+    """The picture's size from its header (annotations often lie), or None and the reason why it cannot be used.
+
+    An annotation that says the same with the sides swapped was drawn on the picture turned upright, and is believed.
+    """
+    if file is None:
+        return None, "missing image"
+    try:
+        stored = images.read_size(str(folder / file))
+    except UserError:
+        return None, "unreadable image"
+    upright = stored[1], stored[0]
+    return (upright if annotation is not None and annotation.size == upright else stored), ""
+
+
+def _labels(
+    position: int,
+    stem: str,
+    file: str,
+    size: tuple[int, int],
+    annotation: _Annotation,
+    numbers: Mapping[str, int],
+    dropped: dict[str, list[str]],
+) -> Labels | None:
+    """Check the objects of one picture; None if its annotation is broken."""
+    for reason, where in annotation.wrong:
+        dropped[reason].append(where)
+        if reason == "broken XML":
+            return None
+    labels = Labels(position, file, size, [], [], [], [])
+    for number, found in annotation.objects:
+        box, reason = check_box(found.box, size)
+        if box is None or found.name not in numbers:
+            dropped[reason or "class not asked for"].append(f"{stem}.xml #{number}")
+            continue
+        labels.boxes.append(box)
+        labels.classes.append(numbers[found.name])
+        labels.crowd.append(found.difficult)
+        labels.areas.append((box[2] - box[0]) * (box[3] - box[1]))
+    return labels

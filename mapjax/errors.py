@@ -1,0 +1,22 @@
+"""A person's mistake, told in one sentence.
+
+`UserError` is for everything a user can mend: a misspelt key, a missing folder, a broken file. Its message
+names the file or key, what is wrong with it, and the mend. `launch/` prints it without a traceback
+(`--traceback` shows one); every other exception is a bug of ours and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """One clear sentence for a mistake that the user can mend."""
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'a' or 'b'?" for the names closest to `word`, else the list of all known names."""
+    names = sorted(str(name) for name in known)
+    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    if close:
+        return f" Did you mean {' or '.join(repr(name) for name in close)}?"
+    return f" Known: {', '.join(names)}." if names else ""

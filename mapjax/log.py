@@ -1,0 +1,147 @@
+"""What a run says: to a person on a terminal, and to files for later.
+
+On a terminal a live bar shows step, ETA, images per second, losses and the last score; piped, plain lines.
+`metrics.jsonl` holds a line per log and per evaluation, TensorBoard the same scalars.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Log:
+    """The log of one run.
+
+    Args:
+      workdir: where metrics.jsonl and the TensorBoard events go; None writes no files.
+      start: the step that the run goes on from; lines of later steps, of a run that was killed, are dropped.
+      quiet: say nothing and write nothing (all processes but the first).
+    """
+
+    def __init__(self, workdir: pathlib.Path | None, *, start: int = 0, quiet: bool = False):
+        self.quiet = quiet
+        self._file = self._board = None
+        self._bar: Progress | None = None
+        if workdir is not None and not quiet:
+            from tensorboardX import SummaryWriter
+
+            path = workdir / "metrics.jsonl"
+            drop_after(path, start)
+            self._file = path.open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
+
+    def say(self, message: Any) -> None:
+        """Print a line, or anything that rich renders."""
+        if not self.quiet:
+            console.print(message)
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl, and the numbers to TensorBoard."""
+        if self._file is None or self._board is None:
+            return
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    @contextlib.contextmanager
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator["Bar"]:
+        """Show a live bar while the block runs; on a pipe, nothing but what is said."""
+        live = console.is_terminal and not self.quiet
+        progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            refresh_per_second=4,
+            disable=not live,
+            transient=True,
+        )
+        with progress:
+            yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""))
+
+    def track(self, items: Iterable[Any], title: str, total: int) -> Iterator[Any]:
+        """Iterate with a bar."""
+        with self.bar(title, total) as bar:
+            for number, item in enumerate(items, 1):
+                yield item
+                bar.update(number)
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._file is not None and self._board is not None:
+            self._file.close()
+            self._board.close()
+
+
+class Bar:
+    """A live bar: `update(done, note)`."""
+
+    def __init__(self, progress: Progress, task: Any):
+        self._progress, self._task = progress, task
+
+    def update(self, done: int, note: str | None = None) -> None:
+        """Move the bar to `done`, and change the note at its end where one is given."""
+        self._progress.update(self._task, completed=done)
+        if note is not None:
+            self._progress.update(self._task, note=note)
+
+
+class Speed:
+    """Examples per second and the share of time spent waiting for input, between one call and the next."""
+
+    def __init__(self) -> None:
+        self._time, self._step, self._waited = time.perf_counter(), 0, 0.0
+
+    def start(self, step: int, waited_s: float) -> None:
+        """Begin to measure."""
+        self._time, self._step, self._waited = time.perf_counter(), step, waited_s
+
+    def measure(self, step: int, batch: int, waited_s: float) -> dict[str, float]:
+        """Give step time, examples per second and the waiting share since the last call or `start`."""
+        now = time.perf_counter()
+        seconds, steps, waited = now - self._time, step - self._step, waited_s - self._waited
+        self.start(step, waited_s)
+        return {
+            "step_s": seconds / max(steps, 1),
+            "examples_per_s": batch * steps / max(seconds, 1e-9),
+            "input_wait": waited / max(seconds, 1e-9),
+        }
+
+
+def drop_after(path: pathlib.Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl after `step`, and a last line that a kill cut short."""
+    if not path.exists():
+        return
+    kept = [line for line in read(path) if line["step"] <= step]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl; a line that a kill cut short is passed over."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return lines
+
+
+def short(values: dict[str, Any], names: Iterable[str] | None = None) -> str:
+    """Write scalars in a line: "loss 0.512  loss_box 0.101"."""
+    chosen = values if names is None else [name for name in names if name in values]
+    return "  ".join(f"{name} {values[name]:.4g}" for name in chosen)

@@ -1,0 +1,1 @@
+"""Metrics: measure, merge, summarize."""

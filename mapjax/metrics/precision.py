@@ -1,0 +1,162 @@
+"""Average precision of detections, as COCO defines it (Lin et al. 2014, "Microsoft COCO", arXiv:1405.0312).
+
+The counts are the detections themselves, `{index of the record: {"boxes", "scores", "classes"}}`: average precision
+ranks all detections of a data set together, so nothing shorter is a monoid. Merging is the union of two dicts, and an
+image met twice (padding, two processes) counts once. hotcoco computes the numbers; they equal pycocotools.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import hotcoco
+import numpy as np
+from jaxtyping import Float
+
+from mapjax.data.source import Source
+from mapjax.task import Batch, Counts, Metric, Result
+
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+class Curve(NamedTuple):
+    """Precision over recall of one class: interpolated at 101 recalls, 0 past the highest recall reached.
+
+    `scores` is the confidence at which each recall is reached; `average` is the area under the curve (AP at that
+    IoU), -1 for a class without truth, whose arrays are all -1 too.
+    """
+
+    recall: Float[np.ndarray, "101"]
+    precision: Float[np.ndarray, "101"]
+    scores: Float[np.ndarray, "101"]
+    average: float
+
+
+def make(source: Source) -> Metric:
+    """Make COCO's metric against the truth of `source`.
+
+    Only measured images count, so a part of a split can be scored. A figure without any truth to measure (no large
+    object, say) is -1, as in pycocotools.
+    """
+
+    @functools.cache
+    def truth() -> dict[str, Any]:
+        return coco_truth(source)
+
+    def summarize(counts: Counts) -> dict[str, float]:
+        evaluated = _evaluate(source, counts, truth())
+        evaluated.summary_lines()  # fills `stats`, and unlike summarize() prints nothing
+        precision = _table(evaluated, "precision")
+        scalars = dict(zip(NAMES, map(float, evaluated.stats)))
+        for name, values in (("AP", precision), ("AP50", precision[:1])):
+            scalars |= {f"{name}/{label}": _mean(values[..., k]) for k, label in _columns(source)}
+        return scalars
+
+    return Metric(measure, merge, summarize, best="AP")
+
+
+def measure(result: Result, batch: Batch) -> Counts:
+    """Take the valid detections of the real images of a batch: {index: {"boxes" n 4, "scores" n, "classes" n}}."""
+    boxes, scores, classes, valid = (np.asarray(result[key]) for key in ("boxes", "scores", "classes", "valid"))
+    return {
+        int(index): {"boxes": boxes[i][valid[i]], "scores": scores[i][valid[i]], "classes": classes[i][valid[i]]}
+        for i, (index, real) in enumerate(zip(np.asarray(batch["index"]), np.asarray(batch["mask"])))
+        if real
+    }
+
+
+def merge(one: Counts, other: Counts) -> Counts:
+    """Unite the detections of two sets of images; an image in both counts once."""
+    return {**one, **other}
+
+
+def coco_truth(source: Source) -> dict[str, Any]:
+    """Write the truth of a source as a COCO annotation dict (what pycocotools reads): boxes as x, y, width, height."""
+    images, annotations = [], []
+    for record in source.records:
+        height, width = (int(side) for side in record["size"])
+        images.append({"id": int(record["id"]), "file_name": record["file"], "width": width, "height": height})
+        boxes = np.asarray(record["boxes"], np.float64).reshape(-1, 4)
+        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        for box, k, area, crowd in zip(sides, record["classes"], record["areas"], record["crowd"]):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": int(record["id"]),
+                    "category_id": int(source.category_ids[int(k)]),
+                    "bbox": box.tolist(),
+                    "area": float(area),
+                    "iscrowd": int(crowd),
+                }
+            )
+    categories = [{"id": int(i), "name": name} for i, name in zip(source.category_ids, source.classes)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def coco_results(source: Source, counts: Counts) -> list[dict[str, Any]]:
+    """Write detections in COCO's results format: a dict each, with box as x, y, width, height in original pixels."""
+    ids = {index: int(source.records[index]["id"]) for index in counts}
+    return [
+        {"image_id": int(row[0]), "category_id": int(row[6]), "bbox": row[1:5].tolist(), "score": float(row[5])}
+        for row in _rows(source, counts, ids)
+    ]
+
+
+def curves(source: Source, counts: Counts, iou: float = 0.5) -> dict[str, Curve]:
+    """Compute the precision–recall curve of every class at one IoU threshold."""
+    evaluated = _evaluate(source, counts, coco_truth(source), iou)
+    precision, scores = (_table(evaluated, name)[0] for name in ("precision", "scores"))
+    recall = np.asarray(evaluated.params.rec_thrs)
+    return {
+        label: Curve(recall, precision[:, k], scores[:, k], _mean(precision[:, k])) for k, label in _columns(source)
+    }
+
+
+def _evaluate(source: Source, counts: Counts, truth: Mapping[str, Any], iou: float | None = None) -> hotcoco.COCOeval:
+    """Match the detections of the measured images to their truth; at COCO's ten IoU thresholds, or at one."""
+    ids = {index: truth["images"][index]["id"] for index in sorted(counts)}
+    measured = set(ids.values())
+    known = hotcoco.COCO(
+        {
+            "images": [image for image in truth["images"] if image["id"] in measured],
+            "annotations": [a for a in truth["annotations"] if a["image_id"] in measured],
+            "categories": truth["categories"],
+        }
+    )
+    evaluated = hotcoco.COCOeval(known, known.load_res(_rows(source, counts, ids)), "bbox")
+    if iou is not None:
+        evaluated.params.iou_thrs = [iou]
+    evaluated.evaluate()
+    evaluated.accumulate()
+    return evaluated
+
+
+def _table(evaluated: hotcoco.COCOeval, name: str) -> Float[np.ndarray, "iou recall class"]:
+    """Take one of the accumulated arrays, for objects of all areas and at most 100 detections an image."""
+    tables = evaluated.eval or {}  # accumulate() has filled it
+    return np.asarray(tables[name])[:, :, :, 0, -1]
+
+
+def _rows(source: Source, counts: Counts, ids: Mapping[int, int]) -> Float[np.ndarray, "n 7"]:
+    """Gather detections as rows: image id, x, y, width, height, score, category id; by index, then as decoded."""
+    category_ids = np.asarray(source.category_ids, np.float64)
+    rows = [np.zeros((0, 7))]
+    for index in sorted(counts):
+        found = counts[index]
+        boxes = np.asarray(found["boxes"], np.float64).reshape(-1, 4)
+        columns = [boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]
+        columns += [np.asarray(found["scores"], np.float64)[:, None], category_ids[found["classes"]][:, None]]
+        rows.append(np.concatenate([np.full((len(boxes), 1), ids[index], np.float64), *columns], axis=1))
+    return np.concatenate(rows)
+
+
+def _columns(source: Source) -> list[tuple[int, str]]:
+    """Pair each class with its place in the evaluator's arrays, which are in order of category id."""
+    order = np.argsort(np.asarray(source.category_ids, np.int64), kind="stable")
+    return sorted(((place, source.classes[k]) for place, k in enumerate(order)), key=lambda pair: order[pair[0]])
+
+
+def _mean(precision: Float[np.ndarray, "..."]) -> float:
+    """Average the entries that have truth (those that are not -1)."""
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else -1.0

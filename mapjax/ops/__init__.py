@@ -1,0 +1,1 @@
+"""Kernels of detection and segmentation, and the losses: pure array functions."""

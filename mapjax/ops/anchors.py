@@ -1,0 +1,31 @@
+"""Anchor boxes of a feature pyramid, as constants of the program (Ren et al. 2015; torchvision's rounding)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+
+def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Float[np.ndarray, "a 4"]:
+    """Anchors around the origin, in whole pixels: for each ratio (height / width) one of each size (√area)."""
+    height = np.sqrt(np.asarray(ratios, np.float32))
+    width = 1 / height
+    size = np.asarray(sizes, np.float32)
+    widths = (width[:, None] * size[None, :]).reshape(-1)
+    heights = (height[:, None] * size[None, :]).reshape(-1)
+    return np.round(np.stack([-widths, -heights, widths, heights], -1) / 2).astype(np.float32)
+
+
+def grid_anchors(
+    image: tuple[int, int], grid: tuple[int, int], sizes: Sequence[float], ratios: Sequence[float]
+) -> Float[np.ndarray, "n 4"]:
+    """Anchors of one level in pixels of the input, ordered by row, column, then anchor: n = rows · columns · a.
+
+    Args:
+      image, grid: (height, width) of the network's input and of the level's features. The stride is their
+        integer quotient, so on an input that is not a multiple of it the anchors are those of torchvision.
+    """
+    stride_y, stride_x = image[0] // grid[0], image[1] // grid[1]
+    y, x = np.meshgrid(np.arange(grid[0]) * stride_y, np.arange(grid[1]) * stride_x, indexing="ij")
+    shift = np.stack([x, y, x, y], -1).reshape(-1, 1, 4).astype(np.float32)
+    return (shift + cell_anchors(sizes, ratios)[None]).reshape(-1, 4)

@@ -1,0 +1,60 @@
+"""Which ground truth an anchor or proposal answers for, and which of them a loss looks at."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+BACKGROUND = -1
+IGNORED = -2
+
+
+def match(
+    iou: Float[Array, "m n"],
+    valid: Bool[Array, "m"],
+    *,
+    high: float,
+    low: float,
+    low_quality: bool = False,
+) -> Int[Array, "n"]:
+    """Index of the ground truth that each of n anchors answers for, else BACKGROUND or IGNORED.
+
+    An anchor takes the truth of its largest IoU (of equals the first) if that is at least `high`; below `low` it
+    is background; between, ignored. With `low_quality`, the anchors that overlap some truth most (all of them,
+    if they tie) keep their own best truth whatever its IoU (Ren et al. 2015, section 3.1.2). As torchvision's
+    Matcher, except that a truth which no anchor touches claims none.
+
+    Args:
+      iou: overlap of m truths with n anchors. valid: which truths are real; there may be none, or m = 0.
+    """
+    if iou.shape[0] == 0:
+        return jnp.full(iou.shape[1], BACKGROUND)
+    iou = jnp.where(valid[:, None], iou, -1)
+    best, best_truth = iou.max(0), iou.argmax(0)
+    matched = jnp.where(best >= high, best_truth, jnp.where(best >= low, IGNORED, BACKGROUND))
+    if low_quality:
+        most = iou.max(1, keepdims=True)
+        matched = jnp.where(jnp.any((iou == most) & (most > 0), 0), best_truth, matched)
+    return matched
+
+
+def sample(
+    key: Key[Array, ""], positive: Bool[Array, "n"], negative: Bool[Array, "n"], count: int, fraction: float
+) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
+    """Draw up to `count` rows at random: at most `count · fraction` positives, the rest negatives.
+
+    Returns:
+      their indices (k = min(count, n)), positives first, and which of them are real: fewer than k rows are drawn
+      when there are too few negatives.
+    """
+    count = min(count, positive.shape[0])
+    wanted = int(count * fraction)
+    order = jax.random.uniform(key, positive.shape)
+    drawn, chosen = jax.lax.top_k(jnp.where(positive, order, -1), wanted)
+    others, rest = jax.lax.top_k(jnp.where(negative, order, -1), count)
+    found = jnp.sum(drawn >= 0)
+    slot = jnp.arange(count)
+    is_positive = slot < found
+    behind = jnp.where(is_positive, 0, slot - found)
+    index = jnp.where(is_positive, chosen[jnp.minimum(slot, max(wanted - 1, 0))], rest[behind]) if wanted else rest
+    real = is_positive | (others[behind] >= 0) if wanted else others >= 0
+    return index, real

@@ -1,0 +1,78 @@
+"""Optimizers from a config: a chain of optax transforms, parameters chosen by path."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+from mapjax import tree
+from mapjax.errors import UserError, near
+
+
+def make(
+    node: Mapping[str, Any],
+    *,
+    params: PyTree,
+    schedule: optax.Schedule,
+) -> optax.GradientTransformation:
+    """Make the optimizer that a config node describes.
+
+    Args:
+      node: name ("sgd" with momentum, or "adamw"); momentum or b1, b2, eps; weight_decay (decoupled from the
+        gradient in adamw; added to it in sgd, as the field's recipes have it); decay, the expression of the
+        parameters that decay; clip, the largest global gradient norm (0: none); factors, a list of (expression,
+        learning-rate factor); freeze, a list of expressions. `learning_rate` is the schedule's peak and is
+        ignored here.
+      params: parameters or their shapes, for the paths.
+      schedule: step → learning rate.
+
+    Raises:
+      UserError: an unknown optimizer or key, or an expression that matches no parameter.
+    """
+    options = {**DEFAULTS, **node}
+    if unknown := set(options) - set(DEFAULTS):
+        word = min(unknown)
+        raise UserError(f"optimizer.{word} is not known.{near(word, DEFAULTS)}")
+    decays = tree.first_match(params, [(options["decay"], True)], False, "optimizer.decay")
+    add_decay = optax.add_decayed_weights(options["weight_decay"], mask=decays)
+    if options["name"] == "sgd":
+        parts = [add_decay, optax.trace(decay=options["momentum"], nesterov=options["nesterov"])]
+    elif options["name"] == "adamw":
+        parts = [optax.scale_by_adam(b1=options["b1"], b2=options["b2"], eps=options["eps"]), add_decay]
+    else:
+        raise UserError(f"optimizer.name={options['name']!r} is not known.{near(options['name'], ('sgd', 'adamw'))}")
+    clip = [optax.clip_by_global_norm(options["clip"])] if options["clip"] else []
+    factors = _scale_by_factors(params, options["factors"], options["freeze"])
+    return optax.chain(*clip, *parts, factors, optax.scale_by_learning_rate(schedule))
+
+
+DEFAULTS: dict[str, Any] = {
+    "name": "adamw",
+    "learning_rate": 1e-3,
+    "momentum": 0.9,
+    "nesterov": False,
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "decay": "kernel$",
+    "clip": 0.0,
+    "factors": (),
+    "freeze": (),
+}
+
+
+def frozen(params: PyTree, expressions: Sequence[str]) -> PyTree:
+    """Mark the parameters that training leaves alone (a tree of bool)."""
+    return tree.first_match(params, [(expression, True) for expression in expressions], False, "optimizer.freeze")
+
+
+def _scale_by_factors(params: PyTree, factors: Sequence[Any], freeze: Sequence[str]) -> optax.GradientTransformation:
+    """Multiply updates by the factor of the first matching expression; 0 where frozen, so decay stops there too."""
+    rules = [(expression, 0.0) for expression in freeze] + [(expression, float(f)) for expression, f in factors]
+    if not rules:
+        return optax.identity()
+    scales = tree.first_match(params, rules, 1.0, "optimizer.factors")
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scales))

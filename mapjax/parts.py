@@ -1,0 +1,57 @@
+"""Configs choose parts by name: `dict(name="resnet", depth=50)` becomes `mapjax.models.resnet.make(depth=50)`."""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from mapjax.errors import UserError, near
+
+
+def make(kind: str, node: Mapping[str, Any], **extra: Any) -> Any:
+    """Make the part that a config node names.
+
+    Args:
+      kind: the folder of mapjax that holds such parts: "models", "tasks", "data", "metrics", …
+      node: `name` and the keyword arguments of that module's `make`. A name with a dot is imported from
+        anywhere (`my_package.my_model`), so a user's own part needs no fork.
+      **extra: arguments that come from the program rather than from the config.
+
+    Raises:
+      UserError: no such part (the near names are listed), or a keyword its `make` does not take.
+    """
+    arguments = dict(node)
+    name = arguments.pop("name", None)
+    if not isinstance(name, str):
+        raise UserError(f"a part of {kind} needs a name: write dict(name=…), found {dict(node)!r}.")
+    build = _find(kind, name)
+    try:
+        inspect.signature(build).bind(**arguments, **extra)
+    except TypeError as error:
+        takes = [p for p in inspect.signature(build).parameters if p not in extra]
+        wrong = next((key for key in arguments if key not in takes), None)
+        hint = near(wrong, takes) if wrong else f" It takes: {', '.join(takes)}."
+        raise UserError(f"{kind} part {name!r}: {error}.{hint}") from error
+    return build(**arguments, **extra)
+
+
+def names(kind: str) -> list[str]:
+    """List the parts of one kind that mapjax ships."""
+    package = importlib.import_module(f"mapjax.{kind}")
+    return sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+
+
+def _find(kind: str, name: str) -> Any:
+    path = name if "." in name else f"mapjax.{kind}.{name}"
+    try:
+        found = importlib.util.find_spec(path)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise UserError(f"there is no part {name!r} among mapjax.{kind}.{near(name, names(kind))}")
+    module = importlib.import_module(path)
+    if not hasattr(module, "make"):
+        raise UserError(f"{path} has no function make(…), so it cannot be a part of {kind}.{near(name, names(kind))}")
+    return module.make

@@ -1,0 +1,240 @@
+"""Pictures in, detections in their own pixels out; whatever their format and size.
+
+A picture is turned upright as a person sees it, put through the evaluation transform and answered in batches of one
+shape, so the network compiles once. Boxes come back in the pixels of the upright picture.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+from jaxtyping import Float, Int, UInt8
+
+from mapjax.data import images
+from mapjax.errors import UserError
+from mapjax.report import detections, draw
+from mapjax.task import Batch, Result, Variables
+
+MOST_JPEG = 65_500  # pixels a side
+
+
+class Detections(NamedTuple):
+    """A picture (upright RGB) and what was found on it, the most confident first; boxes x1,y1,x2,y2 in its pixels."""
+
+    file: str
+    image: UInt8[np.ndarray, "h w 3"]
+    boxes: Float[np.ndarray, "n 4"]
+    scores: Float[np.ndarray, "n"]
+    classes: Int[np.ndarray, "n"]
+
+
+class Unreadable(NamedTuple):
+    """A file that is no picture, and why."""
+
+    file: str
+    reason: str
+
+
+class Saved(NamedTuple):
+    """What `save` wrote: how many pictures with how many boxes; and the files that could not be read."""
+
+    pictures: int
+    boxes: int
+    unreadable: list[Unreadable]
+
+
+def predict(
+    answer: Callable[[Variables, Batch], Result],
+    variables: Variables,
+    files: Iterable[str | os.PathLike],
+    transform: Callable[..., Any],
+    *,
+    batch: int,
+    score: float = 0.5,
+    threads: int = 2,
+) -> Iterator[Detections | Unreadable]:
+    """Detect objects on pictures; yields one item for each file, in order.
+
+    The next batch is decoded while the device works on one, so at most two batches of pictures are in memory.
+
+    Args:
+      answer: evaluate.make_answer(task). variables: of the trained task.
+      files: pictures of any size and format that data.images.read knows.
+      transform: data.transforms.make(…) without augmentation.
+      batch: pictures the device answers at once; a last smaller batch is filled up.
+      score: the least confidence to give out.
+      threads: that decode and transform.
+    """
+    files = iter(files)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: list[Future] = []
+        while chunk := list(islice(files, batch)):
+            loading = [pool.submit(_load, os.fspath(file), transform) for file in chunk]
+            yield from _answers(answer, variables, waiting, batch, score)
+            waiting = loading
+        yield from _answers(answer, variables, waiting, batch, score)
+
+
+def find_images(path: str | os.PathLike, *, leave_out: str | os.PathLike | None = None) -> list[pathlib.Path]:
+    """List a picture, or all pictures in a folder and its subfolders, in order of their names.
+
+    Args:
+      path: a file (of any extension), or a folder.
+      leave_out: a folder inside it that does not count, such as that of earlier drawings.
+
+    Raises:
+      UserError: there is no such path, or the folder holds no picture.
+    """
+    path = pathlib.Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"--images {path}: there is no such file or folder; give a picture or a folder of pictures.")
+    apart = None if leave_out is None else pathlib.Path(leave_out).resolve()
+    found = sorted(
+        pathlib.Path(folder, name)
+        for folder, _, names in os.walk(path)
+        if apart is None or not pathlib.Path(folder).resolve().is_relative_to(apart)
+        for name in names
+        if name.lower().endswith(images.EXTENSIONS)
+    )
+    if not found:
+        raise UserError(f"--images {path}: the folder holds no picture ({', '.join(images.EXTENSIONS)}).")
+    return found
+
+
+def output_names(files: Sequence[pathlib.Path], root: pathlib.Path) -> list[pathlib.Path]:
+    """Name a drawing for each picture: its path below `root` with .jpg; a name already given gets -2, -3, …
+
+    Names that differ in upper and lower case only count as the same, as they are on some disks.
+    """
+    taken: set[str] = set()
+    names = []
+    for file in files:
+        stem = file.relative_to(root) if file.is_relative_to(root) and file != root else pathlib.Path(file.name)
+        name, number = stem.with_suffix(".jpg"), 1
+        while str(name).casefold() in taken:
+            number += 1
+            name = stem.with_name(f"{stem.stem}-{number}.jpg")
+        taken.add(str(name).casefold())
+        names.append(name)
+    return names
+
+
+def save(
+    found: Iterable[Detections | Unreadable],
+    names: Sequence[pathlib.Path],
+    out: pathlib.Path,
+    classes: Sequence[str],
+) -> Saved:
+    """Draw the detections of each picture into a folder, and list them in its predictions.json, a line a picture.
+
+    What was found is listed even if the run is interrupted.
+
+    Args:
+      found: what `predict` yields. names: of the drawings, one for each item (`output_names`).
+      out: the folder, made if need be. classes: the names of the classes.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    rows: list[str] = []
+    saved = Saved(0, 0, [])
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            for item, name in zip(found, names):
+                if isinstance(item, Unreadable):
+                    saved.unreadable.append(item)
+                    continue
+                marks = detections.marks(item.boxes, item.scores, item.classes, classes)
+                drawn = _write(draw.detections(item.image, marks), out / name)
+                drawing = {"drawing": drawn.relative_to(out).as_posix()}
+                rows.append(json.dumps(to_json(item, classes) | drawing, ensure_ascii=False))
+                saved = saved._replace(pictures=saved.pictures + 1, boxes=saved.boxes + len(marks))
+        finally:
+            text = "[\n" + ",\n".join(rows) + "\n]\n"
+            (out / "predictions.json").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder.") from error
+    return saved
+
+
+def to_json(found: Detections, classes: Sequence[str]) -> dict[str, Any]:
+    """Write a picture's detections as plain values: boxes to 0.01 pixel, scores to 0.0001."""
+    return {
+        "file": found.file,
+        "width": found.image.shape[1],
+        "height": found.image.shape[0],
+        "boxes": [[round(side, 2) for side in box] for box in found.boxes.tolist()],
+        "scores": [round(score, 4) for score in found.scores.tolist()],
+        "classes": found.classes.tolist(),
+        "names": [classes[k] for k in found.classes],
+    }
+
+
+def _write(image: UInt8[np.ndarray, "h w 3"], path: pathlib.Path) -> pathlib.Path:
+    """Write a drawing; as PNG where it is longer than a JPEG may be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if max(image.shape) <= MOST_JPEG:
+        path.write_bytes(simplejpeg.encode_jpeg(image, 92, "RGB", "444"))
+        return path
+    path = path.with_suffix(".png")
+    path.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+    return path
+
+
+def _load(file: str, transform: Callable[..., Any]) -> tuple[str, np.ndarray, Batch] | Unreadable:
+    try:
+        image = images.read(file, orient=True)
+    except UserError as error:
+        return Unreadable(file, str(error))
+    record = {
+        "id": 0,
+        "file": file,
+        "image": image,
+        "size": np.array(image.shape[:2], np.int32),
+        "boxes": np.zeros((0, 4), np.float32),
+        "classes": np.zeros(0, np.int32),
+        "crowd": np.zeros(0, bool),
+        "areas": np.zeros(0, np.float32),
+    }
+    return file, image, transform(record, np.random.default_rng(0))
+
+
+def _answers(
+    answer: Callable[[Variables, Batch], Result], variables: Variables, loading: list[Future], batch: int, score: float
+) -> Iterator[Detections | Unreadable]:
+    """Answer one batch; unreadable files take no row of it."""
+    loaded = [future.result() for future in loading]
+    examples = [item[2] for item in loaded if not isinstance(item, Unreadable)]
+    rows = iter(range(len(examples)))
+    result = _fetch(answer(variables, _stack(examples, batch))) if examples else {}
+    for item in loaded:
+        if isinstance(item, Unreadable):
+            yield item
+            continue
+        row = next(rows)
+        scores = result["scores"][row]
+        order = np.argsort(-scores, kind="stable")
+        keep = order[(result["valid"][row] & (scores >= score))[order]]
+        yield Detections(item[0], item[1], result["boxes"][row][keep], scores[keep], result["classes"][row][keep])
+
+
+def _stack(examples: Sequence[Batch], batch: int) -> Batch:
+    """Stack examples and fill the batch up with the last one, masked out."""
+    filled = [*examples, *[examples[-1]] * (batch - len(examples))]
+    stacked = {name: np.stack([example[name] for example in filled]) for name in filled[0]}
+    rows = np.arange(batch, dtype=np.int32)
+    return {**stacked, "index": rows, "mask": rows < len(examples)}
+
+
+def _fetch(result: Result) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in result.items()}

@@ -1,0 +1,297 @@
+"""What a report shows of a detector: its classes, pictures with truth and predictions, mistakes and distributions."""
+
+import collections
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from mapjax.data import images
+from mapjax.data.source import Record, Source
+from mapjax.errors import UserError
+from mapjax.metrics import precision
+from mapjax.report import draw, mistakes, plots
+from mapjax.report.draw import Mark
+from mapjax.report.mistakes import Finding
+from mapjax.report.section import Section
+from mapjax.task import Counts
+
+SCORE = 0.5  # from here on a detection counts as shown; the page's slider moves it for the pictures
+LEAST_SCORE = 0.05
+PICTURES, EXAMPLES, MOST_LINES, MOST_LABELS = 12, 8, 10, 12
+PICTURE_SIDE, EXAMPLE_SIDE = 480, 200  # pixels
+LETTERS, EXAMPLE_LETTERS = 46, 20  # across a picture
+
+Records = Sequence[Record]
+
+
+def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list[Section]:
+    """Make the sections of a detector's report.
+
+    Args:
+      source: the evaluated split; a picture that cannot be read is left out and counted.
+      counts: its detections, as mapjax.metrics.precision counts them.
+      metrics: "AP/CLASS" and "AP50/CLASS" for the table of classes.
+    """
+    # A record may be costly to fetch (a rendered scene), so all but the pictures is fetched once.
+    light = [{key: v for key, v in record.items() if key not in ("image", "masks")} for record in source.records]
+    truth = source._replace(records=light)
+    measured = {index: light[index] for index in sorted(counts)}
+    found = mistakes.survey(measured, counts, SCORE)
+    every = mistakes.survey(measured, counts, LEAST_SCORE)
+    return [
+        Section(
+            "Classes", classes(truth, counts, metrics, found), "Precision over recall at IoU 0.5, from all scores."
+        ),
+        pictures(source, measured, every),
+        worst(source, light, found),
+        Section("Scores and sizes", histograms(measured, every, found)),
+    ]
+
+
+def classes(source: Source, counts: Counts, metrics: Mapping[str, Any], found: Sequence[Finding]) -> str:
+    """Tabulate the classes, beside their precision–recall curves (their mean where there are many)."""
+    curves = precision.curves(source, counts)
+    tones = {name: draw.css(draw.colour(k)) for k, name in enumerate(source.classes)}
+    truths = collections.Counter(
+        int(k)
+        for i in counts
+        for k, crowd in zip(source.records[i]["classes"], source.records[i]["crowd"])
+        if not crowd
+    )
+    shown = collections.Counter(f.label for f in found if f.kind != "missed")
+    rows = []
+    for k, (name, curve) in enumerate(curves.items()):
+        ap, ap50 = (_score(metrics.get(f"{figure}/{name}", -1)) for figure in ("AP", "AP50"))
+        chart = plots.small(curve.recall, curve.precision, tones[name]) if curve.average >= 0 else ""
+        rows.append(
+            f"<tr><th>{_swatch(tones[name])}{html.escape(name)}</th><td>{truths[k]:,}</td><td>{shown[k]:,}</td>"
+            f"<td>{ap}</td><td>{ap50}</td><td>{chart}</td></tr>"
+        )
+    head = f"<tr><th>class</th><th>truths</th><th>detections ≥ {SCORE}</th><th>AP</th><th>AP50</th><th></th></tr>"
+    table = (
+        f'<div class="scroll"><table class="classes"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+    return f'<div class="split">{table}{_curves_chart(curves, tones)}</div>'
+
+
+def pictures(source: Source, records: Mapping[int, Record], every: Sequence[Finding]) -> Section:
+    """Show pictures from evenly through the split, truth beside predictions; wrong predictions are dashed."""
+    by_image: dict[int, list[Finding]] = collections.defaultdict(list)
+    for finding in every:
+        if finding.kind != "missed":
+            by_image[finding.index].append(finding)
+    indexes = np.array(list(records))
+    chosen = indexes[np.unique(np.linspace(0, len(indexes) - 1, PICTURES).astype(int))] if len(indexes) else []
+    shown, unread = [], 0
+    for index in map(int, chosen):
+        image = _read(source.records[index])
+        if image is None:
+            unread += 1
+            continue
+        shown.append(_side_by_side(image, records[index], by_image[index], source.classes, index))
+    slider = (
+        f'<label class="slider">score ≥ <output>{SCORE}</output><input type="range" min="{LEAST_SCORE}" max="0.95" '
+        f'step="0.05" value="{SCORE}"></label>'
+    )
+    note = "Truth on the left, predictions on the right; wrong ones are dashed. Hover over a box for what it is."
+    body = f'{slider}<div class="pairs">{"".join(shown)}</div>' if shown else "<p>No picture to show.</p>"
+    return Section("Pictures", body, note + _unread(unread))
+
+
+def worst(source: Source, records: Records, found: Sequence[Finding]) -> Section:
+    """Count the kinds of mistakes, and show the worst of each: the most confident, the largest missed."""
+    number = collections.Counter(finding.kind for finding in found)
+    most = max([*number.values(), 1])
+    rows = "".join(
+        f'<tr><th>{kind}</th><td>{number[kind]:,}</td><td class="share"><i class="{_tone(kind)}" '
+        f'style="width:{100 * number[kind] / most:.1f}%"></i></td><td class="note">{html.escape(meaning)}</td></tr>'
+        for kind, meaning in mistakes.KINDS.items()
+        if number[kind] or kind not in ("ignored", "both wrong")
+    )
+    body, unread = (
+        [f'<div class="scroll"><table class="kinds">{rows}</table></div>', _confusions(source, records, found)],
+        0,
+    )
+    for kind in mistakes.KINDS:
+        chosen = mistakes.worst(found, kind)[:EXAMPLES] if kind not in ("correct", "ignored") else []
+        drawn = [_example(source, records[finding.index], finding) for finding in chosen]
+        unread += drawn.count("")
+        if any(drawn):
+            body.append(f'<h3>{kind.capitalize()}</h3><div class="examples">{"".join(drawn)}</div>')
+    note = f"Detections of score ≥ {SCORE}, in TIDE's categories; the worst first. Truth is dashed."
+    return Section("Mistakes", "".join(body), note + _unread(unread))
+
+
+def histograms(records: Mapping[int, Record], every: Sequence[Finding], found: Sequence[Finding]) -> str:
+    """Draw how scores are spread over right and wrong detections, and sizes over found and missed truths."""
+    edges = np.linspace(0, 1, 21)
+    right, wrong = (
+        np.histogram(
+            [f.score for f in every if f.kind not in ("missed", "ignored") and (f.kind == "correct") is good], edges
+        )[0]
+        for good in (True, False)
+    )
+    taken = {(f.index, f.truth) for f in found if f.kind == "correct"}
+    sizes: dict[bool, list[float]] = {True: [], False: []}
+    for index, record in records.items():
+        sides = np.asarray(record["boxes"], np.float64).reshape(-1, 4)
+        for row, (x1, y1, x2, y2) in enumerate(sides):
+            if not record["crowd"][row]:
+                sizes[(index, row) in taken].append(max((x2 - x1) * (y2 - y1), 1.0) ** 0.5)
+    tones = ("var(--good)", "var(--bad)")
+    charts = plots.histogram(
+        {"correct": right, "wrong": wrong}, edges, x_label="score", y_label="detections", colours=tones
+    )
+    both = sizes[True] + sizes[False]
+    if both:
+        spans = np.geomspace(min(both) / 1.05, max(both) * 1.05, 21)
+        bars = {name: np.histogram(sizes[good], spans)[0] for name, good in (("found", True), ("not found", False))}
+        label = "√area of the truth, pixels"
+        charts += plots.histogram(bars, spans, x_label=label, y_label="truths", colours=tones, log=True)
+    return f'<div class="plots">{charts}</div>' if charts else "<p>Neither truths nor detections.</p>"
+
+
+def marks(
+    boxes: Float[np.ndarray, "n 4"], scores: Iterable[float], labels: Iterable[int], names: Sequence[str]
+) -> list[Mark]:
+    """Make the marks of detections, "name 0.87", the most confident last, so that it is drawn on top."""
+    found = sorted(zip(boxes, map(float, scores), map(int, labels)), key=lambda item: item[1])
+    return [Mark(box, f"{names[k]} {score:.2f}", draw.colour(k), score=score) for box, score, k in found]
+
+
+def _curves_chart(curves: Mapping[str, precision.Curve], tones: Mapping[str, str]) -> str:
+    known = {name: curve for name, curve in curves.items() if curve.average >= 0}
+    if len(known) <= MOST_LINES:
+        series = [plots.Series(n, *_until_zero(c.recall, c.precision), colour=tones[n]) for n, c in known.items()]
+    else:
+        mean = np.mean([curve.precision for curve in known.values()], axis=0)
+        series = [plots.Series(f"mean of {len(known)} classes", next(iter(known.values())).recall, mean)]
+    chart = plots.lines(series, x_label="recall", y_label="precision", x_range=(0, 1), y_range=(0, 1.02))
+    return chart.replace('class="plot"', 'class="plot curves"')
+
+
+def _until_zero(recall: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a curve at the first recall that is not reached."""
+    end = int(np.argmax(values <= 0)) + 1 if (values <= 0).any() else len(values)
+    return recall[:end], values[:end]
+
+
+def _side_by_side(
+    image: UInt8[np.ndarray, "h w 3"], record: Record, found: Sequence[Finding], names: Sequence[str], index: int
+) -> str:
+    height, width = image.shape[:2]
+    view = np.array([0, 0, width, height], np.float32)
+    truth = _truth_marks(record, names)
+    answers = [
+        Mark(
+            f.box,
+            f"{names[f.label]} {f.score:.2f}",
+            draw.colour(f.label),
+            f"{names[f.label]} {f.score:.2f}: {f.kind}" + (f", IoU {f.iou:.2f}" if f.truth >= 0 else ""),
+            dashed=f.kind not in ("correct", "ignored"),
+            score=f.score,
+        )
+        for f in reversed(found)
+    ]
+    few = max(len(truth), sum(f.score >= SCORE for f in found)) <= MOST_LABELS
+    data = draw.jpeg(image, longest=PICTURE_SIDE)
+    picture = f'<image id="picture-{index}" width="{width}" height="{height}" href="{data}"/>'
+    panel = f'<svg class="picture" viewBox="0 0 {width} {height}">'
+    letters = LETTERS if few else 0
+    return (
+        f"<figure>{panel}{picture}{draw.layer(truth, view, letters=letters)}</svg>"
+        f'{panel}<use href="#picture-{index}"/>{draw.layer(answers, view, letters=letters, least=SCORE)}</svg>'
+        f"<figcaption>{html.escape(str(record['file']))}</figcaption></figure>"
+    )
+
+
+def _truth_marks(record: Record, names: Sequence[str]) -> list[Mark]:
+    rows = zip(np.asarray(record["boxes"]).reshape(-1, 4), record["classes"], record["crowd"])
+    return [
+        Mark(box, names[int(k)], draw.colour(int(k)), f"{names[int(k)]} (crowd)" if crowd else "", dashed=bool(crowd))
+        for box, k, crowd in rows
+    ]
+
+
+def _example(source: Source, record: Record, finding: Finding) -> str:
+    """Cut a mistake out of its picture with some surroundings; "" where the picture cannot be read."""
+    image = _read(source.records[finding.index])
+    if image is None:
+        return ""
+    names = source.classes
+    drawn = []
+    if finding.truth >= 0:
+        k = int(record["classes"][finding.truth])
+        tone = draw.colour(k) if finding.kind == "missed" else draw.WHITE
+        name = names[k] if finding.kind in ("missed", "wrong class", "both wrong") else ""
+        drawn.append(Mark(np.asarray(record["boxes"])[finding.truth], name, tone, f"truth: {names[k]}", dashed=True))
+    if finding.kind != "missed":
+        drawn.append(Mark(finding.box, names[finding.label], draw.colour(finding.label), "prediction"))
+    view = _window([mark.box for mark in drawn], *image.shape[:2])
+    x1, y1, x2, y2 = (int(v) for v in view)
+    cut = image[max(y1, 0) : y2, max(x1, 0) : x2]
+    caption = html.escape(names[finding.label])
+    if finding.kind in ("wrong class", "both wrong"):
+        caption += f" for {html.escape(names[int(record['classes'][finding.truth])])}"
+    if finding.kind != "missed":
+        caption += f" · {finding.score:.2f}" + (f" · IoU {finding.iou:.2f}" if finding.kind == "badly placed" else "")
+    place = f'x="{max(x1, 0)}" y="{max(y1, 0)}"'
+    return (
+        f'<figure><svg class="picture" viewBox="{x1} {y1} {x2 - x1} {y2 - y1}"><image {place} '
+        f'width="{cut.shape[1]}" height="{cut.shape[0]}" href="{draw.jpeg(cut, longest=EXAMPLE_SIDE)}"/>'
+        f"{draw.layer(drawn, view, letters=EXAMPLE_LETTERS)}</svg>"
+        f'<figcaption title="{html.escape(str(record["file"]))}">{caption}</figcaption></figure>'
+    )
+
+
+def _window(boxes: Sequence[np.ndarray], height: int, width: int) -> Float[np.ndarray, "4"]:
+    """Choose a square around boxes with as much again beside them, moved into the picture where it fits."""
+    corners = np.asarray(boxes, np.float64)
+    corners = np.clip(corners, 0, [width, height] * 2)
+    low, high = corners[:, :2].min(0), corners[:, 2:].max(0)
+    side = float(np.ceil(max((high - low).max() * 1.8, 24)))
+    start = (low + high) / 2 - side / 2
+    room = np.array([width, height]) - side
+    start = np.floor(np.where(room >= 0, np.clip(start, 0, np.maximum(room, 0)), room / 2))
+    return np.concatenate([start, start + side]).astype(np.float32)
+
+
+def _confusions(source: Source, records: Records, found: Sequence[Finding]) -> str:
+    """Name the pairs of classes taken for each other most often."""
+    pairs = collections.Counter(
+        (int(records[f.index]["classes"][f.truth]), f.label) for f in found if f.kind == "wrong class"
+    )
+    if not pairs:
+        return ""
+    words = (f"{source.classes[a]} taken for {source.classes[b]} ({n}×)" for (a, b), n in pairs.most_common(8))
+    return f"<p>Most often confused: {html.escape(', '.join(words))}.</p>"
+
+
+def _read(record: Record) -> UInt8[np.ndarray, "h w 3"] | None:
+    """Read a picture the way its boxes were drawn, as the recorded size shows; None where it cannot be read."""
+    try:
+        image = images.read(record["image"])
+        if image.shape[:2] == tuple(record["size"]):
+            return image
+        return images.read(record["image"], orient=True)
+    except UserError:
+        return None
+
+
+def _unread(number: int) -> str:
+    return f" {number} could not be read." if number else ""
+
+
+def _tone(kind: str) -> str:
+    return "good" if kind == "correct" else "mute" if kind == "ignored" else "bad"
+
+
+def _swatch(tone: str) -> str:
+    return f'<i class="swatch" style="--series:{tone}"></i>'
+
+
+def _score(value: float) -> str:
+    return "–" if value < 0 else f"{value:.3f}"

@@ -1,0 +1,202 @@
+"""Charts as inline SVG: lines, histograms and small curves, drawn with the page's own colours and fonts."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+WIDTH, HEIGHT = 400, 240
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 30, 40
+MOST_POINTS = 240  # a line of more points is drawn through the means of groups
+
+
+class Series(NamedTuple):
+    """One line: its name, x and y of equal length (entries that are not finite are left out), any CSS colour."""
+
+    name: str
+    x: Shaped[np.ndarray, "n"]
+    y: Shaped[np.ndarray, "n"]
+    colour: str = ""
+
+
+class Axis(NamedTuple):
+    """A mapping from values to pixels with its ticks."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, value = (math.log10(v) for v in (self.low, self.high, value)) if self.log else (*self[:2], value)
+        return self.start + (value - low) / (high - low) * (self.stop - self.start)
+
+
+def lines(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    log: bool = False,
+) -> str:
+    """Draw lines over a common x, with a legend and the values on hover; "" without any finite point."""
+    drawn = [s._replace(x=x, y=y) for s in series for x, y in [_finite(s.x, s.y, positive=log)] if len(x)]
+    if not drawn:
+        return ""
+    xs, ys = np.concatenate([s.x for s in drawn]), np.concatenate([s.y for s in drawn])
+    x = Axis(*(x_range or _spread(xs.min(), xs.max())), LEFT, WIDTH - RIGHT)
+    y = Axis(*(y_range or _extent(ys, log)), HEIGHT - BOTTOM, TOP, log)
+    body = [_frame(x, y, x_label, y_label)]
+    for number, s in enumerate(drawn):
+        colour = f"--series:{s.colour or series_colour(number)}"
+        points = [(x(a), y(b)) for a, b in zip(*_thin(s.x, s.y))]
+        name = html.escape(s.name)
+        if len(points) > 1:
+            body.append(f'<path class="line" style="{colour}" d="{_path(points)}"><title>{name}</title></path>')
+        dots = range(0, len(s.x), max(1, len(s.x) // 40))
+        kind = "dot" if len(s.x) <= 24 else "dot hidden"
+        body += [
+            f'<circle class="{kind}" style="{colour}" cx="{x(s.x[i]):.1f}" cy="{y(s.y[i]):.1f}" r="2.5">'
+            f"<title>{name} {number_text(s.y[i])} at {html.escape(x_label)} {number_text(s.x[i])}</title></circle>"
+            for i in dots
+        ]
+    legend = {s.name: s.colour or series_colour(k) for k, s in enumerate(drawn)} if len(drawn) > 1 else {}
+    return _figure("".join(body), legend)
+
+
+def histogram(
+    counts: Mapping[str, Shaped[np.ndarray, "n"]],
+    edges: Shaped[np.ndarray, "n+1"],
+    *,
+    x_label: str,
+    y_label: str,
+    colours: Sequence[str] = (),
+    log: bool = False,
+) -> str:
+    """Draw stacked bars, one stack a bin; "" without any count. `log`: a logarithmic x."""
+    total = np.sum(list(counts.values()), axis=0)
+    if not total.size or not total.max():
+        return ""
+    x = Axis(float(edges[0]), float(edges[-1]), LEFT, WIDTH - RIGHT, log)
+    y = Axis(0.0, float(total.max()) * 1.05, HEIGHT - BOTTOM, TOP)
+    body = [_frame(x, y, x_label, y_label)]
+    base = np.zeros(len(total))
+    used = {name: colours[k] if k < len(colours) else series_colour(k) for k, name in enumerate(counts)}
+    for name, values in counts.items():
+        for i in np.flatnonzero(values):
+            left, right, bottom, top = x(edges[i]), x(edges[i + 1]), y(base[i]), y(base[i] + values[i])
+            span = f"{number_text(edges[i])} to {number_text(edges[i + 1])}"
+            body.append(
+                f'<rect class="bar" style="--series:{used[name]}" x="{left + 0.5:.1f}" y="{top:.1f}" '
+                f'width="{max(right - left - 1, 0.5):.1f}" height="{bottom - top:.1f}">'
+                f"<title>{html.escape(name)}: {int(values[i])} at {html.escape(x_label)} {span}</title></rect>"
+            )
+        base = base + values
+    return _figure("".join(body), used if len(used) > 1 else {})
+
+
+def small(x: Shaped[np.ndarray, "n"], y: Shaped[np.ndarray, "n"], colour: str) -> str:
+    """Draw one curve over the unit square as a small picture without axes, for a row of a table."""
+    points = [(2 + 66 * float(a), 22 - 20 * float(b)) for a, b in zip(*_thin(*_finite(x, y), most=50))]
+    return (
+        '<svg class="small" viewBox="0 0 70 24" aria-hidden="true"><path class="axis" d="M2 2V22H68"/>'
+        f'<path class="line" style="--series:{colour}" d="{_path(points)}"/></svg>'
+    )
+
+
+def series_colour(number: int) -> str:
+    """Give the page's colour for the n-th line; they repeat after eight."""
+    return f"var(--series-{number % 8 + 1})"
+
+
+def number_text(value: float) -> str:
+    """Write a number shortly: 1,234, 0.0123, 2e-06."""
+    value = float(value)
+    if not math.isfinite(value):
+        return "–"
+    if value == round(value) and abs(value) < 1e7:
+        return f"{value:,.0f}"
+    if abs(value) < 1e-3:
+        return f"{value:.2g}".replace("e-0", "e-") if "e" in f"{value:.2g}" else f"{value:.1e}".replace(".0e-0", "e-")
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """List round numbers (1, 2 or 5 times a power of ten apart) from low to high, at most `most` + 1 of them."""
+    rough = max((high - low) / most, 1e-300)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(step for factor in (1, 2, 5, 10) if (step := factor * power) >= rough * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """List powers of ten from low to high, with 2 and 5 times them where that leaves few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1,), (1, 3), (1, 2, 5)):
+        found = [f * 10.0**p for p in powers for f in factors if low * (1 - 1e-9) <= f * 10.0**p <= high * (1 + 1e-9)]
+        if len(found) >= 3:
+            return found if len(found) <= 8 else found[:: math.ceil(len(found) / 8)]
+    return found
+
+
+def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
+    parts = []
+    for value in log_ticks(y.low, y.high) if y.log else ticks(y.low, y.high, 5):
+        at = f"{y(value):.1f}"
+        parts.append(f'<path class="grid" d="M{LEFT} {at}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{at}" dy=".33em" text-anchor="end">{number_text(value)}</text>')
+    for value in log_ticks(x.low, x.high) if x.log else ticks(x.low, x.high, 6):
+        at = f"{x(value):.1f}"
+        parts.append(f'<path class="axis" d="M{at} {HEIGHT - BOTTOM}v4"/>')
+        parts.append(f'<text x="{at}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number_text(value)}</text>')
+    parts.append(f'<path class="axis" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x_label)}</text>')
+    parts.append(f'<text class="title" x="4" y="14">{html.escape(y_label)}</text>')
+    return "".join(parts)
+
+
+def _figure(body: str, legend: Mapping[str, str]) -> str:
+    entries = "".join(
+        f'<li style="--series:{colour}"><i></i>{html.escape(name)}</li>' for name, colour in legend.items()
+    )
+    keys = f'<ul class="legend">{entries}</ul>' if entries else ""
+    return f'<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{body}</svg>{keys}</div>'
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points) if points else ""
+
+
+def _finite(x: np.ndarray, y: np.ndarray, positive: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    keep = np.isfinite(x) & np.isfinite(y) & ((y > 0) | (not positive))
+    return x[keep], y[keep]
+
+
+def _thin(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Replace many points by the means of at most `most` groups of neighbours."""
+    if len(x) <= most:
+        return x, y
+    groups = np.array_split(np.arange(len(x)), most)
+    return np.array([x[g].mean() for g in groups]), np.array([y[g].mean() for g in groups])
+
+
+def _spread(low: float, high: float) -> tuple[float, float]:
+    """Keep a range from being empty."""
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
+
+
+def _extent(values: np.ndarray, log: bool) -> tuple[float, float]:
+    """Choose a y range: from 0 (or, logarithmic, the least value) to a little above the greatest."""
+    low, high = float(values.min()), float(values.max())
+    if log:
+        return (low / 1.2, high * 1.2)
+    return _spread(min(low, 0.0), high * 1.05 if high > 0 else max(high, 0.0))

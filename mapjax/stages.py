@@ -1,0 +1,82 @@
+"""The stages of the data flow, and the one table of their keys.
+
+    Record → (transforms) → Example → (pipeline) → Batch → (predict) → Prediction → (decode) → Result
+
+One meaning per key, everywhere. Boxes are x1,y1,x2,y2 in pixels (continuous coordinates: the left edge of
+the first pixel is 0, the right edge of the last is the width); classes are 0-based and never include background.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Key(NamedTuple):
+    """A key of one or more stages: symbolic shape without batch axis, dtype, and what it means."""
+
+    stages: tuple[str, ...]
+    shape: str
+    dtype: str
+    meaning: str
+
+
+KEYS: dict[str, Key] = {
+    "id": Key(("record",), "", "int", "the image's number in its data set (COCO's image id; else the position)"),
+    "file": Key(("record",), "", "str", "the image's name for people: its file, relative to the data folder"),
+    "image": Key(
+        ("record", "example", "batch"),
+        "H W 3",
+        "uint8",
+        "RGB picture; in a record also a path or the encoded bytes",
+    ),
+    "size": Key(("record", "example", "batch"), "2", "int32", "height, width of the original image"),
+    "boxes": Key(
+        ("record", "example", "batch", "prediction", "result"),
+        "M 4",
+        "float32",
+        "x1,y1,x2,y2 in pixels of the frame they are in: original (record, result) or network input",
+    ),
+    "classes": Key(("record", "example", "batch", "prediction", "result"), "M", "int32", "0-based class"),
+    "crowd": Key(
+        ("record", "example", "batch"),
+        "M",
+        "bool",
+        "a region that evaluation ignores (COCO iscrowd, VOC difficult); never a positive in training",
+    ),
+    "areas": Key(("record",), "M", "float32", "area of the object in original pixels² (COCO's area, else the box's)"),
+    "masks": Key(("record", "example", "batch"), "M H W", "bool", "instance masks in the frame of `image`"),
+    "valid": Key(("example", "batch", "prediction", "result"), "M", "bool", "real rows of a padded list"),
+    "matrix": Key(("example", "batch"), "3 3", "float32", "original pixels → pixels of `image`, homogeneous"),
+    "index": Key(("example", "batch"), "", "int32", "position of the record in its source"),
+    "mask": Key(("batch",), "", "bool", "a real example, not padding of the last batch"),
+    "scores": Key(("prediction", "result"), "M", "float32", "confidence, 0 to 1"),
+}
+
+
+def check(stage: str, values: Mapping[str, Any]) -> None:
+    """Check keys, ranks, dtypes and shared sizes of one stage against the table; called once, at start-up.
+
+    Args:
+      stage: "example", "batch" or "result".
+      values: the stage; batches and results have one more leading axis than the table shows.
+
+    Raises:
+      ValueError: an unknown key, a wrong rank or dtype, or two keys that disagree on a named size.
+    """
+    sizes: dict[str, tuple[int, str]] = {}
+    batched = stage in ("batch", "prediction", "result")
+    for name, value in values.items():
+        key = KEYS.get(name)
+        if key is None or stage not in key.stages:
+            raise ValueError(f"{stage} has a key {name!r} that the table of stages.py does not list for it")
+        axes = (["B"] if batched else []) + key.shape.split()
+        array = value if hasattr(value, "dtype") else np.asarray(value)
+        if len(array.shape) != len(axes):
+            raise ValueError(f"{stage} {name!r} has shape {array.shape}, expected axes {' '.join(axes)}")
+        if str(array.dtype) != key.dtype:
+            raise ValueError(f"{stage} {name!r} is {array.dtype}, expected {key.dtype}")
+        for axis, length in zip(axes, array.shape):
+            expected, first = (int(axis), "the table") if axis.isdigit() else sizes.setdefault(axis, (length, name))
+            if length != expected:
+                raise ValueError(f"{stage} {name!r} has {axis}={length}, but {first} says {expected}")

@@ -1,0 +1,77 @@
+"""The types that every network, task and metric is made of: small tuples of pure functions.
+
+    Model    picture → raw outputs                 (knows nothing of the truth)
+    Task     batch → loss, prediction, result      (composes models with matching, losses and decoding)
+    Metric   result → counts → scalars             (a monoid: counts of two halves merge)
+    State    everything that training changes
+
+`evaluate = summarize ∘ fold(merge) ∘ measure ∘ decode ∘ predict`, whatever the task.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Int, PyTree
+
+Params = PyTree
+Stats = PyTree
+Variables = dict[str, Any]  # {"params": Params, "stats": Stats}; "stats" is {} for a network without any
+Batch = dict[str, Any]  # see stages.py for the keys of these four
+Prediction = dict[str, Any]
+Result = dict[str, Any]
+Scalars = dict[str, Any]
+Counts = Any
+
+
+class Model(NamedTuple):
+    """A network.
+
+    init(key, images) -> Variables
+    apply(variables, images, *, train, key) -> (Prediction, Stats); `images` are normalised floats (b h w 3);
+      `stats` come back unchanged when `train` is False.
+    """
+
+    init: Callable[..., Variables]
+    apply: Callable[..., tuple[Prediction, Stats]]
+
+
+class Metric(NamedTuple):
+    """A measure of results, as a monoid: merge is associative, so any split over devices and processes agrees.
+
+    measure(result, batch) -> counts: on the host (numpy); rows with `mask` False do not count.
+    merge(counts, counts) -> counts
+    summarize(counts) -> {name: float}, by the field's names ("AP", "AP50/RBC", "top1").
+    best: the scalar by which checkpoints are ranked; higher is better.
+    """
+
+    measure: Callable[[Result, Batch], Counts]
+    merge: Callable[[Counts, Counts], Counts]
+    summarize: Callable[[Counts], dict[str, float]]
+    best: str
+
+
+class Task(NamedTuple):
+    """What a network is trained and judged for.
+
+    init(key, batch) -> Variables
+    loss(variables, batch, key) -> (scalar, (Stats, scalars)): `scalars` holds each term of the loss by name.
+    predict(variables, batch) -> Prediction
+    decode(prediction, batch) -> Result, in pixels of the original images
+    metric(source) -> Metric against the truth of that source
+    """
+
+    init: Callable[[Any, Batch], Variables]
+    loss: Callable[[Variables, Batch, Any], tuple[Any, tuple[Stats, Scalars]]]
+    predict: Callable[[Variables, Batch], Prediction]
+    decode: Callable[[Prediction, Batch], Result]
+    metric: Callable[..., Metric]
+
+
+class State(NamedTuple):
+    """All that a train step changes; donated to it and returned by it."""
+
+    step: Int[Array, ""]
+    params: Params
+    stats: Stats
+    opt: PyTree
+    ema: PyTree | None

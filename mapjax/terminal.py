@@ -1,0 +1,68 @@
+"""What every program in launch/ shares: arguments, one sentence for a mistake, quiet libraries, a warm compiler."""
+
+import argparse
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from mapjax.errors import UserError, near
+
+
+def parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Make a parser whose help shows what the program is for, and examples to copy."""
+    made = argparse.ArgumentParser(
+        description=textwrap.dedent(description),
+        epilog="examples:\n" + textwrap.indent(textwrap.dedent(examples).strip(), "  "),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--traceback", action="store_true", help="show the traceback of a mistake, not only the sentence")
+    return made
+
+
+def parse(made: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Parse arguments; `--config.KEY=VALUE` (or `--config.KEY VALUE`) are collected as overrides.
+
+    Raises:
+      UserError: an unknown argument (the near ones are named), or an override without a value.
+    """
+    known, rest = made.parse_known_args(argv)
+    overrides: dict[str, str] = {}
+    words = iter(rest)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key.startswith("--config."):
+            options = [option for action in made._actions for option in action.option_strings]
+            raise UserError(f"unknown argument {word!r}.{near(key, options)}")
+        found = value if equals else next(words, None)
+        if found is None:
+            raise UserError(f"{key} needs a value: {key}=VALUE.")
+        overrides[key.removeprefix("--config.")] = found
+    return known, overrides
+
+
+def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Run a program: a user's mistake becomes one line and exit code 2.
+
+    Compiled programs are kept in JAX's cache, so that the second start is quick.
+    """
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "mapjax" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    argv = sys.argv[1:]
+    try:
+        code = main(argv)
+    except UserError as error:
+        if "--traceback" in argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 141
+    sys.exit(code)

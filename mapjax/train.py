@@ -1,0 +1,204 @@
+"""Training: one step for every task, and the loop around it.
+
+    state, scalars = step(state, batch)        one jit: loss, gradients, update, moving average
+
+The key of step n is fold_in(seed, n) and batch n is a function of (seed, n), so the state and its step number
+are all there is to save. The loop never waits for the device except two steps behind it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PyTree
+
+from mapjax.task import Batch, Scalars, State, Task
+
+Step = Callable[[State, Batch], tuple[State, Scalars]]
+
+
+class NonFinite(Exception):
+    """The loss or the gradient of a step is not finite; holds the step, its scalars and the indices of its batch."""
+
+    def __init__(self, step: int, scalars: dict[str, float], indices: list[int]):
+        super().__init__(f"step {step}: the loss is not finite")
+        self.step, self.scalars, self.indices = step, scalars, indices
+
+
+def init_state(task: Task, tx: optax.GradientTransformation, batch: Batch, *, seed: int, ema: float) -> State:
+    """Make the state of step 0.
+
+    Args:
+      task: gives the variables.
+      tx: optimizer.
+      batch: any batch; only its shapes matter.
+      seed: the same seed gives the same parameters.
+      ema: decay of the moving average of the parameters; 0 keeps none.
+    """
+    variables = task.init(jax.random.key(seed), batch)
+    params = variables["params"]
+    # A copy: the state is donated to the step, and one buffer cannot be donated twice.
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    return State(jnp.zeros((), jnp.int32), params, variables["stats"], tx.init(params), average)
+
+
+def make_step(
+    task: Task,
+    tx: optax.GradientTransformation,
+    *,
+    seed: int,
+    frozen: PyTree | None = None,
+    accumulate: int = 1,
+    ema: float = 0.0,
+) -> Step:
+    """Make the train step of a task; jit it with the state donated.
+
+    Args:
+      task: its loss is minimised.
+      tx: optimizer.
+      seed: of the keys; step n uses fold_in(seed, n).
+      frozen: tree of bool over the parameters; no gradient is computed for these.
+      accumulate: the batch is taken in this many parts, and the gradients averaged.
+      ema: decay of the moving average; it starts low and reaches this value after about 10 / (1 - ema) steps.
+
+    Returns:
+      step(state, batch) -> (state, scalars): the losses by name and `gradient_norm`.
+    """
+
+    def loss_of(params: PyTree, stats: PyTree, batch: Batch, key: jax.Array):
+        if frozen is not None:
+            params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, frozen)
+        return task.loss({"params": params, "stats": stats}, batch, key)
+
+    def gradients(state: State, batch: Batch, key: jax.Array):
+        (_, (stats, scalars)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, state.stats, batch, key)
+        return grads, stats, scalars
+
+    def accumulated(state: State, batch: Batch, key: jax.Array):
+        # Part i is every accumulate-th example, so a batch sharded over devices stays where it is.
+        parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), batch)
+
+        def body(carry: tuple[PyTree, PyTree], part: tuple[Batch, jax.Array]):
+            stats, total = carry
+            grads, stats, scalars = gradients(state._replace(stats=stats), *part)
+            return (stats, jax.tree.map(jnp.add, total, grads)), scalars
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        (stats, total), scalars = jax.lax.scan(body, (state.stats, zeros), (parts, jax.random.split(key, accumulate)))
+        mean = jax.tree.map(lambda x: x / accumulate, total)
+        return mean, stats, jax.tree.map(lambda x: x.mean(0), scalars)
+
+    def step(state: State, batch: Batch) -> tuple[State, Scalars]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        grads, stats, scalars = (accumulated if accumulate > 1 else gradients)(state, batch, key)
+        updates, opt = tx.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.ema
+        if average is not None:
+            decay = jnp.minimum(ema, (1.0 + state.step) / (10.0 + state.step))
+            average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
+        scalars = {**scalars, "gradient_norm": optax.tree.norm(grads)}
+        return State(state.step + 1, params, stats, opt, average), scalars
+
+    return step
+
+
+class Due(NamedTuple):
+    """What a step number calls for: every so many steps, and at the end where `at_end`."""
+
+    every: int
+    total: int
+    at_end: bool = True
+
+    def __call__(self, step: int) -> bool:
+        """Say whether it is due after `step` steps."""
+        return (self.every > 0 and step % self.every == 0) or (self.at_end and step == self.total)
+
+
+class Hooks(NamedTuple):
+    """What the loop calls; each may be slow only when it is due.
+
+    tick(step) -> bool: called after every step is dispatched; True asks to save and leave.
+    log(step, scalars): mean of each scalar since the last call.
+    evaluate(state) -> metrics
+    save(state, metrics or None)
+    """
+
+    tick: Callable[[int], bool]
+    log: Callable[[int, dict[str, float]], None]
+    evaluate: Callable[[State], dict[str, float]]
+    save: Callable[[State, dict[str, float] | None], None]
+
+
+def loop(
+    step: Step,
+    state: State,
+    batches: Iterator[Batch],
+    *,
+    start: int,
+    hooks: Hooks,
+    log: Due,
+    evaluate: Due,
+    save: Due,
+) -> tuple[State, bool]:
+    """Train from step `start` until `log.total`.
+
+    Returns:
+      The state, and whether it was stopped before the end (it is saved then).
+
+    Raises:
+      NonFinite: the loss is not finite; nothing is saved after the last good checkpoint.
+    """
+    recent = _Recent()
+    for number in range(start + 1, log.total + 1):
+        batch = next(batches)
+        state, scalars = step(state, batch)
+        recent.push(number, scalars, batch["index"])
+        stopping = hooks.tick(number)
+        if log(number) or evaluate(number) or save(number) or stopping:
+            recent.read_all()
+            if log(number):
+                hooks.log(number, recent.means())
+            metrics = hooks.evaluate(state) if evaluate(number) and not stopping else None
+            if save(number) or stopping or metrics is not None:
+                hooks.save(state, metrics)
+        if stopping:
+            return state, True
+    return state, False
+
+
+class _Recent:
+    """Scalars of the steps since the last log; read two steps late, so the device never waits for the host."""
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[int, Scalars, Any]] = deque()
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def push(self, step: int, scalars: Scalars, index: Any) -> None:
+        self._pending.append((step, scalars, index))
+        while len(self._pending) > 2:
+            self._read()
+
+    def read_all(self) -> None:
+        while self._pending:
+            self._read()
+
+    def means(self) -> dict[str, float]:
+        means = {name: total / max(self._count, 1) for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+    def _read(self) -> None:
+        step, scalars, index = self._pending.popleft()
+        values = {name: float(value) for name, value in jax.device_get(scalars).items()}
+        if not all(np.isfinite(value) for value in values.values()):
+            indices = [int(i) for shard in index.addressable_shards for i in np.asarray(shard.data)]
+            raise NonFinite(step, values, indices)
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1

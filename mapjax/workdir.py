@@ -1,0 +1,115 @@
+"""The folder of a run: what is in it, and whether it may be gone on with.
+
+config.json classes.json metrics.jsonl tensorboard/ checkpoints/ predictions.json truth.json result.json report.html
+"""
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+import mapjax
+from mapjax import config as configs
+from mapjax.errors import UserError
+
+
+def dated(name: str, root: pathlib.Path = pathlib.Path("runs")) -> pathlib.Path:
+    """Name a new folder: runs/2026-01-31_120000-detect."""
+    return root / f"{datetime.datetime.now():%Y-%m-%d_%H%M%S}-{name}"
+
+
+def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[str]) -> bool:
+    """Create the folder, or check that it holds the same experiment; say whether there is something to go on with.
+
+    Raises:
+      UserError: it holds another experiment or another class list (what differs is named), or is no folder.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name another folder.") from error
+    if not (path / "config.json").exists():
+        write_json(path / "classes.json", list(classes))
+        write_json(path / "config.json", dict(config))
+        return False
+    changed = list(configs.differences(read_json(path / "config.json"), config))
+    if changed:
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise UserError(
+            f"--workdir {path} holds another experiment ({'; '.join(changed[:4])}{more}); "
+            "name another folder, or give the same options to go on with it."
+        )
+    before = read_json(path / "classes.json")
+    if before != list(classes):
+        raise UserError(
+            f"--workdir {path} was trained on other classes ({', '.join(map(str, before))}), and the data now has "
+            f"{', '.join(classes)}; name another folder, or mend the data."
+        )
+    return True
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write JSON so that the file is either the old one or the whole new one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Read JSON.
+
+    Raises:
+      UserError: no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; is {path.parent} the folder of a run (--workdir)?") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it, or name another --workdir.") from error
+
+
+def environment(mesh: Mesh) -> dict[str, Any]:
+    """Describe what a run ran on: versions, devices, mesh, git revision, peak memory of this process."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
+    return {
+        "versions": {
+            "mapjax": mapjax.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "mesh": {axis: int(size) for axis, size in mesh.shape.items()},
+        "revision": _revision(),
+        "command": " ".join(sys.argv),
+        "peak_rss_mb": _peak_rss_mb(),
+    }
+
+
+def _peak_rss_mb() -> float:
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+
+
+def _revision() -> str | None:
+    """Give the git revision of the code, with "+" where it has uncommitted changes; None outside a checkout."""
+    here = pathlib.Path(__file__).parent
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        run = ["git", "-C", str(here)]
+        revision = subprocess.run([*run, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        return revision.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    return None

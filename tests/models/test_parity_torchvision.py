@@ -1,0 +1,235 @@
+"""Equal to torchvision, given its weights: needs torch and torchvision (run: pytest -m parity)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mapjax import parts, weights
+from mapjax.ops import anchors, boxes, matching
+from mapjax.ops.roi_align import roi_align
+
+torch = pytest.importorskip("torch")
+torchvision = pytest.importorskip("torchvision")
+pytestmark = pytest.mark.parity
+
+SIZE = (128, 192)
+
+
+def randomized(network, seed=0):
+    """The network with random weights and random batch statistics."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if hasattr(module, "running_mean"):
+            module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * 0.1)
+            module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) * 0.5 + 0.75)
+            module.weight.data.copy_(torch.rand(module.weight.shape, generator=generator) * 0.5 + 0.75)
+            module.bias.data.copy_(torch.randn(module.bias.shape, generator=generator) * 0.1)
+    return network.eval()
+
+
+def tensors_of(network):
+    return {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
+
+
+def pictures(count=2, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *SIZE, 3), np.uint8)
+
+
+def random_boxes(rng, count, size=SIZE):
+    centre = rng.uniform(0, [size[1], size[0]], (count, 2))
+    half = np.exp(rng.uniform(0, 4.5, (count, 2))) / 2
+    return np.concatenate([centre - half, centre + half], -1).astype(np.float32)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_resnet_logits(depth):
+    torch.manual_seed(depth)
+    network = randomized(getattr(torchvision.models, f"resnet{depth}")(num_classes=10))
+    images = np.random.default_rng(0).normal(size=(2, 96, 64, 3)).astype(np.float32)
+    model = parts.make("models", {"name": "resnet", "depth": depth}, classes=10)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = weights.from_torchvision(tensors_of(network), shapes)
+    outputs, _ = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None))(variables, images)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    assert np.abs(outputs["logits"] - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_resnet_train_step_statistics():
+    torch.manual_seed(0)
+    network = randomized(torchvision.models.resnet18(num_classes=10)).train()
+    images = np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype(np.float32)
+    model = parts.make("models", {"name": "resnet", "depth": 18}, classes=10)
+    variables = weights.from_torchvision(tensors_of(network), jax.eval_shape(model.init, jax.random.key(0), images))
+
+    def loss(params):
+        outputs, stats = model.apply({**variables, "params": params}, images, train=True, key=None)
+        return jnp.square(outputs["logits"]).mean(), stats
+
+    (value, stats), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+    expected = network(torch.from_numpy(images).permute(0, 3, 1, 2)).square().mean()
+    expected.backward()
+    theirs = tensors_of(network)
+    for name, mean in weights.to_torchvision({"stats": stats}).items():
+        np.testing.assert_allclose(mean, theirs[name], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-4)
+    ours = weights.to_torchvision({"params": gradient})
+    for name, parameter in network.named_parameters():
+        error = np.abs(ours[name] - parameter.grad.numpy()).max()
+        assert error <= 2e-3 * np.abs(parameter.grad.numpy()).max() + 1e-7, name
+
+
+def detector(depth):
+    """A torchvision detector with random weights and ours with the same ones; scores spread over 0 to 1."""
+    torch.manual_seed(depth)
+    options = {
+        "num_classes": 4,
+        "min_size": min(SIZE),
+        "max_size": max(SIZE),
+        "box_score_thresh": 0.3,
+        "rpn_pre_nms_top_n_test": 300,
+        "rpn_post_nms_top_n_test": 200,
+    }
+    if depth == 50:
+        network = torchvision.models.detection.fasterrcnn_resnet50_fpn(
+            weights=None, weights_backbone=None, trainable_backbone_layers=5, **options
+        )
+    else:
+        from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+        body = resnet_fpn_backbone(
+            backbone_name=f"resnet{depth}", weights=None, trainable_layers=5, norm_layer=torch.nn.BatchNorm2d
+        )
+        network = torchvision.models.detection.FasterRCNN(body, **options)
+    network = randomized(network)
+    with torch.no_grad():
+        network.rpn.head.cls_logits.weight.mul_(10)
+        network.rpn.head.bbox_pred.weight.mul_(3)
+        network.roi_heads.box_predictor.cls_score.weight.mul_(8)
+        network.roi_heads.box_predictor.bbox_pred.weight.mul_(3)
+    model = parts.make("models", {"name": "faster_rcnn", "backbone": {"name": "resnet", "depth": depth}}, classes=3)
+    options = {"score_threshold": 0.3, "pre_nms_test": 300, "post_nms_test": 200}
+    task = parts.make("tasks", {"name": "detect", **options}, model=model, classes=("a", "b", "c"), image_size=SIZE)
+    return network, model, task
+
+
+def batch_of(images):
+    count = len(images)
+    return {
+        "image": images,
+        "matrix": np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
+        "size": np.tile(np.int32(SIZE), (count, 1)),
+        "mask": np.ones(count, bool),
+    }
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_detector(depth):
+    network, model, task = detector(depth)
+    batch = batch_of(pictures())
+    variables = weights.from_torchvision(tensors_of(network), jax.eval_shape(task.init, jax.random.key(0), batch))
+
+    @jax.jit
+    def run(variables, batch):
+        outputs, _ = model.apply(variables, normalized(batch["image"]), train=False, key=None)
+        prediction = task.predict(variables, batch)
+        return outputs["objectness"], outputs["deltas"], prediction["proposals"], task.decode(prediction, batch)
+
+    objectness, deltas, proposals, result = run(variables, batch)
+    inputs = [torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in batch["image"]]
+    seen = {}
+    network.rpn.head.register_forward_hook(lambda module, inputs, outputs: seen.update(head=outputs))
+    network.rpn.register_forward_hook(lambda module, inputs, outputs: seen.update(proposals=outputs[0]))
+    with torch.no_grad():
+        expected = network(inputs)
+
+    from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+    scores, offsets = concat_box_prediction_layers(*map(list, seen["head"]))
+    close(objectness.reshape(-1), scores.reshape(-1).numpy())
+    close(deltas.reshape(-1, 4), offsets.numpy())
+    for i, answer in enumerate(expected):
+        theirs = seen["proposals"][i].numpy()
+        np.testing.assert_allclose(proposals[i, : len(theirs)], theirs, atol=2e-2)
+        found = np.asarray(result["valid"][i])
+        assert found.sum() == len(answer["boxes"]) > 20
+        np.testing.assert_allclose(result["scores"][i][found], answer["scores"].numpy(), atol=1e-4)
+        np.testing.assert_array_equal(result["classes"][i][found] + 1, answer["labels"].numpy())
+        np.testing.assert_allclose(result["boxes"][i][found], answer["boxes"].numpy(), atol=2e-2)
+
+
+def normalized(images):
+    mean, std = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
+    return (images / 255.0 - mean) / std
+
+
+def close(ours, theirs):
+    assert np.abs(np.asarray(ours) - theirs).max() <= 1e-4 * np.abs(theirs).max()
+
+
+def test_first_stage_losses_of_the_same_sample():
+    """With every anchor drawn by both (no more than 256 of each kind), the sample is the same, and so the losses."""
+
+
+def test_weights_there_and_back():
+    network, _, task = detector(18)
+    tensors = tensors_of(network)
+    variables = weights.from_torchvision(tensors, jax.eval_shape(task.init, jax.random.key(0), batch_of(pictures())))
+    back = weights.to_torchvision(variables)
+    assert set(back) == {name for name in tensors if not name.endswith("num_batches_tracked")}
+    for name, tensor in back.items():
+        np.testing.assert_array_equal(tensor, tensors[name])
+
+
+def test_box_coder():
+    from torchvision.models.detection._utils import BoxCoder
+
+    rng = np.random.default_rng(0)
+    truth, proposals = random_boxes(rng, 50), random_boxes(rng, 50)
+    coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+    expected = coder.encode_single(torch.from_numpy(truth), torch.from_numpy(proposals)).numpy()
+    np.testing.assert_allclose(boxes.encode(truth, proposals, (10, 10, 5, 5)), expected, rtol=1e-4, atol=1e-4)
+    deltas = rng.normal(size=(50, 4)).astype(np.float32) * 20
+    expected = coder.decode_single(torch.from_numpy(deltas), torch.from_numpy(proposals)).numpy()
+    np.testing.assert_allclose(boxes.decode(deltas, proposals, (10, 10, 5, 5)), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("low_quality", [False, True])
+def test_matcher(low_quality):
+    from torchvision.models.detection._utils import Matcher
+
+    rng = np.random.default_rng(1)
+    iou = np.round(rng.uniform(0.01, 1, (7, 300)) ** 2, 1).astype(np.float32)  # rounded: many ties
+    expected = Matcher(0.7, 0.3, low_quality)(torch.from_numpy(iou)).numpy()
+    ours = matching.match(jnp.asarray(iou), jnp.ones(7, bool), high=0.7, low=0.3, low_quality=low_quality)
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_anchors():
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.image_list import ImageList
+
+    sizes, ratios = ((32,), (64,), (128,), (256,), (512,)), (0.5, 1.0, 2.0)
+    image = (416, 608)
+    grids = [tuple(-(-side // 2**level) for side in image) for level in range(2, 7)]
+    generator = AnchorGenerator(sizes, (ratios,) * 5)
+    maps = [torch.zeros(1, 1, *grid) for grid in grids]
+    expected = generator(ImageList(torch.zeros(1, 3, *image), [image]), maps)[0].numpy()
+    ours = np.concatenate([anchors.grid_anchors(image, grid, size, ratios) for grid, size in zip(grids, sizes)])
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_roi_align_and_its_gradient():
+    rng = np.random.default_rng(2)
+    maps = [rng.normal(size=(1, 8, SIZE[0] // s, SIZE[1] // s)).astype(np.float32) for s in (4, 8, 16, 32)]
+    rois = np.concatenate([random_boxes(rng, 60), np.float32([[5, 5, 5, 5], [0, 0, 192, 128], [-30, -9, 300, 200]])])
+    pooler = torchvision.ops.MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
+    theirs = {str(i): torch.from_numpy(m).requires_grad_() for i, m in enumerate(maps)}
+    expected = pooler(theirs, [torch.from_numpy(rois)], [SIZE])
+    cotangent = rng.normal(size=(len(rois), 7, 7, 8)).astype(np.float32)
+    (expected * torch.from_numpy(cotangent).permute(0, 3, 1, 2)).sum().backward()
+    ours, pull = jax.vjp(lambda f: roi_align(f, (4, 8, 16, 32), jnp.asarray(rois)), [m[0].transpose(1, 2, 0) for m in maps])
+    np.testing.assert_allclose(ours, expected.detach().permute(0, 2, 3, 1).numpy(), atol=1e-4)
+    for gradient, their in zip(pull(jnp.asarray(cotangent))[0], theirs.values()):
+        np.testing.assert_allclose(gradient, their.grad[0].permute(1, 2, 0).numpy(), atol=1e-4)

@@ -1,0 +1,200 @@
+"""The step and the loop, on the smallest task there is: least squares."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mapjax import optimize, train
+from mapjax.errors import UserError
+from mapjax.task import Metric, Task
+
+
+def squares(noise: float = 0.0) -> Task:
+    """Fit y = x·w + b; `noise` makes the loss depend on the key."""
+
+    def init(key, batch):
+        kernel = jax.random.normal(key, (batch["image"].shape[-1],))
+        return {"params": {"kernel": kernel, "bias": jnp.zeros(())}, "stats": {"seen": jnp.zeros(())}}
+
+    def loss(variables, batch, key):
+        params = variables["params"]
+        error = batch["image"] @ params["kernel"] + params["bias"] - batch["truth"]
+        value = jnp.mean(error**2) + noise * jax.random.normal(key) * params["bias"]
+        return value, ({"seen": variables["stats"]["seen"] + 1}, {"loss": value})
+
+    def nothing(*_):
+        return {}
+
+    return Task(init, loss, nothing, nothing, lambda source: Metric(nothing, nothing, nothing, "AP"))
+
+
+def batch_of(number: int, size: int = 8) -> dict:
+    rng = np.random.default_rng(number)
+    image = rng.normal(size=(size, 3)).astype(np.float32)
+    truth = image @ np.array([1.0, -2.0, 0.5], np.float32) + 0.3
+    index = np.arange(number * size, (number + 1) * size, dtype=np.int32)
+    return {"image": jnp.asarray(image), "truth": jnp.asarray(truth), "index": jnp.asarray(index)}
+
+
+def run(task, *, steps, start=None, ema=0.0, accumulate=1, frozen=None, **options):
+    batch = batch_of(0)
+    params = jax.eval_shape(task.init, jax.random.key(0), batch)["params"]
+    node = {"name": "sgd", **options}
+    tx = optimize.make(node, params=params, schedule=optax.constant_schedule(0.05))
+    state = train.init_state(task, tx, batch, seed=0, ema=ema) if start is None else start
+    step = jax.jit(train.make_step(task, tx, seed=0, frozen=frozen, accumulate=accumulate, ema=ema))
+    for number in range(int(state.step), steps):
+        state, scalars = step(state, batch_of(number))
+    assert step._cache_size() == 1
+    return state, scalars
+
+
+def test_it_learns():
+    state, scalars = run(squares(), steps=400)
+    np.testing.assert_allclose(state.params["kernel"], [1.0, -2.0, 0.5], atol=1e-3)
+    np.testing.assert_allclose(state.params["bias"], 0.3, atol=1e-3)
+    assert float(scalars["loss"]) < 1e-5
+    assert int(state.step) == 400 == int(state.stats["seen"])
+
+
+def test_going_on_gives_the_same_bits():
+    whole, _ = run(squares(noise=0.1), steps=20, ema=0.9)
+    half, _ = run(squares(noise=0.1), steps=9, ema=0.9)
+    rest, _ = run(squares(noise=0.1), steps=20, start=half, ema=0.9)
+    jax.tree.map(np.testing.assert_array_equal, whole, rest)
+
+
+def test_the_key_differs_from_step_to_step():
+    one, _ = run(squares(noise=0.1), steps=5)
+    none, _ = run(squares(noise=0.0), steps=5)
+    assert float(one.params["bias"]) != float(none.params["bias"])
+
+
+def test_accumulation_is_the_same_mathematics():
+    whole, a = run(squares(), steps=5)
+    parts, b = run(squares(), steps=5, accumulate=4)
+    np.testing.assert_allclose(whole.params["kernel"], parts.params["kernel"], rtol=1e-5)
+    np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+    np.testing.assert_allclose(a["gradient_norm"], b["gradient_norm"], rtol=1e-5)
+
+
+def test_frozen_parameters_stay_even_under_decay():
+    batch = batch_of(0)
+    params = jax.eval_shape(squares().init, jax.random.key(0), batch)["params"]
+    frozen = optimize.frozen(params, ["kernel"])
+    state, _ = run(squares(), steps=5, frozen=frozen, freeze=["kernel"], weight_decay=0.1)
+    before = squares().init(jax.random.key(0), batch)["params"]
+    np.testing.assert_array_equal(state.params["kernel"], before["kernel"])
+    assert float(state.params["bias"]) != 0
+
+
+def test_decay_and_factors_choose_by_path():
+    plain, _ = run(squares(), steps=1, momentum=0.0)
+    scaled, _ = run(squares(), steps=1, momentum=0.0, factors=[("bias", 0.5)])
+    decayed, _ = run(squares(), steps=1, momentum=0.0, weight_decay=0.1)
+    start = squares().init(jax.random.key(0), batch_of(0))["params"]
+    np.testing.assert_allclose(scaled.params["bias"], plain.params["bias"] * 0.5, rtol=1e-6)
+    np.testing.assert_allclose(
+        decayed.params["kernel"], plain.params["kernel"] - 0.05 * 0.1 * start["kernel"], rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_array_equal(decayed.params["bias"], plain.params["bias"])
+
+
+def test_clipping_bounds_the_update():
+    state, scalars = run(squares(), steps=1, momentum=0.0, clip=0.01)
+    before = squares().init(jax.random.key(0), batch_of(0))["params"]
+    moved = optax.tree.norm(jax.tree.map(jnp.subtract, state.params, before))
+    np.testing.assert_allclose(moved, 0.05 * 0.01, rtol=1e-3)
+    assert float(scalars["gradient_norm"]) > 0.01
+
+
+def test_the_average_follows_by_its_formula():
+    state, _ = run(squares(), steps=2, ema=0.999)
+    one, _ = run(squares(), steps=1)
+    before = squares().init(jax.random.key(0), batch_of(0))["params"]
+    expected = before["kernel"] + (1 - 1 / 10) * (one.params["kernel"] - before["kernel"])
+    expected = expected + (1 - 2 / 11) * (state.params["kernel"] - expected)
+    np.testing.assert_allclose(state.ema["kernel"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"name": "adamm"}, "Did you mean 'adamw'"),
+        ({"name": "sgd", "momentun": 0.1}, "optimizer.momentun is not known. Did you mean 'momentum'"),
+        ({"name": "sgd", "freeze": ["bakbone"]}, "optimizer.factors: 'bakbone' matches no parameter"),
+    ],
+)
+def test_optimizer_mistakes(node, message):
+    params = {"kernel": jnp.zeros(3), "bias": jnp.zeros(())}
+    with pytest.raises(UserError, match=message):
+        optimize.make(node, params=params, schedule=optax.constant_schedule(0.1))
+
+
+class Calls:
+    """Hooks that note what they were called for."""
+
+    def __init__(self, stop_at=None):
+        self.stop_at, self.logged, self.judged, self.saved = stop_at, [], [], []
+        self.hooks = train.Hooks(
+            tick=lambda step: step == self.stop_at,
+            log=lambda step, means: self.logged.append((step, means["loss"])),
+            evaluate=lambda state: self.judged.append(int(state.step)) or {"AP": 0.5},
+            save=lambda state, metrics: self.saved.append((int(state.step), metrics)),
+        )
+
+
+def counting(state, batch):
+    return state._replace(step=state.step + 1), {"loss": batch["loss"]}
+
+
+def losses(values):
+    return ({"loss": jnp.float32(v), "index": jnp.arange(i, i + 2)} for i, v in enumerate(values))
+
+
+BLANK = train.State(jnp.zeros((), jnp.int32), {}, {}, {}, None)
+
+
+def looped(values, calls, total, start=0):
+    state = BLANK._replace(step=jnp.int32(start))
+    return train.loop(
+        counting,
+        state,
+        itertools.islice(losses(values), start, None),
+        start=start,
+        hooks=calls.hooks,
+        log=train.Due(3, total),
+        evaluate=train.Due(4, total),
+        save=train.Due(2, total),
+    )
+
+
+def test_the_loop_calls_what_is_due():
+    calls = Calls()
+    state, stopped = looped(range(10), calls, total=7)
+    assert int(state.step) == 7
+    assert not stopped
+    assert calls.logged == [(3, 1.0), (6, 4.0), (7, 6.0)]
+    assert calls.judged == [4, 7]
+    assert calls.saved == [(2, None), (4, {"AP": 0.5}), (6, None), (7, {"AP": 0.5})]
+
+
+def test_a_signal_saves_and_leaves():
+    calls = Calls(stop_at=5)
+    state, stopped = looped(range(10), calls, total=9)
+    assert stopped
+    assert int(state.step) == 5
+    assert calls.saved[-1] == (5, None)
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved():
+    calls = Calls()
+    with pytest.raises(train.NonFinite) as caught:
+        looped([1, 2, 3, float("nan"), 5, 6], calls, total=6)
+    assert caught.value.step == 4
+    assert caught.value.indices == [3, 4]
+    assert calls.saved == [(2, None)]
