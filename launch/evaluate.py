@@ -6,6 +6,7 @@ Writes to --out the scores (result.json), the detections and the truth in COCO's
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mapjax import terminal
 
@@ -23,20 +24,21 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--data", metavar="FORMAT:PATH", help="other data: scenes, voc:DIR or coco:DIR")
     parser.add_argument("--split", metavar="NAME", help="the split to score (the run's held-out one)")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
-    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="where to write (DIR/evaluation-SPLIT)")
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="where to write (WORKDIR/evaluation-SPLIT)")
     arguments, _ = terminal.parse(parser, argv)
     print(f"mapjax: evaluating {arguments.workdir}; starting JAX …", flush=True)
 
     from mapjax import evaluate, log, run, score, shard
 
     loaded = run.load(arguments.workdir, which=arguments.checkpoint)
-    source = score.open_source(loaded.config, loaded.classes, data=arguments.data, split=arguments.split)
-    mesh = shard.make_mesh(loaded.config.mesh)
-    evaluation = run.make_evaluation(loaded.config, loaded.task, source, mesh, log.Log(None))
+    config: Any = loaded.config
+    source = score.open_source(config, loaded.classes, data=arguments.data, split=arguments.split)
+    mesh = shard.make_mesh(config.mesh.to_dict())
+    evaluation = run.make_evaluation(config, loaded.task, source, mesh, log.Log(None))
     found = evaluation(evaluate.place(loaded.variables, mesh))
     out = arguments.out or arguments.workdir / f"evaluation-{source.split}"
-    score.save(out, loaded, source, found, mesh)
-    log.console.print(score.table(source.classes, found.metrics))
+    score.save(out, loaded, source, found, mesh, title=f"{arguments.workdir.name}: {source.name}, {source.split}")
+    log.console.print(score.table(found.metrics))
     print(f"look at {out / 'report.html'}; the figures are in {out / 'result.json'}")
     return 0
 

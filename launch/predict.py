@@ -7,6 +7,7 @@ boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their na
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mapjax import terminal
 
@@ -35,15 +36,15 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.errors import UserError
 
     loaded = run.load(arguments.workdir, which=arguments.checkpoint)
-    transform = run.make_transform(loaded.config, augment=False)
+    config: Any = loaded.config
     found = predict.predict(
         evaluate.make_answer(loaded.task),
         loaded.variables,
         files,
-        transform,
-        batch=min(loaded.config.eval_batch, len(files)),
+        run.make_transform(config, augment=False),
+        batch=min(config.eval_batch, len(files)),
         score=arguments.score,
-        threads=loaded.config.input.threads,
+        threads=config.input.threads,
     )
     names = predict.output_names(files, arguments.images)
     tracked = log.Log(None).track(found, "predict", len(files))

@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
 
 def make_source(config: ConfigDict, kind: str, split: str | None = None) -> Source:
     """Open the "train" or the "eval" split that the config names, or another one by name."""
-    return parts.make("data", config.data.to_dict(), split=split or config.splits[kind], seed=config.seed)
+    return parts.make("data", config.data.to_dict(), split=split or config.splits[kind])
 
 
 def make_task(config: ConfigDict, classes: tuple[str, ...]) -> Task:

@@ -93,7 +93,7 @@ def draw_matrix(
         share = rng.uniform(*config["crop_size"], size=2)
         left, top = rng.random(2) * (1 - share) * (width, height)
         width, height = share * (width, height)
-    fit = geometry.letterbox((height, width), frame)  # pyright: ignore[reportArgumentType]
+    fit = geometry.letterbox((height, width), frame)
     width, height = width * fit[0, 0], height * fit[1, 1]
     centre = width / 2, height / 2
     mirror = geometry.scale(*np.where(rng.random(2) < (config["flip_horizontal"], config["flip_vertical"]), -1.0, 1.0))

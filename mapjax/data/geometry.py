@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 
 Matrix = Float[np.ndarray, "3 3"]
 Size = tuple[int, int]  # height, width
+Number = float | int
 
 
 def identity() -> Matrix:
@@ -21,48 +22,52 @@ def identity() -> Matrix:
     return np.eye(3)
 
 
-def translate(x: float, y: float) -> Matrix:
+def translate(x: Number, y: Number) -> Matrix:
     """Return the shift by x pixels to the right and y pixels down."""
     return np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
 
 
-def scale(x: float, y: float | None = None) -> Matrix:
+def scale(x: Number, y: Number | None = None) -> Matrix:
     """Return the magnification by x and y about the origin; y defaults to x."""
     return np.diag([float(x), float(x if y is None else y), 1.0])
 
 
-def rotate(degrees: float) -> Matrix:
+def rotate(degrees: Number) -> Matrix:
     """Return the rotation about the origin, clockwise as seen (y grows downwards)."""
     sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
     return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
 
 
-def shear(x_degrees: float, y_degrees: float = 0.0) -> Matrix:
+def shear(x_degrees: Number, y_degrees: Number = 0.0) -> Matrix:
     """Return the shear about the origin that tilts vertical lines by x_degrees and horizontal ones by y_degrees."""
     return np.array([[1, np.tan(np.deg2rad(x_degrees)), 0], [np.tan(np.deg2rad(y_degrees)), 1, 0], [0, 0, 1.0]])
 
 
-def flip_horizontal(width: float) -> Matrix:
+def flip_horizontal(width: Number) -> Matrix:
     """Return the mirroring of left and right in a frame `width` pixels wide."""
     return np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
 
 
-def flip_vertical(height: float) -> Matrix:
+def flip_vertical(height: Number) -> Matrix:
     """Return the mirroring of top and bottom in a frame `height` pixels high."""
     return np.array([[1.0, 0, 0], [0, -1, height], [0, 0, 1]])
 
 
-def crop(left: float, top: float) -> Matrix:
+def crop(left: Number, top: Number) -> Matrix:
     """Return the mapping into a window whose top-left corner is there; the frame's size does the cutting."""
     return translate(-left, -top)
 
 
-def letterbox(size: Size, frame: Size) -> Matrix:
-    """Return the largest magnification at which `size` (height, width) fits in `frame`, placed at its top left."""
-    return scale(min(frame[0] / size[0], frame[1] / size[1]))
+def letterbox(size: tuple[Number, Number], frame: Size) -> Matrix:
+    """Return the largest magnification at which `size` (height, width) fits in `frame`, placed at its top left.
+
+    Only a picture so long that its short side would be thinner than a pixel is stretched, to one pixel.
+    """
+    fit = min(frame[0] / size[0], frame[1] / size[1])
+    return scale(max(fit, 1 / size[1]), max(fit, 1 / size[0]))
 
 
-def about(matrix: Matrix, x: float, y: float) -> Matrix:
+def about(matrix: Matrix, x: Number, y: Number) -> Matrix:
     """Return `matrix` applied about the point (x, y) instead of the origin."""
     return translate(x, y) @ matrix @ translate(-x, -y)
 
@@ -73,8 +78,15 @@ def compose(*matrices: Matrix) -> Matrix:
 
 
 def invert(matrix: Matrix) -> Matrix:
-    """Return the mapping back."""
-    return np.linalg.inv(matrix)
+    """Return the mapping back.
+
+    Raises:
+      ZeroDivisionError: a matrix that flattens the plane.
+    """
+    (a, b, x), (c, d, y), _ = matrix.tolist()
+    over = 1 / (a * d - b * c)  # by hand: LAPACK takes 50 times as long for so small a matrix
+    a, b, c, d = d * over, -b * over, -c * over, a * over
+    return np.array([[a, b, -a * x - b * y], [c, d, -c * x - d * y], [0, 0, 1]])
 
 
 def map_points(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
@@ -127,16 +139,21 @@ def shrink(
 def map_image(
     matrix: Matrix, image: UInt8[np.ndarray, "h w c"], size: Size, fill: tuple[int, ...] = (0, 0, 0)
 ) -> UInt8[np.ndarray, "h2 w2 c"]:
-    """Map a picture into a frame of height, width; bilinear, averaging first where it shrinks, `fill` outside."""
+    """Map a picture into a frame of height, width; bilinear, averaging first where it shrinks.
+
+    A pixel whose centre comes from outside the picture is `fill`; the others never mix with it.
+    """
     image, matrix = shrink(image, matrix)
     height, width = size
-    centred = _on_pixel_centres(matrix)
-    if np.array_equal(centred, np.eye(3)) and image.shape[:2] == size:
+    centred = _on_pixel_centres(matrix)[:2]
+    if np.array_equal(centred, np.eye(2, 3)) and image.shape[:2] == size:
         return image.copy()
-    warped = cv2.warpAffine(
-        image, centred[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
-    )
-    return warped.reshape(height, width, -1)
+    mapped = cv2.warpAffine(image, centred, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    mapped = mapped.reshape(height, width, -1)
+    outside = _outside(matrix, image.shape[:2], size)
+    if outside is not None:
+        mapped[outside] = fill[: mapped.shape[2]]
+    return mapped
 
 
 def map_masks(matrix: Matrix, masks: Bool[np.ndarray, "n h w"], size: Size) -> Bool[np.ndarray, "n h2 w2"]:
@@ -174,3 +191,15 @@ def bounds(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "4"]:
 def _on_pixel_centres(matrix: Matrix) -> Matrix:
     """Restate a matrix for pixel indices, as OpenCV counts: pixel i has its centre at i, not at i + 0.5."""
     return translate(-0.5, -0.5) @ matrix @ translate(0.5, 0.5)
+
+
+def _outside(matrix: Matrix, size: Size, frame: Size) -> np.ndarray | None:
+    """Return which pixels of the frame have their centre outside the mapped picture; None if none has."""
+    back = invert(matrix)
+    height, width = frame
+    corners = map_points(back, np.array([[0.0, 0], [width, 0], [0, height], [width, height]]))
+    if (corners >= 0).all() and (corners <= (size[1], size[0])).all():
+        return None
+    x, y = np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32)[:, None] + 0.5
+    across, down = (np.float32(row[0]) * x + np.float32(row[1]) * y + np.float32(row[2]) for row in back[:2])
+    return (across < 0) | (across >= size[1]) | (down < 0) | (down >= size[0])

@@ -30,7 +30,7 @@ def draw(segmentation: Any, size: Size) -> Bool[np.ndarray, "h w"]:
     return np.zeros(size, bool)
 
 
-def from_polygons(polygons: Sequence[Sequence[float]], size: Size) -> Bool[np.ndarray, "h w"]:
+def from_polygons(polygons: Sequence[Sequence[float | int]], size: Size) -> Bool[np.ndarray, "h w"]:
     """Fill polygons, each a flat list x, y, x, y, … in continuous pixel coordinates; their union."""
     mask = np.zeros(size, np.uint8)
     for polygon in polygons:

@@ -247,10 +247,10 @@ def _length(source: Source) -> int:
     return len(source.records)
 
 
-def _local_rows(batch: int, sharding: jax.sharding.Sharding | None) -> np.ndarray:
+def _local_rows(batch: int, sharding: jax.sharding.Sharding | None) -> list[int]:
     """Rows of the global batch that the devices of this process hold."""
     if sharding is None:
-        return np.arange(batch)
+        return list(range(batch))
     try:
         indices = sharding.addressable_devices_indices_map((batch,))
     except ValueError as error:
@@ -260,7 +260,7 @@ def _local_rows(batch: int, sharding: jax.sharding.Sharding | None) -> np.ndarra
     held = np.zeros(batch, bool)
     for index in indices.values():
         held[index] = True
-    return np.flatnonzero(held)
+    return np.flatnonzero(held).tolist()
 
 
 def _placing(batch: int, sharding: jax.sharding.Sharding | None) -> Callable[[Example], Batch]:

@@ -1,6 +1,7 @@
 """Records of labelled image files, packed into a few arrays: light for a million boxes, cheap to send to a process."""
 
 import hashlib
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, overload
@@ -21,7 +22,7 @@ class Labels(NamedTuple):
     classes: list[int]
     crowd: list[bool]
     areas: list[float]
-    segmentations: list[Any] = []  # noqa: RUF012
+    segmentations: list[Any]  # empty, unless masks are asked for
 
 
 class Packed(Sequence[Record]):
@@ -84,7 +85,7 @@ class Packed(Sequence[Record]):
 
 
 def check_box(
-    box: Sequence[float], size: tuple[int, int]
+    box: Sequence[float | int], size: tuple[int, int]
 ) -> tuple[tuple[float, float, float, float] | None, str | None]:
     """Clip a box x1,y1,x2,y2 to the picture of height, width.
 
@@ -93,7 +94,7 @@ def check_box(
     """
     x1, y1, x2, y2 = map(float, box)
     height, width = size
-    if not np.isfinite(box).all():
+    if not all(map(math.isfinite, box)):
         return None, "box that is not finite"
     if x2 <= x1 or y2 <= y1:
         return None, "empty box"

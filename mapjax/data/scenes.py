@@ -35,7 +35,7 @@ def make(
     seed: int = 0,
     size: tuple[int, int] = (128, 128),
     digits: tuple[int, int] = (1, 8),
-    digit_size: tuple[float, float] = (18.0, 56.0),
+    digit_size: tuple[float | int, float | int] = (18.0, 56.0),
     train_length: int = 20_000,
     val_length: int = 500,
 ) -> Source:
@@ -60,7 +60,8 @@ def make(
             f"scenes need size >= (32, 32), a length >= 1, 1 <= digits[0] <= digits[1] and 8 <= digit_size[0] <= "
             f"digit_size[1]; found size={size}, length={length}, digits={digits}, digit_size={digit_size}."
         )
-    recipe = _Recipe(split, seed, (size[0], size[1]), (digits[0], digits[1]), (digit_size[0], digit_size[1]), length)
+    low, high = map(float, digit_size)
+    recipe = _Recipe(split, seed, (size[0], size[1]), (digits[0], digits[1]), (low, high), length)
     return Source(
         name="scenes",
         split=split,
@@ -148,10 +149,8 @@ def _members(split: str) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _photos(split: str) -> tuple[np.ndarray, ...]:
-    """The part of each photo, at half its size, that belongs to one split: the left to training, the right to val."""
-    photos = [
-        cv2.resize(photo, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for photo in load_sample_images().images
-    ]
+    """The part of each photo that belongs to one split: the left to training, the right to validation."""
+    photos = load_sample_images().images
     border = round(photos[0].shape[1] * (1 - _VAL_SHARE))
     return tuple(photo[:, :border] if split == "train" else photo[:, border:] for photo in photos)
 
@@ -160,8 +159,8 @@ def _background(rng: np.random.Generator, split: str, size: geometry.Size) -> np
     photos = _photos(split)
     photo = photos[rng.integers(len(photos))]
     height, width = size
-    most = min(photo.shape[0] / height, photo.shape[1] / width)
-    zoom = rng.uniform(0.4, 1.0) * most
+    # As large as fits into validation's part, in training as well: both see their photos in the same range of sizes.
+    zoom = rng.uniform(0.4, 1.0) * min(photo.shape[0] / height, _photos("val")[0].shape[1] / width)
     window = max(int(height * zoom), 1), max(int(width * zoom), 1)
     top, left = (int(rng.integers(n - w + 1)) for n, w in zip(photo.shape[:2], window))
     picture = np.ascontiguousarray(photo[top : top + window[0], left : left + window[1]])
@@ -241,8 +240,8 @@ def _ink(tile: np.ndarray, place: np.ndarray, size: geometry.Size) -> np.ndarray
     frame = geometry.clip_boxes(geometry.map_boxes(place, np.array([[0.0, 0, _TILE, _TILE]])), size)[0]
     (left, top), (right, bottom) = np.floor(frame[:2]).astype(int).tolist(), np.ceil(frame[2:]).astype(int).tolist()
     ink = np.zeros(size, np.uint8)
-    here = geometry.compose(place, geometry.crop(left, top))
-    ink[top:bottom, left:right] = geometry.map_image(here, tile[..., None], (bottom - top, right - left))[..., 0]
+    here = geometry.compose(place, geometry.crop(left, top))[:2]
+    ink[top:bottom, left:right] = cv2.warpAffine(tile, here, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
     return ink
 
 

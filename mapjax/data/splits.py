@@ -1,62 +1,57 @@
 """Splits of a data set: found by name, or a validation split held out where there is none."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Sequence
+from typing import Literal
 
 from mapjax.errors import UserError
 
-_SAME = ({"val", "valid", "validation"}, {"train", "training"}, {"test", "testing"})
-HELD_OUT = "val"
+_SPELLINGS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))
 
-Found = TypeVar("Found")
-
-
-def find(split: str, available: Mapping[str, Found]) -> Found | None:
-    """Return the split of that name, or of another spelling of it ("valid" for "val"); None if there is none."""
-    spellings = next((names for names in _SAME if split in names), {split})
-    return next((available[name] for name in (split, *sorted(spellings)) if name in available), None)
+Part = Literal["whole", "kept", "held out"]
 
 
-def choose(
-    split: str, available: Mapping[str, Sequence[str]], where: str, *, seed: int, share: float = 0.1
-) -> list[str]:
-    """Return the names of the images of a split.
+def find(split: str, available: Collection[str]) -> str | None:
+    """Return the available name of a split, maybe in another spelling ("valid" for "val"); None if there is none."""
+    spellings = next((names for names in _SPELLINGS if split in names), ())
+    return next((name for name in (split, *spellings) if name in available), None)
 
-    A data set with "train" but without "val" gets one: a seeded `share` of "train" becomes "val" and leaves "train".
+
+def locate(split: str, available: Collection[str], where: str, share: float | int) -> tuple[str, Part]:
+    """Return which of the available splits holds the one asked for, and which part of it that is.
+
+    A data set with "train" but without "val" gets one: a share of "train" is held out, and leaves "train".
 
     Args:
       split: the name asked for.
-      available: the images of each split there is.
+      available: the names there are.
       where: the data set, for the message.
-      seed, share: of the held-out part; 0 holds nothing out.
+      share: to hold out; 0 holds nothing out.
 
     Raises:
-      UserError: there is no such split; the message lists those there are.
+      UserError: there is no such split (the message lists those there are), or a share that is not in [0, 1).
     """
-    found = find(split, available)
-    train = find("train", available)
-    if train is not None and find(HELD_OUT, available) is None and share > 0:
-        if find(split, {HELD_OUT: True}):
-            return hold_out(train, seed, share)[1]
-        if found is train:
-            return hold_out(train, seed, share)[0]
+    if not 0 <= share < 1:
+        raise UserError(f"hold_out={share} must be a share from 0 to below 1.")
+    found, train = find(split, available), find("train", available)
+    if train is not None and find("val", available) is None and share > 0:
+        if split in _SPELLINGS[1]:
+            return train, "held out"
+        if found == train:
+            return train, "kept"
     if found is None:
-        raise UserError(missing(split, available, where))
-    return list(found)
+        raise UserError(f"{where} has no split {split!r}; there is: {', '.join(sorted(available)) or 'none'}.")
+    return found, "whole"
 
 
-def hold_out(names: Sequence[str], seed: int, share: float) -> tuple[list[str], list[str]]:
-    """Divide names into those kept and a share held out (at least one of two or more), by a seeded hash of each.
+def take(names: Sequence[str], part: Part, seed: int, share: float | int) -> list[str]:
+    """Return one part of a list of names, in their order; a share of them is held out by a seeded hash of each.
 
-    The choice for a name hardly depends on the others, so adding images does not reshuffle the splits.
+    Where two or more names are there, at least one is held out and at least one kept. The choice for a name hardly
+    depends on the others, so adding images does not reshuffle the splits.
     """
+    if part == "whole":
+        return list(names)
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    count = max(round(share * len(names)), 1) if len(names) > 1 else 0
-    held = set(ranked[:count])
-    return [name for name in names if name not in held], [name for name in names if name in held]
-
-
-def missing(split: str, available: Iterable[str], where: str) -> str:
-    """Say in one sentence that there is no such split."""
-    return f"{where} has no split {split!r}; there is: {', '.join(sorted(available)) or 'none'}."
+    held = set(ranked[: min(max(round(share * len(names)), 1), len(names) - 1)])
+    return [name for name in names if (name in held) == (part == "held out")]

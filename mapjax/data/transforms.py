@@ -91,7 +91,7 @@ def make(
 
 
 def map_labels(
-    matrix: Float[np.ndarray, "3 3"], record: Record, frame: geometry.Size, min_visible: float
+    matrix: Float[np.ndarray, "3 3"], record: Record, frame: geometry.Size, min_visible: float | int
 ) -> tuple[Float[np.ndarray, "n 4"], Bool[np.ndarray, " n"]]:
     """Map the boxes of a record into the frame, by the rules of `make`.
 

@@ -37,7 +37,7 @@ class _Annotation(NamedTuple):
 
 
 def make(
-    *, split: str, seed: int = 0, path: str, classes: Sequence[str] | None = None, hold_out: float = 0.1
+    *, split: str, seed: int = 0, path: str, classes: Sequence[str] | None = None, hold_out: float | int = 0.1
 ) -> Source:
     """Read one split of a VOC folder; no image is decoded, only headers are read.
 
@@ -65,7 +65,9 @@ def make(
         for entry in sorted(os.scandir(root / "JPEGImages"), key=lambda entry: entry.name)
         if entry.name.lower().endswith(images.EXTENSIONS)
     }
-    stems = splits.choose(split, _lists(root, annotated), f"voc:{path}", seed=seed, share=hold_out)
+    lists = _lists(root, annotated)
+    found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
+    stems = splits.take(lists[found], part, seed, hold_out)
     dropped: dict[str, list[str]] = collections.defaultdict(list)
     with ThreadPoolExecutor(_THREADS) as pool:
         names = annotated if classes is None else sorted(set(stems) & set(annotated))
@@ -83,8 +85,8 @@ def make(
                 dropped[reason].append(pictures.get(stem, stem))
             else:
                 file = f"JPEGImages/{pictures[stem]}"
-                found = _labels(len(labels), stem, file, size, annotations[stem], numbers, dropped)
-                labels += [] if found is None else [found]
+                one = _labels(len(labels), stem, file, size, annotations[stem], numbers, dropped)
+                labels += [] if one is None else [one]
     records = Packed(root, labels)
     return Source(
         name=f"voc:{path}",
@@ -175,7 +177,7 @@ def _labels(
         dropped[reason].append(where)
         if reason == "broken XML":
             return None
-    labels = Labels(position, file, size, [], [], [], [])
+    labels = Labels(position, file, size, [], [], [], [], [])
     for number, found in annotation.objects:
         box, reason = check_box(found.box, size)
         if box is None or found.name not in numbers:

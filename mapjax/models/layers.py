@@ -33,7 +33,7 @@ class Conv(nn.Module):
     def __call__(self, x):
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.init, shape, jnp.float32)
-        y = convolution.conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        y = convolution.conv(jnp.asarray(x, self.dtype), kernel.astype(self.dtype), self.stride)
         if self.bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         return y

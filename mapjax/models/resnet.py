@@ -154,7 +154,7 @@ def make(
     return Model(jax.jit(init), apply)
 
 
-def module_of(*, depth: int = 50, norm: str = "batch", dtype: str = "float32", **options: Any) -> ResNet:
+def module_of(*, depth: int = 50, norm: str = "batch", dtype: Any = "float32", **options: Any) -> ResNet:
     """The Linen module of `make`'s arguments, for networks that have a ResNet inside."""
     if depth not in STAGES:
         raise UserError(f"a resnet of depth={depth} does not exist: choose one of {', '.join(map(str, STAGES))}.")

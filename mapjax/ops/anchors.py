@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Float[np.ndarray, "a 4"]:
+def cell_anchors(sizes: Sequence[int | float], ratios: Sequence[int | float]) -> Float[np.ndarray, "a 4"]:
     """Anchors around the origin, in whole pixels: for each ratio (height / width) one of each size (√area)."""
     height = np.sqrt(np.asarray(ratios, np.float32))
     width = 1 / height
@@ -17,7 +17,7 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Float[np.nd
 
 
 def grid_anchors(
-    image: tuple[int, int], grid: tuple[int, int], sizes: Sequence[float], ratios: Sequence[float]
+    image: tuple[int, int], grid: tuple[int, int], sizes: Sequence[int | float], ratios: Sequence[int | float]
 ) -> Float[np.ndarray, "n 4"]:
     """Anchors of one level in pixels of the input, ordered by row, column, then anchor: n = rows · columns · a.
 

@@ -54,7 +54,7 @@ def xyxy_to_cxcywh(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
 
 
 def encode(
-    boxes: Float[Array, "*b 4"], anchors: Float[Array, "*b 4"], weights: Sequence[float] = (1, 1, 1, 1)
+    boxes: Float[Array, "*b 4"], anchors: Float[Array, "*b 4"], weights: Sequence[int | float] = (1, 1, 1, 1)
 ) -> Float[Array, "*b 4"]:
     """Offsets dx,dy,dw,dh of boxes relative to anchors (Ren et al. 2015, Faster R-CNN, eq. 2), times `weights`.
 
@@ -67,7 +67,7 @@ def encode(
 
 
 def decode(
-    deltas: Float[Array, "*b 4"], anchors: Float[Array, "*b 4"], weights: Sequence[float] = (1, 1, 1, 1)
+    deltas: Float[Array, "*b 4"], anchors: Float[Array, "*b 4"], weights: Sequence[int | float] = (1, 1, 1, 1)
 ) -> Float[Array, "*b 4"]:
     """Boxes from offsets relative to anchors: the inverse of `encode`, the scale limited to exp(MAX_LOG_SCALE)."""
     theirs = xyxy_to_cxcywh(anchors)

@@ -2,11 +2,11 @@
 
 import collections
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from mapjax.data import images
 from mapjax.data.source import Record, Source
@@ -64,7 +64,7 @@ def classes(source: Source, counts: Counts, metrics: Mapping[str, Any], found: S
     shown = collections.Counter(f.label for f in found if f.kind != "missed")
     rows = []
     for k, (name, curve) in enumerate(curves.items()):
-        ap, ap50 = (_score(metrics.get(f"{figure}/{name}", -1)) for figure in ("AP", "AP50"))
+        ap, ap50 = (_score(metrics.get(f"{figure}/{name}", -1.0)) for figure in ("AP", "AP50"))
         chart = plots.small(curve.recall, curve.precision, tones[name]) if curve.average >= 0 else ""
         rows.append(
             f"<tr><th>{_swatch(tones[name])}{html.escape(name)}</th><td>{truths[k]:,}</td><td>{shown[k]:,}</td>"
@@ -155,7 +155,7 @@ def histograms(records: Mapping[int, Record], every: Sequence[Finding], found: S
 
 
 def marks(
-    boxes: Float[np.ndarray, "n 4"], scores: Iterable[float], labels: Iterable[int], names: Sequence[str]
+    boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, "n"], labels: Int[np.ndarray, "n"], names: Sequence[str]
 ) -> list[Mark]:
     """Make the marks of detections, "name 0.87", the most confident last, so that it is drawn on top."""
     found = sorted(zip(boxes, map(float, scores), map(int, labels)), key=lambda item: item[1])
@@ -169,7 +169,7 @@ def _curves_chart(curves: Mapping[str, precision.Curve], tones: Mapping[str, str
     else:
         mean = np.mean([curve.precision for curve in known.values()], axis=0)
         series = [plots.Series(f"mean of {len(known)} classes", next(iter(known.values())).recall, mean)]
-    chart = plots.lines(series, x_label="recall", y_label="precision", x_range=(0, 1), y_range=(0, 1.02))
+    chart = plots.lines(series, x_label="recall", y_label="precision", x_range=(0.0, 1.0), y_range=(0.0, 1.02))
     return chart.replace('class="plot"', 'class="plot curves"')
 
 

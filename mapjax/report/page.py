@@ -96,7 +96,7 @@ def training(history: Sequence[Mapping[str, Any]]) -> list[Section]:
     scores = [name for name in metrics if all(_within_unit(line.get(name)) for line in evals)][:3]
     charts = [
         plots.lines(_series(train, losses), x_label="step", y_label="loss"),
-        plots.lines(_series(evals, scores), x_label="step", y_label="score", y_range=(0, 1)),
+        plots.lines(_series(evals, scores), x_label="step", y_label="score", y_range=(0.0, 1.0)),
         plots.lines(_series(train, ["learning_rate"]), x_label="step", y_label="learning rate"),
         plots.lines(_series(train, ["gradient_norm"]), x_label="step", y_label="gradient norm", log=True),
         plots.lines(_series(train, ["examples_per_s"]), x_label="step", y_label="images per second"),

@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
 from jaxtyping import Shaped
@@ -31,9 +31,10 @@ class Axis(NamedTuple):
     stop: float
     log: bool = False
 
-    def __call__(self, value: float) -> float:
-        low, high, value = (math.log10(v) for v in (self.low, self.high, value)) if self.log else (*self[:2], value)
-        return self.start + (value - low) / (high - low) * (self.stop - self.start)
+    def __call__(self, value: SupportsFloat) -> float:
+        values = self.low, self.high, float(value)
+        low, high, at = map(math.log10, values) if self.log else values
+        return self.start + (at - low) / (high - low) * (self.stop - self.start)
 
 
 def lines(
@@ -115,16 +116,17 @@ def series_colour(number: int) -> str:
     return f"var(--series-{number % 8 + 1})"
 
 
-def number_text(value: float) -> str:
+def number_text(value: SupportsFloat) -> str:
     """Write a number shortly: 1,234, 0.0123, 2e-06."""
-    value = float(value)
-    if not math.isfinite(value):
+    number = float(value)
+    if not math.isfinite(number):
         return "–"
-    if value == round(value) and abs(value) < 1e7:
-        return f"{value:,.0f}"
-    if abs(value) < 1e-3:
-        return f"{value:.2g}".replace("e-0", "e-") if "e" in f"{value:.2g}" else f"{value:.1e}".replace(".0e-0", "e-")
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if number == round(number) and abs(number) < 1e7:
+        return f"{number:,.0f}"
+    if abs(number) < 1e-3:
+        digits, _, power = f"{number:.1e}".partition("e")
+        return f"{digits.removesuffix('.0')}e{int(power)}"
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:,.0f}"
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

@@ -1,0 +1,137 @@
+"""The start-up check of a data set: what is in it, what was left out, and whether training can work at all."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from mapjax.data.geometry import box_areas
+from mapjax.data.source import Record, Source
+from mapjax.errors import UserError
+
+SMALL, MEDIUM = 32**2, 96**2  # COCO's borders between small, medium and large, pixels²
+_GENERATED_LOOKED_AT = 300  # records of a source that draws its images when asked
+_QUANTILES = (0.05, 0.5, 0.95)
+
+
+class Summary(NamedTuple):
+    """What one split holds; counts are those of the `looked_at` records.
+
+    sides: the 5, 50 and 95 % quantiles of the square root of the boxes' areas, in original pixels.
+    sizes: boxes that are small, medium and large by COCO's borders.
+    crowded: images with more than `max_boxes` boxes. dropped: how many were left out, by reason, and one example.
+    """
+
+    name: str
+    split: str
+    images: int
+    looked_at: int
+    without_boxes: int
+    boxes: int
+    crowd: int
+    per_class: dict[str, int]
+    out_of_range: int
+    sizes: tuple[int, int, int]
+    sides: tuple[float, ...]
+    crowded: int
+    max_boxes: int
+    dropped: dict[str, tuple[int, str]]
+
+
+def inspect(source: Source, max_boxes: int) -> Summary:
+    """Count what a source holds; no image file is opened. Of generated scenes the first 300 are looked at."""
+    length = len(source.records)
+    generated = length > 0 and isinstance(source.records[0]["image"], np.ndarray)
+    looked_at = min(length, _GENERATED_LOOKED_AT) if generated else length
+    records: Sequence[Record] = [source.records[i] for i in range(looked_at)]
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(record["boxes"] for record in records)])
+    classes = np.concatenate([np.zeros(0, np.int32), *(record["classes"] for record in records)])
+    counts = np.array([len(record["boxes"]) for record in records], int)
+    known = (classes >= 0) & (classes < len(source.classes))
+    per_class = np.bincount(classes[known], minlength=len(source.classes))
+    areas = box_areas(boxes)
+    sizes = (areas < SMALL).sum(), ((areas >= SMALL) & (areas < MEDIUM)).sum(), (areas >= MEDIUM).sum()
+    return Summary(
+        name=source.name,
+        split=source.split,
+        images=length,
+        looked_at=looked_at,
+        without_boxes=int((counts == 0).sum()),
+        boxes=len(boxes),
+        crowd=sum(int(record["crowd"].sum()) for record in records),
+        per_class=dict(zip(source.classes, per_class.tolist())),
+        out_of_range=int((~known).sum()),
+        sizes=(int(sizes[0]), int(sizes[1]), int(sizes[2])),
+        sides=tuple(np.quantile(np.sqrt(areas), _QUANTILES).tolist()) if len(boxes) else (),
+        crowded=int((counts > max_boxes).sum()),
+        max_boxes=max_boxes,
+        dropped={reason: (len(where), where[0]) for reason, where in source.dropped.items() if where},
+    )
+
+
+def table(*summaries: Summary) -> Group:
+    """Lay the summaries of the splits side by side, to print with rich."""
+    sheet = Table(title=Text(summaries[0].name) if summaries else None, title_justify="left")
+    sheet.add_column("")
+    for summary in summaries:
+        sheet.add_column(summary.split, justify="right")
+    rows = [_rows(summary) for summary in summaries]
+    for label in dict.fromkeys(label for row in rows for label in row):
+        sheet.add_row(label, *(row.get(label, "0") for row in rows))
+    sheet.add_section()
+    for name in dict.fromkeys(name for summary in summaries for name in summary.per_class):
+        sheet.add_row(Text(f"class {name}"), *(str(summary.per_class.get(name, 0)) for summary in summaries))
+    return Group(sheet, *(Text(note) for summary in summaries for note in _notes(summary)))
+
+
+def _rows(summary: Summary) -> dict[str, str]:
+    rows = {"images": f"{summary.images}"}
+    if summary.looked_at < summary.images:
+        rows["counted below"] = f"first {summary.looked_at}"
+    rows |= {
+        "images without boxes": str(summary.without_boxes),
+        "boxes": str(summary.boxes),
+        "of these crowd or difficult": str(summary.crowd),
+        "small / medium / large": " / ".join(map(str, summary.sizes)),
+        "side in pixels, 5 / 50 / 95 %": " / ".join(f"{side:.0f}" for side in summary.sides) or "-",
+    }
+    return rows
+
+
+def _notes(summary: Summary) -> list[str]:
+    notes = [
+        f"left out of {summary.split}: {count} × {reason}, such as {where}"
+        for reason, (count, where) in summary.dropped.items()
+    ]
+    if summary.crowded:
+        notes.append(
+            f"{summary.split}: {summary.crowded} images have more than max_boxes={summary.max_boxes} boxes; "
+            "training sees their largest."
+        )
+    return notes
+
+
+def require_trainable(source: Source, summary: Summary | None = None) -> None:
+    """Stop where training on this source could not work; `summary`, from `inspect`, saves counting again.
+
+    Raises:
+      UserError: no images, classes out of range, or not one box that is not a crowd.
+    """
+    where = f"{source.name}, split {source.split!r},"
+    why = "; ".join(f"{len(lost)} × {reason}" for reason, lost in source.dropped.items())
+    left_out = f" Left out were {why}." if why else ""
+    if len(source.records) == 0:
+        raise UserError(f"{where} has no images to train on; check the path and the split.{left_out}")
+    if not source.classes:
+        raise UserError(f"{where} has no classes; its annotations name none.{left_out}")
+    summary = summary or inspect(source, max_boxes=1)
+    if summary.out_of_range:
+        raise UserError(
+            f"{where} has {summary.out_of_range} boxes whose class is not one of its {len(source.classes)} classes; "
+            "correct the labels."
+        )
+    if summary.boxes == summary.crowd:
+        raise UserError(f"{where} has no boxes to learn from in its {len(source.records)} images.{left_out}")

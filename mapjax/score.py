@@ -1,0 +1,116 @@
+"""Scoring a trained run again: on its own held-out split, another split, or other data with the same classes."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from mapjax import config as configs
+from mapjax import run, workdir
+from mapjax.data.source import Record, Source
+from mapjax.errors import UserError, near
+from mapjax.metrics import precision
+from mapjax.report import page
+
+
+def open_source(
+    config: ConfigDict, classes: Sequence[str], *, data: str | None = None, split: str | None = None
+) -> Source:
+    """Open what is to be scored, with its classes in the order in which the run learned them.
+
+    Args:
+      config: of the run. classes: that it learned.
+      data: other data as on the command line, "voc:DIR". split: its name; None is the run's held-out split.
+
+    Raises:
+      UserError: no such data or split, or it has a class that the run did not learn.
+    """
+    if data is not None:
+        config = configs.from_dict({**configs.to_dict(config), "data": configs.parse_data(data)})
+    return with_classes(run.make_source(config, "eval", split), classes)
+
+
+def with_classes(source: Source, classes: Sequence[str]) -> Source:
+    """Renumber the classes of a source as a run learned them; a class without any object here keeps its place.
+
+    Raises:
+      UserError: the source has a class that the run did not learn.
+    """
+    if source.classes == tuple(classes):
+        return source
+    unknown = [name for name in source.classes if name not in classes]
+    if unknown:
+        raise UserError(f"{source.name}: the run has not learned its class {unknown[0]!r}.{near(unknown[0], classes)}")
+    places = np.array([classes.index(name) for name in source.classes], np.int32)
+    ids = dict(zip(source.classes, source.category_ids))
+    free = iter(n for n in range(1, 2 * len(classes) + len(ids) + 1) if n not in set(source.category_ids))
+    return source._replace(
+        classes=tuple(classes),
+        category_ids=tuple(ids[name] if name in ids else next(free) for name in classes),
+        records=Renumbered(source.records, places),
+    )
+
+
+def save(
+    out: pathlib.Path, loaded: run.Loaded, source: Source, found: run.Evaluation, mesh: Mesh, *, title: str
+) -> None:
+    """Write result.json, predictions.json, truth.json and report.html into a folder, made if need be.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    result = {
+        "metrics": found.metrics,
+        "checkpoint": loaded.step,
+        "images": len(found.counts),
+        "eval_s": found.seconds,
+        "data": {source.split: {"name": source.name, "fingerprint": source.fingerprint}},
+        **workdir.environment(mesh),
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        workdir.write_json(out / "predictions.json", precision.coco_results(source, found.counts))
+        workdir.write_json(out / "truth.json", precision.coco_truth(source))
+        workdir.write_json(out / "result.json", result)
+        page.write(
+            out / "report.html",
+            title=title,
+            result=result,
+            config=configs.to_dict(loaded.config),
+            history=(),
+            source=source,
+            counts=found.counts,
+        )
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder.") from error
+
+
+def table(metrics: Mapping[str, float]) -> Table:
+    """Lay out scores for a terminal: the whole, then a row for each class; – is nothing to measure."""
+    classes = list(dict.fromkeys(name.partition("/")[2] for name in metrics if "/" in name))
+    columns = list(dict.fromkeys(name.partition("/")[0] for name in metrics if "/" in name))
+    columns += [name for name in metrics if "/" not in name and name not in columns]
+    shown = Table(box=None, pad_edge=False)
+    for name in ("", *columns):
+        shown.add_column(name, justify="right" if name else "left")
+    for row in ("", *classes):
+        values = (metrics.get(f"{name}/{row}" if row else name) for name in columns)
+        shown.add_row(row or "all", *("" if v is None else "–" if v < 0 else f"{v:.3f}" for v in values))
+    return shown
+
+
+class Renumbered(Sequence[Record]):
+    """The records of a source with class k called places[k]."""
+
+    def __init__(self, records: Sequence[Record], places: np.ndarray):
+        self._records, self._places = records, places
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self._records[index]
+        return {**record, "classes": self._places[record["classes"]]}

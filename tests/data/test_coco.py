@@ -1,0 +1,193 @@
+"""COCO files, whole and broken."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+from pycocotools.coco import COCO
+
+from mapjax.data import coco
+from mapjax.errors import UserError
+
+
+def content(count=1):
+    return {
+        "images": [{"id": 7 + n, "file_name": f"{n}.png", "height": 16, "width": 20} for n in range(count)],
+        "categories": [{"id": 9, "name": "dog"}, {"id": 3, "name": "cat"}],
+        "annotations": [ann(1)],
+    }
+
+
+def ann(number, box=(2, 3, 10, 10), image=7, category=9, **more):
+    return {"id": number, "image_id": image, "category_id": category, "bbox": list(box)} | more
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Write a data set: name of the JSON file → content; with the images of all of them."""
+
+    def write(files, images="images"):
+        for name, found in files.items():
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(found if isinstance(found, str) else json.dumps(found))
+            for entry in found.get("images", []) if isinstance(found, dict) else []:
+                picture = tmp_path / images / str(entry.get("file_name", "x.png"))
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                PIL.Image.new("RGB", (20, 16)).save(picture)
+        return str(tmp_path)
+
+    return write
+
+
+def make(path, split="train", **options):
+    return coco.make(split=split, path=path, **{"hold_out": 0} | options)
+
+
+def test_a_folder_is_read(folder):
+    found = content(2)
+    square = [[2, 3, 12, 3, 12, 13, 2, 13]]
+    found["annotations"] += [ann(2, (0, 0, 30, 5), category=3, iscrowd=1, area=42, segmentation=square)]
+    path = folder({"annotations/instances_train2017.json": found}, "train2017")
+    source = make(path)
+    assert source.classes == ("cat", "dog") and source.category_ids == (3, 9) and not source.dropped
+    first, second = source.records
+    np.testing.assert_array_equal(first["boxes"], [[2, 3, 12, 13], [0, 0, 20, 5]])
+    np.testing.assert_array_equal(first["classes"], [1, 0])
+    np.testing.assert_array_equal(first["crowd"], [False, True])
+    np.testing.assert_array_equal(first["areas"], [100, 42])
+    assert first["id"] == 7 and first["file"] == "0.png" and second["boxes"].shape == (0, 4)
+    assert "masks" not in first
+    masks = make(path, masks=True).records[0]["masks"]
+    assert masks.shape == (2, 16, 20) and not masks[0].any() and masks[1].sum() >= 100
+    assert make(path, masks=True).records[1]["masks"].shape == (0, 16, 20)
+    assert make(path, "train2017").fingerprint == source.fingerprint
+
+
+def test_the_labels_are_those_of_pycocotools(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    found = content(5)
+    found["annotations"] = [
+        ann(n, rng.integers(1, 8, 4), int(7 + rng.integers(5)), int(rng.choice([3, 9]))) for n in range(1, 30)
+    ]
+    found["annotations"] = json.loads(json.dumps(found["annotations"], default=int))
+    path = folder({"train.json": found})
+    oracle = COCO(str(tmp_path / "train.json"))
+    for record in make(path).records:
+        expected = oracle.loadAnns(oracle.getAnnIds(imgIds=[record["id"]]))
+        boxes = np.array([a["bbox"] for a in expected], np.float32).reshape(-1, 4)
+        np.testing.assert_array_equal(record["boxes"], np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]))
+        np.testing.assert_array_equal(record["classes"], [{3: 0, 9: 1}[a["category_id"]] for a in expected])
+
+
+@pytest.mark.parametrize(
+    ("json_file", "images", "split"),
+    [
+        ("annotations/instances_val2017.json", "val2017", "val"),
+        ("annotations/instances_val2017.json", "images/val2017", "val"),
+        ("annotations/val.json", "images/val", "validation"),
+        ("annotations/instances_default.json", "images", "train"),
+        ("valid/_annotations.coco.json", "valid", "val"),
+        ("result.json", "", "train"),
+        ("test.json", "images", "test"),
+    ],
+)
+def test_layouts_in_use_are_found(folder, json_file, images, split):
+    assert len(make(folder({json_file: content(3)}, images), split).records) == 3
+
+
+def test_a_validation_split_is_held_out_where_there_is_none(folder, tmp_path):
+    path = folder({"annotations/train.json": content(20)})
+    by_path = {s: {r["file"] for r in make(path, s, hold_out=0.1).records} for s in ("train", "val")}
+    assert len(by_path["train"]) == 18 and len(by_path["val"]) == 2 and not by_path["train"] & by_path["val"]
+    given = {"annotations": str(tmp_path / "annotations/train.json"), "images": str(tmp_path / "images")}
+    by_file = {s: {r["file"] for r in coco.make(split=s, **given).records} for s in ("train", "val")}
+    assert by_file == by_path
+    assert len(coco.make(split="test", **given).records) == 20
+    named = {"annotations": {"train": given["annotations"], "val": given["annotations"]}, "images": given["images"]}
+    assert len(coco.make(split="val", **named).records) == 20
+
+
+def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
+    found = content(3)
+    found["images"] += [
+        found["images"][0],
+        {"id": 50, "file_name": "half.png"},
+        {"id": 51, "file_name": "sizeless.png"},
+    ]
+    found["annotations"] += [
+        ann(2, (5, 5, 0, 9)),
+        ann(3, (20, 0, 5, 5)),
+        ann(4, category=77),
+        ann(5, image=999),
+        ann(6, (1, 2, 3)),
+        ann(7, (1, 2, float("nan"), 4)),
+        {"id": 8, "image_id": 7, "category_id": 9},
+    ]
+    path = folder({"train.json": found})
+    (tmp_path / "images/1.png").unlink()
+    (tmp_path / "images/half.png").write_bytes(b"\x89PNG but no more")
+    source = make(path)
+    assert [r["file"] for r in source.records] == ["0.png", "2.png", "sizeless.png"]
+    np.testing.assert_array_equal(source.records[2]["size"], [16, 20])
+    assert {reason: len(where) for reason, where in source.dropped.items()} == {
+        "repeated image id": 1,
+        "missing image": 1,
+        "unreadable image": 1,
+        "empty box": 1,
+        "box outside the picture": 1,
+        "unknown category id": 1,
+        "unknown image id": 1,
+        "no box of four numbers": 2,
+        "box that is not finite": 1,
+    }
+    assert source.dropped["unknown category id"] == ["annotations[3] (id 4)"]
+
+
+def test_classes_can_be_given(folder):
+    found = content()
+    found["annotations"] += [ann(2, category=3)]
+    source = make(folder({"train.json": found}), classes=("cat",))
+    assert source.classes == ("cat",) and source.category_ids == (3,)
+    np.testing.assert_array_equal(source.records[0]["classes"], [0])
+    assert source.dropped == {"class not asked for": ["annotations[0] (id 1)"]}
+    with pytest.raises(UserError, match=r"no category 'cta'.*'cat'"):
+        make(folder({"train.json": found}), classes=("cta",))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: json.dumps(c)[:-9], r"train\.json is not whole JSON"),
+        (lambda c: "[]", "lacks the list 'images'"),
+        (lambda c: c | {"categories": None}, "lacks the list 'categories'"),
+        (lambda c: c | {"images": [{"id": "7", "file_name": "0.png"}]}, r"'id' of images\[0\] is '7'"),
+        (lambda c: c | {"images": [{"file_name": "0.png"}]}, r"images\[0\] has no 'id'"),
+        (lambda c: c | {"images": [{"id": 7}]}, r"images\[0\] has no 'file_name'"),
+        (lambda c: c | {"annotations": [ann(1, image="7")]}, r"'image_id' of annotations\[0\] is '7'"),
+        (lambda c: c | {"annotations": [{"id": 1, "image_id": 7}]}, r"annotations\[0\] has no 'category_id'"),
+        (lambda c: c | {"categories": [{"id": 1}]}, r"categories\[0\] has no 'name'"),
+        (lambda c: c | {"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence(folder, change, words):
+    with pytest.raises(UserError, match=words):
+        make(folder({"train.json": change(content())}))
+
+
+def test_what_is_not_there_is_one_sentence(folder, tmp_path):
+    with pytest.raises(UserError, match="not a folder"):
+        make(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"no annotations/\*\.json"):
+        make(str(tmp_path))
+    with pytest.raises(UserError, match="path="):
+        coco.make(split="train")
+    with pytest.raises(UserError, match="no such annotation file"):
+        coco.make(split="train", annotations=str(tmp_path / "gone.json"))
+    path = folder({"train.json": content(), "val.json": content()})
+    with pytest.raises(UserError, match=r"no split 'test'; there is: train, val\."):
+        make(path, "test")
+    (tmp_path / "images/0.png").unlink()
+    with pytest.raises(UserError, match=r"no image such as '0\.png'"):
+        make(path)

@@ -1,0 +1,115 @@
+"""Every kind of picture becomes 8-bit RGB, against Pillow; broken ones are named in one sentence."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+
+from mapjax.data import images
+from mapjax.errors import UserError
+
+rng = np.random.default_rng(0)
+SMOOTH = np.asarray(
+    PIL.Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize((80, 60), PIL.Image.Resampling.BICUBIC)
+)
+
+
+def encode(array, form, mode=None, **options):
+    picture = PIL.Image.fromarray(array) if isinstance(array, np.ndarray) else array
+    file = io.BytesIO()
+    (picture.convert(mode) if mode else picture).save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
+def test_lossless_formats_come_back_exactly(form, tmp_path):
+    data = encode(SMOOTH, form)
+    np.testing.assert_array_equal(images.read(data), SMOOTH)
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    np.testing.assert_array_equal(images.read(str(path)), SMOOTH)
+    assert images.read_size(path) == images.read_size(data) == (60, 80)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"mode": "L"}, {"mode": "CMYK"}])
+def test_jpegs_agree_with_pillow(options):
+    data = encode(SMOOTH, "JPEG", quality=95, **options)
+    expected = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB"), np.int32)
+    assert np.abs(images.read(data) - expected).max() <= 6
+    assert np.abs(images.read(data) - expected).mean() < 1
+
+
+def test_transparency_is_laid_on_white():
+    alpha = np.dstack([SMOOTH, np.full((60, 80), 255, np.uint8)])
+    alpha[:30, :, 3] = 0
+    alpha[30:40, :, 3] = 128
+    for data in (encode(alpha, "PNG"), alpha):
+        pixels = images.read(data)
+        np.testing.assert_array_equal(pixels[:30], 255)
+        np.testing.assert_allclose(pixels[30:40], SMOOTH[30:40] * (128 / 255) + 255 * (127 / 255), atol=0.51)
+        np.testing.assert_array_equal(pixels[40:], SMOOTH[40:])
+    gray_alpha = encode(PIL.Image.fromarray(alpha).convert("LA"), "PNG")
+    np.testing.assert_array_equal(images.read(gray_alpha)[:30], 255)
+
+
+def test_palette_grayscale_bilevel_and_16_bit():
+    palette = PIL.Image.fromarray(SMOOTH).convert("P")
+    np.testing.assert_array_equal(images.read(encode(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    gray = SMOOTH[..., 0]
+    np.testing.assert_array_equal(images.read(encode(gray, "PNG")), np.dstack([gray] * 3))
+    np.testing.assert_array_equal(images.read(gray), np.dstack([gray] * 3))
+    bilevel = images.read(encode(PIL.Image.fromarray(gray).convert("1"), "PNG"))
+    assert set(np.unique(bilevel)) == {0, 255}
+    deep = gray.astype(np.uint16) * 257
+    np.testing.assert_array_equal(images.read(encode(deep, "PNG")), np.dstack([gray] * 3))
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_orientation_only_when_asked(turned, form):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = turned
+    data = encode(SMOOTH, form, exif=exif, **({"quality": 95} if form == "JPEG" else {}))
+    stored = images.read(data)
+    assert stored.shape == SMOOTH.shape and images.read_size(data) == (60, 80)
+    upright = PIL.ImageOps.exif_transpose(PIL.Image.fromarray(stored))  # nothing to do: arrays have no tag
+    assert upright.size == (80, 60)
+    expected = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(encode(stored, "PNG", exif=exif)))))
+    np.testing.assert_array_equal(images.read(data, orient=True), expected)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP"])
+def test_a_file_cut_in_half_is_named(form, tmp_path):
+    data = encode(SMOOTH, form)
+    path = tmp_path / "half.img"
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"half\.img .*cut short"):
+        images.read(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture at all", b"\xff\xd8\xff\xe0 but no more"])
+def test_what_is_no_picture_is_named(content, tmp_path):
+    path = tmp_path / "strange.jpg"
+    path.write_bytes(content)
+    for read in (images.read, images.read_size):
+        with pytest.raises(UserError, match=r"strange\.jpg"):
+            read(str(path))
+
+
+def test_missing_files_and_odd_arrays(tmp_path):
+    for read in (images.read, images.read_size):
+        with pytest.raises(UserError, match=r"gone\.png: there is no such"):
+            read(tmp_path / "gone.png")
+    with pytest.raises(UserError, match="cannot be read"):
+        images.read(tmp_path)
+    with pytest.raises(UserError, match="float64"):
+        images.read(np.zeros((4, 4, 3)))
+
+
+def test_extremes_of_size():
+    for size in ((1, 1), (20, 10_000)):
+        array = rng.integers(0, 256, (*size, 3), np.uint8)
+        np.testing.assert_array_equal(images.read(encode(array, "PNG")), array)
+        assert images.read(encode(array, "JPEG")).shape == (*size, 3)

@@ -1,0 +1,81 @@
+"""The start-up check counts right, and stops what could not train."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mapjax.data import quality, scenes
+from mapjax.data.source import Source
+from mapjax.errors import UserError
+
+
+def source(records, **more):
+    given = {
+        "name": "coco:x",
+        "split": "train",
+        "classes": ("cat", "dog"),
+        "category_ids": (1, 2),
+        "records": records,
+        "dropped": {},
+        "fingerprint": "",
+    }
+    return Source(**given | more)
+
+
+def record(boxes=(), classes=(), crowd=None):
+    return {
+        "image": "a.png",
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "classes": np.array(classes, np.int32),
+        "crowd": np.zeros(len(classes), bool) if crowd is None else np.array(crowd),
+    }
+
+
+RECORDS = [
+    record([[0, 0, 10, 10], [0, 0, 50, 50], [0, 0, 100, 100]], [0, 1, 1], [False, True, False]),
+    record(),
+    record([[0, 0, 32, 32]], [1]),
+]
+
+
+def test_everything_is_counted():
+    found = quality.inspect(source(RECORDS, dropped={"empty box": ["a #1", "b #2"], "none of these": []}), max_boxes=2)
+    assert found.images == found.looked_at == 3
+    assert (found.without_boxes, found.boxes, found.crowd, found.crowded, found.out_of_range) == (1, 4, 1, 1, 0)
+    assert found.per_class == {"cat": 1, "dog": 3}
+    assert found.sizes == (1, 2, 1)
+    np.testing.assert_allclose(found.sides, np.quantile([10, 50, 100, 32], (0.05, 0.5, 0.95)))
+    assert found.dropped == {"empty box": (2, "a #1")}
+
+
+def test_the_table_says_it():
+    console = Console(width=120, record=True, file=io.StringIO())
+    summaries = [
+        quality.inspect(source(RECORDS, dropped={"empty box": ["[odd] #1"]}), max_boxes=2),
+        quality.inspect(scenes.make(split="val", size=(32, 32), digits=(1, 1)), max_boxes=20),
+    ]
+    console.print(quality.table(*summaries))
+    text = console.export_text()
+    for words in ("small / medium / large", "class dog", "1 × empty box, such as [odd] #1", "max_boxes=2", "first 300"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("records", "more", "words"),
+    [
+        ([], {"dropped": {"missing image": ["a"]}}, r"no images to train on.*1 × missing image"),
+        ([record()], {}, "no boxes to learn from in its 1 images"),
+        ([record([[0, 0, 9, 9]], [0], [True])], {}, "no boxes to learn from"),
+        ([record([[0, 0, 9, 9]], [2])], {}, "1 boxes whose class is not one of its 2 classes"),
+        ([record()], {"classes": ()}, "no classes"),
+    ],
+)
+def test_what_cannot_train_is_stopped(records, more, words):
+    with pytest.raises(UserError, match=words):
+        quality.require_trainable(source(records, **more))
+
+
+def test_what_can_train_passes():
+    quality.require_trainable(source(RECORDS))

@@ -1,0 +1,120 @@
+"""VOC folders, whole and broken."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mapjax.data import voc
+from mapjax.errors import UserError
+
+
+def obj(name="cat", box=(2, 3, 12, 13), **more):
+    corners = "".join(f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box))
+    extra = "".join(f"<{key}>{value}</{key}>" for key, value in more.items())
+    return f"<object><name>{name}</name>{extra}<bndbox>{corners}</bndbox></object>"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Write a data set: stem → objects; 20 wide and 16 high; lists: split → stems."""
+
+    def write(annotations, lists=None, size=(20, 16)):
+        for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        for stem, objects in annotations.items():
+            tag = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
+            (tmp_path / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{tag}{''.join(objects)}</annotation>")
+            PIL.Image.new("RGB", (20, 16)).save(tmp_path / "JPEGImages" / f"{stem}.png")
+        for split, stems in (lists or {}).items():
+            (tmp_path / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems) + "\n")
+        return str(tmp_path)
+
+    return write
+
+
+def test_a_folder_is_read(folder):
+    path = folder(
+        {"a": [obj("dog"), obj("cat", (0, 0, 20, 16), difficult=1)], "b": [], "c d": [obj("ant")]},
+        {"train": ["a", "c d"], "val": ["b.png"], "ant_train": ["a -1", "c 1"]},
+    )
+    train, val = voc.make(split="train", path=path), voc.make(split="val", path=path)
+    assert train.classes == val.classes == ("ant", "cat", "dog") and train.category_ids == (1, 2, 3)
+    record = train.records[0]
+    np.testing.assert_array_equal(record["boxes"], [[2, 3, 12, 13], [0, 0, 20, 16]])
+    np.testing.assert_array_equal(record["classes"], [2, 1])
+    np.testing.assert_array_equal(record["crowd"], [False, True])
+    np.testing.assert_array_equal(record["areas"], [100, 320])
+    np.testing.assert_array_equal(record["size"], [16, 20])
+    assert record["file"] == "JPEGImages/a.png" and record["image"].endswith("a.png")
+    assert [r["file"] for r in train.records] == ["JPEGImages/a.png", "JPEGImages/c d.png"]
+    assert val.records[0]["boxes"].shape == (0, 4) and not val.dropped
+    assert train.fingerprint == voc.make(split="train", path=path).fingerprint != val.fingerprint
+
+
+def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
+    annotations = {
+        "good": [
+            obj(),
+            obj(box=(5, 5, 5, 9)),
+            obj(box=(9, 5, 5, 9)),
+            obj(box=(20, 0, 30, 9)),
+            obj(box=(-5, -5, 30, 9)),
+            obj(box=(1, 1, "x", 9)),
+            "<object><name>cat</name></object>",
+            obj(name=""),
+            obj(box=(0, 0, "nan", 5)),
+        ],
+        **{stem: [obj()] for stem in ("torn", "imageless", "half")},
+    }
+    path = folder(annotations, {"train": ["good", "torn", "imageless", "half", "unlabelled"], "val": []})
+    (tmp_path / "Annotations/torn.xml").write_text("<annotation><object>")
+    (tmp_path / "JPEGImages/imageless.png").unlink()
+    (tmp_path / "JPEGImages/half.png").write_bytes(b"\x89PNG but no more")
+    source = voc.make(split="train", path=path)
+    assert len(source.records) == 1
+    np.testing.assert_array_equal(source.records[0]["boxes"], [[2, 3, 12, 13], [0, 0, 20, 9]])
+    assert {reason: len(where) for reason, where in source.dropped.items()} == {
+        "empty box": 2,
+        "box outside the picture": 1,
+        "incomplete object": 3,
+        "box that is not finite": 1,
+        "broken XML": 1,
+        "missing image": 1,
+        "unreadable image": 1,
+        "missing annotation": 1,
+    }
+    assert source.dropped["empty box"] == ["good.xml #2", "good.xml #3"]
+    assert source.dropped["broken XML"][0].startswith("torn.xml: ")
+
+
+def test_the_picture_decides_its_size_unless_it_was_turned(folder):
+    lying = folder({"a": [obj()]}, size=(999, 999))
+    np.testing.assert_array_equal(voc.make(split="train", path=lying, hold_out=0).records[0]["size"], [16, 20])
+    turned = folder({"a": [obj()]}, size=(16, 20))
+    np.testing.assert_array_equal(voc.make(split="train", path=turned, hold_out=0).records[0]["size"], [20, 16])
+
+
+def test_a_validation_split_is_held_out_where_there_is_none(folder):
+    stems = [f"i{n}" for n in range(20)]
+    path = folder({stem: [obj()] for stem in stems})
+    files = {split: {r["file"] for r in voc.make(split=split, path=path, seed=3).records} for split in ("train", "val")}
+    assert len(files["train"]) == 18 and len(files["val"]) == 2 and not files["train"] & files["val"]
+    assert len(voc.make(split="train", path=path, hold_out=0).records) == 20
+
+
+def test_classes_can_be_given(folder):
+    path = folder({"a": [obj("dog"), obj("cat"), obj("ant")]})
+    source = voc.make(split="train", path=path, classes=("dog", "ant"), hold_out=0)
+    assert source.classes == ("dog", "ant")
+    np.testing.assert_array_equal(source.records[0]["classes"], [0, 1])
+    assert source.dropped == {"class not asked for": ["a.xml #2"]}
+
+
+def test_what_is_not_there_is_one_sentence(folder, tmp_path):
+    with pytest.raises(UserError, match="nowhere is not there"):
+        voc.make(split="train", path=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="Annotations is not there"):
+        voc.make(split="train", path=str(tmp_path))
+    path = folder({"a": [obj()]}, {"train": ["a"], "val": ["a"]})
+    with pytest.raises(UserError, match=r"no split 'test'; there is: train, val\."):
+        voc.make(split="test", path=path)

@@ -1,0 +1,172 @@
+"""The main job as a user runs it: real processes, killed and started again, mistakes, several devices."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mapjax import log as logs
+from mapjax import run
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = {
+    "batch": "4",
+    "eval_batch": "4",
+    "image_size": "(64, 64)",
+    "data.val_length": "6",
+    "model.backbone.width": "0.125",
+    "model.channels": "8",
+    "model.representation": "16",
+    "task.pre_nms_train": "50",
+    "task.post_nms_train": "20",
+    "task.samples": "16",
+    "task.post_nms_test": "20",
+    "duration": "9 steps",
+    "every.log": "2 steps",
+    "every.save": "3 steps",
+}
+
+
+def start(workdir, *, program="main", env=None, args=(), **changes):
+    options = [f"--config.{key.replace('__', '.')}={value}" for key, value in {**SMALL, **changes}.items()]
+    command = [sys.executable, f"launch/{program}.py", "--config", "experiments/detect.py", "--workdir", str(workdir)]
+    return subprocess.Popen(
+        [*command, *options, *args],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def finish(process) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def saved(workdir):
+    loaded = run.load(workdir)
+    return loaded.step, loaded.variables
+
+
+def wait_for(path, text, process, seconds=120):
+    limit = time.time() + seconds
+    while time.time() < limit and process.poll() is None:
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{path} never held {text!r}")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run never stopped."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    code, output = finish(start(workdir))
+    assert code == 0, output
+    return workdir, output
+
+
+def test_the_folder_holds_what_it_should(whole):
+    workdir, output = whole
+    names = {path.name for path in workdir.iterdir()}
+    assert names >= {
+        "config.json", "classes.json", "metrics.jsonl", "tensorboard", "checkpoints", "predictions.json",
+        "truth.json", "result.json", "report.html",
+    }  # fmt: skip
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["steps"] == 9
+    assert result["eval_images"] == 6
+    assert {"AP", "AP50", "AP75", "AP/3", "AP50/3"} <= set(result["metrics"])
+    assert result["mesh"]["data"] == 1
+    assert 0 <= result["input_wait"] <= 1
+    history = logs.read(workdir / "metrics.jsonl")
+    assert [line["step"] for line in history if line["kind"] == "train"] == [2, 4, 6, 8, 9]
+    assert {"loss", "loss_box", "learning_rate", "gradient_norm", "examples_per_s", "input_wait"} <= set(history[0])
+    assert [line["step"] for line in history if line["kind"] == "eval"] == [9]
+    assert "compiling the train step" in output
+    assert (workdir / "report.html").stat().st_size > 10_000
+
+
+def test_a_finished_run_only_evaluates(whole):
+    workdir, _ = whole
+    before = json.loads((workdir / "result.json").read_text())
+    code, output = finish(start(workdir))
+    assert code == 0
+    assert "is finished (9 steps)" in output
+    after = json.loads((workdir / "result.json").read_text())
+    assert after["metrics"] == before["metrics"]
+    assert after["wall_s"] == before["wall_s"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_started_again_it_ends_with_the_same_bits(whole, tmp_path, number):
+    process = start(tmp_path / "run")
+    wait_for(tmp_path / "run" / "metrics.jsonl", '"step": 6', process)
+    process.send_signal(number)
+    code, output = finish(process)
+    assert code == (-9 if number == signal.SIGKILL else 143), output
+    if number == signal.SIGTERM:
+        assert "saved at step" in output
+    code, output = finish(start(tmp_path / "run"))
+    assert code == 0, output
+    assert "going on from step" in output
+    (step, ours), (other, theirs) = saved(tmp_path / "run"), saved(whole[0])
+    assert step == other == 9
+    import jax
+
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    losses = [[(x["step"], x["loss"]) for x in logs.read(w / "metrics.jsonl") if x["kind"] == "train" and x["step"] > 6]
+              for w in (tmp_path / "run", whole[0])]  # fmt: skip
+    assert losses[0][-1] == losses[1][-1]
+
+
+def test_two_devices_train_as_one_does(whole, tmp_path):
+    code, output = finish(start(tmp_path / "run", env={"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}))
+    assert code == 0, output
+    lines = [logs.read(w / "metrics.jsonl") for w in (whole[0], tmp_path / "run")]
+    one, two = ([line for line in some if line["kind"] == "train"] for some in lines)
+    np.testing.assert_allclose(one[0]["loss"], two[0]["loss"], rtol=1e-3)
+    np.testing.assert_allclose(one[0]["gradient_norm"], two[0]["gradient_norm"], rtol=1e-2)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["mesh"]["data"] == 2
+    assert result["eval_images"] == 6 == len(json.loads((tmp_path / "run" / "truth.json").read_text())["images"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "args", "message"),
+    [
+        ({"optimzer.learning_rate": "1"}, (), "Did you mean 'optimizer.learning_rate'"),
+        ({"model.name": "faster_rcn"}, (), "Did you mean 'faster_rcnn'"),
+        ({}, ("--data", "vco:data"), "Did you mean 'voc'"),
+        ({}, ("--data", "voc:no/such/folder"), "no/such/folder"),
+        ({"mesh.data": "3"}, (), "does not fit 1 device"),
+        ({"optimizer.clip": "0", "optimizer.learning_rate": "1e30", "schedule.warmup": "0 steps"}, (), "not finite"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path, changes, args, message):
+    code, output = finish(start(tmp_path / "run", args=args, **changes))
+    assert code == 2
+    assert output.splitlines()[-1].startswith("error: ")
+    assert message in output.splitlines()[-1]
+    assert "Traceback" not in output
+
+
+def test_a_batch_that_does_not_divide(tmp_path):
+    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    code, output = finish(start(tmp_path / "run", env=env, batch="3"))
+    assert code == 2
+    assert "batch=3 does not divide over 2 devices (mesh data×fsdp); use 2 or 4" in output
+
+
+def test_a_workdir_of_another_experiment(whole):
+    code, output = finish(start(whole[0], seed="7"))
+    assert code == 2
+    assert "holds another experiment (seed: 0 → 7)" in output

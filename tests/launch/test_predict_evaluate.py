@@ -1,0 +1,97 @@
+"""launch/predict.py and launch/evaluate.py on a fake run that finds white rectangles."""
+
+import importlib.util
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+from ml_collections import ConfigDict
+
+from mapjax import run
+from mapjax.errors import UserError
+from mapjax.metrics import precision
+from mapjax.task import Task
+
+LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
+CONFIG = {
+    "seed": 0,
+    "data": {"name": "scenes", "val_length": 3, "size": (32, 32), "digits": (1, 2), "digit_size": (10.0, 16.0)},
+    "splits": {"train": "train", "eval": "val"},
+    "image_size": (32, 32),
+    "transform": {"name": "transforms", "max_boxes": 4, "augment": {}},
+    "input": {"threads": 1, "workers": 0, "prefetch": 1},
+    "eval_batch": 2,
+    "mesh": {"data": 1, "fsdp": 1, "model": 1, "pipe": 1},
+}
+
+
+def program(name):
+    spec = importlib.util.spec_from_file_location(f"launch_{name}", LAUNCH / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def whole_picture(prediction, batch):
+    """One detection of class 1 a picture: all of it, in original pixels."""
+    height, width = batch["size"][:, 0], batch["size"][:, 1]
+    box = jnp.stack([0 * width, 0 * width, width, height], 1)[:, None].astype(jnp.float32)
+    ones = jnp.ones(box.shape[:2])
+    return {"boxes": box, "scores": 0.75 * ones, "classes": ones.astype(jnp.int32), "valid": ones > 0}
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """A run's folder whose task is fake."""
+
+    def load(folder, *, which):
+        task = Task(None, None, lambda variables, batch: {}, whole_picture, precision.make)  # type: ignore[arg-type]
+        return run.Loaded(ConfigDict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
+
+    monkeypatch.setattr(run, "load", load)
+    return tmp_path / "run"
+
+
+def test_predict(workdir, tmp_path, capsys):
+    images = tmp_path / "images"
+    (images / "sub").mkdir(parents=True)
+    for n, name in enumerate(("a.png", "a.bmp", "sub/b.png")):
+        PIL.Image.fromarray(np.zeros((30 + n, 50, 3), np.uint8)).save(images / name)
+    (images / "broken.jpg").write_bytes(b"\xff\xd8 no")
+    out = images / "out"
+    for _ in range(2):  # the drawings of the first time are no input of the second
+        arguments = ["--workdir", str(workdir), "--images", str(images), "--out", str(out), "--score", "0.7"]
+        assert program("predict")(arguments) == 0
+    said = capsys.readouterr()
+    assert "3 detection(s) on 3 picture(s)" in said.out and "broken.jpg" in said.err
+    rows = json.loads((out / "predictions.json").read_text())
+    assert [row["drawing"] for row in rows] == ["a.jpg", "a-2.jpg", "sub/b.jpg"]
+    assert [row["boxes"] for row in rows] == [[[0, 0, 50, row["height"]]] for row in rows]
+    assert rows[0]["names"] == ["1"] and (out / "sub" / "b.jpg").exists()
+
+
+def test_predict_without_any_picture(workdir, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no")
+    arguments = ["--workdir", str(workdir), "--images", str(tmp_path / "broken.jpg"), "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"none of the 1 picture\(s\) can be read"):
+        program("predict")(arguments)
+
+
+def test_evaluate(workdir, capsys):
+    assert program("evaluate")(["--workdir", str(workdir)]) == 0
+    out = workdir / "evaluation-val"
+    result = json.loads((out / "result.json").read_text())
+    assert result["images"] == 3 and result["checkpoint"] == 7 and "AP50/1" in result["metrics"]
+    assert len(json.loads((out / "predictions.json").read_text())) == 3
+    assert (out / "report.html").stat().st_size > 10_000
+    assert "AP50" in capsys.readouterr().out
+
+
+def test_evaluate_on_what_is_not_there(workdir):
+    with pytest.raises(UserError, match="split"):
+        program("evaluate")(["--workdir", str(workdir), "--split", "none"])
+    with pytest.raises(UserError, match="unknown argument '--splits'"):
+        program("evaluate")(["--workdir", str(workdir), "--splits", "none"])

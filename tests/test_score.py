@@ -1,0 +1,72 @@
+"""mapjax.score: classes renumbered, files written, the table."""
+
+import json
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from mapjax import run, score, shard
+from mapjax.data.source import Source
+from mapjax.errors import UserError
+
+
+def source_of(classes=("cat", "dog")):
+    records = [
+        {
+            "id": 5 + i,
+            "file": f"{i}.png",
+            "image": np.zeros((40, 50, 3), np.uint8),
+            "size": np.array([40, 50], np.int32),
+        }
+        | {"boxes": np.array([[5, 5, 25, 30]], np.float32), "classes": np.array([i], np.int32)}
+        | {"crowd": np.zeros(1, bool), "areas": np.array([500], np.float32)}
+        for i in range(2)
+    ]
+    return Source("voc:x", "test", classes, tuple(range(1, len(classes) + 1)), records, {}, "0")
+
+
+def test_the_same_classes_are_left_alone():
+    source = source_of()
+    assert score.with_classes(source, ["cat", "dog"]) is source
+
+
+def test_classes_take_the_places_that_the_run_learned():
+    source = score.with_classes(source_of(), ["dog", "emu", "cat"])
+    assert source.classes == ("dog", "emu", "cat")
+    assert source.category_ids == (2, 3, 1)  # those of the data; the class that it lacks gets a free one
+    assert [record["classes"].tolist() for record in source.records] == [[2], [0]]
+    assert len(source.records) == 2 and source.records[1]["id"] == 6
+
+
+def test_a_class_that_was_not_learned_is_a_mistake():
+    with pytest.raises(UserError, match=r"'dog'.*Did you mean 'dogs'"):
+        score.with_classes(source_of(), ["cat", "dogs"])
+
+
+def test_save_writes_the_folder(tmp_path):
+    source = source_of()
+    one = {"scores": np.array([0.9], np.float32), "boxes": np.array([[5, 5, 25, 30]], np.float32)}
+    counts = {i: one | {"classes": np.array([i], np.int32)} for i in range(2)}
+    loaded = run.Loaded(ConfigDict({"batch": 2}), source.classes, None, {}, 7)  # type: ignore[arg-type]
+    found = run.Evaluation({"AP": 1.0, "AP/cat": 1.0}, counts, 0.1)
+    mesh = shard.make_mesh({"data": 1, "fsdp": 1, "model": 1, "pipe": 1})
+    score.save(tmp_path / "out", loaded, source, found, mesh, title="again")
+    written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert set(written) == {"result.json", "predictions.json", "truth.json", "report.html"}
+    assert json.loads(written["result.json"])["checkpoint"] == 7
+    assert [row["image_id"] for row in json.loads(written["predictions.json"])] == [5, 6]
+    assert len(json.loads(written["truth.json"])["annotations"]) == 2
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        score.save(tmp_path / "file", loaded, source, found, mesh, title="again")
+
+
+def test_table_has_a_row_for_each_class():
+    console = Console(width=120)
+    metrics = {"AP": 0.5, "AP50": 0.75, "APl": -1.0, "AP/cat": 0.25, "AP50/cat": 0.125, "AP/dog": -1.0}
+    with console.capture() as capture:
+        console.print(score.table(metrics))
+    lines = [line.split() for line in capture.get().splitlines()]
+    assert lines == [["AP", "AP50", "APl"], ["all", "0.500", "0.750", "–"], ["cat", "0.250", "0.125"], ["dog", "–"]]
