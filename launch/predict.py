@@ -24,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="a picture, or a folder")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least confidence, 0 to 1 (0.5)")
+    parser.add_argument("--enlarge", action="store_true", help="draw small pictures 2 or 4 times larger")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
     arguments, _ = terminal.parse(parser, argv)
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     )
     names = predict.output_names(files, arguments.images)
     tracked = log.Log(None).track(found, "predict", len(files))
-    saved = predict.save(tracked, names, arguments.out, loaded.classes)
+    saved = predict.save(tracked, names, arguments.out, loaded.classes, enlarge=arguments.enlarge)
     for unreadable in saved.unreadable:
         print(f"left out: {unreadable.reason}", file=sys.stderr)
     if not saved.pictures:

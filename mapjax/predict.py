@@ -133,6 +133,8 @@ def save(
     names: Sequence[pathlib.Path],
     out: pathlib.Path,
     classes: Sequence[str],
+    *,
+    enlarge: bool = False,
 ) -> Saved:
     """Draw the detections of each picture into a folder, and list them in its predictions.json, a line a picture.
 
@@ -141,6 +143,8 @@ def save(
     Args:
       found: what `predict` yields. names: of the drawings, one for each item (`output_names`).
       out: the folder, made if need be. classes: the names of the classes.
+      enlarge: draw on small pictures enlarged 2 or 4 times, so that labels can be read; boxes in predictions.json
+        stay in the pixels of the original.
 
     Raises:
       UserError: the folder cannot be written.
@@ -155,7 +159,8 @@ def save(
                     saved.unreadable.append(item)
                     continue
                 marks = detections.marks(item.boxes, item.scores, item.classes, classes)
-                drawn = _write(draw.detections(item.image, marks), out / name)
+                scale = draw.enlargement(*item.image.shape[:2]) if enlarge else 1
+                drawn = _write(draw.detections(item.image, marks, scale=scale), out / name)
                 drawing = {"drawing": drawn.relative_to(out).as_posix()}
                 rows.append(json.dumps(to_json(item, classes) | drawing, ensure_ascii=False))
                 saved = saved._replace(pictures=saved.pictures + 1, boxes=saved.boxes + len(marks))

@@ -17,6 +17,7 @@ from mapjax.errors import UserError
 CLASSES = ("white", "none")
 FRAME = (64, 96)
 VARIABLES = {"params": 1.0, "stats": {}}
+ONE = np.array([0.9]), np.array([0])
 NOTHING = np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)
 
 
@@ -166,6 +167,13 @@ def test_save(tmp_path):
     assert rows[1]["drawing"] == "c.png" and (tmp_path / "out" / "c.png").exists()  # too long for a JPEG
     drawn = np.asarray(PIL.Image.open(tmp_path / "out" / "sub" / "ä.jpg"))
     assert drawn.shape == image.shape and (np.abs(drawn.astype(int) - image).max(-1) > 60).sum() > 200
+
+
+def test_enlarged_drawings(tmp_path):
+    found = predict.Detections("a.png", white_rectangle(), np.array([[40, 30, 100, 90]], np.float32), *ONE)
+    predict.save([found], [pathlib.Path("a.jpg")], tmp_path, CLASSES, enlarge=True)
+    assert PIL.Image.open(tmp_path / "a.jpg").size == (360, 240)
+    assert json.loads((tmp_path / "predictions.json").read_text())[0]["boxes"] == [[40, 30, 100, 90]]
 
 
 def test_interrupted_save_keeps_what_was_found(tmp_path):

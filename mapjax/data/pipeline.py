@@ -236,9 +236,11 @@ def _batches(
         flags.FLAGS.mark_as_parsed()  # grain reads its flags, and mapjax also runs outside absl.app
     options = grain.ReadOptions(num_threads=max(threads, 1), prefetch_buffer_size=2 * max(threads, 1))
     dataset = grain.MapDataset.range(length).map(load).batch(rows, batch_fn=_collate).to_iter_dataset(options)
-    if workers > 0:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
-    return Batches(dataset, place, prefetch)
+    if workers <= 0:
+        return Batches(dataset, place, prefetch)
+    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    # Copied, because a device array on CPU may share its memory, and grain frees what workers send.
+    return Batches(dataset, lambda arrays: place({name: np.array(rows) for name, rows in arrays.items()}), prefetch)
 
 
 def _length(source: Source) -> int:

@@ -96,8 +96,14 @@ def pictures(source: Source, records: Mapping[int, Record], every: Sequence[Find
         f'<label class="slider">score ≥ <output>{SCORE}</output><input type="range" min="{LEAST_SCORE}" max="0.95" '
         f'step="0.05" value="{SCORE}"></label>'
     )
+    tones = {name: draw.css(draw.colour(k)) for k, name in enumerate(source.classes)}
+    keys = plots.legend(tones) if len(tones) <= MOST_LABELS else ""
     note = "Truth on the left, predictions on the right; wrong ones are dashed. Hover over a box for what it is."
-    body = f'{slider}<div class="pairs">{"".join(shown)}</div>' if shown else "<p>No picture to show.</p>"
+    body = (
+        f'<div class="controls">{slider}{keys}</div><div class="pairs">{"".join(shown)}</div>'
+        if shown
+        else "<p>No picture to show.</p>"
+    )
     return Section("Pictures", body, note + _unread(unread))
 
 

@@ -67,8 +67,8 @@ def lines(
             f"<title>{name} {number_text(s.y[i])} at {html.escape(x_label)} {number_text(s.x[i])}</title></circle>"
             for i in dots
         ]
-    legend = {s.name: s.colour or series_colour(k) for k, s in enumerate(drawn)} if len(drawn) > 1 else {}
-    return _figure("".join(body), legend)
+    keys = {s.name: s.colour or series_colour(k) for k, s in enumerate(drawn)} if len(drawn) > 1 else {}
+    return _figure("".join(body), keys)
 
 
 def histogram(
@@ -109,6 +109,12 @@ def small(x: Shaped[np.ndarray, "n"], y: Shaped[np.ndarray, "n"], colour: str) -
         '<svg class="small" viewBox="0 0 70 24" aria-hidden="true"><path class="axis" d="M2 2V22H68"/>'
         f'<path class="line" style="--series:{colour}" d="{_path(points)}"/></svg>'
     )
+
+
+def legend(keys: Mapping[str, str]) -> str:
+    """List names with their CSS colours; "" for none."""
+    entries = "".join(f'<li style="--series:{tone}"><i></i>{html.escape(name)}</li>' for name, tone in keys.items())
+    return f'<ul class="legend">{entries}</ul>' if entries else ""
 
 
 def series_colour(number: int) -> str:
@@ -165,12 +171,8 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
     return "".join(parts)
 
 
-def _figure(body: str, legend: Mapping[str, str]) -> str:
-    entries = "".join(
-        f'<li style="--series:{colour}"><i></i>{html.escape(name)}</li>' for name, colour in legend.items()
-    )
-    keys = f'<ul class="legend">{entries}</ul>' if entries else ""
-    return f'<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{body}</svg>{keys}</div>'
+def _figure(body: str, keys: Mapping[str, str]) -> str:
+    return f'<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{body}</svg>{legend(keys)}</div>'
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
