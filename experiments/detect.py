@@ -33,7 +33,7 @@ def scenes() -> ConfigDict:
             "transform": {
                 "name": "transforms",
                 "max_boxes": 16,
-                "augment": {"scale": (0.8, 1.25), "brightness": 0.2, "contrast": 0.2},
+                "augment": {"brightness": 0.1},  # no scene is seen twice, and they vary by themselves
             },
             "input": {"threads": 2, "workers": 0, "prefetch": 2},
             "batch": 16,

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     arguments, _ = terminal.parse(parser, argv)
     print(f"mapjax: evaluating {arguments.workdir}; starting JAX …", flush=True)
 
-    from mapjax import evaluate, log, run, score, shard
+    from mapjax import evaluate, log, run, score, shard, workdir
 
     loaded = run.load(arguments.workdir, which=arguments.checkpoint)
     config: Any = loaded.config
@@ -37,7 +37,16 @@ def main(argv: Sequence[str]) -> int:
     evaluation = run.make_evaluation(config, loaded.task, source, mesh, log.Log(None))
     found = evaluation(evaluate.place(loaded.variables, mesh))
     out = arguments.out or arguments.workdir / f"evaluation-{source.split}"
-    score.save(out, loaded, source, found, mesh, title=f"{arguments.workdir.name}: {source.name}, {source.split}")
+    result = {
+        "metrics": found.metrics,
+        "checkpoint": loaded.step,
+        "eval_images": len(source.records),
+        "eval_s": found.seconds,
+        "data": score.described(source),
+        **workdir.environment(mesh),
+    }
+    title = f"{arguments.workdir.name}: {source.name}, {source.split}"
+    score.write(out, loaded.task, source, found.counts, result, config, title=title)
     log.console.print(score.table(found.metrics))
     print(f"look at {out / 'report.html'}; the figures are in {out / 'result.json'}")
     return 0

@@ -27,9 +27,7 @@ def main(argv: Sequence[str]) -> int:
         "--config.KEY", metavar="VALUE", dest="_", help="replace one value of the config, e.g. --config.batch=8"
     )
     parser.add_argument("--data", metavar="FORMAT:PATH", help="scenes (embedded), voc:DIR or coco:DIR")
-    parser.add_argument(
-        "--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)"
-    )
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
     parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
     arguments, overrides = terminal.parse(parser, argv)
 

@@ -12,14 +12,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mapjax import checkpoint, optimize, run, schedule, shard, train, tree, workdir
+from mapjax import checkpoint, optimize, run, schedule, score, shard, train, tree, workdir
 from mapjax import config as configs
 from mapjax import log as logs
 from mapjax.data import pipeline, quality
 from mapjax.data.source import Source
 from mapjax.errors import UserError
-from mapjax.metrics import precision
-from mapjax.report import page
 from mapjax.stop import Stop
 from mapjax.task import Batch, State, Task
 
@@ -40,19 +38,15 @@ class Run:
     began: float
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Trainer:
-    """What a run trains with: the compiled step, the state it starts from, and the seconds spent before."""
+    """What a run trains with: the compiled step, the state it starts from at `start`, the seconds spent before."""
 
     step: train.Step
     state: State
+    start: int
     rate: optax.Schedule
     spent_s: float
-
-    @property
-    def start(self) -> int:
-        """The step that the state stands at."""
-        return int(self.state.step)
 
 
 def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
@@ -125,7 +119,7 @@ def _prepare(this: Run, say: Any) -> Trainer:
     say(f"compiled in {time.perf_counter() - began:.1f} s (kept: the next start is quicker)")
     if restored:
         say(f"going on from step {int(state.step)} of {this.clock.total} in {this.folder}")
-    return Trainer(compiled, state, rate, float(meta.get("spent_s", 0.0)))
+    return Trainer(compiled, state, int(state.step), rate, float(meta.get("spent_s", 0.0)))
 
 
 def _initial(init: Any, batch: Batch, places: Any) -> State:
@@ -240,7 +234,7 @@ def _report_replaced(replaced: dict[str, str], log: logs.Log) -> None:
 def _finish(
     this: Run, trainer: Trainer, log: logs.Log, state: State, final: run.Evaluation, input_wait: float
 ) -> dict[str, Any]:
-    """Write predictions.json, truth.json, result.json and report.html."""
+    """Write the results and the report."""
     path = this.folder / "result.json"
     # A finished run that is evaluated again keeps what its training took.
     before = workdir.read_json(path) if trainer.start == this.clock.total and path.exists() else {}
@@ -256,23 +250,16 @@ def _finish(
         "wall_s": trainer.spent_s + time.perf_counter() - this.began,
         "input_wait": input_wait,
         "seed": this.config.seed,
-        "data": {one.split: {"name": one.name, "fingerprint": one.fingerprint} for one in (this.seen, this.held_out)},
+        "data": {"train": score.described(this.seen), "eval": score.described(this.held_out)},
         "failed_saves": this.keeper.failed,
         **workdir.environment(this.mesh),
         **kept,
     }
     if jax.process_index() == 0:
-        workdir.write_json(this.folder / "predictions.json", precision.coco_results(this.held_out, final.counts))
-        workdir.write_json(this.folder / "truth.json", precision.coco_truth(this.held_out))
-        workdir.write_json(path, result)
-        page.write(
-            this.folder / "report.html",
-            title=this.folder.name,
-            result=result,
-            config=configs.to_dict(this.config),
-            history=logs.read(this.folder / "metrics.jsonl"),
-            source=this.held_out,
-            counts=final.counts,
-        )
+        history = logs.read(this.folder / "metrics.jsonl")
+        score.write(
+            this.folder, this.task, this.held_out, final.counts, result, this.config,
+            title=this.folder.name, history=history,
+        )  # fmt: skip
         log.say(f"look at {this.folder / 'report.html'}; the figures are in {path}")
     return result

@@ -2,9 +2,9 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.table import Table
 
@@ -12,8 +12,8 @@ from mapjax import config as configs
 from mapjax import run, workdir
 from mapjax.data.source import Record, Source
 from mapjax.errors import UserError, near
-from mapjax.metrics import precision
 from mapjax.report import page
+from mapjax.task import Counts, Task
 
 
 def open_source(
@@ -54,38 +54,43 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
     )
 
 
-def save(
-    out: pathlib.Path, loaded: run.Loaded, source: Source, found: run.Evaluation, mesh: Mesh, *, title: str
+def write(
+    out: pathlib.Path,
+    task: Task,
+    source: Source,
+    counts: Counts,
+    result: Mapping[str, Any],
+    config: ConfigDict,
+    *,
+    title: str,
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write result.json, predictions.json, truth.json and report.html into a folder, made if need be.
+    """Write result.json, the task's own files (predictions.json …) and report.html into a folder, made if need be.
 
     Raises:
       UserError: the folder cannot be written.
     """
-    result = {
-        "metrics": found.metrics,
-        "checkpoint": loaded.step,
-        "images": len(found.counts),
-        "eval_s": found.seconds,
-        "data": {source.split: {"name": source.name, "fingerprint": source.fingerprint}},
-        **workdir.environment(mesh),
-    }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        workdir.write_json(out / "predictions.json", precision.coco_results(source, found.counts))
-        workdir.write_json(out / "truth.json", precision.coco_truth(source))
-        workdir.write_json(out / "result.json", result)
+        for name, content in {**task.metric(source).files(counts), "result.json": result}.items():
+            workdir.write_json(out / name, content)
         page.write(
             out / "report.html",
             title=title,
             result=result,
-            config=configs.to_dict(loaded.config),
-            history=(),
+            config=configs.to_dict(config),
+            history=history,
             source=source,
-            counts=found.counts,
+            counts=counts,
+            sections=task.sections,
         )
     except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder.") from error
+        raise UserError(f"{out} cannot be written ({error.strerror}); name another folder.") from error
+
+
+def described(source: Source) -> dict[str, str]:
+    """Say which data a result stands for."""
+    return {"name": source.name, "split": source.split, "fingerprint": source.fingerprint}
 
 
 def table(metrics: Mapping[str, float]) -> Table:

@@ -8,7 +8,7 @@
 `evaluate = summarize ∘ fold(merge) ∘ measure ∘ decode ∘ predict`, whatever the task.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Int, PyTree
@@ -41,12 +41,14 @@ class Metric(NamedTuple):
     measure(result, batch) -> counts: on the host (numpy); rows with `mask` False do not count.
     merge(counts, counts) -> counts
     summarize(counts) -> {name: float}, by the field's names ("AP", "AP50/RBC", "top1").
+    files(counts) -> {file name: JSON}, what a run's folder holds of its answers ("predictions.json").
     best: the scalar by which checkpoints are ranked; higher is better.
     """
 
     measure: Callable[[Result, Batch], Counts]
     merge: Callable[[Counts, Counts], Counts]
     summarize: Callable[[Counts], dict[str, float]]
+    files: Callable[[Counts], dict[str, Any]]
     best: str
 
 
@@ -58,6 +60,7 @@ class Task(NamedTuple):
     predict(variables, batch) -> Prediction
     decode(prediction, batch) -> Result, in pixels of the original images
     metric(source) -> Metric against the truth of that source
+    sections(source, counts, metrics) -> the task's sections of the report (mapjax.report)
     """
 
     init: Callable[[Any, Batch], Variables]
@@ -65,6 +68,7 @@ class Task(NamedTuple):
     predict: Callable[[Variables, Batch], Prediction]
     decode: Callable[[Prediction, Batch], Result]
     metric: Callable[..., Metric]
+    sections: Callable[..., Sequence[Any]]
 
 
 class State(NamedTuple):

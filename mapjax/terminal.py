@@ -1,6 +1,7 @@
 """What every program in launch/ shares: arguments, one sentence for a mistake, quiet libraries, a warm compiler."""
 
 import argparse
+import logging
 import os
 import pathlib
 import sys
@@ -52,6 +53,8 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Orbax reports its inner workings as warnings through absl.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     argv = sys.argv[1:]
     try:
         code = main(argv)

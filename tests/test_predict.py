@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from mapjax import predict
-from mapjax.data import transforms
+from mapjax.data import images, transforms
 from mapjax.errors import UserError
 
 CLASSES = ("white", "none")
@@ -165,14 +165,14 @@ def test_save(tmp_path):
         "drawing": "sub/ä.jpg",
     }
     assert rows[1]["drawing"] == "c.png" and (tmp_path / "out" / "c.png").exists()  # too long for a JPEG
-    drawn = np.asarray(PIL.Image.open(tmp_path / "out" / "sub" / "ä.jpg"))
+    drawn = images.read(tmp_path / "out" / "sub" / "ä.jpg")
     assert drawn.shape == image.shape and (np.abs(drawn.astype(int) - image).max(-1) > 60).sum() > 200
 
 
 def test_enlarged_drawings(tmp_path):
     found = predict.Detections("a.png", white_rectangle(), np.array([[40, 30, 100, 90]], np.float32), *ONE)
     predict.save([found], [pathlib.Path("a.jpg")], tmp_path, CLASSES, enlarge=True)
-    assert PIL.Image.open(tmp_path / "a.jpg").size == (360, 240)
+    assert images.read(tmp_path / "a.jpg").shape == (240, 360, 3)
     assert json.loads((tmp_path / "predictions.json").read_text())[0]["boxes"] == [[40, 30, 100, 90]]
 
 

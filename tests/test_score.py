@@ -7,9 +7,12 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from mapjax import run, score, shard
+from mapjax import score
 from mapjax.data.source import Source
 from mapjax.errors import UserError
+from mapjax.metrics import precision
+from mapjax.report import detections
+from mapjax.task import Task
 
 
 def source_of(classes=("cat", "dog")):
@@ -49,10 +52,9 @@ def test_save_writes_the_folder(tmp_path):
     source = source_of()
     one = {"scores": np.array([0.9], np.float32), "boxes": np.array([[5, 5, 25, 30]], np.float32)}
     counts = {i: one | {"classes": np.array([i], np.int32)} for i in range(2)}
-    loaded = run.Loaded(ConfigDict({"batch": 2}), source.classes, None, {}, 7)  # type: ignore[arg-type]
-    found = run.Evaluation({"AP": 1.0, "AP/cat": 1.0}, counts, 0.1)
-    mesh = shard.make_mesh({"data": 1, "fsdp": 1, "model": 1, "pipe": 1})
-    score.save(tmp_path / "out", loaded, source, found, mesh, title="again")
+    task = Task(None, None, None, None, precision.make, detections.sections)  # type: ignore[arg-type]
+    result, config = {"metrics": {"AP": 1.0, "AP/cat": 1.0}, "checkpoint": 7}, ConfigDict({"batch": 2})
+    score.write(tmp_path / "out", task, source, counts, result, config, title="again")
     written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     assert set(written) == {"result.json", "predictions.json", "truth.json", "report.html"}
     assert json.loads(written["result.json"])["checkpoint"] == 7
@@ -60,7 +62,7 @@ def test_save_writes_the_folder(tmp_path):
     assert len(json.loads(written["truth.json"])["annotations"]) == 2
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        score.save(tmp_path / "file", loaded, source, found, mesh, title="again")
+        score.write(tmp_path / "file", task, source, counts, result, config, title="again")
 
 
 def test_table_has_a_row_for_each_class():

@@ -21,10 +21,10 @@ from mapjax.errors import UserError, near
 
 CLASSES = tuple("0123456789")
 SPLITS = ("train", "val")
-VERSION = 1  # of the recipe below: part of the fingerprint
+VERSION = 2  # of the recipe below: part of the fingerprint
 
 _TILE = 48  # pixels of an enlarged digit; its 8×8 original covers the middle 40
-_MIN_VISIBLE = 0.6  # share of every digit's strokes that later digits must leave uncovered
+_MIN_VISIBLE = 0.75  # share of every digit's strokes that later digits must leave uncovered
 _VAL_SHARE = 0.25  # of the digits of every class, and of the width of the photos
 _CONTRAST = 70  # least difference in brightness between strokes and what is behind them, of 255
 

@@ -52,7 +52,10 @@ def make(source: Source) -> Metric:
             scalars |= {f"{name}/{label}": _mean(values[..., k]) for k, label in _columns(source)}
         return scalars
 
-    return Metric(measure, merge, summarize, best="AP")
+    def files(counts: Counts) -> dict[str, Any]:
+        return {"predictions.json": coco_results(source, counts), "truth.json": truth()}
+
+    return Metric(measure, merge, summarize, files, best="AP")
 
 
 def measure(result: Result, batch: Batch) -> Counts:

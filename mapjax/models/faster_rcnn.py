@@ -16,7 +16,7 @@ from mapjax.models import resnet
 from mapjax.models.fpn import FPN
 from mapjax.models.layers import Conv, Dense
 from mapjax.ops import anchors as anchor_ops
-from mapjax.ops.roi_align import roi_align
+from mapjax.ops.roi_align import roi_align_batch
 from mapjax.task import Prediction, Stats, Variables
 
 LEVELS = ("layer1", "layer2", "layer3", "layer4")  # strides 4, 8, 16, 32
@@ -175,8 +175,7 @@ class FasterRCNN(nn.Module):
     def regions(self, features, boxes) -> dict[str, Any]:
         names = self.pyramid[:-1]
         strides = [2 ** int(name[1:]) for name in names]
-        pool = jax.vmap(lambda maps, boxes: roi_align(maps, strides, boxes, pool=self.pool))
-        pooled = pool([features[name] for name in names], boxes)
+        pooled = roi_align_batch([features[name] for name in names], strides, boxes, pool=self.pool)
         logits, deltas = self.roi_heads(pooled.reshape(-1, *pooled.shape[2:]))
         shape = boxes.shape[:2]
         return {

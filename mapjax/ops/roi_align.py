@@ -69,6 +69,27 @@ def roi_align(
     )
 
 
+def roi_align_batch(
+    features: Sequence[Float[Array, "b _ _ c"]],
+    strides: Sequence[int],
+    boxes: Float[Array, "b n 4"],
+    *,
+    pool: int = 7,
+) -> Float[Array, "b n p p c"]:
+    """`roi_align` of every picture of a batch: one after the other on a CPU, for its cache; else all at once."""
+
+    def one(picture):
+        return roi_align(picture[0], strides, picture[1], pool=pool)
+
+    def in_turn(features, boxes):
+        return jax.lax.map(one, (features, boxes))
+
+    def at_once(features, boxes):
+        return jax.vmap(one)((features, boxes))
+
+    return jax.lax.platform_dependent(list(features), boxes, cpu=in_turn, default=at_once)
+
+
 def _taps(low, high, length, pool: int, samples: int) -> Taps:
     """The taps of one axis: `low` and `high` are the boxes' edges in cells, `length` the axis' length."""
     step = jnp.maximum(high - low, 1) / (pool * samples)

@@ -27,29 +27,25 @@ INPUT = np.array(  # Bᵀ
 KERNEL = np.array(  # G
     [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32
 ) / np.float32(24)
-OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32)  # Aᵀ
+OUTPUT = np.array(  # Aᵀ
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32
+)
 
 
-@jax.custom_vjp
 def conv3x3(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "b h w d"]:
-    """3×3 convolution, stride 1, one zero around the picture. Reverse-mode derivatives only."""
+    """3×3 convolution, stride 1, one zero around the picture."""
     products = jnp.einsum("ntc,ncd->ntd", _to_tiles(x), _spread(kernel))
     return _from_tiles(products, x.shape[:3])
 
 
-def _forward(x, kernel):
-    return conv3x3(x, kernel), (x, kernel)
-
-
-def _backward(saved, gradient):
-    x, kernel = saved
+def gradients(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], gradient: Float[Array, "b h w d"]
+) -> tuple[Float[Array, "b h w c"], Float[Array, "3 3 c d"]]:
+    """Gradients of x and of the kernel, given that of the output of `conv3x3`."""
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     products = jnp.einsum("ntc,ntd->ncd", _to_tiles(x), _gradient_to_tiles(gradient))
     products = products.reshape(TILE, TILE, *kernel.shape[2:])
     return conv3x3(gradient, turned), jnp.einsum("ai,bj,bacd->ijcd", KERNEL, KERNEL, products)
-
-
-conv3x3.defvjp(_forward, _backward)
 
 
 def _spread(kernel):

@@ -232,7 +232,7 @@ def _example(source: Source, record: Record, finding: Finding) -> str:
     if finding.truth >= 0:
         k = int(record["classes"][finding.truth])
         tone = draw.colour(k) if finding.kind == "missed" else draw.WHITE
-        name = names[k] if finding.kind in ("missed", "wrong class", "both wrong") else ""
+        name = names[k] if finding.kind == "missed" else ""
         drawn.append(Mark(np.asarray(record["boxes"])[finding.truth], name, tone, f"truth: {names[k]}", dashed=True))
     if finding.kind != "missed":
         drawn.append(Mark(finding.box, names[finding.label], draw.colour(finding.label), "prediction"))

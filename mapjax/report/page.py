@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mapjax.data.source import Source
-from mapjax.report import detections, plots
+from mapjax.report import plots
 from mapjax.report.section import Section
 from mapjax.task import Counts
 
@@ -32,7 +32,7 @@ def write(
     history: Sequence[Mapping[str, Any]],
     source: Source,
     counts: Counts,
-    sections: Callable[[Source, Counts, Mapping[str, Any]], Sequence[Section]] = detections.sections,
+    sections: Callable[[Source, Counts, Mapping[str, Any]], Sequence[Section]],
 ) -> None:
     """Write the report of a run.
 

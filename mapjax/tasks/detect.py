@@ -17,6 +17,7 @@ from mapjax.models.faster_rcnn import Detector
 from mapjax.ops import boxes as box_ops
 from mapjax.ops import losses, matching
 from mapjax.ops.nms import keep_sorted, nms
+from mapjax.report import detections as report
 from mapjax.task import Batch, Prediction, Result, Task, Variables
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet's pictures, RGB, 0 to 1
@@ -94,7 +95,7 @@ def make(
         found = jax.vmap(answer)(regions["logits"], regions["deltas"], proposals, real, extent)
         return {"features": outputs["features"], "proposals": proposals, **found}
 
-    return Task(init, loss, predict, decode, precision.make)
+    return Task(init, loss, predict, decode, precision.make, report.sections)
 
 
 def normalize(image):

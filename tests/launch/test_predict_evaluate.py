@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mapjax import run
 from mapjax.errors import UserError
 from mapjax.metrics import precision
+from mapjax.report import detections
 from mapjax.task import Task
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
@@ -48,7 +49,7 @@ def workdir(tmp_path, monkeypatch):
     """A run's folder whose task is fake."""
 
     def load(folder, *, which):
-        task = Task(None, None, lambda variables, batch: {}, whole_picture, precision.make)  # type: ignore[arg-type]
+        task = Task(None, None, lambda variables, batch: {}, whole_picture, precision.make, detections.sections)  # type: ignore[arg-type]
         return run.Loaded(ConfigDict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
 
     monkeypatch.setattr(run, "load", load)

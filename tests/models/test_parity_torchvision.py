@@ -92,9 +92,7 @@ def detector(depth):
         "rpn_post_nms_top_n_test": 200,
     }
     if depth == 50:
-        network = torchvision.models.detection.fasterrcnn_resnet50_fpn(
-            weights=None, weights_backbone=None, **options
-        )
+        network = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, **options)
     else:
         from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 

@@ -75,7 +75,10 @@ def write(path, source, counts, history=HISTORY):
     result = {"metrics": metrics, "steps": 8, "wall_s": 65.0, "peak_rss_mb": 512.0, "input_wait": 0.01}
     result |= {"device": "cpu <&>", "versions": {"jax": "0.10"}, "revision": None}
     config = {"model": {"name": "</pre><script>"}, "image_size": (64, 64)}
-    page.write(path, title="a <run>", result=result, config=config, history=history, source=source, counts=counts)
+    page.write(
+        path, title="a <run>", result=result, config=config, history=history, source=source, counts=counts,
+        sections=detections.sections,
+    )  # fmt: skip
     text = path.read_text(encoding="utf-8")
     return text, Reader(text)
 
