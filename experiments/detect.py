@@ -53,6 +53,7 @@ def scenes() -> ConfigDict:
                 "pre_nms_test": 300,
                 "post_nms_test": 200,
                 "samples": 64,
+                "positives": 0.5,
             },
             "optimizer": {
                 "name": "adamw",

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mapjax import checkpoint, optimize, run, schedule, score, shard, train, tree, workdir
+from mapjax import checkpoint, run, schedule, score, shard, train, tree, workdir
 from mapjax import config as configs
 from mapjax import log as logs
 from mapjax.data import pipeline, quality
@@ -97,10 +97,7 @@ def _prepare(this: Run, say: Any) -> Trainer:
     config, task = this.config, this.task
     transform = run.make_transform(config, augment=True)
     batch = run.abstract_batch(this.seen, transform, config.batch, this.sharding)
-    rate = schedule.make(config.schedule.to_dict(), peak=config.optimizer.learning_rate, clock=this.clock)
-    params = jax.eval_shape(task.init, jax.random.key(0), batch)["params"]
-    tx = optimize.make(config.optimizer.to_dict(), params=params, schedule=rate)
-    frozen = optimize.frozen(params, config.optimizer.freeze) if config.optimizer.freeze else None
+    tx, rate, frozen = run.make_optimizer(config, task, batch, this.clock)
 
     def init(batch: Batch) -> State:
         return train.init_state(task, tx, batch, seed=config.seed, ema=config.ema)
@@ -109,26 +106,17 @@ def _prepare(this: Run, say: Any) -> Trainer:
     places = shard.placement(shapes, this.mesh)
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
     restored = this.keeper.restore(like)
-    state, meta = restored or (_initial(init, batch, places), {})
+    state, meta = restored or (train.draw_state(init, batch, places), {})
     step = train.make_step(
         task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema
     )  # fmt: skip
-    say(f"{tree.count(params):,} parameters; compiling the train step …")
+    say(f"{tree.count(shapes.params):,} parameters; compiling the train step …")
     began = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0, out_shardings=(places, None)).lower(like, batch).compile()
     say(f"compiled in {time.perf_counter() - began:.1f} s (kept: the next start is quicker)")
     if restored:
         say(f"going on from step {int(state.step)} of {this.clock.total} in {this.folder}")
     return Trainer(compiled, state, int(state.step), rate, float(meta.get("spent_s", 0.0)))
-
-
-def _initial(init: Any, batch: Batch, places: Any) -> State:
-    def from_zeros() -> State:
-        return init({name: jax.numpy.zeros(shape.shape, shape.dtype) for name, shape in batch.items()})
-
-    # Drawing the parameters runs once, so XLA need not optimise it: on a CPU that compiles 4 times sooner.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(from_zeros, out_shardings=places, compiler_options=options)()
 
 
 def _train_and_finish(this: Run, trainer: Trainer, log: logs.Log) -> dict[str, Any]:
@@ -197,7 +185,7 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
                 "spent_s": trainer.spent_s + time.perf_counter() - this.began,
                 "data": {"seed": config.seed, "batches": int(state.step), "batch": config.batch},
             }
-            this.keeper.save(state, meta=meta, score=metrics and metrics[best])
+            this.keeper.save(state, meta=meta, score=metrics[best] if metrics else None)
 
         began = time.perf_counter()
         speed.start(start, batches.waited_s)

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from mapjax import checkpoint, evaluate, parts, shard, stages, workdir
+from mapjax import checkpoint, evaluate, optimize, parts, schedule, shard, stages, workdir
 from mapjax import config as configs
 from mapjax import log as logs
 from mapjax.data import pipeline
@@ -56,6 +58,16 @@ def make_transform(config: ConfigDict, *, augment: bool) -> Callable[..., Any]:
     """Make the transform of records to examples."""
     node = config.transform.to_dict()
     return parts.make("data", node if augment else {**node, "augment": None}, size=config.image_size)
+
+
+def make_optimizer(
+    config: ConfigDict, task: Task, batch: Batch, clock: schedule.Clock
+) -> tuple[optax.GradientTransformation, optax.Schedule, PyTree | None]:
+    """Make the optimizer, its learning rate over steps, and which parameters are frozen (None: none)."""
+    rate = schedule.make(config.schedule.to_dict(), peak=config.optimizer.learning_rate, clock=clock)
+    params = jax.eval_shape(task.init, jax.random.key(0), batch)["params"]
+    tx = optimize.make(config.optimizer.to_dict(), params=params, schedule=rate)
+    return tx, rate, optimize.frozen(params, config.optimizer.freeze) if config.optimizer.freeze else None
 
 
 def abstract_batch(source: Source, transform: Callable[..., Any], batch: int, sharding: NamedSharding) -> Batch:

@@ -249,7 +249,7 @@ def make(
         outputs, changed = module.apply(variables, images, train, mutable=mutable, method="pictures")
         return outputs, changed.get("stats", {}) if train else variables["stats"]
 
-    def regions(variables, features, boxes):
+    def regions(variables, features, boxes) -> Any:
         return module.apply(variables, features, boxes, method="regions")
 
     def anchors(image):

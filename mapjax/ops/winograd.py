@@ -6,6 +6,7 @@ the largest output in float32, against 1e-6 of the direct form: not for lower pr
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,8 @@ OUTPUT = np.array(  # Aᵀ
 def conv3x3(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "b h w d"]:
     """3×3 convolution, stride 1, one zero around the picture."""
     products = jnp.einsum("ntc,ncd->ntd", _to_tiles(x), _spread(kernel))
-    return _from_tiles(products, x.shape[:3])
+    batch, height, width, _ = x.shape
+    return _from_tiles(products, (batch, height, width))
 
 
 def gradients(
@@ -86,7 +88,7 @@ def _gradient_to_tiles(g):
     return jnp.stack(_combine(OUTPUT.T, [g[..., j, :] for j in range(OUT)])).reshape(TILE * TILE, -1, d)
 
 
-def _combine(matrix: np.ndarray, bands: Sequence[Array]) -> list[Array]:
+def _combine(matrix: np.ndarray, bands: Sequence[Array]) -> list[Any]:
     """Rows of a small constant matrix times bands, without its zeros."""
     return [sum(float(f) * band for f, band in zip(row, bands) if f) for row in matrix]
 

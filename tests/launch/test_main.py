@@ -14,6 +14,8 @@ import pytest
 from mapjax import log as logs
 from mapjax import run
 
+pytestmark = pytest.mark.process
+
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = {
     "batch": "4",

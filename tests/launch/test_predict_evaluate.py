@@ -85,7 +85,7 @@ def test_evaluate(workdir, capsys):
     assert program("evaluate")(["--workdir", str(workdir)]) == 0
     out = workdir / "evaluation-val"
     result = json.loads((out / "result.json").read_text())
-    assert result["images"] == 3 and result["checkpoint"] == 7 and "AP50/1" in result["metrics"]
+    assert result["eval_images"] == 3 and result["checkpoint"] == 7 and "AP50/1" in result["metrics"]
     assert len(json.loads((out / "predictions.json").read_text())) == 3
     assert (out / "report.html").stat().st_size > 10_000
     assert "AP50" in capsys.readouterr().out
