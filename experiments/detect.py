@@ -36,9 +36,9 @@ def scenes() -> ConfigDict:
                 "augment": {"brightness": 0.1},  # no scene is seen twice, and they vary by themselves
             },
             "input": {"threads": 2, "workers": 0, "prefetch": 2},
-            "batch": 16,
+            "batch": 8,
             "accumulate": 1,
-            "duration": "900 steps",
+            "duration": "1900 steps",
             "model": {
                 "name": "faster_rcnn",
                 "backbone": {"name": "resnet", "depth": 18, "width": 0.5, "norm": "batch"},
@@ -68,7 +68,7 @@ def scenes() -> ConfigDict:
             "ema": 0.998,
             "mesh": {"data": -1, "fsdp": 1, "model": 1, "pipe": 1},
             "eval_batch": 20,
-            "every": {"log": "20 steps", "evaluate": "0 steps", "save": "200 steps"},
+            "every": {"log": "50 steps", "evaluate": "0 steps", "save": "500 steps"},
             "keep": 2,
         }
     )

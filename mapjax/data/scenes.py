@@ -1,7 +1,7 @@
 """The embedded data set: real handwritten digits on crops of real photos, made on the fly, no download.
 
 Scikit-learn ships 1,797 handwritten digits of 8×8 pixels and two photos. A scene is a random crop of a photo in a
-random light, with lines, blobs and arcs for clutter, and one to eight digits, each enlarged smoothly, turned, coloured
+random light, with lines, blobs and arcs for clutter, and one to six digits, each enlarged smoothly, turned, coloured
 to stand out from what is behind it, sometimes on a plate, and overlapping. Ten classes; boxes and masks are those of
 the visible strokes. A scene is a pure function of (seed, split, index). Training and validation share neither digits
 nor any part of a photo.
@@ -21,10 +21,10 @@ from mapjax.errors import UserError, near
 
 CLASSES = tuple("0123456789")
 SPLITS = ("train", "val")
-VERSION = 2  # of the recipe below: part of the fingerprint
+VERSION = 3  # of the recipe below: part of the fingerprint
 
 _TILE = 48  # pixels of an enlarged digit; its 8×8 original covers the middle 40
-_MIN_VISIBLE = 0.75  # share of every digit's strokes that later digits must leave uncovered
+_MIN_VISIBLE = 0.85  # share of every digit's strokes that later digits must leave uncovered
 _VAL_SHARE = 0.25  # of the digits of every class, and of the width of the photos
 _CONTRAST = 70  # least difference in brightness between strokes and what is behind them, of 255
 
@@ -34,7 +34,7 @@ def make(
     split: str,
     seed: int = 0,
     size: tuple[int, int] = (128, 128),
-    digits: tuple[int, int] = (1, 8),
+    digits: tuple[int, int] = (1, 6),
     digit_size: tuple[float | int, float | int] = (18.0, 56.0),
     train_length: int = 20_000,
     val_length: int = 500,

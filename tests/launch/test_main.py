@@ -3,16 +3,21 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 
 from mapjax import log as logs
 from mapjax import run
+from mapjax.data import scenes
+from mapjax.data import voc as voc_source
+from mapjax.metrics import precision
 
 pytestmark = pytest.mark.process
 
@@ -172,3 +177,57 @@ def test_a_workdir_of_another_experiment(whole):
     code, output = finish(start(whole[0], seed="7"))
     assert code == 2
     assert "holds another experiment (seed: 0 → 7)" in output
+
+
+def voc_folder(root: pathlib.Path) -> pathlib.Path:
+    """Write scenes as a VOC folder with the splits trainval and test."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for split, kind, length in (("trainval", "train", 6), ("test", "val", 3)):
+        source = scenes.make(split=kind, size=(64, 64), digit_size=(16.0, 24.0), train_length=length, val_length=length)
+        names = []
+        for record in source.records:
+            name = record["file"].replace("/", "-")
+            names.append(name)
+            cv2.imwrite(str(root / "JPEGImages" / f"{name}.jpg"), record["image"][..., ::-1])
+            objects = "".join(
+                f"<object><name>d{k}</name><bndbox><xmin>{b[0]}</xmin><ymin>{b[1]}</ymin><xmax>{b[2]}</xmax>"
+                f"<ymax>{b[3]}</ymax></bndbox></object>"
+                for b, k in zip(record["boxes"].tolist(), record["classes"].tolist())
+            )
+            xml = f"<annotation><size><width>64</width><height>64</height></size>{objects}</annotation>"
+            (root / "Annotations" / f"{name}.xml").write_text(xml)
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names))
+    return root
+
+
+def coco_folder(root: pathlib.Path, voc: pathlib.Path) -> pathlib.Path:
+    """Write the same as a COCO folder with the splits train and val."""
+    (root / "annotations").mkdir(parents=True)
+    shutil.copytree(voc / "JPEGImages", root / "images")
+    for split, theirs in (("train", "trainval"), ("val", "test")):
+        truth = precision.coco_truth(voc_source.make(path=str(voc), split=theirs))
+        for image in truth["images"]:
+            image["file_name"] = pathlib.Path(image["file_name"]).name
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(truth))
+    return root
+
+
+@pytest.mark.parametrize("variant", ["bccd", "coco"])
+def test_the_other_variants_run_on_real_formats(tmp_path, variant):
+    data = voc = voc_folder(tmp_path / "voc")
+    settings = {"task.pre_nms_train": "50", "task.post_nms_train": "20", "task.samples": "16"}
+    if variant == "coco":
+        data = coco_folder(tmp_path / "coco", voc)
+        settings = {"model.backbone.depth": "18", "input.workers": "0", "input.threads": "2"}
+    settings |= {key: value for key, value in SMALL.items() if not key.startswith(("data", "task"))}
+    settings["duration"] = "2 steps"
+    name = "coco" if variant == "coco" else "voc"
+    command = [sys.executable, "launch/main.py", "--config", f"experiments/detect.py:{variant}"]
+    options = [f"--config.{key}={value}" for key, value in settings.items()]
+    command += ["--data", f"{name}:{data}", "--workdir", str(tmp_path / "run"), *options]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["steps"] == 2
+    assert result["eval_images"] == 3

@@ -1,0 +1,108 @@
+"""Equal to XLA's own convolution and windows, values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mapjax.ops import convolution, winograd
+
+
+def reference(x, kernel, stride):
+    pad = kernel.shape[0] // 2
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), [(pad, pad), (pad, pad)], dimension_numbers=layout)
+
+
+def close(found, expected, part=1e-4):
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape and found.dtype == expected.dtype
+    assert np.abs(found - expected).max() <= part * np.abs(expected).max()
+
+
+def problem(shape, size, features, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=shape).astype(np.float32)
+    kernel = rng.normal(size=(size, size, shape[-1], features)).astype(np.float32)
+    return jnp.asarray(x), jnp.asarray(kernel)
+
+
+def check(x, kernel, stride):
+    """Value and both gradients, for a random gradient of the output."""
+
+    @jax.jit
+    def both(x, kernel, gradient):
+        ours, pull = jax.vjp(lambda x, kernel: convolution.conv(x, kernel, stride), x, kernel)
+        theirs, pull_theirs = jax.vjp(lambda x, kernel: reference(x, kernel, stride), x, kernel)
+        return (ours, *pull(gradient)), (theirs, *pull_theirs(gradient))
+
+    shape = jax.eval_shape(lambda x, kernel: reference(x, kernel, stride), x, kernel).shape
+    gradient = jnp.asarray(np.random.default_rng(1).normal(size=shape).astype(np.float32))
+    for found, expected in zip(*both(x, kernel, gradient)):
+        close(found, expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 9, 13, 4)])
+def test_value_and_gradients(shape, size, stride):
+    check(*problem(shape, size, 5), stride)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16, 32), (3, 17, 18, 32), (1, 23, 25, 32), (40, 3, 5, 32), (33, 1, 1, 32)])
+def test_by_winograd_tiles(shape):
+    x, kernel = problem(shape, 3, 32)
+    assert convolution._tiles_pay(x, kernel)
+    check(x, kernel, 1)
+
+
+def test_when_tiles_pay():
+    def pays(shape, features=32, dtype=jnp.float32):
+        x = jax.ShapeDtypeStruct(shape, dtype)
+        return convolution._tiles_pay(x, jax.ShapeDtypeStruct((3, 3, shape[-1], features), dtype))
+
+    assert pays((2, 16, 16, 32)) and pays((2, 13, 15, 32))  # 4 · 4 tiles each
+    assert not pays((2, 12, 16, 32))  # 24 tiles
+    assert not pays((2, 16, 16, 32), features=64) and pays((4, 16, 16, 32), features=64)
+    assert not pays((2, 16, 16, 31))
+    assert not pays((2, 16, 16, 32), dtype=jnp.bfloat16)
+
+
+def test_the_gradients_of_the_tiles_are_the_derivatives():
+    x, kernel = problem((1, 6, 7, 3), 3, 2)
+    gradient = jnp.asarray(np.random.default_rng(2).normal(size=(1, 6, 7, 2)).astype(np.float32))
+    value, pull = jax.vjp(lambda x, kernel: reference(x, kernel, 1), x, kernel)
+    close(jax.jit(winograd.conv3x3)(x, kernel), value)
+    for found, expected in zip(jax.jit(winograd.gradients)(x, kernel, gradient), pull(gradient)):
+        close(found, expected)
+
+
+def test_the_transforms_are_exact_in_one_dimension():
+    x, kernel = np.array([1, 0, -2, 3, 5, -1.0]), np.array([2, -1, 4.0])
+    found = winograd.OUTPUT.astype(float) @ ((winograd.KERNEL.astype(float) @ kernel) * (winograd.INPUT @ x))
+    np.testing.assert_allclose(found, np.correlate(x, kernel, "valid"), rtol=1e-6)
+
+
+def test_lower_precision_keeps_its_type():
+    x, kernel = (a.astype(jnp.bfloat16) for a in problem((2, 16, 16, 32), 3, 32))
+    found = convolution.conv(x, kernel)
+    assert found.dtype == jnp.bfloat16
+    close(found.astype(jnp.float32), reference(x, kernel, 1).astype(jnp.float32), part=2e-2)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 9, 7, 2), (2, 6, 11, 1), (1, 1, 2, 2)])
+def test_max_pool_and_its_gradient(shape):
+    rng = np.random.default_rng(0)
+    values = rng.permutation(np.prod(shape)).reshape(shape).astype(np.float32) - 20  # all distinct, some negative
+    x = jnp.asarray(values)
+
+    def windows(x):
+        pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+
+    def both(pool):
+        value, pull = jax.vjp(pool, x)
+        return value, *pull(1 + jnp.arange(value.size, dtype=jnp.float32).reshape(value.shape) % 7)
+
+    for found, expected in zip(*jax.jit(lambda: (both(convolution.max_pool), both(windows)))()):
+        np.testing.assert_array_equal(found, expected)
