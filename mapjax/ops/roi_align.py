@@ -117,7 +117,7 @@ def _by_gather(table, rows: Taps, columns: Taps, first, width, level, *, chunk: 
 
 
 def _by_products(table, rows: Taps, columns: Taps, first, width, level, *, shapes):
-    pooled, start = jnp.zeros(()), 0
+    pooled, start = jnp.zeros((), table.dtype), 0
     for i, (h, w) in enumerate(shapes):
         features = table[start : start + h * w].reshape(h, w, -1)
         here = (level == i)[:, None, None]

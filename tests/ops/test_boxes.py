@@ -96,7 +96,9 @@ def test_a_decoded_size_has_a_limit():
     np.testing.assert_allclose([x2 - x1, y2 - y1], [62.5 * 10, 62.5 * 4], rtol=1e-5)
     np.testing.assert_allclose([x1 + x2, y1 + y2], [30, 24], atol=1e-3)
     box = box_ops.decode(array([0, 0, 50, 1e9]), anchor, (1, 1, 100, 1e9))  # the limit follows the weights
-    np.testing.assert_allclose(box, [15 - 5 * np.exp(0.5), 12 - 2 * np.e, 15 + 5 * np.exp(0.5), 12 + 2 * np.e], rtol=1e-5)
+    np.testing.assert_allclose(
+        box, [15 - 5 * np.exp(0.5), 12 - 2 * np.e, 15 + 5 * np.exp(0.5), 12 + 2 * np.e], rtol=1e-5
+    )
 
 
 def test_padded_rows_encode_to_finite_offsets():
