@@ -5,9 +5,7 @@ medians and their ratio are printed. torchvision's network is the one of depth 1
 --like makes ours the same network (256 channels, 512 sampled boxes a picture …) instead of the config's.
 """
 
-import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -128,5 +126,4 @@ def torchvision_step(config: Any) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     terminal.run_main(main)

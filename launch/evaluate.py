@@ -4,7 +4,6 @@ Writes to --out the scores (result.json), the detections and the truth in COCO's
 """
 
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,5 +52,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     terminal.run_main(main)

@@ -5,7 +5,6 @@ command with the same --workdir goes on exactly where it stopped; a finished run
 """
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from mapjax import terminal
@@ -47,5 +46,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     terminal.run_main(main)

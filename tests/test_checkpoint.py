@@ -84,6 +84,7 @@ def test_a_checkpoint_without_its_state_is_set_aside(keeper):
 
 # Orbax also raises in its own thread what it raises in wait().
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_loses_nothing(keeper, caplog):
     keeper.save(state_at(1), meta={})
     keeper.wait()

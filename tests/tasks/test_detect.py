@@ -162,6 +162,22 @@ def test_masked_pictures_change_nothing():
     assert seen[0] != expected[0]
 
 
+def test_appended_masked_pictures_change_nothing():
+    """With places for all anchors and proposals nothing is left to chance, though the keys are split anew."""
+    options = OPTIONS | {"rpn_samples": 20, "rpn_positives": 1.0, "samples": 13, "positives": 1.0}
+    task = detect.make(model=tiny(), **options)
+    long = with_box(with_box(batch_of(4), 0, 1, [3, 4, 15, 18], 1), 3, 0, [16, 2, 30, 29], 0)
+    long |= {"mask": jnp.array([True, True, False, False])}
+    short = jax.tree.map(lambda leaf: leaf[:2], long)
+    run = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
+    (_, (_, expected)), gradient = run(variables_of(short), short, jax.random.key(0))
+    (_, (_, found)), other = run(variables_of(short), long, jax.random.key(1))
+    assert all(value > 0 for value in expected.values())
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), (found, other), (expected, gradient)
+    )
+
+
 def test_a_batch_of_masked_pictures_has_no_loss():
     batch = with_box(batch_of(), 0, 1, [3, 4, 15, 18], 1) | {"mask": jnp.zeros(2, bool)}
     loss, _, gradient = loss_and_gradient(variables_of(batch), batch)

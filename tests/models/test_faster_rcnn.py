@@ -1,0 +1,163 @@
+"""Sizes, order and options; values are compared with torchvision's in test_parity_torchvision.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mapjax.errors import UserError
+from mapjax.models import faster_rcnn
+
+IMAGES = jax.ShapeDtypeStruct((2, 65, 96, 3), jnp.float32)
+SMALL = {
+    "classes": 2,
+    "backbone": {"name": "resnet", "depth": 18, "width": 0.0625},
+    "channels": 4,
+    "representation": 6,
+    "pool": 2,
+}
+
+
+def shapes_of(model, images=IMAGES, boxes=5):
+    def run(variables, images, boxes):
+        outputs, stats = model.apply(variables, images, train=True)
+        return outputs, stats, model.regions(variables, outputs["features"], boxes)
+
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    boxes = jax.ShapeDtypeStruct((images.shape[0], boxes, 4), jnp.float32)
+    return variables, *jax.eval_shape(run, variables, images, boxes)
+
+
+def count(leaves):
+    return sum(leaf.size for leaf in jax.tree.leaves(leaves))
+
+
+@pytest.mark.parametrize(("norm", "parameters", "statistics"), [("frozen", 0, 4), ("batch", 2, 2)])
+def test_counts_of_torchvision(norm, parameters, statistics):
+    """Its 41,755,286 are those of frozen norms, whose affine parts are buffers; 26,560 channels are normalized."""
+    model = faster_rcnn.make(classes=90, backbone={"name": "resnet", "depth": 50, "norm": norm})
+    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    assert count(variables["params"]) == 41_755_286 + parameters * 26_560
+    assert count(variables["stats"]) == statistics * 26_560
+
+
+def test_outputs_by_name():
+    model = faster_rcnn.make(**SMALL)
+    variables, outputs, stats, regions = shapes_of(model)
+    grids = {"p2": (17, 24), "p3": (9, 12), "p4": (5, 6), "p5": (3, 3), "p6": (2, 2)}
+    assert {name: value.shape for name, value in outputs["features"].items()} == {
+        "stem": (2, 17, 24, 4),
+        "layer1": (2, 17, 24, 4),
+        "layer2": (2, 9, 12, 8),
+        "layer3": (2, 5, 6, 16),
+        "layer4": (2, 3, 3, 32),
+    } | {name: (2, *grid, 4) for name, grid in grids.items()}
+    anchors = model.anchors((65, 96))
+    assert [len(level) for level in anchors] == [3 * h * w for h, w in grids.values()]
+    assert outputs["objectness"].shape == (2, sum(map(len, anchors)))
+    assert outputs["deltas"].shape == (2, sum(map(len, anchors)), 4)
+    assert regions["logits"].shape == (2, 5, 3) and regions["deltas"].shape == (2, 5, 3, 4)
+    assert jax.tree.structure(stats) == jax.tree.structure(variables["stats"])
+
+
+def test_a_shorter_pyramid():
+    options = {"levels": ("layer3", "layer4"), "anchor_sizes": ((64, 96), (128, 192), (256, 384)), "ratios": (1,)}
+    model = faster_rcnn.make(**SMALL | options)
+    variables, outputs, _, regions = shapes_of(model)
+    assert [name for name in outputs["features"] if name.startswith("p")] == ["p4", "p5", "p6"]
+    assert [len(level) for level in model.anchors((65, 96))] == [2 * 5 * 6, 2 * 3 * 3, 2 * 2 * 2]
+    assert outputs["objectness"].shape == (2, 2 * (30 + 9 + 4)) and regions["logits"].shape == (2, 5, 3)
+    assert set(variables["params"]["backbone"]["fpn"]["inner_blocks"]) == {"0", "1"}
+
+
+def test_lower_precision_keeps_parameters_and_answers_in_float32():
+    variables, outputs, stats, regions = shapes_of(faster_rcnn.make(dtype="bfloat16", **SMALL))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, stats, regions))} == {"float32"}
+    assert outputs["features"]["layer4"].dtype == outputs["features"]["p2"].dtype == jnp.bfloat16
+    assert outputs["objectness"].dtype == outputs["deltas"].dtype == jnp.float32
+
+
+def test_offsets_are_in_the_order_of_the_anchors():
+    """A head that passes its input on, given each cell's own place, answers with the centres of the anchors."""
+    image, ratios = (64, 128), (0.5, 1.0, 2.0)
+    anchors = faster_rcnn.make(**SMALL | {"ratios": ratios}).anchors(image)
+    maps = []
+    for stride in (4, 8, 16, 32, 64):
+        y, x = np.mgrid[0 : image[0] : stride, 0 : image[1] : stride]
+        maps.append(np.stack([x, y], -1)[None].astype(np.float32))
+    conv = np.zeros((3, 3, 2, 2), np.float32)
+    conv[1, 1] = np.eye(2)
+    scores, boxes, bias = np.zeros((1, 1, 2, 3)), np.zeros((1, 1, 2, 3, 4)), np.zeros((3, 4))
+    scores[..., 0, :] = 1
+    boxes[..., 0, :, 0] = boxes[..., 1, :, 1] = 1
+    bias[:, 2] = ratios
+    head = {
+        "conv": {"0": {"0": {"kernel": conv, "bias": np.zeros(2)}}},
+        "cls_logits": {"kernel": scores, "bias": np.zeros(3)},
+        "bbox_pred": {"kernel": boxes.reshape(1, 1, 2, 12), "bias": bias.reshape(12)},
+    }
+    head = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), head)
+    module = faster_rcnn.RPN(2, 3, jnp.float32)
+    objectness, deltas = jax.jit(lambda maps: module.apply({"params": {"head": head}}, maps))(maps)
+    every = np.concatenate(anchors)
+    np.testing.assert_array_equal(objectness[0], (every[:, 0] + every[:, 2]) / 2)
+    np.testing.assert_array_equal(deltas[0, :, :2], (every[:, :2] + every[:, 2:]) / 2)
+    found = (every[:, 3] - every[:, 1]) / (every[:, 2] - every[:, 0])
+    np.testing.assert_allclose(deltas[0, :, 2], found, rtol=0.05)  # anchors are whole pixels
+
+
+def test_the_box_head_by_hand():
+    rng = np.random.default_rng(0)
+    pooled = rng.normal(size=(3, 2, 2, 4)).astype(np.float32)
+    module = faster_rcnn.RoiHeads(classes=2, representation=6, dtype=jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), pooled)["params"]
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+    def dense(x, part, name):
+        return x @ params[part][name]["kernel"] + params[part][name]["bias"]
+
+    hidden = np.maximum(dense(pooled.reshape(3, 16), "box_head", "fc6"), 0)
+    hidden = np.maximum(dense(hidden, "box_head", "fc7"), 0)
+    logits, deltas = jax.jit(lambda p, x: module.apply({"params": p}, x))(params, pooled)
+    np.testing.assert_allclose(logits, dense(hidden, "box_predictor", "cls_score"), rtol=1e-4, atol=1e-4)
+    expected = dense(hidden, "box_predictor", "bbox_pred").reshape(3, 3, 4)
+    np.testing.assert_allclose(deltas, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_pictures_of_a_batch_are_independent():
+    model = faster_rcnn.make(**SMALL | {"levels": ("layer1",), "anchor_sizes": ((8,), (16,))})
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(2, 32, 32, 3)), jnp.float32)
+    boxes = jnp.asarray([[[2, 3, 20, 17]], [[0, 9, 31, 30]]], jnp.float32)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(np.abs(rng.normal(size=leaf.shape)) * 0.3, jnp.float32),
+        jax.eval_shape(model.init, jax.random.key(0), images),
+    )
+
+    @jax.jit
+    def run(images, boxes):
+        outputs, _ = model.apply(variables, images)
+        regions = model.regions(variables, outputs["features"], boxes)
+        return {"objectness": outputs["objectness"], "offsets": outputs["deltas"]} | regions
+
+    found, turned = run(images, boxes), run(images[::-1], boxes[::-1])
+    for name, value in found.items():
+        assert np.all(np.isfinite(value)) and not np.allclose(value[0], value[1], rtol=1e-3)
+        np.testing.assert_allclose(turned[name][::-1], value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backbone": {"name": "vit"}}, r"over name='resnet' only, not over 'vit'"),
+        ({"levels": ("layer2", "layer4")}, r"must be neighbours, in order, of layer1, layer2, layer3, layer4"),
+        ({"levels": ("layer4", "layer3")}, r"must be neighbours, in order"),
+        ({"levels": ("stem", "layer1")}, r"must be neighbours, in order"),
+        ({"levels": ()}, r"must be neighbours, in order"),
+        ({"levels": ("layer3", "layer4")}, r"needs 3 tuples of the same length, .* 2 levels"),
+        ({"anchor_sizes": ((32,), (64,), (128,), (256,), (512, 600))}, r"needs 5 tuples of the same length"),
+    ],
+)
+def test_mistakes(options, message):
+    with pytest.raises(UserError, match=message):
+        faster_rcnn.make(classes=2, **options)
