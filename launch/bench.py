@@ -116,7 +116,7 @@ def torchvision_step(config: Any) -> Callable[[], None]:
     truth = [{"boxes": torch.tensor(b), "labels": torch.ones(12, dtype=torch.long)} for b in boxes]
 
     def once() -> None:
-        loss = sum(model(images, truth).values())
+        loss: Any = sum(model(images, truth).values())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
