@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from mapjax import config as configs
 from mapjax import run, workdir
-from mapjax.data.source import Record, Source
+from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError, near
 from mapjax.report import page
 from mapjax.task import Counts, Task
@@ -50,7 +51,7 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
     return source._replace(
         classes=tuple(classes),
         category_ids=tuple(ids[name] if name in ids else next(free) for name in classes),
-        records=Renumbered(source.records, places),
+        records=Records(len(source.records), partial(_renumber, source.records, places)),
     )
 
 
@@ -107,15 +108,7 @@ def table(metrics: Mapping[str, float]) -> Table:
     return shown
 
 
-class Renumbered(Sequence[Record]):
-    """The records of a source with class k called places[k]."""
-
-    def __init__(self, records: Sequence[Record], places: np.ndarray):
-        self._records, self._places = records, places
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self._records[index]
-        return {**record, "classes": self._places[record["classes"]]}
+def _renumber(records: Sequence[Record], places: np.ndarray, index: int) -> Record:
+    """Give a record with its class k called places[k]."""
+    record = records[index]
+    return {**record, "classes": places[record["classes"]]}

@@ -71,9 +71,9 @@ def make(
     labels = _pictures(entries, folder, file, dropped)
     for position, entry in enumerate(content["annotations"]):
         _add_object(entry, position, labels, listed, numbers, masks, file, dropped)
-    records = Packed(folder, list(labels.values()), segmentations.draw if masks else None)
+    packed = Packed(folder, list(labels.values()), segmentations.draw if masks else None)
     category_ids = tuple(numbers)[: len(names)]
-    return Source(where, split, names, category_ids, records, dict(dropped), records.fingerprint())
+    return Source(where, split, names, category_ids, packed.records(), dict(dropped), packed.fingerprint())
 
 
 def _files(

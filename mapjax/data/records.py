@@ -4,12 +4,12 @@ import hashlib
 import math
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mapjax.data.source import Record
+from mapjax.data.source import Record, Records
 
 
 class Labels(NamedTuple):
@@ -25,7 +25,7 @@ class Labels(NamedTuple):
     segmentations: list[Any]  # empty, unless masks are asked for
 
 
-class Packed(Sequence[Record]):
+class Packed:
     """Records over image files below `folder`; `image` is the path, so that nothing is decoded before it is needed."""
 
     def __init__(
@@ -48,17 +48,11 @@ class Packed(Sequence[Record]):
         self._draw_mask = draw_mask
         self._segmentations = [s for one in labels for s in one.segmentations] if draw_mask else []
 
-    def __len__(self) -> int:
-        return len(self._files)
+    def records(self) -> Records:
+        """Give random access to the records."""
+        return Records(len(self._files), self._record)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        index = range(len(self))[index]
+    def _record(self, index: int) -> Record:
         rows = slice(int(self._ends[index]), int(self._ends[index + 1]))
         record: Record = {
             "id": int(self._ids[index]),

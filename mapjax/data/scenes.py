@@ -7,16 +7,15 @@ the visible strokes. A scene is a pure function of (seed, split, index). Trainin
 nor any part of a photo.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple, overload
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from sklearn.datasets import load_digits, load_sample_images
 
 from mapjax.data import geometry
-from mapjax.data.source import Record, Source
+from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError, near
 
 CLASSES = tuple("0123456789")
@@ -67,7 +66,7 @@ def make(
         split=split,
         classes=CLASSES,
         category_ids=tuple(range(1, 11)),
-        records=Scenes(recipe),
+        records=Records(length, partial(draw, recipe)),
         dropped={},
         fingerprint=f"scenes-{VERSION}-{'-'.join(str(part) for part in recipe)}",
     )
@@ -80,25 +79,6 @@ class _Recipe(NamedTuple):
     digits: tuple[int, int]
     digit_size: tuple[float, float]
     length: int
-
-
-class Scenes(Sequence[Record]):
-    """The scenes of one split; each is drawn when it is asked for."""
-
-    def __init__(self, recipe: _Recipe):
-        self._recipe = recipe
-
-    def __len__(self) -> int:
-        return self._recipe.length
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        return draw(self._recipe, range(len(self))[index])
 
 
 def draw(recipe: _Recipe, index: int) -> Record:

@@ -1,9 +1,27 @@
 """What every data set becomes: a `Source`, random access to the records of one split."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, overload
 
 Record = dict[str, Any]  # keys: stages.py
+
+
+class Records(Sequence[Record]):
+    """Random access to `length` records; `at(index)` makes one when it is asked for. Picklable where `at` is."""
+
+    def __init__(self, length: int, at: Callable[[int], Record]):
+        self._length, self._at = length, at
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        numbers = range(self._length)[index]
+        return self._at(numbers) if isinstance(numbers, int) else [self._at(number) for number in numbers]
 
 
 class Source(NamedTuple):

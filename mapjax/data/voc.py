@@ -87,15 +87,15 @@ def make(
                 file = f"JPEGImages/{pictures[stem]}"
                 one = _labels(len(labels), stem, file, size, annotations[stem], numbers, dropped)
                 labels += [] if one is None else [one]
-    records = Packed(root, labels)
+    packed = Packed(root, labels)
     return Source(
         name=f"voc:{path}",
         split=split,
         classes=tuple(classes),
         category_ids=tuple(range(1, len(classes) + 1)),
-        records=records,
+        records=packed.records(),
         dropped=dict(dropped),
-        fingerprint=records.fingerprint(),
+        fingerprint=packed.fingerprint(),
     )
 
 
