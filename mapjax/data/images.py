@@ -39,6 +39,22 @@ def read(image: str | os.PathLike | bytes | np.ndarray, *, orient: bool = False)
     return _upright(pixels, orientation(data)) if orient else pixels
 
 
+def read_as_labelled(
+    image: str | os.PathLike | bytes | np.ndarray, size: tuple[int, int]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Read a picture as its labels were drawn: as stored, or upright where only that has the labels' size.
+
+    Args:
+      image: as for `read`.
+      size: height, width that the labels go with.
+    """
+    stored = read(image)
+    if stored.shape[:2] == size or stored.shape[:2] != size[::-1] or isinstance(image, np.ndarray):
+        return stored
+    upright = read(image, orient=True)
+    return upright if upright.shape[:2] == size else stored
+
+
 def read_size(image: str | os.PathLike | bytes) -> tuple[int, int]:
     """Read height, width of a picture as stored from its header alone.
 

@@ -49,7 +49,8 @@ def make(
     warned = []
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        image = _picture(record)
+        height, width = map(int, record["size"])
+        image = images.read_as_labelled(record["image"], (height, width))
         original = image.shape[:2]
         if augment is None:
             matrix = geometry.letterbox(original, frame)
@@ -114,16 +115,6 @@ def map_labels(
     sides = clipped[:, 2:] - clipped[:, :2]
     keep = (visible >= min_visible) & (sides >= MIN_SIDE).all(axis=1)
     return clipped.astype(np.float32), keep
-
-
-def _picture(record: Record) -> np.ndarray:
-    """Read the picture, upright if the labels were drawn on the upright one (as the recorded size shows)."""
-    image = images.read(record["image"])
-    size = tuple(int(n) for n in record["size"])
-    if image.shape[:2] == size or image.shape[:2] != size[::-1] or isinstance(record["image"], np.ndarray):
-        return image
-    upright = images.read(record["image"], orient=True)
-    return upright if upright.shape[:2] == size else image
 
 
 def _largest(rows: np.ndarray, boxes: np.ndarray, crowd: np.ndarray, count: int) -> np.ndarray:

@@ -277,12 +277,10 @@ def _confusions(source: Source, records: Records, found: Sequence[Finding]) -> s
 
 
 def _read(record: Record) -> UInt8[np.ndarray, "h w 3"] | None:
-    """Read a picture the way its boxes were drawn, as the recorded size shows; None where it cannot be read."""
+    """Read a picture as its labels were drawn; None where it cannot be read."""
+    height, width = map(int, record["size"])
     try:
-        image = images.read(record["image"])
-        if image.shape[:2] == tuple(record["size"]):
-            return image
-        return images.read(record["image"], orient=True)
+        return images.read_as_labelled(record["image"], (height, width))
     except UserError:
         return None
 
