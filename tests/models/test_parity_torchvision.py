@@ -58,7 +58,8 @@ def test_resnet_logits(depth):
 
 def test_resnet_train_step_statistics():
     torch.manual_seed(0)
-    network = randomized(torchvision.models.resnet18(num_classes=10)).train()
+    # In float64, as float32 on torch's side alone moves a gradient by 4e-3 of its largest value.
+    network = randomized(torchvision.models.resnet18(num_classes=10)).train().double()
     images = np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype(np.float32)
     model = parts.make("models", {"name": "resnet", "depth": 18}, classes=10)
     variables = weights.from_torchvision(tensors_of(network), jax.eval_shape(model.init, jax.random.key(0), images))
@@ -68,7 +69,7 @@ def test_resnet_train_step_statistics():
         return jnp.square(outputs["logits"]).mean(), stats
 
     (value, stats), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
-    expected = network(torch.from_numpy(images).permute(0, 3, 1, 2)).square().mean()
+    expected = network(torch.from_numpy(images).double().permute(0, 3, 1, 2)).square().mean()
     expected.backward()
     theirs = tensors_of(network)
     for name, mean in weights.to_torchvision({"stats": stats}).items():
@@ -77,7 +78,7 @@ def test_resnet_train_step_statistics():
     ours = weights.to_torchvision({"params": gradient})
     for name, parameter in network.named_parameters():
         error = np.abs(ours[name] - parameter.grad.numpy()).max()
-        assert error <= 2e-3 * np.abs(parameter.grad.numpy()).max() + 1e-7, name
+        assert error <= 1e-4 * np.abs(parameter.grad.numpy()).max() + 1e-7, name
 
 
 def detector(depth):
@@ -106,6 +107,9 @@ def detector(depth):
         network.rpn.head.bbox_pred.weight.mul_(3)
         network.roi_heads.box_predictor.cls_score.weight.mul_(8)
         network.roi_heads.box_predictor.bbox_pred.weight.mul_(3)
+        if depth == 50:  # at this depth random weights call everything background, and every box the whole picture
+            network.roi_heads.box_predictor.cls_score.weight.mul_(0.02)[0] = 0
+            network.roi_heads.box_predictor.bbox_pred.weight.mul_(0.1)
     model = parts.make("models", {"name": "faster_rcnn", "backbone": {"name": "resnet", "depth": depth}}, classes=3)
     options = {"score_threshold": 0.3, "pre_nms_test": 300, "post_nms_test": 200}
     task = parts.make("tasks", {"name": "detect", **options}, model=model, classes=("a", "b", "c"), image_size=SIZE)
@@ -135,7 +139,8 @@ def test_detector(depth):
         return outputs["objectness"], outputs["deltas"], prediction["proposals"], task.decode(prediction, batch)
 
     objectness, deltas, proposals, result = run(variables, batch)
-    inputs = [torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in batch["image"]]
+    network = network.double()
+    inputs = [torch.from_numpy(image).permute(2, 0, 1).double() / 255 for image in batch["image"]]
     seen = {}
     network.rpn.head.register_forward_hook(lambda module, inputs, outputs: seen.update(head=outputs))
     network.rpn.register_forward_hook(lambda module, inputs, outputs: seen.update(proposals=outputs[0]))
