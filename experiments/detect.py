@@ -93,7 +93,7 @@ def bccd() -> ConfigDict:
     )
     config.batch = 4
     config.eval_batch = 4
-    config.duration = "1000 steps"
+    config.duration = "900 steps"
     config.model.backbone.width = 1.0
     config.model.channels = 128
     config.model.representation = 512
