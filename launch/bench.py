@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--peer", action="store_true", help="time torchvision as well (needs torch and torchvision)")
     parser.add_argument("--like", action="store_true", help="give our network torchvision's sizes")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each is timed (5)")
-    arguments, overrides = terminal.parse(parser, argv)
+    arguments, overrides = terminal.parse(parser, argv, config=True)
     print(f"mapjax: timing {arguments.config}; starting JAX …", flush=True)
 
     from mapjax import config as configs

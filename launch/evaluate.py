@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     result = {
         "metrics": found.metrics,
         "checkpoint": loaded.step,
-        "eval_images": len(source.records),
+        "eval_images": found.images,
         "eval_s": found.seconds,
         "data": score.described(source),
         **workdir.environment(mesh),

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--data", metavar="FORMAT:PATH", help="scenes (embedded), voc:DIR or coco:DIR")
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
     parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
-    arguments, overrides = terminal.parse(parser, argv)
+    arguments, overrides = terminal.parse(parser, argv, config=True)
 
     from mapjax import config as configs
 

@@ -2,20 +2,26 @@
 
 Orbax writes each step into a folder of its own and renames it when it is whole, so a killed run never leaves
 a half-written step under a step's name. What is broken nevertheless (a cut disk, a truncated copy) is named,
-set aside as `STEP.broken`, and the one before it is used.
+set aside as `STEP.broken`, and the one before it is used. How good each step is stands in scores.json.
 """
 
+import dataclasses
+import itertools
 import logging
 import pathlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from mapjax import tree, workdir
 from mapjax.errors import UserError
 from mapjax.task import State, Variables
+
+SCORES = "scores.json"  # {step: score}
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +38,14 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, *, keep: int = 2, read_only: bool = False):
         self.folder = folder.resolve()
         self.failed: list[str] = []
-        policy = policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(n=keep),
-                policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
-            ]
-        )
+        self._scores = _read_scores(self.folder / SCORES)
+        policy = policies.AnyPreservationPolicy([policies.LatestN(n=keep), _Best(self._scores)])
         # Steps that could not be finished are cleaned up at the next start.
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy, best_fn=_score, cleanup_tmp_directories=not read_only, read_only=read_only
+            preservation_policy=policy, cleanup_tmp_directories=not read_only, read_only=read_only
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
         """List the steps that are saved whole, ascending."""
@@ -50,24 +53,30 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """Give the step with the best score, or the last one where none was scored."""
-        metrics = {step: self._manager.metrics(step) for step in self.steps()}
-        scores = {step: _score(found) for step, found in metrics.items() if found}
-        return max(scores, key=lambda step: (scores[step], step)) if scores else max(metrics, default=None)
+        steps = self.steps()
+        return _best(self._scores, steps) or max(steps, default=None)
 
-    def save(self, state: State, *, meta: dict[str, Any], score: float | None = None) -> bool:
-        """Start saving; training goes on while the files are written. The highest score keeps its checkpoint.
+    def score(self, step: int, value: float) -> None:
+        """Note how good a step is; of all that are noted, the one with the highest value keeps its checkpoint."""
+        self._scores[step] = value
+        if jax.process_index() == 0:
+            try:
+                workdir.write_json(self.folder / SCORES, {str(step): score for step, score in self._scores.items()})
+            except OSError as error:
+                self._report(error)
+
+    def save(self, state: State, *, meta: dict[str, Any]) -> bool:
+        """Start saving; training goes on while the files are written.
 
         A save that fails (a full disk) is reported and counted in `failed`; what was saved before stays.
         """
         step = int(state.step)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), meta=ocp.args.JsonSave(meta))
-        if not self.wait() and step in self.steps():
-            return True
+        self.wait()
         if step in self.steps():
             return True
         try:
-            metrics = None if score is None else {"score": score}
-            return self._manager.save(step, args=items, metrics=metrics, force=True)
+            return self._manager.save(step, args=items, force=True)
         except (OSError, ValueError, RuntimeError) as error:
             return self._report(error)
 
@@ -82,24 +91,33 @@ class Checkpoints:
     def restore(self, like: State, step: int | None = None) -> tuple[State, dict[str, Any]] | None:
         """Restore the last whole checkpoint (or `step`), placed as `like`, a State of ShapeDtypeStructs.
 
+        One that cannot be read is set aside, once an older one could be.
+
         Returns:
           The state and the `meta` it was saved with; None where there is no checkpoint.
 
         Raises:
-          UserError: there are checkpoints, and none of them can be read.
+          UserError: there are checkpoints and none of them can be read, or they are of another network.
         """
-        wanted = [step] if step is not None else self.steps()[::-1]
-        for candidate in wanted:
+        broken: list[tuple[int, Exception]] = []
+        for candidate in [step] if step is not None else self.steps()[::-1]:
             try:
+                self._require_alike(candidate, like)
                 items = ocp.args.Composite(state=ocp.args.StandardRestore(like._asdict()), meta=ocp.args.JsonRestore())
                 found = self._manager.restore(candidate, args=items)
-                return State(**found["state"]), dict(found["meta"])
+            except UserError:
+                raise
             except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged folder
-                self._set_aside(candidate, error)
-        if wanted:
+                broken.append((candidate, error))
+                continue
+            for number, error in broken:
+                self._set_aside(number, error)
+            return State(**found["state"]), dict(found["meta"])
+        if broken:
+            number, error = broken[0]
             raise UserError(
-                f"none of the checkpoints in {self.folder} can be read (they are set aside as STEP.broken); "
-                "start again with another --workdir."
+                f"none of the checkpoints in {self.folder} can be read ({number}: {_first_line(error)}); "
+                "nothing was changed there: restore the files, or start again with another --workdir."
             )
         return None
 
@@ -128,19 +146,58 @@ class Checkpoints:
         reason = _first_line(error)
         self.failed.append(reason)
         logger.error("could not save a checkpoint to %s (%s); earlier ones stay, training goes on", self.folder, reason)
+        if jax.process_index() == 0:
+            for unfinished in self.folder.glob("*.orbax-checkpoint-tmp"):  # what it wrote would fill the disk further
+                shutil.rmtree(unfinished, ignore_errors=True)
         return False
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        logger.warning(
-            "checkpoint %s cannot be read (%s); it is set aside and the one before it used", step, _first_line(error)
+    def _require_alike(self, step: int, like: State) -> None:
+        """Refuse a checkpoint whose arrays are not those of `like`: no damage, but another network or optimizer."""
+        saved = self._manager.item_metadata(step)["state"]
+        there, here = (
+            {path: tuple(leaf.shape) for path, leaf in zip(tree.paths(values), jax.tree.leaves(values))}
+            for values in (saved, like._asdict())
         )
+        for path in sorted({**there, **here}):
+            if there.get(path) != here.get(path):
+                raise UserError(
+                    f"checkpoint {self.folder / str(step)} holds another network: {path} is "
+                    f"{there.get(path, 'missing')} there and {here.get(path, 'missing')} here; undo the change of the "
+                    "code, or name another --workdir."
+                )
+
+    def _set_aside(self, step: int, error: Exception) -> None:
         if jax.process_index() == 0:
-            (self.folder / str(step)).rename(self.folder / f"{step}.broken")
+            names = (self.folder / f"{step}.broken{number or ''}" for number in itertools.count())
+            aside = next(path for path in names if not path.exists())
+            (self.folder / str(step)).rename(aside)
+            logger.warning(
+                "checkpoint %s cannot be read (%s); it is set aside as %s and the one before it used",
+                step, _first_line(error), aside.name,
+            )  # fmt: skip
         self._manager.reload()
 
 
-def _score(metrics: Mapping[str, float]) -> float:
-    return metrics["score"]
+@dataclasses.dataclass
+class _Best(policies.PreservationPolicy):
+    """Keeps the checkpoint of the step with the highest score, which may become known after it was saved."""
+
+    scores: Mapping[int, float]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: policies.PreservationContext) -> Sequence[bool]:
+        """Say which of the checkpoints are kept."""
+        del context
+        best = _best(self.scores, [one.step for one in checkpoints])
+        return [one.step == best for one in checkpoints]
+
+
+def _best(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:
+    """Give the step with the highest score, the last of equals; None where none of them was scored."""
+    return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
+
+
+def _read_scores(path: pathlib.Path) -> dict[int, float]:
+    return {int(step): value for step, value in workdir.read_json(path).items()} if path.exists() else {}
 
 
 def _first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ value, which keeps its type. A key that does not exist is a mistake, and the nea
 import ast
 import importlib.util
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -58,12 +59,21 @@ def parse_data(text: str) -> dict[str, Any]:
     name, colon, rest = text.partition(":")
     if not name or (colon and not rest):
         raise UserError(f"--data {text!r}: write FORMAT:PATH, for example voc:DIR or coco:DIR.")
+    if pathlib.Path(name).exists() or os.sep in name:
+        raise UserError(f"--data {text}: say its format before the path: voc:{name} or coco:{name}.")
     if not rest:
         return {"name": name}
     if "=" not in rest or pathlib.Path(rest).exists():
         return {"name": name, "path": rest}
-    options = (pair.partition("=") for pair in rest.split(","))
-    return {"name": name, **{key: value for key, _, value in options}}
+    options = {}
+    for pair in rest.split(","):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(
+                f"--data {text!r}: {pair!r} is no KEY=VALUE; write for example coco:annotations=A.json,images=DIR."
+            )
+        options[key.strip()] = _literal(value)
+    return {"name": name, **options}
 
 
 def override(config: ConfigDict, key: str, text: str) -> None:
@@ -130,8 +140,7 @@ def _parse(text: str, old: Any) -> Any:
         return text
     if isinstance(old, ConfigDict):
         return ConfigDict(dict(ast.literal_eval(text)))
-    value = {"true": True, "false": False, "none": None}.get(text.lower(), ...)
-    value = ast.literal_eval(text) if value is ... else value
+    value = _literal(text)
     if isinstance(old, bool):
         if not isinstance(value, bool):
             raise ValueError(text)
@@ -139,10 +148,27 @@ def _parse(text: str, old: Any) -> Any:
     if isinstance(old, int) and isinstance(value, bool | float):
         raise ValueError(text)
     if isinstance(old, int | float):
+        if isinstance(value, str):
+            raise ValueError(text)
         return type(old)(value)
+    if isinstance(old, tuple) and isinstance(value, str):
+        if not all(isinstance(one, str) for one in old):
+            raise ValueError(text)
+        return (value,)  # of names, one may be written by itself
     if isinstance(old, tuple):
         return tuple(value)
     return value
+
+
+def _literal(text: str) -> Any:
+    """Read a Python value ("0.2", "(4, 6)"), true, false or none; anything else is the text itself."""
+    named = {"true": True, "false": False, "none": None}
+    if text.lower() in named:
+        return named[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _near_key(key: str, known: list[str]) -> str:

@@ -13,6 +13,10 @@ class UserError(Exception):
     """One clear sentence for a mistake that the user can mend."""
 
 
+class NoSuchSplit(UserError):
+    """The data set has no split of that name."""
+
+
 def near(word: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'a' or 'b'?" for the names closest to `word`, else the list of all known names."""
     names = sorted(str(name) for name in known)

@@ -3,8 +3,9 @@
 import functools
 import io
 import json
+import time
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -17,31 +18,45 @@ from mapjax.task import Batch, Counts, Metric, Result, Task, Variables
 Answer = Callable[[Variables, Batch], Result]
 
 
+class Evaluation(NamedTuple):
+    """What an evaluation found: the scalars, their counts, how many images they stand for, and how long it took."""
+
+    metrics: dict[str, float]
+    counts: Counts
+    images: int
+    seconds: float
+
+
 def make_answer(task: Task) -> Answer:
     """Make the one jit that turns a batch into results in original pixels."""
     return jax.jit(lambda variables, batch: task.decode(task.predict(variables, batch), batch))
 
 
-def evaluate(
-    answer: Answer, variables: Variables, batches: Iterable[Batch], metric: Metric
-) -> tuple[dict[str, float], Counts]:
-    """Score the answers over all batches; each image counts once, on any number of devices and processes.
+def evaluate(answer: Answer, variables: Variables, batches: Iterable[Batch], metric: Metric) -> Evaluation:
+    """Score the answers over all batches; each image counts once, on any number of devices and processes."""
+    began = time.perf_counter()
+    measured: list[Counts] = []
+    seen: list[np.ndarray] = []
 
-    Returns:
-      The metric's scalars, and the counts they come from (for a task with a report: the detections).
-    """
-    measured = []
+    def measure(result: Result, batch: Batch) -> None:
+        result, batch = local(result), local(batch)
+        measured.append(metric.measure(result, batch))
+        seen.append(batch["index"][batch["mask"]])
+
     waiting: tuple[Result, Batch] | None = None
     for batch in batches:
         # The device works on this batch while the host measures the one before it.
         result = answer(variables, batch)
         if waiting is not None:
-            measured.append(metric.measure(*map(local, waiting)))
+            measure(*waiting)
         waiting = (result, batch)
     if waiting is not None:
-        measured.append(metric.measure(*map(local, waiting)))
-    counts = functools.reduce(metric.merge, gather(measured, metric))
-    return metric.summarize(counts), counts
+        measure(*waiting)
+    own = {"counts": functools.reduce(metric.merge, measured), "seen": np.unique(np.concatenate(seen))}
+    parts = gather(own)
+    counts = functools.reduce(metric.merge, [part.get("counts", {}) for part in parts])
+    images = np.unique(np.concatenate([part["seen"] for part in parts])).size
+    return Evaluation(metric.summarize(counts), counts, images, time.perf_counter() - began)
 
 
 def local(values: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -49,9 +64,8 @@ def local(values: dict[str, Any]) -> dict[str, np.ndarray]:
     return {name: _rows(value) for name, value in values.items() if name != "image"}
 
 
-def gather(measured: list[Counts], metric: Metric) -> list[Counts]:
-    """Merge this process's counts, and collect those of all processes (as arrays by path; never a pickle)."""
-    own = functools.reduce(metric.merge, measured)
+def gather(own: dict[Any, Any]) -> list[dict[Any, Any]]:
+    """Collect the nested dicts of arrays of all processes, in their order (sent as .npz; never a pickle)."""
     if jax.process_count() == 1:
         return [own]
     from jax.experimental import multihost_utils

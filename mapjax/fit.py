@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from mapjax import checkpoint, run, schedule, score, shard, train, tree, workdir
 from mapjax import config as configs
+from mapjax import evaluate as scoring
 from mapjax import log as logs
 from mapjax.data import pipeline, quality
 from mapjax.data.source import Source
@@ -40,13 +40,28 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """What a run trains with: the compiled step, the state it starts from at `start`, the seconds spent before."""
+    """What a run trains with: the compiled step, the state it starts from at `start`, the learning rate by step."""
 
     step: train.Step
     state: State
     start: int
-    rate: optax.Schedule
-    spent_s: float
+    rates: np.ndarray
+    spent: "Spent"
+
+
+@dataclasses.dataclass
+class Spent:
+    """What training took, over all sessions of a run; saved with every checkpoint.
+
+    wall_s: everything; trained_s: in the loop, without evaluations; waited_s: of that, for input.
+    unreadable: images met that could not be read, file → reason.
+    """
+
+    wall_s: float = 0.0
+    trained_s: float = 0.0
+    waited_s: float = 0.0
+    peak_rss_mb: float = 0.0
+    unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
@@ -60,19 +75,22 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     """
     began = time.perf_counter()
     mesh = shard.make_mesh(config.mesh.to_dict())
-    sharding = shard.batch_sharding(mesh, config.batch)
-    seen, held_out = _open_sources(config)
+    run.require_sound(config, mesh)
+    config, seen, held_out = run.open_sources(config)
     chief = jax.process_index() == 0
     say = logs.Log(None, quiet=not chief).say
-    say(quality.table(*(quality.inspect(one, config.transform.get("max_boxes", 0)) for one in (seen, held_out))))
+    _check_data(seen, held_out, config.transform.get("max_boxes", 0), say)
     clock = schedule.Clock(config.batch, len(seen.records))
     clock = clock._replace(total=clock.steps(config.duration, "duration"))
+    if clock.total < 1:
+        raise UserError(f"duration={config.duration!r} must be at least one step.")
     task = run.make_task(config, seen.classes)
     if chief:
         workdir.open_for(folder, configs.to_dict(config), seen.classes)
     with contextlib.ExitStack() as stack:
         keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep)
         stack.callback(keeper.close)
+        sharding = shard.batch_sharding(mesh, config.batch)
         this = Run(config, folder, mesh, sharding, seen, held_out, clock, task, keeper, began)
         trainer = _prepare(this, say)
         log = logs.Log(folder, start=trainer.start, quiet=not chief)
@@ -80,16 +98,14 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
         return _train_and_finish(this, trainer, log)
 
 
-def _open_sources(config: ConfigDict) -> tuple[Source, Source]:
-    seen, held_out = run.make_source(config, "train"), run.make_source(config, "eval")
-    if seen.classes != held_out.classes:
-        raise UserError(
-            f"{seen.name}: split {seen.split!r} has the classes {', '.join(seen.classes)}, and split "
-            f"{held_out.split!r} has {', '.join(held_out.classes)}; they must be the same."
-        )
-    quality.require_trainable(seen)
-    quality.require_trainable(held_out)
-    return seen, held_out
+def _check_data(seen: Source, held_out: Source, max_boxes: int, say: Any) -> None:
+    """Print what the data holds, and stop where training could not work."""
+    summaries = [quality.inspect(source, max_boxes) for source in (seen, held_out)]
+    say(quality.table(*summaries))
+    for source, summary in zip((seen, held_out), summaries):
+        quality.require_trainable(source, summary)
+    if shared := quality.overlap(*summaries):
+        say(f"warning: {shared}")
 
 
 def _prepare(this: Run, say: Any) -> Trainer:
@@ -107,6 +123,8 @@ def _prepare(this: Run, say: Any) -> Trainer:
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
     restored = this.keeper.restore(like)
     state, meta = restored or (train.draw_state(init, batch, places), {})
+    if restored:
+        _require_same_data(this, int(state.step), meta["data"])
     step = train.make_step(
         task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema
     )  # fmt: skip
@@ -116,47 +134,61 @@ def _prepare(this: Run, say: Any) -> Trainer:
     say(f"compiled in {time.perf_counter() - began:.1f} s (kept: the next start is quicker)")
     if restored:
         say(f"going on from step {int(state.step)} of {this.clock.total} in {this.folder}")
-    return Trainer(compiled, state, int(state.step), rate, float(meta.get("spent_s", 0.0)))
+    rates = np.asarray(jax.jit(jax.vmap(rate))(np.arange(this.clock.total)))
+    return Trainer(compiled, state, int(state.step), rates, Spent(**meta.get("spent", {})))
+
+
+def _require_same_data(this: Run, step: int, saved: dict[str, Any]) -> None:
+    """Refuse to go on with other training data: the order of the examples would silently be another."""
+    if saved["fingerprint"] != this.seen.fingerprint:
+        raise UserError(
+            f"the training data {this.seen.name} has changed since step {step} of {this.folder} was saved; restore it "
+            "to go on, or begin again with another --workdir."
+        )
 
 
 def _train_and_finish(this: Run, trainer: Trainer, log: logs.Log) -> dict[str, Any]:
     evaluation = run.make_evaluation(this.config, this.task, this.held_out, this.mesh, log)
-    found: dict[int, run.Evaluation] = {}
+    best = this.task.metric(this.held_out).best
+    found: dict[int, scoring.Evaluation] = {}
 
     def evaluate(state: State) -> dict[str, float]:
         step = int(state.step)
         found.clear()
         found[step] = evaluation(run.trained_variables(state))
+        this.keeper.score(step, found[step].metrics[best])
         log.record("eval", step, {"epoch": this.clock.epoch(step), **found[step].metrics})
         overall = {name: value for name, value in found[step].metrics.items() if "/" not in name}
         log.say(f"step {step} on {this.held_out.split}: {logs.short(overall)}  ({found[step].seconds:.1f} s)")
-        return found[step].metrics
+        return {best: found[step].metrics[best]}
 
     if trainer.start >= this.clock.total:
         log.say(f"{this.folder} is finished ({trainer.start} steps); only evaluating")
-        state, waited, trained_s = trainer.state, 0.0, 0.0
+        state, stopped = trainer.state, 0
         evaluate(state)
     else:
-        state, stopped, waited, trained_s = _train(this, trainer, log, evaluate)
-        if stopped:
-            log.say(f"saved at step {int(state.step)}; go on with the same command and --workdir {this.folder}")
-            return {"stopped": stopped}
+        state, stopped = _train(this, trainer, log, evaluate)
     this.keeper.wait()
-    return _finish(this, trainer, log, state, found[int(state.step)], waited / max(trained_s, 1e-9))
+    step, kept = int(state.step), max(this.keeper.steps(), default=0)
+    if stopped:
+        saved = f"saved at step {step}" if kept == step else f"step {step} could NOT be saved, the last is {kept}"
+        log.say(f"{saved}; go on with the same command and --workdir {this.folder}")
+        return {"stopped": stopped}
+    return _finish(this, trainer, log, state, found[step])
 
 
-def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[State, int, float, float]:
-    """Run the loop; give the state, the signal that stopped it (0: none), seconds waited for input, and seconds."""
-    config, clock, start = this.config, this.clock, trainer.start
+def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[State, int]:
+    """Run the loop; give the state, and the signal that stopped it (0: none)."""
+    config, clock, start, spent = this.config, this.clock, trainer.start, trainer.spent
     transform = run.make_transform(config, augment=True)
     batches = pipeline.train_batches(
         this.seen, transform, batch=config.batch, seed=config.seed, start=start, sharding=this.sharding, **config.input
     )
-    speed, total = logs.Speed(), clock.total
+    speed, total, before = logs.Speed(), clock.total, dataclasses.replace(spent)
     every = {name: clock.steps(config.every[name], f"every.{name}") for name in ("log", "evaluate", "save")}
     with contextlib.closing(batches), Stop() as stop, log.bar("train", total, start) as bar:
-        best = this.task.metric(this.held_out).best
         note: dict[str, str] = {"train": "", "eval": ""}
+        began, paused = time.perf_counter(), [0.0]
 
         def tick(step: int) -> bool:
             bar.update(step, "  ".join(filter(None, note.values())))
@@ -166,7 +198,7 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
             values = {
                 "epoch": clock.epoch(step),
                 **means,
-                "learning_rate": float(np.asarray(trainer.rate(step - 1))),
+                "learning_rate": float(trainer.rates[step - 1]),
                 **speed.measure(step, config.batch, batches.waited_s),
             }
             log.record("train", step, values)
@@ -175,31 +207,38 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
                 left = (total - step) * values["step_s"]
                 log.say(f"step {step}/{total}  {logs.short(values)}  eta {left / 60:.1f} min")
 
-        def judge(state: State) -> dict[str, float]:
-            metrics = evaluate(state)
-            note["eval"] = logs.short(metrics, [best])
-            return metrics
+        def judge(state: State) -> None:
+            asked = time.perf_counter()
+            note["eval"] = logs.short(evaluate(state))
+            taken = time.perf_counter() - asked
+            paused[0] += taken
+            speed.pause(taken)
 
-        def save(state: State, metrics: dict[str, float] | None) -> None:
-            meta = {
-                "spent_s": trainer.spent_s + time.perf_counter() - this.began,
-                "data": {"seed": config.seed, "batches": int(state.step), "batch": config.batch},
-            }
-            this.keeper.save(state, meta=meta, score=metrics[best] if metrics else None)
+        def account() -> None:
+            now = time.perf_counter()
+            spent.wall_s = before.wall_s + now - this.began
+            spent.trained_s = before.trained_s + now - began - paused[0]
+            spent.waited_s = before.waited_s + batches.waited_s
+            spent.peak_rss_mb = max(before.peak_rss_mb, workdir.peak_rss_mb())
+            spent.unreadable |= batches.replaced
 
-        began = time.perf_counter()
+        def save(state: State) -> None:
+            account()
+            data = {"fingerprint": this.seen.fingerprint, "batches": int(state.step), "batch": config.batch}
+            this.keeper.save(state, meta={"spent": dataclasses.asdict(spent), "data": data})
+
         speed.start(start, batches.waited_s)
         try:
             state, stopped = train.loop(
-                trainer.step, trainer.state, batches, start=start,
+                trainer.step, trainer.state, batches, start=start, total=total,
                 hooks=train.Hooks(tick, write, judge, save),
                 log=train.Due(every["log"], total), evaluate=train.Due(every["evaluate"], total),
                 save=train.Due(every["save"], total),
             )  # fmt: skip
         except train.NonFinite as error:
             raise UserError(_non_finite(this, error)) from error
-        _report_replaced(batches.replaced, log)
-        return state, (stop.signal or 0) if stopped else 0, batches.waited_s, time.perf_counter() - began
+        account()
+        return state, (stop.signal or 0) if stopped else 0
 
 
 def _non_finite(this: Run, error: train.NonFinite) -> str:
@@ -213,35 +252,29 @@ def _non_finite(this: Run, error: train.NonFinite) -> str:
     )
 
 
-def _report_replaced(replaced: dict[str, str], log: logs.Log) -> None:
-    if replaced:
-        some = "; ".join(f"{file} ({reason})" for file, reason in list(replaced.items())[:3])
-        log.say(f"{len(replaced)} unreadable image(s) were replaced by others: {some}")
-
-
-def _finish(
-    this: Run, trainer: Trainer, log: logs.Log, state: State, final: run.Evaluation, input_wait: float
-) -> dict[str, Any]:
+def _finish(this: Run, trainer: Trainer, log: logs.Log, state: State, final: scoring.Evaluation) -> dict[str, Any]:
     """Write the results and the report."""
-    path = this.folder / "result.json"
+    path, spent = this.folder / "result.json", trainer.spent
+    environment = workdir.environment(this.mesh)
     # A finished run that is evaluated again keeps what its training took.
-    before = workdir.read_json(path) if trainer.start == this.clock.total and path.exists() else {}
-    kept = {name: before[name] for name in ("wall_s", "input_wait", "peak_rss_mb") if name in before}
+    took = {"wall_s": spent.wall_s, "peak_rss_mb": max(spent.peak_rss_mb, environment["peak_rss_mb"])}
+    if trainer.start == this.clock.total and path.exists():
+        took = {name: workdir.read_json(path).get(name, value) for name, value in took.items()}
     result = {
         "metrics": final.metrics,
         "steps": int(state.step),
         "epochs": this.clock.epoch(int(state.step)),
         "examples": int(state.step) * this.config.batch,
         "parameters": tree.count(state.params),
-        "eval_images": len(this.held_out.records),
+        "eval_images": final.images,
         "eval_s": final.seconds,
-        "wall_s": trainer.spent_s + time.perf_counter() - this.began,
-        "input_wait": input_wait,
+        "input_wait": spent.waited_s / max(spent.trained_s, 1e-9),
+        "unreadable": spent.unreadable,
         "seed": this.config.seed,
         "data": {"train": score.described(this.seen), "eval": score.described(this.held_out)},
         "failed_saves": this.keeper.failed,
-        **workdir.environment(this.mesh),
-        **kept,
+        **environment,
+        **took,
     }
     if jax.process_index() == 0:
         history = logs.read(this.folder / "metrics.jsonl")
@@ -249,5 +282,15 @@ def _finish(
             this.folder, this.task, this.held_out, final.counts, result, this.config,
             title=this.folder.name, history=history,
         )  # fmt: skip
+        _say_what_was_lost(this, spent, log)
         log.say(f"look at {this.folder / 'report.html'}; the figures are in {path}")
     return result
+
+
+def _say_what_was_lost(this: Run, spent: Spent, log: logs.Log) -> None:
+    if spent.unreadable:
+        some = "; ".join(list(spent.unreadable.values())[:3])
+        log.say(f"{len(spent.unreadable)} unreadable image(s) were replaced by others: {some}")
+    if this.keeper.failed:
+        last = max(this.keeper.steps(), default=0)
+        log.say(f"{len(this.keeper.failed)} checkpoints could not be saved; the last one is of step {last}")

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)  # file names may hold brackets
 
 
 class Log:
@@ -48,11 +48,15 @@ class Log:
         """Append a line to metrics.jsonl, and the numbers to TensorBoard."""
         if self._file is None or self._board is None:
             return
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        try:
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+        except OSError as error:  # a full disk: training goes on
+            self.say(f"metrics.jsonl cannot be written ({error.strerror}); from here on nothing is logged to files")
+            self.close()
 
     @contextlib.contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator["Bar"]:
@@ -82,9 +86,11 @@ class Log:
 
     def close(self) -> None:
         """Close the files."""
-        if self._file is not None and self._board is not None:
-            self._file.close()
-            self._board.close()
+        for file in (self._file, self._board):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
+        self._file = self._board = None
 
 
 class Bar:
@@ -109,6 +115,10 @@ class Speed:
     def start(self, step: int, waited_s: float) -> None:
         """Begin to measure."""
         self._time, self._step, self._waited = time.perf_counter(), step, waited_s
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that was not spent training (an evaluation)."""
+        self._time += seconds
 
     def measure(self, step: int, batch: int, waited_s: float) -> dict[str, float]:
         """Give step time, examples per second and the waiting share since the last call or `start`."""

@@ -35,8 +35,10 @@ def make(
     if unknown := set(options) - set(DEFAULTS):
         word = min(unknown)
         raise UserError(f"optimizer.{word} is not known.{near(word, DEFAULTS)}")
-    decays = tree.first_match(params, [(options["decay"], True)], False, "optimizer.decay")
-    add_decay = optax.add_decayed_weights(options["weight_decay"], mask=decays)
+    add_decay = optax.identity()
+    if options["weight_decay"]:
+        decays = tree.first_match(params, [(options["decay"], True)], False, "optimizer.decay")
+        add_decay = optax.add_decayed_weights(options["weight_decay"], mask=decays)
     if options["name"] == "sgd":
         parts = [add_decay, optax.trace(decay=options["momentum"], nesterov=options["nesterov"])]
     elif options["name"] == "adamw":
@@ -71,8 +73,12 @@ def frozen(params: PyTree, expressions: Sequence[str]) -> PyTree:
 
 def _scale_by_factors(params: PyTree, factors: Sequence[Any], freeze: Sequence[str]) -> optax.GradientTransformation:
     """Multiply updates by the factor of the first matching expression; 0 where frozen, so decay stops there too."""
-    rules = [(expression, 0.0) for expression in freeze] + [(expression, float(f)) for expression, f in factors]
-    if not rules:
+    if not freeze and not factors:
         return optax.identity()
+    try:
+        rules = [(str(expression), float(factor)) for expression, factor in factors]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer.factors={factors!r}: write pairs, as in (('backbone', 0.1),).") from error
     scales = tree.first_match(params, rules, 1.0, "optimizer.factors")
+    scales = jax.tree.map(lambda scale, stop: 0.0 if stop else scale, scales, frozen(params, freeze))
     return optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scales))

@@ -38,16 +38,17 @@ def make(kind: str, node: Mapping[str, Any], **extra: Any) -> Any:
 
 
 def names(kind: str) -> list[str]:
-    """List the parts of one kind that mapjax ships."""
+    """List the parts of one kind that mapjax ships: the modules that have a `make`."""
     package = importlib.import_module(f"mapjax.{kind}")
-    return sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    modules = [importlib.import_module(f"mapjax.{kind}.{info.name}") for info in pkgutil.iter_modules(package.__path__)]
+    return sorted(module.__name__.rpartition(".")[2] for module in modules if hasattr(module, "make"))
 
 
 def _find(kind: str, name: str) -> Any:
     path = name if "." in name else f"mapjax.{kind}.{name}"
     try:
         found = importlib.util.find_spec(path)
-    except ModuleNotFoundError:
+    except (ImportError, ValueError):  # a parent that is not there, or no name at all ("../data")
         found = None
     if found is None:
         raise UserError(f"there is no part {name!r} among mapjax.{kind}.{near(name, names(kind))}")

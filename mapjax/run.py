@@ -5,7 +5,6 @@ Nothing receives the whole config but these functions and `fit`; each part gets 
 
 import contextlib
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,16 +20,10 @@ from mapjax import config as configs
 from mapjax import log as logs
 from mapjax.data import pipeline
 from mapjax.data.source import Source
-from mapjax.errors import UserError
-from mapjax.task import Batch, Counts, State, Task, Variables
+from mapjax.errors import NoSuchSplit, UserError, near
+from mapjax.task import Batch, State, Task, Variables
 
-
-class Evaluation(NamedTuple):
-    """What an evaluation found: the scalars, and the counts they come from."""
-
-    metrics: dict[str, float]
-    counts: Counts
-    seconds: float
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Loaded(NamedTuple):
@@ -46,6 +39,63 @@ class Loaded(NamedTuple):
 def make_source(config: ConfigDict, kind: str, split: str | None = None) -> Source:
     """Open the "train" or the "eval" split that the config names, or another one by name."""
     return parts.make("data", config.data.to_dict(), split=split or config.splits[kind])
+
+
+def open_sources(config: ConfigDict) -> tuple[ConfigDict, Source, Source]:
+    """Open the train and the eval split; the config comes back with the names of those two.
+
+    Where `config.splits` names several of each, the first pair that the data set has both of is taken.
+
+    Raises:
+      UserError: no such splits, or the two have other classes.
+    """
+    names = [(one,) if isinstance(one, str) else tuple(one) for one in (config.splits.train, config.splits.eval)]
+    longest = max(map(len, names))
+    if any(len(one) not in (1, longest) for one in names):
+        raise UserError(f"splits.train={names[0]} and splits.eval={names[1]} must name as many splits, in pairs.")
+    trains, evals = (one * longest if len(one) == 1 else one for one in names)
+    for number, (train, held) in enumerate(zip(trains, evals), 1):
+        try:
+            sources = make_source(config, "eval", held), make_source(config, "train", train)
+        except NoSuchSplit:
+            if number == longest:
+                raise
+            continue
+        break
+    held_out, seen = sources
+    if seen.classes != held_out.classes:
+        raise UserError(
+            f"{seen.name}: split {seen.split!r} has the classes {', '.join(seen.classes)}, and split "
+            f"{held_out.split!r} has {', '.join(held_out.classes)}; they must be the same."
+        )
+    chosen = configs.to_dict(config) | {"splits": {"train": train, "eval": held}}
+    return configs.from_dict(chosen), seen, held_out
+
+
+def require_sound(config: ConfigDict, mesh: Mesh) -> None:
+    """Check the values that concern the run as a whole; each part checks its own.
+
+    Raises:
+      UserError: one that cannot be, with its key.
+    """
+    for key in ("batch", "eval_batch", "accumulate"):
+        if int(config[key]) < 1:  # type: ignore[arg-type]
+            raise UserError(f"{key}={config[key]} must be at least 1.")
+    size = config.image_size
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise UserError(f"image_size={size} must be height and width in pixels, as in (480, 640).")
+    if config.dtype not in DTYPES:
+        raise UserError(f"dtype={config.dtype!r} is not known.{near(config.dtype, DTYPES)}")
+    if config.seed < 0:
+        raise UserError(f"seed={config.seed} must not be negative.")
+    if mesh.shape["model"] * mesh.shape["pipe"] > 1:
+        raise UserError("mesh.model and mesh.pipe must be 1: nothing is split over them yet; use mesh.data.")
+    shard.batch_sharding(mesh, config.batch)
+    ways = mesh.shape["data"] * mesh.shape["fsdp"] * config.accumulate
+    if config.batch % ways:
+        raise UserError(
+            f"batch={config.batch} does not divide by accumulate={config.accumulate} on {mesh.size} devices."
+        )
 
 
 def make_task(config: ConfigDict, classes: tuple[str, ...]) -> Task:
@@ -86,7 +136,7 @@ def abstract_batch(source: Source, transform: Callable[..., Any], batch: int, sh
 
 def make_evaluation(
     config: ConfigDict, task: Task, source: Source, mesh: Mesh, log: logs.Log
-) -> Callable[[Variables], Evaluation]:
+) -> Callable[[Variables], evaluate.Evaluation]:
     """Make `evaluation(variables)` over a held-out split; it compiles once."""
     answer = evaluate.make_answer(task)
     metric = task.metric(source)
@@ -97,13 +147,9 @@ def make_evaluation(
     sharding = shard.batch_sharding(mesh, batch, "eval_batch")
     total = -(-len(source.records) // batch)
 
-    def evaluation(variables: Variables) -> Evaluation:
-        began = time.perf_counter()
+    def evaluation(variables: Variables) -> evaluate.Evaluation:
         batches = pipeline.eval_batches(source, transform, batch=batch, sharding=sharding, threads=config.input.threads)
-        metrics, counts = evaluate.evaluate(
-            answer, variables, log.track(batches, f"evaluate {source.split}", total), metric
-        )
-        return Evaluation(metrics, counts, time.perf_counter() - began)
+        return evaluate.evaluate(answer, variables, log.track(batches, f"evaluate {source.split}", total), metric)
 
     return evaluation
 

@@ -29,7 +29,7 @@ class Clock(NamedTuple):
         Raises:
           UserError: not a number with one of the known units; `key` is named.
         """
-        found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]+|%)?\s*", str(duration))
+        found = re.fullmatch(r"\s*((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[0-9]+)?)\s*([a-z]+|%)?\s*", str(duration))
         unit = (found.group(2) or "steps") if found else ""
         unit = unit if unit in UNITS or not unit else next((u for u in UNITS if u == unit + "s"), unit)
         if not found or unit not in UNITS:
@@ -54,9 +54,15 @@ def cosine(peak: float, total: int, *, final: float = 0.0) -> optax.Schedule:
     return optax.cosine_decay_schedule(peak, max(total, 1), alpha=final)
 
 
-def steps(peak: float, total: int, *, at: Sequence[float] = (0.667, 0.917), factor: float = 0.1) -> optax.Schedule:
-    """Multiply by `factor` at each fraction of the training in `at` (the 8th and 11th of 12 epochs by default)."""
-    return optax.piecewise_constant_schedule(peak, {max(1, round(fraction * total)): factor for fraction in at})
+def steps(
+    peak: float, total: int, *, warmup: int = 0, at: Sequence[float] = (0.667, 0.917), factor: float = 0.1
+) -> optax.Schedule:
+    """Multiply by `factor` at each fraction of the training in `at` (the 8th and 11th of 12 epochs by default).
+
+    The fractions are of the whole training; of it, `total` steps come after `warmup` steps.
+    """
+    places = (max(1, round(fraction * (warmup + total)) - warmup) for fraction in at)
+    return optax.piecewise_constant_schedule(peak, dict.fromkeys(places, factor))
 
 
 def constant(peak: float, total: int) -> optax.Schedule:
@@ -81,6 +87,8 @@ def make(node: Mapping[str, Any], *, peak: float, clock: Clock) -> optax.Schedul
     if name not in SCHEDULES:
         raise UserError(f"schedule.name={name!r} is not known.{near(name, SCHEDULES)}")
     try:
+        if name == "steps":
+            options["warmup"] = warmup
         decay = SCHEDULES[name](peak, clock.total - warmup, **options)
     except TypeError as error:
         raise UserError(f"schedule {name!r}: {error}.") from error

@@ -30,7 +30,10 @@ def open_source(
       UserError: no such data or split, or it has a class that the run did not learn.
     """
     if data is not None:
-        config = configs.from_dict({**configs.to_dict(config), "data": configs.parse_data(data)})
+        node = configs.parse_data(data)
+        if isinstance(node.get("annotations"), str):
+            node.setdefault("hold_out", 0)  # a file that is named is scored whole
+        config = configs.from_dict({**configs.to_dict(config), "data": node})
     return with_classes(run.make_source(config, "eval", split), classes)
 
 

@@ -42,7 +42,7 @@ KEYS: dict[str, Key] = {
         ("record", "example", "batch"),
         "M",
         "bool",
-        "a region that evaluation ignores (COCO iscrowd, VOC difficult); never a positive in training",
+        "COCO iscrowd or VOC difficult: never a positive in training; evaluation follows COCO's rule for crowds",
     ),
     "areas": Key(("record",), "M", "float32", "area of the object in original pixels² (COCO's area, else the box's)"),
     "masks": Key(("record", "example", "batch"), "M H W", "bool", "instance masks in the frame of `image`"),
@@ -50,6 +50,7 @@ KEYS: dict[str, Key] = {
     "matrix": Key(("example", "batch"), "3 3", "float32", "original pixels → pixels of `image`, homogeneous"),
     "index": Key(("example", "batch"), "", "int32", "position of the record in its source"),
     "mask": Key(("batch",), "", "bool", "a real example, not padding of the last batch"),
+    "proposals": Key(("prediction",), "P 4", "float32", "boxes of a first stage, best first, in network input"),
     "scores": Key(("prediction", "result"), "M", "float32", "confidence, 0 to 1"),
 }
 

@@ -6,7 +6,9 @@ import os
 import pathlib
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Sequence
+from types import TracebackType
 
 from mapjax.errors import UserError, near
 
@@ -23,8 +25,10 @@ def parser(description: str, examples: str) -> argparse.ArgumentParser:
     return made
 
 
-def parse(made: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-    """Parse arguments; `--config.KEY=VALUE` (or `--config.KEY VALUE`) are collected as overrides.
+def parse(
+    made: argparse.ArgumentParser, argv: Sequence[str], *, config: bool = False
+) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Parse arguments; for a program with a `config`, `--config.KEY=VALUE` (or `--config.KEY VALUE`) are overrides.
 
     Raises:
       UserError: an unknown argument (the near ones are named), or an override without a value.
@@ -34,7 +38,7 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.
     words = iter(rest)
     for word in words:
         key, equals, value = word.partition("=")
-        if not key.startswith("--config."):
+        if not config or not key.startswith("--config."):
             options = [option for action in made._actions for option in action.option_strings]
             raise UserError(f"unknown argument {word!r}.{near(key, options)}")
         found = value if equals else next(words, None)
@@ -56,6 +60,12 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     # Orbax reports its inner workings as warnings through absl.
     logging.getLogger("absl").setLevel(logging.ERROR)
     argv = sys.argv[1:]
+    if "--traceback" not in argv:
+        # What fails in Orbax's threads is raised once more where checkpoint.py waits for them, and reported there.
+        threading.excepthook = _thread_failed
+        sys.excepthook = _failed
+        for name in ("asyncio", "concurrent.futures"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         code = main(argv)
     except UserError as error:
@@ -69,3 +79,15 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     except BrokenPipeError:
         code = 141
     sys.exit(code)
+
+
+def _failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Pass over what tensorstore's own threads print when Orbax has given up a save."""
+    if threading.current_thread() is threading.main_thread():
+        sys.__excepthook__(kind, error, trace)
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """Pass over what Orbax's threads raise."""
+    if not type(args.thread).__module__.startswith("orbax."):
+        threading.__excepthook__(args)

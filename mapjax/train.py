@@ -119,30 +119,29 @@ def make_step(
 
 
 class Due(NamedTuple):
-    """What a step number calls for: every so many steps, and at the end where `at_end`."""
+    """What a step number calls for: every so many steps (0: none), and at the end."""
 
     every: int
     total: int
-    at_end: bool = True
 
     def __call__(self, step: int) -> bool:
         """Say whether it is due after `step` steps."""
-        return (self.every > 0 and step % self.every == 0) or (self.at_end and step == self.total)
+        return (self.every > 0 and step % self.every == 0) or step == self.total
 
 
 class Hooks(NamedTuple):
     """What the loop calls; each may be slow only when it is due.
 
     tick(step) -> bool: called after every step is dispatched; True asks to save and leave.
-    log(step, scalars): mean of each scalar since the last call.
-    evaluate(state) -> metrics
-    save(state, metrics or None)
+    log(step, scalars): mean of each scalar since the last call; called two steps late, so the device need not wait.
+    evaluate(state): called after the same state was saved.
+    save(state)
     """
 
     tick: Callable[[int], bool]
     log: Callable[[int, dict[str, float]], None]
-    evaluate: Callable[[State], dict[str, float]]
-    save: Callable[[State, dict[str, float] | None], None]
+    evaluate: Callable[[State], None]
+    save: Callable[[State], None]
 
 
 def loop(
@@ -151,12 +150,13 @@ def loop(
     batches: Iterator[Batch],
     *,
     start: int,
+    total: int,
     hooks: Hooks,
     log: Due,
     evaluate: Due,
     save: Due,
 ) -> tuple[State, bool]:
-    """Train from step `start` until `log.total`.
+    """Train from step `start` until `total`.
 
     Returns:
       The state, and whether it was stopped before the end (it is saved then).
@@ -164,19 +164,18 @@ def loop(
     Raises:
       NonFinite: the loss is not finite; nothing is saved after the last good checkpoint.
     """
-    recent = _Recent()
-    for number in range(start + 1, log.total + 1):
+    recent = _Recent(hooks.log, log)
+    for number in range(start + 1, total + 1):
         batch = next(batches)
         state, scalars = step(state, batch)
         recent.push(number, scalars, batch["index"])
         stopping = hooks.tick(number)
-        if log(number) or evaluate(number) or save(number) or stopping:
-            recent.read_all()
-            if log(number):
-                hooks.log(number, recent.means())
-            metrics = hooks.evaluate(state) if evaluate(number) and not stopping else None
-            if save(number) or stopping or metrics is not None:
-                hooks.save(state, metrics)
+        judging = evaluate(number) and not stopping
+        if save(number) or judging or stopping:
+            recent.read_all()  # so that what is saved is finite
+            hooks.save(state)
+        if judging:
+            hooks.evaluate(state)
         if stopping:
             return state, True
     return state, False
@@ -185,7 +184,8 @@ def loop(
 class _Recent:
     """Scalars of the steps since the last log; read two steps late, so the device never waits for the host."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[int, dict[str, float]], None], due: Due) -> None:
+        self._report, self._due = report, due
         self._pending: deque[tuple[int, Scalars, Any]] = deque()
         self._sums: dict[str, float] = {}
         self._count = 0
@@ -199,17 +199,15 @@ class _Recent:
         while self._pending:
             self._read()
 
-    def means(self) -> dict[str, float]:
-        means = {name: total / max(self._count, 1) for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
-        return means
-
     def _read(self) -> None:
         step, scalars, index = self._pending.popleft()
         values = {name: float(value) for name, value in jax.device_get(scalars).items()}
         if not all(np.isfinite(value) for value in values.values()):
-            indices = [int(i) for shard in index.addressable_shards for i in np.asarray(shard.data)]
-            raise NonFinite(step, values, indices)
+            indices = {int(i) for shard in index.addressable_shards for i in np.asarray(shard.data)}
+            raise NonFinite(step, values, sorted(indices))
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
+        if self._due(step):
+            self._report(step, {name: total / self._count for name, total in self._sums.items()})
+            self._sums, self._count = {}, 0

@@ -29,20 +29,21 @@ def dated(name: str, root: pathlib.Path = pathlib.Path("runs")) -> pathlib.Path:
     return root / f"{datetime.datetime.now():%Y-%m-%d_%H%M%S}-{name}"
 
 
-def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[str]) -> bool:
-    """Create the folder, or check that it holds the same experiment; say whether there is something to go on with.
+def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Create the folder, or check that what was trained there is the same experiment.
 
     Raises:
-      UserError: it holds another experiment or another class list (what differs is named), or is no folder.
+      UserError: it holds another experiment or another class list (what differs is named), or cannot be written.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name another folder.") from error
-    if not (path / "config.json").exists():
-        write_json(path / "classes.json", list(classes))
-        write_json(path / "config.json", dict(config))
-        return False
+    trained = any(entry.name.isdigit() for entry in path.glob("checkpoints/*"))
+    if not trained or not (path / "config.json").exists():
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / "classes.json", list(classes))
+            write_json(path / "config.json", dict(config))
+        except OSError as error:
+            raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name another folder.") from error
+        return
     changed = list(configs.differences(read_json(path / "config.json"), config))
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
@@ -56,7 +57,6 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
             f"--workdir {path} was trained on other classes ({', '.join(map(str, before))}), and the data now has "
             f"{', '.join(classes)}; name another folder, or mend the data."
         )
-    return True
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -95,11 +95,12 @@ def environment(mesh: Mesh) -> dict[str, Any]:
         "mesh": {axis: int(size) for axis, size in mesh.shape.items()},
         "revision": _revision(),
         "command": " ".join(sys.argv),
-        "peak_rss_mb": _peak_rss_mb(),
+        "peak_rss_mb": peak_rss_mb(),
     }
 
 
-def _peak_rss_mb() -> float:
+def peak_rss_mb() -> float:
+    """Give the largest memory this process has held, in MiB."""
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
 

@@ -23,6 +23,8 @@ def experiment(tmp_path):
 
 
 def test_overrides_keep_their_types(experiment):
+    names = configs.load(experiment, {"optimizer.factors": "('backbone')"}).optimizer.factors
+    assert names == configs.load(experiment, {"optimizer.factors": "backbone"}).optimizer.factors == ("backbone",)
     text = {"batch": "8", "ema": "1", "flip": "false", "size": "(5, 7)", "optimizer.learning_rate": "3e-4", "name": "3"}
     config = configs.load(experiment + ":other", text)
     assert config.variant == "other"
@@ -41,6 +43,8 @@ def test_overrides_keep_their_types(experiment):
         ("batch", "1.5", "expected a value like 16"),
         ("flip", "3", "expected a value like True"),
         ("size", "3", "expected a value like"),
+        ("size", "('4')", "expected a value like"),
+        ("ema", "much", "expected a value like 0.0"),
         ("batch.size", "3", "no such key"),
     ],
 )
@@ -69,6 +73,8 @@ def test_a_variant_that_does_not_exist():
         ("scenes", {"name": "scenes"}),
         ("voc:a/b", {"name": "voc", "path": "a/b"}),
         ("coco:annotations=a.json,images=d", {"name": "coco", "annotations": "a.json", "images": "d"}),
+        ("voc:path=d,hold_out=0.2", {"name": "voc", "path": "d", "hold_out": 0.2}),
+        ("coco:path=d,masks=true", {"name": "coco", "path": "d", "masks": True}),
     ],
 )
 def test_data(experiment, text, node):
@@ -78,6 +84,12 @@ def test_data(experiment, text, node):
 @pytest.mark.parametrize("text", ["voc:", ":dir", ""])
 def test_data_without_a_format_or_path(experiment, text):
     with pytest.raises(UserError, match="FORMAT:PATH"):
+        configs.load(experiment, data=text)
+
+
+@pytest.mark.parametrize("text", ["./mine", "mine/data", "/mine:a", "voc:path=a,classes"])
+def test_data_without_its_format(experiment, text):
+    with pytest.raises(UserError, match=r"say its format before the path|is no KEY=VALUE"):
         configs.load(experiment, data=text)
 
 

@@ -85,13 +85,15 @@ def test_a_signal_only_asks():
 def test_arguments():
     made = terminal.parser("what it does", "an example")
     made.add_argument("--data")
-    known, overrides = terminal.parse(made, ["--data", "voc:x", "--config.a.b=1=2", "--config.c", "3"])
+    known, overrides = terminal.parse(made, ["--data", "voc:x", "--config.a.b=1=2", "--config.c", "3"], config=True)
     assert known.data == "voc:x"
     assert overrides == {"a.b": "1=2", "c": "3"}
     with pytest.raises(UserError, match=r"unknown argument '--dta'. Did you mean '--data'"):
         terminal.parse(made, ["--dta", "x"])
     with pytest.raises(UserError, match="needs a value"):
-        terminal.parse(made, ["--config.c"])
+        terminal.parse(made, ["--config.c"], config=True)
+    with pytest.raises(UserError, match=r"unknown argument '--config\.c=3'"):
+        terminal.parse(made, ["--config.c=3"])
 
 
 def test_a_mistake_is_one_line_and_code_2(monkeypatch, capsys):

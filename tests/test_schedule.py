@@ -16,7 +16,7 @@ def test_durations(text, expected):
     assert CLOCK.steps(text) == expected
 
 
-@pytest.mark.parametrize("text", ["ten steps", "5 parsecs", "", "5 steps more"])
+@pytest.mark.parametrize("text", ["ten steps", "5 parsecs", "1.2.3 steps", "", "5 steps more"])
 def test_a_wrong_duration_names_its_key(text):
     with pytest.raises(UserError, match=r"schedule.warmup="):
         CLOCK.steps(text, "schedule.warmup")
@@ -38,6 +38,12 @@ def test_warmup_then_cosine_to_zero():
 def test_steps_drop_where_they_are_told():
     rate = schedule.make({"name": "steps", "at": (0.5, 0.8), "factor": 0.1}, peak=1.0, clock=CLOCK)
     assert [round(math.log10(float(rate(s)))) for s in (0, 249, 251, 399, 401)] == [0, 0, -1, -1, -2]
+
+
+def test_a_warmup_moves_no_drop():
+    node = {"name": "steps", "at": (0.5, 0.8), "factor": 0.1, "warmup": "100 steps"}
+    rate = schedule.make(node, peak=1.0, clock=CLOCK)
+    assert [round(math.log10(float(rate(s)))) for s in (100, 249, 251, 399, 401)] == [0, 0, -1, -1, -2]
 
 
 def test_mistakes():

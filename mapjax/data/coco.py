@@ -47,8 +47,8 @@ def make(
         `valid/_annotations.coco.json`; "val" is held out of "train" where there is none.
       seed: of the held-out part.
       path: the data folder.
-      annotations: instead of a search below `path`: a JSON file ("train", from which "val" is held out; or the split
-        asked for, if that is neither), or one for each split by name.
+      annotations: instead of a search below `path`: a JSON file ("train", from which "val" is held out; with
+        hold_out=0, the split asked for), or one for each split by name.
       images: instead of a search: the image folder, or one for each split by name.
       classes: names of categories in order; objects of others are dropped. By default all, by id.
       masks: records have `masks`, drawn from the segmentations.
@@ -83,8 +83,7 @@ def _files(
     if isinstance(annotations, Mapping):
         return {name: pathlib.Path(file) for name, file in annotations.items()}
     if annotations is not None:
-        whole = share == 0 or splits.find(split, ("train", "val")) is None
-        return {split if whole else "train": pathlib.Path(annotations)}
+        return {"train" if share else split: pathlib.Path(annotations)}
     if path is None:
         raise UserError("coco needs path=, the data folder, or annotations= and images=.")
     root = pathlib.Path(path)

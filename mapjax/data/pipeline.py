@@ -81,8 +81,9 @@ class Batches(Iterator[Batch]):
         self.close()
 
     def _fill(self, dataset: grain.IterDataset, place: Callable[[Example], Batch]) -> None:
-        iterator = iter(dataset)
+        iterator = None
         try:
+            iterator = iter(dataset)
             for arrays, replaced in iterator:
                 if self._closed.is_set():
                     return
@@ -91,7 +92,8 @@ class Batches(Iterator[Batch]):
         except BaseException as error:  # handed to the consumer, whatever it is
             self._put((error, {}))
         finally:
-            iterator.close()
+            if iterator is not None:
+                iterator.close()
 
     def _put(self, item: tuple[Any, dict[str, str]]) -> None:
         while not self._closed.is_set():

@@ -1,6 +1,5 @@
 """The start-up check of a data set: what is in it, what was left out, and whether training can work at all."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mapjax.data.geometry import box_areas
-from mapjax.data.source import Record, Source
+from mapjax.data.source import Source
 from mapjax.errors import UserError
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's borders between small, medium and large, pixels²
@@ -23,6 +22,7 @@ class Summary(NamedTuple):
     sides: the 5, 50 and 95 % quantiles of the square root of the boxes' areas, in original pixels.
     sizes: boxes that are small, medium and large by COCO's borders.
     crowded: images with more than `max_boxes` boxes. dropped: how many were left out, by reason, and one example.
+    files: paths of the images; none of generated ones.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Summary(NamedTuple):
     crowded: int
     max_boxes: int
     dropped: dict[str, tuple[int, str]]
+    files: frozenset[str]
 
 
 def inspect(source: Source, max_boxes: int) -> Summary:
@@ -46,10 +47,16 @@ def inspect(source: Source, max_boxes: int) -> Summary:
     length = len(source.records)
     generated = length > 0 and isinstance(source.records[0]["image"], np.ndarray)
     looked_at = min(length, _GENERATED_LOOKED_AT) if generated else length
-    records: Sequence[Record] = [source.records[i] for i in range(looked_at)]
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(record["boxes"] for record in records)])
-    classes = np.concatenate([np.zeros(0, np.int32), *(record["classes"] for record in records)])
-    counts = np.array([len(record["boxes"]) for record in records], int)
+    all_boxes, all_classes, crowds, files = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)], 0, set()
+    for index in range(looked_at):
+        record = source.records[index]  # one at a time: it may hold a picture or masks
+        all_boxes.append(record["boxes"])
+        all_classes.append(record["classes"])
+        crowds += int(record["crowd"].sum())
+        if isinstance(record["image"], str):
+            files.add(record["image"])
+    boxes, classes = np.concatenate(all_boxes), np.concatenate(all_classes)
+    counts = np.array([len(one) for one in all_classes[1:]], int)
     known = (classes >= 0) & (classes < len(source.classes))
     per_class = np.bincount(classes[known], minlength=len(source.classes))
     areas = box_areas(boxes)
@@ -61,7 +68,7 @@ def inspect(source: Source, max_boxes: int) -> Summary:
         looked_at=looked_at,
         without_boxes=int((counts == 0).sum()),
         boxes=len(boxes),
-        crowd=sum(int(record["crowd"].sum()) for record in records),
+        crowd=crowds,
         per_class=dict(zip(source.classes, per_class.tolist())),
         out_of_range=int((~known).sum()),
         sizes=(int(sizes[0]), int(sizes[1]), int(sizes[2])),
@@ -69,6 +76,18 @@ def inspect(source: Source, max_boxes: int) -> Summary:
         crowded=int((counts > max_boxes).sum()),
         max_boxes=max_boxes,
         dropped={reason: (len(where), where[0]) for reason, where in source.dropped.items() if where},
+        files=frozenset(files),
+    )
+
+
+def overlap(one: Summary, other: Summary) -> str:
+    """Say that two splits share image files, or nothing."""
+    shared = len(one.files & other.files)
+    return (
+        f"{shared} of the {other.images} images of {other.split!r} are in {one.split!r} too: "
+        "scores on them say nothing about new pictures."
+        if shared
+        else ""
     )
 
 
@@ -114,8 +133,8 @@ def _notes(summary: Summary) -> list[str]:
     return notes
 
 
-def require_trainable(source: Source, summary: Summary | None = None) -> None:
-    """Stop where training on this source could not work; `summary`, from `inspect`, saves counting again.
+def require_trainable(source: Source, summary: Summary) -> None:
+    """Stop where training or scoring on this source could not work; `summary` is what `inspect` found.
 
     Raises:
       UserError: no images, classes out of range, or not one box that is not a crowd.
@@ -124,10 +143,9 @@ def require_trainable(source: Source, summary: Summary | None = None) -> None:
     why = "; ".join(f"{len(lost)} × {reason}" for reason, lost in source.dropped.items())
     left_out = f" Left out were {why}." if why else ""
     if len(source.records) == 0:
-        raise UserError(f"{where} has no images to train on; check the path and the split.{left_out}")
+        raise UserError(f"{where} has no images; check the path and the split.{left_out}")
     if not source.classes:
         raise UserError(f"{where} has no classes; its annotations name none.{left_out}")
-    summary = summary or inspect(source, max_boxes=1)
     if summary.out_of_range:
         raise UserError(
             f"{where} has {summary.out_of_range} boxes whose class is not one of its {len(source.classes)} classes; "

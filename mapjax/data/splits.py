@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from mapjax.errors import UserError
+from mapjax.errors import NoSuchSplit, UserError
 
 _SPELLINGS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))
 
@@ -29,7 +29,8 @@ def locate(split: str, available: Collection[str], where: str, share: float | in
       share: to hold out; 0 holds nothing out.
 
     Raises:
-      UserError: there is no such split (the message lists those there are), or a share that is not in [0, 1).
+      NoSuchSplit: there is none of that name (the message lists those there are).
+      UserError: a share that is not in [0, 1).
     """
     if not 0 <= share < 1:
         raise UserError(f"hold_out={share} must be a share from 0 to below 1.")
@@ -40,7 +41,7 @@ def locate(split: str, available: Collection[str], where: str, share: float | in
         if found == train:
             return train, "kept"
     if found is None:
-        raise UserError(f"{where} has no split {split!r}; there is: {', '.join(sorted(available)) or 'none'}.")
+        raise NoSuchSplit(f"{where} has no split {split!r}; there is: {', '.join(sorted(available)) or 'none'}.")
     return found, "whole"
 
 

@@ -52,6 +52,11 @@ def make(
         height, width = map(int, record["size"])
         image = images.read_as_labelled(record["image"], (height, width))
         original = image.shape[:2]
+        if original != (height, width):
+            raise UserError(
+                f"{record['file']} has {original[0]}×{original[1]} pixels (height × width), and its labels were drawn "
+                f"on {height}×{width}; label it again, or restore the picture."
+            )
         if augment is None:
             matrix = geometry.letterbox(original, frame)
         else:

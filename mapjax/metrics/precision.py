@@ -53,7 +53,7 @@ def make(source: Source) -> Metric:
         return scalars
 
     def files(counts: Counts) -> dict[str, Any]:
-        return {"predictions.json": coco_results(source, counts), "truth.json": truth()}
+        return {"predictions.json": coco_results(source, counts, truth()), "truth.json": truth()}
 
     return Metric(measure, merge, summarize, files, best="AP")
 
@@ -96,9 +96,13 @@ def coco_truth(source: Source) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def coco_results(source: Source, counts: Counts) -> list[dict[str, Any]]:
-    """Write detections in COCO's results format: a dict each, with box as x, y, width, height in original pixels."""
-    ids = {index: int(source.records[index]["id"]) for index in counts}
+def coco_results(source: Source, counts: Counts, truth: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Write detections in COCO's results format: a dict each, with box as x, y, width, height in original pixels.
+
+    Args:
+      truth: what `coco_truth` made of the source.
+    """
+    ids = {index: truth["images"][index]["id"] for index in counts}
     return [
         {"image_id": int(row[0]), "category_id": int(row[6]), "bbox": row[1:5].tolist(), "score": float(row[5])}
         for row in _rows(source, counts, ids)

@@ -217,8 +217,11 @@ def make(
       dtype: of the arithmetic; parameters, scores and offsets are float32.
     """
     body = dict(backbone)
+    if "classes" in body:
+        raise UserError("faster_rcnn: its backbone takes no 'classes'; the detector has them.")
     if body.pop("name", "resnet") != "resnet":
         raise UserError(f"faster_rcnn has a pyramid over name='resnet' only, not over {backbone['name']!r}.")
+    resnet.module_of(**body)  # finds a mistake here rather than inside Flax
     levels = tuple(levels)
     first = LEVELS.index(levels[0]) if levels and levels[0] in LEVELS else -1
     if first < 0 or levels != LEVELS[first : first + len(levels)]:

@@ -1,5 +1,6 @@
 """ResNet (He et al. 2015), with the stride in the 3×3 convolution of a bottleneck as torchvision has it ("v1.5")."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -160,4 +161,7 @@ def module_of(*, depth: int = 50, norm: str = "batch", dtype: Any = "float32", *
         raise UserError(f"a resnet of depth={depth} does not exist: choose one of {', '.join(map(str, STAGES))}.")
     if norm not in NORMS:
         raise UserError(f"resnet has no norm={norm!r}.{near(norm, NORMS)}")
+    for option in options:
+        if option not in ResNet.__dataclass_fields__:
+            raise UserError(f"resnet takes no {option!r}.{near(option, inspect.signature(make).parameters)}")
     return ResNet(depth=depth, norm=norm, dtype=jnp.dtype(dtype), **options)

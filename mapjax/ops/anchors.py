@@ -23,7 +23,7 @@ def grid_anchors(
 
     Args:
       image, grid: (height, width) of the network's input and of the level's features. The stride is their
-        integer quotient, so on an input that is not a multiple of it the anchors are those of torchvision.
+        integer quotient, as in torchvision, which like mapjax pads its input to multiples of 32 before.
     """
     stride_y, stride_x = image[0] // grid[0], image[1] // grid[1]
     y, x = np.meshgrid(np.arange(grid[0]) * stride_y, np.arange(grid[1]) * stride_x, indexing="ij")

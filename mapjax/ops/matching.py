@@ -46,8 +46,8 @@ def sample(
       their indices (k = min(count, n)), positives first, and which of them are real: fewer than k rows are drawn
       when there are too few negatives.
     """
+    wanted = min(int(count * fraction), positive.shape[0])
     count = min(count, positive.shape[0])
-    wanted = int(count * fraction)
     order = jax.random.uniform(key, positive.shape)
     drawn, chosen = jax.lax.top_k(jnp.where(positive, order, -1), wanted)
     others, rest = jax.lax.top_k(jnp.where(negative, order, -1), count)

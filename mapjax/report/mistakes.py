@@ -16,9 +16,9 @@ KINDS = {
     "badly placed": "right class, but 0.1 ≤ IoU < 0.5",
     "both wrong": "another class and 0.1 ≤ IoU < 0.5",
     "duplicate": "a truth that a detection of higher score has taken",
-    "false": "background: IoU < 0.1 with every truth",
+    "false": "background: IoU < 0.1 with every single truth",
     "missed": "a truth that no detection found, nor a misplaced or misnamed one",
-    "ignored": "inside a crowd region, so it does not count",
+    "ignored": "inside a crowd region of its class, so it does not count",
 }
 
 

@@ -96,7 +96,9 @@ def training(history: Sequence[Mapping[str, Any]]) -> list[Section]:
     scores = [name for name in metrics if all(_within_unit(line.get(name)) for line in evals)][:3]
     charts = [
         plots.lines(_series(train, losses), x_label="step", y_label="loss"),
-        plots.lines(_series(evals, scores), x_label="step", y_label="score", y_range=(0.0, 1.0)),
+        plots.lines(_series(evals, scores), x_label="step", y_label="score", y_range=(0.0, 1.0))
+        if len(evals) > 1  # of one evaluation the headline says it all
+        else "",
         plots.lines(_series(train, ["learning_rate"]), x_label="step", y_label="learning rate"),
         plots.lines(_series(train, ["gradient_norm"]), x_label="step", y_label="gradient norm", log=True),
         plots.lines(_series(train, ["examples_per_s"]), x_label="step", y_label="images per second"),
@@ -120,7 +122,8 @@ def facts(result: Mapping[str, Any], config: Mapping[str, Any]) -> list[Section]
 def _series(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[plots.Series]:
     found = []
     for name in names:
-        pairs = [(line["step"], line[name]) for line in lines if _is_number(line.get(name))]
+        # -1 is COCO's word for "nothing to measure".
+        pairs = [(line["step"], line[name]) for line in lines if _is_number(line.get(name)) and line[name] != -1]
         array = np.asarray(pairs, np.float64).reshape(-1, 2)
         found.append(plots.Series(name, array[:, 0], array[:, 1]))
     return found
@@ -155,7 +158,9 @@ def _jsonable(value: Any) -> Any:
 
 
 def _plain(value: Any) -> str:
-    return plots.number_text(value) if isinstance(value, float) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return plots.number_text(value) if _is_number(value) else str(value)
 
 
 def _score(value: Any) -> str:

@@ -145,13 +145,13 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """List powers of ten from low to high, with 2 and 5 times them where that leaves few."""
+    """List powers of ten from low to high, with 2 and 5 times them where that leaves few, else round numbers."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5)):
         found = [f * 10.0**p for p in powers for f in factors if low * (1 - 1e-9) <= f * 10.0**p <= high * (1 + 1e-9)]
         if len(found) >= 3:
             return found if len(found) <= 8 else found[:: math.ceil(len(found) / 8)]
-    return found
+    return [value for value in ticks(low, high, 4) if value > 0]  # less than a power of ten: as on a linear axis
 
 
 def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:

@@ -22,6 +22,7 @@ from mapjax.task import Batch, Prediction, Result, Task, Variables
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet's pictures, RGB, 0 to 1
 STD = np.array([0.229, 0.224, 0.225], np.float32)
+DIVISOR = 32  # the coarsest stride of the backbone
 BETA = 1 / 9  # of both box losses
 CROWD_COVERAGE = 0.5  # an anchor or proposal with this share in a crowd is neither object nor background
 
@@ -59,10 +60,11 @@ def make(
         from the second on. samples, positives, iou: the same of proposals and the second stage.
       box_weights: scale of the second stage's four box offsets.
       score_threshold, box_nms, detections: a detection needs a higher score; suppression within a class; how many
-        are kept of a picture. candidates: the best (box, class) pairs of a picture that go into suppression.
+        are kept of a picture. candidates: the best (box, class) pairs of a picture that go into suppression
+        (torchvision has no such limit; it matters where more than that many pairs pass the threshold).
     """
     del classes
-    anchors = model.anchors((image_size[0], image_size[1]))
+    anchors = model.anchors((padded(image_size[0]), padded(image_size[1])))
     propose_train = partial(propose, anchors=anchors, before=pre_nms_train, after=post_nms_train, threshold=rpn_nms)
     propose_test = partial(propose, anchors=anchors, before=pre_nms_test, after=post_nms_test, threshold=rpn_nms)
     first_loss = partial(first_stage_loss, anchors=anchors, iou=rpn_iou, samples=rpn_samples, positives=rpn_positives)
@@ -99,8 +101,18 @@ def make(
 
 
 def normalize(image):
-    """Pictures uint8 (b h w 3) → float32 with ImageNet's mean at 0 and its standard deviation 1."""
-    return image.astype(jnp.float32) * (1 / (255 * STD)) - MEAN / STD
+    """Pictures uint8 (b h w 3) → float32 with ImageNet's mean at 0 and its standard deviation 1.
+
+    Zeros are added below and on the right, up to multiples of DIVISOR, so that every stride divides the sides.
+    """
+    image = image.astype(jnp.float32) * (1 / (255 * STD)) - MEAN / STD
+    below, right = (padded(side) - side for side in image.shape[1:3])
+    return jnp.pad(image, ((0, 0), (0, below), (0, right), (0, 0)))
+
+
+def padded(side: int) -> int:
+    """Round a side up to a multiple of DIVISOR."""
+    return -(-side // DIVISOR) * DIVISOR
 
 
 def extents(batch: Batch):

@@ -104,7 +104,9 @@ def test_a_validation_split_is_held_out_where_there_is_none(folder, tmp_path):
     given = {"annotations": str(tmp_path / "annotations/train.json"), "images": str(tmp_path / "images")}
     by_file = {s: {r["file"] for r in coco.make(split=s, **given).records} for s in ("train", "val")}
     assert by_file == by_path
-    assert len(coco.make(split="test", **given).records) == 20
+    assert len(coco.make(split="test", hold_out=0, **given).records) == 20
+    with pytest.raises(UserError, match="no split 'test'"):
+        coco.make(split="test", **given)
     named = {"annotations": {"train": given["annotations"], "val": given["annotations"]}, "images": given["images"]}
     assert len(coco.make(split="val", **named).records) == 20
 

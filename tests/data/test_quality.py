@@ -62,10 +62,14 @@ def test_the_table_says_it():
         assert words in text
 
 
+def check(one):
+    quality.require_trainable(one, quality.inspect(one, max_boxes=1))
+
+
 @pytest.mark.parametrize(
     ("records", "more", "words"),
     [
-        ([], {"dropped": {"missing image": ["a"]}}, r"no images to train on.*1 × missing image"),
+        ([], {"dropped": {"missing image": ["a"]}}, r"no images; check.*1 × missing image"),
         ([record()], {}, "no boxes to learn from in its 1 images"),
         ([record([[0, 0, 9, 9]], [0], [True])], {}, "no boxes to learn from"),
         ([record([[0, 0, 9, 9]], [2])], {}, "1 boxes whose class is not one of its 2 classes"),
@@ -74,8 +78,14 @@ def test_the_table_says_it():
 )
 def test_what_cannot_train_is_stopped(records, more, words):
     with pytest.raises(UserError, match=words):
-        quality.require_trainable(source(records, **more))
+        check(source(records, **more))
 
 
 def test_what_can_train_passes():
-    quality.require_trainable(source(RECORDS))
+    check(source(RECORDS))
+
+
+def test_shared_images_are_told():
+    train, val = (quality.inspect(source(RECORDS, split=split), 9) for split in ("train", "val"))
+    assert quality.overlap(train, val).startswith("1 of the 3 images of 'val' are in 'train' too")
+    assert not quality.overlap(train, val._replace(files=frozenset(["b.png"])))

@@ -41,12 +41,12 @@ SMALL = {
 }
 
 
-def start(workdir, *, program="main", env=None, args=(), **changes):
+def start(workdir, *, program="main", env=None, args=(), before=(), **changes):
     settings = {key: value for key, value in {**SMALL, **changes}.items() if value is not None}
     options = [f"--config.{key}={value}" for key, value in settings.items()]
     command = [sys.executable, f"launch/{program}.py", "--config", "experiments/detect.py", "--workdir", str(workdir)]
     return subprocess.Popen(
-        [*command, *options, *args],
+        [*before, *command, *options, *args],
         cwd=ROOT,
         env={**os.environ, **(env or {})},
         text=True,
@@ -172,6 +172,16 @@ def test_a_batch_that_does_not_divide(tmp_path):
     code, output = finish(start(tmp_path / "run", env=env, batch="3"))
     assert code == 2
     assert "batch=3 does not divide over 2 devices (mesh data×fsdp); use 2 or 4" in output
+
+
+def test_a_disk_that_is_full(tmp_path):
+    code, output = finish(start(tmp_path / "run", before=("sh", "-c", 'ulimit -f 500; exec "$@"', "sh")))
+    assert code == 0, output
+    assert "could not save a checkpoint" in output
+    assert "8 checkpoints could not be saved; the last one is of step 0" in output
+    assert "Traceback" not in output
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
 
 
 def test_a_workdir_of_another_experiment(whole):

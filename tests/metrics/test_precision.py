@@ -55,13 +55,28 @@ def random_case(seed, *, images=8, classes=3, crowd=0.15, ties=False, crowded=Fa
     return source_of(truth), counts
 
 
+def dataset(source):
+    """The truth of a source in COCO's form, written apart from coco_truth()."""
+    annotations = []
+    for record in source.records:
+        for k in range(len(record["boxes"])):
+            x1, y1, x2, y2 = map(float, record["boxes"][k])
+            annotation = {"image_id": record["id"], "bbox": [x1, y1, x2 - x1, y2 - y1], "id": len(annotations) + 1}
+            annotation |= {"area": float(record["areas"][k]), "iscrowd": int(record["crowd"][k])}
+            annotations.append(annotation | {"category_id": source.category_ids[record["classes"][k]]})
+    images = [{"id": record["id"], "height": 300, "width": 320} for record in source.records]
+    categories = [{"id": number, "name": name} for number, name in zip(source.category_ids, source.classes)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 def oracle(source, counts):
-    """pycocotools on the files that a run would write."""
+    """pycocotools on the same truth and on the results that a run would write."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = precision.coco_truth(source)
+        truth.dataset = dataset(source)
         truth.createIndex()
-        evaluated = COCOeval(truth, truth.loadRes(precision.coco_results(source, counts)), "bbox")
+        results = precision.coco_results(source, counts, precision.coco_truth(source))
+        evaluated = COCOeval(truth, truth.loadRes(results), "bbox")
         evaluated.evaluate()
         evaluated.accumulate()
         evaluated.summarize()

@@ -99,7 +99,7 @@ def drawn(positive, negative, count, fraction, seed=0):
         (30, 60, 16, 1.0, (16, 0)),
         (30, 60, 3, 0.5, (1, 2)),  # rounded down
         (30, 60, 500, 0.5, (30, 60)),  # more than there are rows
-        (80, 20, 500, 0.25, (25, 20)),
+        (80, 20, 500, 0.25, (80, 20)),
     ],
 )
 def test_counts(positives, negatives, count, fraction, expected):
