@@ -91,7 +91,7 @@ def bccd() -> ConfigDict:
     )
     config.batch = 4
     config.eval_batch = 4
-    config.duration = "900 steps"
+    config.duration = "880 steps"
     config.model.backbone.width = 1.0
     config.model.channels = 128
     config.model.representation = 512

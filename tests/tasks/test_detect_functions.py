@@ -178,6 +178,8 @@ def test_detections_of_one_picture():
 
 
 def test_normalized_pictures():
-    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 8, 32, 3)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(detect.normalize(jnp.asarray(pixels)), (pixels / 255 - mean) / std, atol=1e-5)
+    found = np.asarray(detect.normalize(jnp.asarray(pixels)))
+    np.testing.assert_allclose(found[:, :8], (pixels / 255 - mean) / std, atol=1e-5)
+    assert found.shape == (1, 32, 32, 3) and not found[:, 8:].any()  # padded as torchvision pads
