@@ -38,7 +38,7 @@ def scenes() -> ConfigDict:
             "input": {"threads": 2, "workers": 0, "prefetch": 2},
             "batch": 8,
             "accumulate": 1,
-            "duration": "1900 steps",
+            "duration": "2000 steps",
             "model": {
                 "name": "faster_rcnn",
                 "backbone": {"name": "resnet", "depth": 18, "width": 0.5, "norm": "batch"},
@@ -54,6 +54,7 @@ def scenes() -> ConfigDict:
                 "post_nms_test": 200,
                 "samples": 64,
                 "positives": 0.5,
+                "score_threshold": 0.01,  # average precision gains from many weak detections
             },
             "optimizer": {
                 "name": "adamw",
@@ -100,7 +101,6 @@ def bccd() -> ConfigDict:
     config.task.pre_nms_test = 500
     config.task.post_nms_test = 500
     config.task.samples = 256
-    config.task.score_threshold = 0.01  # average precision gains from many weak detections
     config.optimizer.learning_rate = 5e-4
     return config
 
