@@ -1,7 +1,7 @@
 """Meshes and placement: which device holds which part of the state and of the batch.
 
 Axes: `data` and `fsdp` split the batch; `model` is for channels or heads and `pipe` for layers. Without rules the
-parameters are copied to every device. Parameters are placed by an ordered list of (expression over the path, PartitionSpec).
+parameters are copied to every device; rules are an ordered list of (expression over the path, PartitionSpec).
 """
 
 import math
