@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mapjax import parts
 from mapjax.errors import UserError, near
 
 
@@ -59,7 +60,7 @@ def parse_data(text: str) -> dict[str, Any]:
     name, colon, rest = text.partition(":")
     if not name or (colon and not rest):
         raise UserError(f"--data {text!r}: write FORMAT:PATH, for example voc:DIR or coco:DIR.")
-    if pathlib.Path(name).exists() or os.sep in name:
+    if os.sep in name or (pathlib.Path(name).exists() and name not in parts.names("data")):
         raise UserError(f"--data {text}: say its format before the path: voc:{name} or coco:{name}.")
     if not rest:
         return {"name": name}

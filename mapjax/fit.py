@@ -259,7 +259,8 @@ def _finish(this: Run, trainer: Trainer, log: logs.Log, state: State, final: sco
     # A finished run that is evaluated again keeps what its training took.
     took = {"wall_s": spent.wall_s, "peak_rss_mb": max(spent.peak_rss_mb, environment["peak_rss_mb"])}
     if trainer.start == this.clock.total and path.exists():
-        took = {name: workdir.read_json(path).get(name, value) for name, value in took.items()}
+        before = workdir.read_json(path)
+        took = {name: before.get(name, value) for name, value in took.items()}
     result = {
         "metrics": final.metrics,
         "steps": int(state.step),

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from typing import Any
 
 from mapjax.errors import UserError, near
 
@@ -57,14 +57,13 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Orbax reports its inner workings as warnings through absl.
-    logging.getLogger("absl").setLevel(logging.ERROR)
     argv = sys.argv[1:]
     if "--traceback" not in argv:
+        # Orbax reports its inner workings through absl, and a save that failed with a traceback from every thread.
         # What fails in Orbax's threads is raised once more where checkpoint.py waits for them, and reported there.
         threading.excepthook = _thread_failed
-        sys.excepthook = _failed
-        for name in ("asyncio", "concurrent.futures"):
+        sys.unraisablehook = _unraisable
+        for name in ("absl", "asyncio", "concurrent.futures"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         code = main(argv)
@@ -81,10 +80,10 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     sys.exit(code)
 
 
-def _failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Pass over what tensorstore's own threads print when Orbax has given up a save."""
+def _unraisable(args: Any) -> None:
+    """Pass over what tensorstore's own threads find when Orbax has given up a save."""
     if threading.current_thread() is threading.main_thread():
-        sys.__excepthook__(kind, error, trace)
+        sys.__unraisablehook__(args)
 
 
 def _thread_failed(args: threading.ExceptHookArgs) -> None:

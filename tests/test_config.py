@@ -93,6 +93,15 @@ def test_data_without_its_format(experiment, text):
         configs.load(experiment, data=text)
 
 
+def test_a_folder_named_like_a_format_is_no_obstacle(experiment, tmp_path, monkeypatch):
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert configs.load(experiment, data="coco:coco").data.path == "coco"
+    with pytest.raises(UserError, match="say its format before the path: voc:mine"):
+        configs.load(experiment, data="mine")
+
+
 def test_plain_and_back():
     config = ConfigDict({"a": (1, (2, 3)), "b": {"c": None, "d": {}}})
     again = configs.from_dict(configs.to_dict(config))

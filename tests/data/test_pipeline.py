@@ -1,5 +1,7 @@
 """Batches: a pure function of (seed, step), complete, ahead of use, and not stopped by a bad image."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -167,3 +169,30 @@ def test_evaluation_passes_over_an_unreadable_image():
 def test_an_empty_source_is_refused():
     with pytest.raises(UserError, match="no images"):
         pipeline.train_batches(source(0), transform, batch=2, seed=0)
+
+
+WORKERS = """
+import numpy as np
+from mapjax.data import pipeline, scenes, transforms
+
+if __name__ == "__main__":
+    source = scenes.make(split="train", size=(32, 32), digit_size=(8.0, 14.0), train_length=20)
+    transform = transforms.make(size=(32, 32), max_boxes=8, augment={"flip_horizontal": 0.5, "rotate": 20.0})
+    found = []
+    for workers in (0, 2):
+        with pipeline.train_batches(source, transform, batch=4, seed=3, start=2, workers=workers) as batches:
+            found.append([next(batches) for _ in range(7)])
+    for one, other in zip(*found):
+        assert set(one) == set(other)
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+    print("equal", [batch["index"].tolist() for batch in found[1]][:1])
+"""
+
+
+@pytest.mark.process
+def test_worker_processes_give_the_batches_of_threads(tmp_path):
+    program = tmp_path / "workers.py"
+    program.write_text(WORKERS)
+    done = subprocess.run([sys.executable, str(program)], text=True, capture_output=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("equal")

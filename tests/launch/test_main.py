@@ -136,6 +136,29 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(whole, tmp_path, nu
     assert ours[-1]["loss"] == theirs[-1]["loss"]
 
 
+def test_a_checkpoint_cut_short_costs_only_the_steps_since_the_one_before(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints" / "40" / "state").rglob("*"):
+        if file.is_file() and file.stat().st_size > 100:
+            file.write_bytes(file.read_bytes()[:50])
+    code, output = finish(start(tmp_path / "run"))
+    assert code == 0, output
+    assert "it is set aside as 40.broken and the one before it used" in output
+    assert "going on from step 35 of 40" in output
+    assert "Traceback" not in output
+    jax.tree.map(np.testing.assert_array_equal, saved(tmp_path / "run"), saved(whole[0]))
+
+
+def test_nothing_is_compiled_while_training(tmp_path):
+    code, output = finish(start(tmp_path / "run", env={"JAX_LOG_COMPILES": "1"}))
+    assert code == 0, output
+    lines = output.splitlines()
+    compiled = [number for number, line in enumerate(lines) if "Finished XLA compilation of jit(" in line]
+    first, last = (next(n for n, line in enumerate(lines) if line.startswith(f"step {k}/40")) for k in (8, 40))
+    assert sum("jit(step)" in lines[number] for number in compiled) == 1
+    assert not [lines[number] for number in compiled if first < number < last]
+
+
 def test_two_devices_train_as_one_does(whole, tmp_path):
     code, output = finish(start(tmp_path / "run", env={"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}))
     assert code == 0, output
@@ -181,7 +204,8 @@ def test_a_disk_that_is_full(tmp_path):
     assert code == 0, output
     assert "could not save a checkpoint" in output
     assert "8 checkpoints could not be saved; the last one is of step 0" in output
-    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} <= {"scores.json"}
+    assert "Traceback" not in output
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"scores.json"}  # no unfinished step
     assert json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
 
 

@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 pytestmark = pytest.mark.parity
 
-SIZE = (112, 160)  # torchvision pads it to 128×160
+SIZE = (128, 192)
+PADDED = (112, 160)  # torchvision pads it to 128×160
 
 
 def randomized(network, seed=0):
@@ -33,8 +34,8 @@ def tensors_of(network):
     return {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
 
 
-def pictures(count=2, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, *SIZE, 3), np.uint8)
+def pictures(size=SIZE, count=2):
+    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), np.uint8)
 
 
 def random_boxes(rng, count, size=SIZE):
@@ -82,13 +83,13 @@ def test_resnet_train_step_statistics():
         assert error <= 1e-4 * np.abs(parameter.grad.numpy()).max() + 1e-7, name
 
 
-def detector(depth):
+def detector(depth, size=SIZE):
     """A torchvision detector with random weights and ours with the same ones; scores spread over 0 to 1."""
     torch.manual_seed(depth)
     options = {
         "num_classes": 4,
-        "min_size": min(SIZE),
-        "max_size": max(SIZE),
+        "min_size": min(size),
+        "max_size": max(size),
         "box_score_thresh": 0.3,
         "rpn_pre_nms_top_n_test": 300,
         "rpn_post_nms_top_n_test": 200,
@@ -113,7 +114,7 @@ def detector(depth):
             network.roi_heads.box_predictor.bbox_pred.weight.mul_(0.1)
     model = parts.make("models", {"name": "faster_rcnn", "backbone": {"name": "resnet", "depth": depth}}, classes=3)
     options = {"score_threshold": 0.3, "pre_nms_test": 300, "post_nms_test": 200}
-    task = parts.make("tasks", {"name": "detect", **options}, model=model, classes=("a", "b", "c"), image_size=SIZE)
+    task = parts.make("tasks", {"name": "detect", **options}, model=model, classes=("a", "b", "c"), image_size=size)
     return network, model, task
 
 
@@ -122,15 +123,15 @@ def batch_of(images):
     return {
         "image": images,
         "matrix": np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
-        "size": np.tile(np.int32(SIZE), (count, 1)),
+        "size": np.tile(np.int32(images.shape[1:3]), (count, 1)),
         "mask": np.ones(count, bool),
     }
 
 
-@pytest.mark.parametrize("depth", [18, 50])
-def test_detector(depth):
-    network, model, task = detector(depth)
-    batch = batch_of(pictures())
+@pytest.mark.parametrize(("depth", "size"), [(18, SIZE), (50, SIZE), (18, PADDED)])
+def test_detector(depth, size):
+    network, model, task = detector(depth, size)
+    batch = batch_of(pictures(size))
     variables = weights.from_torchvision(tensors_of(network), jax.eval_shape(task.init, jax.random.key(0), batch))
 
     @jax.jit
@@ -221,14 +222,11 @@ def test_anchors():
 
 def test_roi_align_and_its_gradient():
     rng = np.random.default_rng(2)
-    size = (128, 192)
-    maps = [rng.normal(size=(1, 8, size[0] // s, size[1] // s)).astype(np.float32) for s in (4, 8, 16, 32)]
-    rois = np.concatenate(
-        [random_boxes(rng, 60, size), np.float32([[5, 5, 5, 5], [0, 0, 192, 128], [-30, -9, 300, 200]])]
-    )
+    maps = [rng.normal(size=(1, 8, SIZE[0] // s, SIZE[1] // s)).astype(np.float32) for s in (4, 8, 16, 32)]
+    rois = np.concatenate([random_boxes(rng, 60), np.float32([[5, 5, 5, 5], [0, 0, 192, 128], [-30, -9, 300, 200]])])
     pooler = torchvision.ops.MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
     theirs = {str(i): torch.from_numpy(m).requires_grad_() for i, m in enumerate(maps)}
-    expected = pooler(theirs, [torch.from_numpy(rois)], [size])
+    expected = pooler(theirs, [torch.from_numpy(rois)], [SIZE])
     cotangent = rng.normal(size=(len(rois), 7, 7, 8)).astype(np.float32)
     (expected * torch.from_numpy(cotangent).permute(0, 3, 1, 2)).sum().backward()
     ours, pull = jax.vjp(

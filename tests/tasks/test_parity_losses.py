@@ -1,5 +1,6 @@
 """The detection task against torchvision's region proposal network and RoI heads, on the same head outputs."""
 
+import inspect
 from functools import partial
 
 import jax
@@ -127,6 +128,31 @@ def test_second_stage_losses(case):
             assert distance.min() < 1e-2
             ours_logits[i, row] = logits[start + distance.argmin()]
             ours_deltas[i, row] = deltas[start + distance.argmin()].reshape(4, 4)
-    ours = detect.second_stage_loss(ours_logits, ours_deltas, rois, jnp.ones(2, bool))
+    ours = detect.second_stage_loss(jnp.asarray(ours_logits), jnp.asarray(ours_deltas), rois, jnp.ones(2, bool))
     np.testing.assert_allclose(ours["loss_classifier"], expected["loss_classifier"].item(), rtol=1e-4)
     np.testing.assert_allclose(ours["loss_box"], expected["loss_box_reg"].item(), rtol=1e-3)
+
+
+def test_the_defaults_are_torchvisions():
+    from torchvision.models.detection import FasterRCNN
+
+    ours, their = (inspect.signature(function).parameters for function in (detect.make, FasterRCNN.__init__))
+    names = {
+        "pre_nms_train": "rpn_pre_nms_top_n_train",
+        "post_nms_train": "rpn_post_nms_top_n_train",
+        "pre_nms_test": "rpn_pre_nms_top_n_test",
+        "post_nms_test": "rpn_post_nms_top_n_test",
+        "rpn_nms": "rpn_nms_thresh",
+        "rpn_samples": "rpn_batch_size_per_image",
+        "rpn_positives": "rpn_positive_fraction",
+        "samples": "box_batch_size_per_image",
+        "positives": "box_positive_fraction",
+        "iou": "box_fg_iou_thresh",
+        "score_threshold": "box_score_thresh",
+        "box_nms": "box_nms_thresh",
+        "detections": "box_detections_per_img",
+    }
+    assert {a: ours[a].default for a in names} == {a: their[b].default for a, b in names.items()}
+    assert ours["rpn_iou"].default == (their["rpn_bg_iou_thresh"].default, their["rpn_fg_iou_thresh"].default)
+    assert their["box_bg_iou_thresh"].default == ours["iou"].default
+    assert ours["box_weights"].default == (10, 10, 5, 5)  # torchvision's default for None
