@@ -72,7 +72,7 @@ def ours(config: Any) -> Callable[[], None]:
     from mapjax import run, schedule, shard, train
     from mapjax.data import pipeline
 
-    source = run.make_source(config, "train")
+    config, source, _ = run.open_sources(config)
     task = run.make_task(config, source.classes)
     mesh = shard.make_mesh(config.mesh.to_dict())
     sharding = shard.batch_sharding(mesh, config.batch)
@@ -80,8 +80,14 @@ def ours(config: Any) -> Callable[[], None]:
     with pipeline.train_batches(source, transform, batch=config.batch, seed=0, sharding=sharding) as batches:
         batch = next(batches)
     tx, _, _ = run.make_optimizer(config, task, batch, schedule.Clock(config.batch, len(source.records), 1000))
-    state = train.draw_state(lambda batch: train.init_state(task, tx, batch, seed=0, ema=config.ema), batch)
-    step = jax.jit(train.make_step(task, tx, seed=0, ema=config.ema), donate_argnums=0)
+
+    def init(batch: Any) -> Any:
+        return train.init_state(task, tx, batch, seed=0, ema=config.ema)
+
+    places = shard.placement(jax.eval_shape(init, batch), mesh)
+    state = train.draw_state(init, batch, places)
+    # Placed as in fit: else the second step would compile again.
+    step = jax.jit(train.make_step(task, tx, seed=0, ema=config.ema), donate_argnums=0, out_shardings=(places, None))
     kept = [state]
 
     def once() -> None:

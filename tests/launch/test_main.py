@@ -267,3 +267,9 @@ def test_the_other_variants_run_on_real_formats(tmp_path, variant):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["steps"] == 2
     assert result["eval_images"] == 3
+    command = [sys.executable, "launch/bench.py", "--config", f"experiments/detect.py:{variant}", "--rounds", "1"]
+    timed = subprocess.run(
+        [*command, "--data", f"{name}:{data}", *options], cwd=ROOT, text=True, capture_output=True, timeout=300
+    )
+    assert timed.returncode == 0, timed.stdout + timed.stderr
+    assert "s a step (of 4;" in timed.stdout
