@@ -139,9 +139,13 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """List round numbers (1, 2 or 5 times a power of ten apart) from low to high, at most `most` + 1 of them."""
     rough = max((high - low) / most, 1e-300)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(step for factor in (1, 2, 5, 10) if (step := factor * power) >= rough * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    steps = [factor * power for factor in (1, 2, 5, 10)]
+    wanted = next(place for place, step in enumerate(steps) if step >= rough * (1 - 1e-9))
+    found: list[float] = []
+    for step in (steps[wanted], steps[max(wanted - 1, 0)]):  # the finer where no multiple of the coarser lies between
+        first = math.ceil(low / step - 1e-9)
+        found = found or [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    return found
 
 
 def log_ticks(low: float, high: float) -> list[float]:

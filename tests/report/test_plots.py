@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mapjax.report import plots
@@ -18,6 +18,7 @@ def circles(chart):
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 8))
+@example(1.0, 41.0, 2)  # no multiple of 50 is there
 def test_ticks_are_few_even_and_inside(low, width, most):
     high = low + width
     found = np.array(plots.ticks(low, high, most))
@@ -32,6 +33,12 @@ def test_ticks_are_few_even_and_inside(low, width, most):
 def test_log_ticks_are_few_and_inside(low, high):
     found = plots.log_ticks(low, high)
     assert 1 <= len(found) <= 9 and low <= found[0] and found[-1] <= high
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.17, 4.8), (5.5, 9.5), (3.0, 3.1)])
+def test_log_ticks_of_a_narrow_range_are_at_least_two(low, high):
+    found = plots.log_ticks(low, high)
+    assert 2 <= len(found) <= 9 and low <= found[0] and found[-1] <= high
 
 
 def test_lines_place_points_by_value():
