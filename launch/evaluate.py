@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     }
     title = f"{arguments.workdir.name}: {source.name}, {source.split}"
     score.write(out, loaded.task, source, found.counts, result, config, title=title)
-    log.console.print(score.table(found.metrics))
+    log.console.print(score.table(found.metrics), crop=False)  # in full, also where the terminal is narrow
     print(f"look at {out / 'report.html'}; the figures are in {out / 'result.json'}")
     return 0
 

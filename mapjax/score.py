@@ -104,7 +104,7 @@ def table(metrics: Mapping[str, float]) -> Table:
     columns += [name for name in metrics if "/" not in name and name not in columns]
     shown = Table(box=None, pad_edge=False)
     for name in ("", *columns):
-        shown.add_column(name, justify="right" if name else "left")
+        shown.add_column(name, justify="right" if name else "left", no_wrap=True, min_width=5)
     for row in ("", *classes):
         values = (metrics.get(f"{name}/{row}" if row else name) for name in columns)
         shown.add_row(row or "all", *("" if v is None else "–" if v < 0 else f"{v:.3f}" for v in values))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 WIDTH, HEIGHT = 400, 240
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 30, 40
+LEFT, RIGHT, TOP, BOTTOM = 44, 20, 30, 40
 MOST_POINTS = 240  # a line of more points is drawn through the means of groups
 
 
