@@ -39,6 +39,8 @@ def scenes() -> ConfigDict:
             "batch": 8,
             "accumulate": 1,
             "duration": "2000 steps",
+            "sampling": "uniform",
+            "init_from": "",  # weights to start from: a file, a name or the folder of a run
             "model": {
                 "name": "faster_rcnn",
                 "backbone": {"name": "resnet", "depth": 18, "width": 0.5, "norm": "batch"},

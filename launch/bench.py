@@ -1,21 +1,26 @@
-"""Time the train step of a detection config, and torchvision's Faster R-CNN beside it where torch is installed.
+"""Time mapjax, and torch and torchvision beside it where they are installed: in turns, with the same CPU threads.
 
-Both train on the same number of pictures of the same size with the same number of CPU threads, in turns, and the
-medians and their ratio are printed. torchvision's network is the one of depth 18 or 50 with its own defaults;
---like makes ours the same network (256 channels, 512 sampled boxes a picture …) instead of the config's.
+What is timed: the train step of a --config (a detector's peer is torchvision's Faster R-CNN with its own defaults;
+--like makes ours the same network); forward passes and train steps of classification networks (--networks); or the
+input pipeline on your own JPEGs (--input FOLDER): decode, random crop to 224 pixels, flip, batch. Medians and ratios
+are printed; above 1 mapjax is the faster.
 """
 
+import pathlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mapjax import terminal
+from mapjax.errors import UserError, near
 
 EXAMPLES = """
 python launch/bench.py --config experiments/detect.py
 python launch/bench.py --config experiments/detect.py:bccd --data voc:DIR --peer
 python launch/bench.py --config experiments/detect.py:bccd --data voc:DIR --peer --like
+python launch/bench.py --networks resnet50,mobilenet_v2 --batch 8 --side 224 --peer
+python launch/bench.py --input PICTURES --peer
 """
 
 LIKE = {  # torchvision's defaults, where a config departs from them
@@ -27,46 +32,128 @@ LIKE = {  # torchvision's defaults, where a config departs from them
     "task.samples": "512",
     "task.positives": "0.25",
 }
+NETWORKS = {  # torchvision's name → the node of ours
+    "alexnet": {"name": "alexnet"},
+    "vgg16": {"name": "vgg", "depth": 16},
+    "resnet18": {"name": "resnet", "depth": 18},
+    "resnet50": {"name": "resnet", "depth": 50},
+    "resnext50_32x4d": {"name": "resnet", "depth": 50, "groups": 32, "width_per_group": 4},
+    "mobilenet_v2": {"name": "mobilenet", "version": 2},
+    "efficientnet_b0": {"name": "efficientnet", "variant": "b0"},
+    "convnext_tiny": {"name": "convnext", "variant": "tiny"},
+    "vit_b_16": {"name": "vit", "variant": "b16"},
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
     parser = terminal.parser(__doc__ or "", EXAMPLES)
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="experiment file, and its variant")
+    parser.add_argument("--config", metavar="FILE[:VARIANT]", help="experiment file, and its variant")
     parser.add_argument("--data", metavar="FORMAT:PATH", help="as for launch/main.py")
-    parser.add_argument("--peer", action="store_true", help="time torchvision as well (needs torch and torchvision)")
-    parser.add_argument("--like", action="store_true", help="give our network torchvision's sizes")
+    parser.add_argument("--networks", metavar="NAMES", help=f"of {', '.join(NETWORKS)}, with commas between")
+    parser.add_argument("--input", type=pathlib.Path, metavar="DIR", help="a folder of JPEGs")
+    parser.add_argument("--peer", action="store_true", help="time torch and torchvision as well")
+    parser.add_argument("--like", action="store_true", help="give a detector torchvision's sizes")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each is timed (5)")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="of --networks and --input (8)")
+    parser.add_argument("--side", type=int, default=224, metavar="N", help="of the pictures of --networks (224)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads or processes of --input (2)")
     arguments, overrides = terminal.parse(parser, argv, config=True)
-    print(f"mapjax: timing {arguments.config}; starting JAX …", flush=True)
+    chosen = [name for name in ("config", "networks", "input") if getattr(arguments, name)]
+    if len(chosen) != 1:
+        raise UserError("say what to time with one of --config, --networks and --input.")
+    print(f"mapjax: timing {getattr(arguments, chosen[0])}; starting JAX …", flush=True)
+    if arguments.config:
+        time_config(arguments, overrides)
+    elif arguments.networks:
+        time_networks(arguments)
+    else:
+        time_input(arguments)
+    return 0
 
+
+def time_config(arguments: Any, overrides: dict[str, str]) -> None:
+    """Time the step of a config, and torchvision's detector."""
     from mapjax import config as configs
 
     chosen = {**(LIKE if arguments.like else {}), **overrides}
     config: Any = configs.load(arguments.config, chosen, data=arguments.data)
-    steps = {"mapjax": ours(config)}
+    steps = {"mapjax": config_step(config)}
     if arguments.peer:
-        steps["torchvision"] = torchvision_step(config)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()  # compiles, and fills caches
-    for _ in range(arguments.rounds):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - began)
-    for name, taken in times.items():
-        print(
-            f"{name:12s} {statistics.median(taken):.3f} s a step (of {config.batch}; {min(taken):.3f}–{max(taken):.3f})"
+        import peers
+
+        if config.model.name != "faster_rcnn":
+            raise UserError("--peer knows a step for detectors only; for networks of classification use --networks.")
+        steps["torchvision"] = peers.detector_step(config)
+    report("train step", in_turns(steps, arguments.rounds), config.batch)
+
+
+def time_networks(arguments: Any) -> None:
+    """Time forward passes and train steps of classification networks."""
+    for name in arguments.networks.split(","):
+        if name not in NETWORKS:
+            raise UserError(f"--networks {name}: not known.{near(name, NETWORKS)}")
+    for name in arguments.networks.split(","):
+        for train in (False, True):
+            calls = {"mapjax": network(NETWORKS[name], arguments.batch, arguments.side, train=train)}
+            if arguments.peer:
+                import peers
+
+                calls["torchvision"] = peers.network(name, arguments.batch, arguments.side, train=train)
+            title = f"{name} {'train step' if train else 'forward'}"
+            report(title, in_turns(calls, arguments.rounds), arguments.batch)
+
+
+def time_input(arguments: Any) -> None:
+    """Time the input pipeline: batches a second over a folder of JPEGs."""
+    files = sorted(file for file in arguments.input.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
+    if len(files) < arguments.batch:
+        raise UserError(
+            f"--input {arguments.input}: {len(files)} JPEGs there, fewer than a batch of {arguments.batch}."
         )
+    number = max(256 // arguments.batch, 1)
+    streams = {"mapjax": our_input(files, arguments.batch, arguments.workers)}
     if arguments.peer:
-        ratio = statistics.median(times["torchvision"]) / statistics.median(times["mapjax"])
-        print(f"mapjax is {ratio:.2f} times as fast")
-    return 0
+        import peers
+
+        streams["torch, PIL"] = peers.loader(files, arguments.batch, arguments.workers, "pil")
+        streams["torch"] = peers.loader(files, arguments.batch, arguments.workers, "torchvision")
+
+    def several(stream: Any) -> Callable[[], None]:
+        return lambda: [next(stream) for _ in range(number)] and None
+
+    calls = {name: several(stream) for name, stream in streams.items()}
+    report(f"input, {number} batches", in_turns(calls, arguments.rounds, settle=1.0), number * arguments.batch)
 
 
-def ours(config: Any) -> Callable[[], None]:
-    """Make our step: loss, gradients and update of a real batch."""
+def in_turns(calls: dict[str, Callable[[], None]], rounds: int, settle: float = 0.0) -> dict[str, list[float]]:
+    """Time each call `rounds` times, one after the other; the first call of each, which compiles, does not count."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            time.sleep(settle)  # let what another has prefetched come to rest
+            began = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - began)
+    return times
+
+
+def report(title: str, times: dict[str, list[float]], images: int) -> None:
+    """Print medians, spans, images a second and ratios."""
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    print(title)
+    for name, taken in times.items():
+        span, rate = f"{1e3 * min(taken):.1f}–{1e3 * max(taken):.1f}", images / medians[name]
+        print(f"  {name:12s} {1e3 * medians[name]:8.1f} ms  ({span})  {rate:8.1f} images/s", flush=True)
+    for name in times:
+        if name != "mapjax":
+            print(f"  mapjax is {medians[name] / medians['mapjax']:.2f} times as fast as {name}", flush=True)
+
+
+def config_step(config: Any) -> Callable[[], None]:
+    """Make our step of a config: loss, gradients and update of a real batch."""
     import jax
 
     from mapjax import run, schedule, shard, train
@@ -97,38 +184,61 @@ def ours(config: Any) -> Callable[[], None]:
     return once
 
 
-def torchvision_step(config: Any) -> Callable[[], None]:
-    """Make torchvision's step on random pictures with 12 boxes each (its time does not depend on what they show)."""
-    import os
-
+def network(node: dict[str, Any], batch: int, side: int, *, train: bool) -> Callable[[], None]:
+    """Make our forward pass, or a step of SGD with momentum, of a network with 1,000 classes."""
+    import jax
+    import jax.numpy as jnp
     import numpy as np
-    import torch  # pyright: ignore[reportMissingImports]
-    from torchvision.models import detection  # pyright: ignore[reportMissingImports]
+    import optax
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    height, width = config.image_size
-    body = detection.backbone_utils.resnet_fpn_backbone(
-        backbone_name=f"resnet{config.model.backbone.depth}",
-        weights=None,
-        norm_layer=torch.nn.BatchNorm2d,
-        trainable_layers=5,
-    )
-    model = detection.FasterRCNN(body, 4, min_size=min(height, width), max_size=max(height, width)).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    from mapjax import parts
+    from mapjax.ops import losses
+
+    model = parts.make("models", node, classes=1000, image_size=(side, side))
+    images = jnp.asarray(np.random.default_rng(0).random((batch, side, side, 3), np.float32))
+    labels = jnp.arange(batch) % 1000
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     rng = np.random.default_rng(0)
-    corners = rng.uniform(0, [width * 0.7, height * 0.7], (config.batch, 12, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(12, 0.3 * height, corners.shape)], -1).astype(np.float32)
-    images = [torch.rand(3, height, width) for _ in range(config.batch)]
-    truth = [{"boxes": torch.tensor(b), "labels": torch.ones(12, dtype=torch.long)} for b in boxes]
+    variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(0, 0.02, s.shape), jnp.float32), shapes)
+    variables["stats"] = jax.tree.map(jnp.abs, variables["stats"])
+    if not train:
+        forward = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None)[0]["logits"])
+        return lambda: jax.block_until_ready(forward(variables, images)) and None
+    tx = optax.sgd(1e-4, momentum=0.9)
+
+    def loss(params: Any, stats: Any, key: Any) -> Any:
+        outputs, new = model.apply({"params": params, "stats": stats}, images, train=True, key=key)
+        return losses.cross_entropy(outputs["logits"], labels).mean(), new
+
+    def step(state: Any) -> Any:
+        params, stats, opt, key = state
+        key, now = jax.random.split(key)
+        grads, stats = jax.grad(loss, has_aux=True)(params, stats, now)
+        updates, opt = tx.update(grads, opt, params)
+        return optax.apply_updates(params, updates), stats, opt, key
+
+    jitted = jax.jit(step, donate_argnums=0)
+    kept = [(variables["params"], variables["stats"], tx.init(variables["params"]), jax.random.key(0))]
 
     def once() -> None:
-        loss: Any = sum(model(images, truth).values())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
+        kept[0] = jax.block_until_ready(jitted(kept[0]))
 
     return once
+
+
+def our_input(files: Sequence[pathlib.Path], batch: int, workers: int) -> Any:
+    """Make our pipeline over JPEG files, with one label for all."""
+    import numpy as np
+
+    from mapjax.data import crops, pipeline
+    from mapjax.data.source import Records, Source
+
+    def record(index: int) -> dict[str, Any]:
+        return {"id": index, "file": files[index].name, "image": str(files[index]), "label": np.int32(0)}
+
+    source = Source("files", "train", ("any",), (1,), Records(len(files), record), {}, "")
+    transform = crops.make(size=(224, 224), augment={"random_resized_crop": (0.08, 1.0), "flip_horizontal": 0.5})
+    return pipeline.train_batches(source, transform, batch=batch, seed=0, threads=workers)
 
 
 if __name__ == "__main__":

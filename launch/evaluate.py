@@ -1,6 +1,7 @@
 """Score a trained run, on its own held-out split or on other data with the same classes.
 
-Writes to --out the scores (result.json), the detections and the truth in COCO's formats, and a report to look at.
+Writes to --out the scores (result.json), the answers (predictions.json; a detector's and its truth in COCO's formats)
+and a report to look at.
 """
 
 import pathlib
@@ -20,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
     parser = terminal.parser(__doc__ or "", EXAMPLES)
     parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
-    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data: scenes, voc:DIR or coco:DIR")
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data, as for launch/main.py")
     parser.add_argument("--split", metavar="NAME", help="the split to score (the run's held-out one)")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="where to write (WORKDIR/evaluation-SPLIT)")
@@ -31,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
 
     loaded = run.load(arguments.workdir, which=arguments.checkpoint)
     config: Any = loaded.config
+    done = "" if (arguments.workdir / "result.json").exists() else ", of a run that is not finished"
+    print(f"checkpoint of step {loaded.step}{done}", flush=True)
     source = score.open_source(config, loaded.classes, data=arguments.data, split=arguments.split)
     mesh = shard.make_mesh(config.mesh.to_dict())
     evaluation = run.make_evaluation(config, loaded.task, source, mesh, log.Log(None))

@@ -13,6 +13,8 @@ EXAMPLES = """
 python launch/main.py --config experiments/detect.py
 python launch/main.py --config experiments/detect.py:bccd --data voc:DIR
 python launch/main.py --config experiments/detect.py --data coco:DIR --workdir runs/mine
+python launch/main.py --config experiments/classify.py
+python launch/main.py --config experiments/classify.py:finetune --data folder:DIR --init_from efficientnet_lite0
 python launch/main.py --config experiments/detect.py --config.duration="12 epochs" --config.batch=8
 python launch/main.py --config experiments/detect.py --keys      (lists every key and its value)
 """
@@ -25,16 +27,31 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--config.KEY", metavar="VALUE", dest="_", help="replace one value of the config, e.g. --config.batch=8"
     )
-    parser.add_argument("--data", metavar="FORMAT:PATH", help="scenes (embedded), voc:DIR or coco:DIR")
+    parser.add_argument(
+        "--data",
+        metavar="FORMAT:PATH",
+        help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, table:FILE.csv",
+    )
+    parser.add_argument(
+        "--init_from",
+        metavar="WEIGHTS",
+        help="start from a file (.safetensors .npz .pth), a name (torchvision/resnet50.DEFAULT) or a workdir",
+    )
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
     parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
     arguments, overrides = terminal.parse(parser, argv, config=True)
 
     from mapjax import config as configs
 
+    if arguments.init_from:
+        overrides["init_from"] = arguments.init_from
     config = configs.load(arguments.config, overrides, data=arguments.data)
     if arguments.keys:
+        from mapjax import options
+
         print("\n".join(f"--config.{key}={value}" for key, value in configs.flat_values(config)))
+        print("\nand, with their defaults:\n")
+        print("\n".join(f"--config.{key}={value}" for key, value in sorted(options.optional(config.to_dict()).items())))
         return 0
     print(f"mapjax: {arguments.config}, seed {config.seed}; starting JAX …", flush=True)
 

@@ -1,15 +1,18 @@
-"""Detect objects on your own pictures with a trained run.
+"""Answer your own pictures with a trained run.
 
-Writes to --out each picture with its boxes drawn, and predictions.json: a list with the file, its width and height,
-boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their names.
+Writes to --out each picture with its answer drawn, and predictions.json: a list with the file, its width and height
+and what was found: boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their names; and the
+drawing's own name (of a.png and a.jpg one becomes a-2.jpg).
 """
 
+import functools
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from mapjax import terminal
+from mapjax.errors import UserError
 
 EXAMPLES = """
 python launch/predict.py --workdir runs/mine --images photo.jpg --out seen
@@ -27,6 +30,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--enlarge", action="store_true", help="draw small pictures 2 or 4 times larger")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
     arguments, _ = terminal.parse(parser, argv)
+    if not 0 <= arguments.score <= 1:
+        raise UserError(f"--score {arguments.score} must be from 0 to 1.")
 
     from mapjax import predict
 
@@ -34,7 +39,6 @@ def main(argv: Sequence[str]) -> int:
     print(f"mapjax: {len(files)} picture(s); starting JAX …", flush=True)
 
     from mapjax import evaluate, log, run
-    from mapjax.errors import UserError
 
     loaded = run.load(arguments.workdir, which=arguments.checkpoint)
     config: Any = loaded.config
@@ -44,18 +48,18 @@ def main(argv: Sequence[str]) -> int:
         files,
         run.make_transform(config, augment=False),
         batch=min(config.eval_batch, len(files)),
-        score=arguments.score,
         threads=config.input.threads,
     )
     names = predict.output_names(files, arguments.images)
     tracked = log.Log(None).track(found, "predict", len(files))
-    saved = predict.save(tracked, names, arguments.out, loaded.classes, enlarge=arguments.enlarge)
+    options = {"classes": loaded.classes, "score": arguments.score, "enlarge": arguments.enlarge}
+    saved = predict.save(tracked, names, arguments.out, functools.partial(loaded.task.show, **options))
     for unreadable in saved.unreadable:
         print(f"left out: {unreadable.reason}", file=sys.stderr)
     if not saved.pictures:
         raise UserError(f"--images {arguments.images}: none of the {len(files)} picture(s) can be read.")
     left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
-    print(f"{saved.boxes} detection(s) on {saved.pictures} picture(s) in {arguments.out}{left}")
+    print(f"{saved.findings} finding(s) on {saved.pictures} picture(s) in {arguments.out}{left}")
     return 0
 
 

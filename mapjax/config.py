@@ -14,8 +14,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mapjax import parts
 from mapjax.errors import UserError, near
+
+EMBEDDED = ("scenes", "digits")  # need no path
+FORMATS = (*EMBEDDED, "voc", "coco", "folder", "idx", "tfds", "table")
 
 
 def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | None = None) -> ConfigDict:
@@ -60,8 +62,12 @@ def parse_data(text: str) -> dict[str, Any]:
     name, colon, rest = text.partition(":")
     if not name or (colon and not rest):
         raise UserError(f"--data {text!r}: write FORMAT:PATH, for example voc:DIR or coco:DIR.")
-    if os.sep in name or (pathlib.Path(name).exists() and name not in parts.names("data")):
-        raise UserError(f"--data {text}: say its format before the path: voc:{name} or coco:{name}.")
+    if os.sep in name or (pathlib.Path(name).exists() and name not in FORMATS):
+        raise UserError(f"--data {text}: say its format before the path: voc:{name}, coco:{name} or folder:{name}.")
+    if name not in FORMATS and "." not in name:
+        raise UserError(f"--data {text}: there is no format {name!r}.{near(name, FORMATS)}")
+    if not rest and name not in EMBEDDED:
+        raise UserError(f"--data {text}: say where the data is: {name}:PATH.")
     if not rest:
         return {"name": name}
     if "=" not in rest or pathlib.Path(rest).exists():
@@ -87,9 +93,8 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     node: Any = config
     for depth, part in enumerate([*parents, last]):
         if not isinstance(node, ConfigDict) or part not in node:
-            inside = isinstance(node, ConfigDict)
-            known = [name for name, _ in flat_values(config)] if inside else [".".join(parents[:depth])]
-            raise UserError(f"--config.{key}: there is no such key.{_near_key(key, known)}")
+            node = _opened(config, key, None if isinstance(node, ConfigDict) else ".".join(parents[:depth]))
+            break
         if depth < len(parents):
             node = node[part]
     try:
@@ -97,6 +102,30 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     except (ValueError, SyntaxError, TypeError) as error:
         kind = type(node[last]).__name__
         raise UserError(f"--config.{key}={text}: expected a value like {node[last]!r} ({kind}).") from error
+
+
+def _opened(config: ConfigDict, key: str, leaf: str | None) -> ConfigDict:
+    """Add a key that a part takes but the experiment does not write, with its default; give the node it is in.
+
+    Raises:
+      UserError: no part takes it; `leaf` is the value on its way that has no keys.
+    """
+    from mapjax import options  # it imports every part
+
+    known = options.optional(config.to_dict())
+    if key not in known:
+        names = [leaf] if leaf is not None else [name for name, _ in flat_values(config)] + list(known)
+        raise UserError(f"--config.{key}: there is no such key.{_near_key(key, names)}")
+    *parents, last = key.split(".")
+    node: Any = config
+    for part in parents:
+        if part not in node or node[part] is None:
+            with node.unlocked():
+                node[part] = ConfigDict()
+        node = node[part]
+    with node.unlocked():
+        node[last] = known[key]
+    return node
 
 
 def flat_values(config: ConfigDict | dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -173,6 +202,7 @@ def _literal(text: str) -> Any:
 
 
 def _near_key(key: str, known: list[str]) -> str:
-    """Prefer keys with the same last part, wherever they are: `lr` under another node is a common slip."""
-    same = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+    """Prefer keys with the same last part, or whose initials it is (lr), wherever they are."""
+    last = key.split(".")[-1]
+    same = [k for k in known if last in (k.split(".")[-1], "".join(word[:1] for word in k.split(".")[-1].split("_")))]
     return f" Did you mean {' or '.join(repr(k) for k in same[:3])}?" if same else near(key, known)

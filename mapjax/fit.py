@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 from typing import Any
@@ -11,15 +12,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mapjax import checkpoint, run, schedule, score, shard, train, tree, workdir
+from mapjax import checkpoint, run, schedule, score, shard, train, transfer, tree, workdir
 from mapjax import config as configs
 from mapjax import evaluate as scoring
 from mapjax import log as logs
-from mapjax.data import pipeline, quality
+from mapjax.data import pipeline, quality, sampling
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.stop import Stop
-from mapjax.task import Batch, State, Task
+from mapjax.task import Batch, Scalars, State, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Run:
     sharding: NamedSharding
     seen: Source
     held_out: Source
+    sampler: sampling.Sampler
     clock: schedule.Clock
     task: Task
     keeper: checkpoint.Checkpoints
@@ -79,19 +81,20 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     config, seen, held_out = run.open_sources(config)
     chief = jax.process_index() == 0
     say = logs.Log(None, quiet=not chief).say
-    _check_data(seen, held_out, config.transform.get("max_boxes", 0), say)
-    clock = schedule.Clock(config.batch, len(seen.records))
+    sampler = run.make_sampler(config, seen)
+    clock = schedule.Clock(config.batch, sampler.length)
     clock = clock._replace(total=clock.steps(config.duration, "duration"))
     if clock.total < 1:
         raise UserError(f"duration={config.duration!r} must be at least one step.")
-    task = run.make_task(config, seen.classes)
+    task = run.make_task(config, seen.classes, functools.partial(quality.class_counts, seen))
+    _check_data(seen, held_out, config.transform.get("max_boxes", 0), say)
     if chief:
         workdir.open_for(folder, configs.to_dict(config), seen.classes)
     with contextlib.ExitStack() as stack:
         keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep)
         stack.callback(keeper.close)
         sharding = shard.batch_sharding(mesh, config.batch)
-        this = Run(config, folder, mesh, sharding, seen, held_out, clock, task, keeper, began)
+        this = Run(config, folder, mesh, sharding, seen, held_out, sampler, clock, task, keeper, began)
         trainer = _prepare(this, say)
         log = logs.Log(folder, start=trainer.start, quiet=not chief)
         stack.callback(log.close)
@@ -111,8 +114,9 @@ def _check_data(seen: Source, held_out: Source, max_boxes: int, say: Any) -> Non
 def _prepare(this: Run, say: Any) -> Trainer:
     """Compile the step, and make the state of step 0 or restore the last one saved."""
     config, task = this.config, this.task
-    transform = run.make_transform(config, augment=True)
-    batch = run.abstract_batch(this.seen, transform, config.batch, this.sharding)
+    transforms = [transform for _, transform in run.make_transforms(config, this.clock)]
+    batches = [run.abstract_batch(this.seen, transform, config.batch, this.sharding) for transform in transforms]
+    batch = batches[-1]
     tx, rate, frozen = run.make_optimizer(config, task, batch, this.clock)
 
     def init(batch: Batch) -> State:
@@ -125,17 +129,24 @@ def _prepare(this: Run, say: Any) -> Trainer:
     state, meta = restored or (train.draw_state(init, batch, places), {})
     if restored:
         _require_same_data(this, int(state.step), meta["data"])
+    elif config.get("init_from"):
+        state = transfer.start_from(config.init_from, state, places, say)
     step = train.make_step(
         task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema
     )  # fmt: skip
     say(f"{tree.count(shapes.params):,} parameters; compiling the train step …")
     began = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0, out_shardings=(places, None)).lower(like, batch).compile()
-    say(f"compiled in {time.perf_counter() - began:.1f} s (kept: the next start is quicker)")
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+    compiled = {batch["image"].shape: jitted.lower(like, batch).compile() for batch in batches}
+    say(f"compiled, or found in the cache, in {time.perf_counter() - began:.1f} s")
     if restored:
         say(f"going on from step {int(state.step)} of {this.clock.total} in {this.folder}")
     rates = np.asarray(jax.jit(jax.vmap(rate))(np.arange(this.clock.total)))
-    return Trainer(compiled, state, int(state.step), rates, Spent(**meta.get("spent", {})))
+
+    def one(state: State, batch: Batch) -> tuple[State, Scalars]:
+        return compiled[batch["image"].shape](state, batch)
+
+    return Trainer(one, state, int(state.step), rates, Spent(**meta.get("spent", {})))
 
 
 def _require_same_data(this: Run, step: int, saved: dict[str, Any]) -> None:
@@ -158,7 +169,7 @@ def _train_and_finish(this: Run, trainer: Trainer, log: logs.Log) -> dict[str, A
         found[step] = evaluation(run.trained_variables(state))
         this.keeper.score(step, found[step].metrics[best])
         log.record("eval", step, {"epoch": this.clock.epoch(step), **found[step].metrics})
-        overall = {name: value for name, value in found[step].metrics.items() if "/" not in name}
+        overall = {name: value for name, value in found[step].metrics.items() if "/" not in name and value != -1}
         log.say(f"step {step} on {this.held_out.split}: {logs.short(overall)}  ({found[step].seconds:.1f} s)")
         return {best: found[step].metrics[best]}
 
@@ -180,10 +191,10 @@ def _train_and_finish(this: Run, trainer: Trainer, log: logs.Log) -> dict[str, A
 def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[State, int]:
     """Run the loop; give the state, and the signal that stopped it (0: none)."""
     config, clock, start, spent = this.config, this.clock, trainer.start, trainer.spent
-    transform = run.make_transform(config, augment=True)
     batches = pipeline.train_batches(
-        this.seen, transform, batch=config.batch, seed=config.seed, start=start, sharding=this.sharding, **config.input
-    )
+        this.seen, run.make_transforms(config, clock), batch=config.batch, seed=config.seed, sampler=this.sampler,
+        start=start, sharding=this.sharding, **config.input,
+    )  # fmt: skip
     speed, total, before = logs.Speed(), clock.total, dataclasses.replace(spent)
     every = {name: clock.steps(config.every[name], f"every.{name}") for name in ("log", "evaluate", "save")}
     with contextlib.closing(batches), Stop() as stop, log.bar("train", total, start) as bar:

@@ -10,14 +10,14 @@ from typing import Any
 from mapjax.errors import UserError, near
 
 
-def make(kind: str, node: Mapping[str, Any], **extra: Any) -> Any:
+def make(kind: str, node: Mapping[str, Any], **offered: Any) -> Any:
     """Make the part that a config node names.
 
     Args:
       kind: the folder of mapjax that holds such parts: "models", "tasks", "data", "metrics", …
       node: `name` and the keyword arguments of that module's `make`. A name with a dot is imported from
         anywhere (`my_package.my_model`), so a user's own part needs no fork.
-      **extra: arguments that come from the program rather than from the config.
+      **offered: what the program has to give besides the config; a part gets what its `make` names.
 
     Raises:
       UserError: no such part (the near names are listed), or a keyword its `make` does not take.
@@ -26,11 +26,13 @@ def make(kind: str, node: Mapping[str, Any], **extra: Any) -> Any:
     name = arguments.pop("name", None)
     if not isinstance(name, str):
         raise UserError(f"a part of {kind} needs a name: write dict(name=…), found {dict(node)!r}.")
-    build = _find(kind, name)
+    build = find(kind, name)
+    known = inspect.signature(build).parameters
+    extra = {key: value for key, value in offered.items() if key in known}
     try:
         inspect.signature(build).bind(**arguments, **extra)
     except TypeError as error:
-        takes = [p for p in inspect.signature(build).parameters if p not in extra]
+        takes = [p for p in known if p not in extra]
         wrong = next((key for key in arguments if key not in takes), None)
         hint = near(wrong, takes) if wrong else f" It takes: {', '.join(takes)}."
         raise UserError(f"{kind} part {name!r}: {error}.{hint}") from error
@@ -44,7 +46,8 @@ def names(kind: str) -> list[str]:
     return sorted(module.__name__.rpartition(".")[2] for module in modules if hasattr(module, "make"))
 
 
-def _find(kind: str, name: str) -> Any:
+def find(kind: str, name: str) -> Any:
+    """Give the `make` of a part by its name; errors as for `make`."""
     path = name if "." in name else f"mapjax.{kind}.{name}"
     try:
         found = importlib.util.find_spec(path)

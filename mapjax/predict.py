@@ -1,7 +1,8 @@
-"""Pictures in, detections in their own pixels out; whatever their format and size.
+"""Pictures in, answers in their own pixels out; whatever their format and size.
 
 A picture is turned upright as a person sees it, put through the evaluation transform and answered in batches of one
-shape, so the network compiles once. Boxes come back in the pixels of the upright picture.
+shape, so the network compiles once. Boxes come back in the pixels of the upright picture. What an answer looks like, as
+values and as a drawing, is the task's to say (`Task.show`).
 """
 
 import json
@@ -15,24 +16,22 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 
 from mapjax.data import images
 from mapjax.errors import UserError
-from mapjax.report import detections, draw
+from mapjax.report.section import Shown
 from mapjax.task import Batch, Result, Variables
 
 MOST_JPEG = 65_500  # pixels a side
 
 
-class Detections(NamedTuple):
-    """A picture (upright RGB) and what was found on it, the most confident first; boxes x1,y1,x2,y2 in its pixels."""
+class Answer(NamedTuple):
+    """A picture (upright RGB) and its row of the task's Result."""
 
     file: str
     image: UInt8[np.ndarray, "h w 3"]
-    boxes: Float[np.ndarray, "n 4"]
-    scores: Float[np.ndarray, "n"]
-    classes: Int[np.ndarray, "n"]
+    result: dict[str, np.ndarray]
 
 
 class Unreadable(NamedTuple):
@@ -43,10 +42,10 @@ class Unreadable(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What `save` wrote: how many pictures with how many boxes; and the files that could not be read."""
+    """What `save` wrote: how many pictures with how many findings; and the files that could not be read."""
 
     pictures: int
-    boxes: int
+    findings: int
     unreadable: list[Unreadable]
 
 
@@ -57,10 +56,9 @@ def predict(
     transform: Callable[..., Any],
     *,
     batch: int,
-    score: float = 0.5,
     threads: int = 2,
-) -> Iterator[Detections | Unreadable]:
-    """Detect objects on pictures; yields one item for each file, in order.
+) -> Iterator[Answer | Unreadable]:
+    """Answer pictures; yields one item for each file, in order.
 
     The next batch is decoded while the device works on one, so at most two batches of pictures are in memory.
 
@@ -69,7 +67,6 @@ def predict(
       files: pictures of any size and format that data.images.read knows.
       transform: data.transforms.make(…) without augmentation.
       batch: pictures the device answers at once; a last smaller batch is filled up.
-      score: the least confidence to give out.
       threads: that decode and transform.
     """
     files = iter(files)
@@ -77,9 +74,9 @@ def predict(
         waiting: list[Future] = []
         while chunk := list(islice(files, batch)):
             loading = [pool.submit(_load, os.fspath(file), transform) for file in chunk]
-            yield from _answers(answer, variables, waiting, batch, score)
+            yield from _answers(answer, variables, waiting, batch)
             waiting = loading
-        yield from _answers(answer, variables, waiting, batch, score)
+        yield from _answers(answer, variables, waiting, batch)
 
 
 def find_images(path: str | os.PathLike, *, leave_out: str | os.PathLike | None = None) -> list[pathlib.Path]:
@@ -129,22 +126,18 @@ def output_names(files: Sequence[pathlib.Path], root: pathlib.Path) -> list[path
 
 
 def save(
-    found: Iterable[Detections | Unreadable],
+    found: Iterable[Answer | Unreadable],
     names: Sequence[pathlib.Path],
     out: pathlib.Path,
-    classes: Sequence[str],
-    *,
-    enlarge: bool = False,
+    show: Callable[..., Shown],
 ) -> Saved:
-    """Draw the detections of each picture into a folder, and list them in its predictions.json, a line a picture.
+    """Draw the answer to each picture into a folder, and list them in its predictions.json, a line a picture.
 
     What was found is listed even if the run is interrupted.
 
     Args:
       found: what `predict` yields. names: of the drawings, one for each item (`output_names`).
-      out: the folder, made if need be. classes: the names of the classes.
-      enlarge: draw on small pictures enlarged 2 or 4 times, so that labels can be read; boxes in predictions.json
-        stay in the pixels of the original.
+      out: the folder, made if need be. show: (result, image) -> Shown, the task's own.
 
     Raises:
       UserError: the folder cannot be written.
@@ -158,31 +151,18 @@ def save(
                 if isinstance(item, Unreadable):
                     saved.unreadable.append(item)
                     continue
-                marks = detections.marks(item.boxes, item.scores, item.classes, classes)
-                scale = draw.enlargement(*item.image.shape[:2]) if enlarge else 1
-                drawn = _write(draw.detections(item.image, marks, scale=scale), out / name)
-                drawing = {"drawing": drawn.relative_to(out).as_posix()}
-                rows.append(json.dumps(to_json(item, classes) | drawing, ensure_ascii=False))
-                saved = saved._replace(pictures=saved.pictures + 1, boxes=saved.boxes + len(marks))
+                shown = show(item.result, item.image)
+                drawn = _write(shown.drawing, out / name)
+                size = {"width": item.image.shape[1], "height": item.image.shape[0]}
+                row = {"file": item.file, **size, **shown.values, "drawing": drawn.relative_to(out).as_posix()}
+                rows.append(json.dumps(row, ensure_ascii=False))
+                saved = saved._replace(pictures=saved.pictures + 1, findings=saved.findings + shown.findings)
         finally:
             text = "[\n" + ",\n".join(rows) + "\n]\n"
             (out / "predictions.json").write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder.") from error
     return saved
-
-
-def to_json(found: Detections, classes: Sequence[str]) -> dict[str, Any]:
-    """Write a picture's detections as plain values: boxes to 0.01 pixel, scores to 0.0001."""
-    return {
-        "file": found.file,
-        "width": found.image.shape[1],
-        "height": found.image.shape[0],
-        "boxes": [[round(side, 2) for side in box] for box in found.boxes.tolist()],
-        "scores": [round(score, 4) for score in found.scores.tolist()],
-        "classes": found.classes.tolist(),
-        "names": [classes[k] for k in found.classes],
-    }
 
 
 def _write(image: UInt8[np.ndarray, "h w 3"], path: pathlib.Path) -> pathlib.Path:
@@ -210,13 +190,14 @@ def _load(file: str, transform: Callable[..., Any]) -> tuple[str, np.ndarray, Ba
         "classes": np.zeros(0, np.int32),
         "crowd": np.zeros(0, bool),
         "areas": np.zeros(0, np.float32),
+        "label": np.int32(0),
     }
     return file, image, transform(record, np.random.default_rng(0))
 
 
 def _answers(
-    answer: Callable[[Variables, Batch], Result], variables: Variables, loading: list[Future], batch: int, score: float
-) -> Iterator[Detections | Unreadable]:
+    answer: Callable[[Variables, Batch], Result], variables: Variables, loading: list[Future], batch: int
+) -> Iterator[Answer | Unreadable]:
     """Answer one batch; unreadable files take no row of it."""
     loaded = [future.result() for future in loading]
     examples = [item[2] for item in loaded if not isinstance(item, Unreadable)]
@@ -227,10 +208,7 @@ def _answers(
             yield item
             continue
         row = next(rows)
-        scores = result["scores"][row]
-        order = np.argsort(-scores, kind="stable")
-        keep = order[(result["valid"][row] & (scores >= score))[order]]
-        yield Detections(item[0], item[1], result["boxes"][row][keep], scores[keep], result["classes"][row][keep])
+        yield Answer(item[0], item[1], {name: values[row] for name, values in result.items()})
 
 
 def _stack(examples: Sequence[Batch], batch: int) -> Batch:

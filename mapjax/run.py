@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from mapjax import checkpoint, evaluate, optimize, parts, schedule, shard, stages, workdir
 from mapjax import config as configs
 from mapjax import log as logs
-from mapjax.data import pipeline
-from mapjax.data.source import Source
+from mapjax.data import pipeline, sampling
+from mapjax.data.source import Source, labels_of
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.task import Batch, State, Task, Variables
 
@@ -98,16 +98,51 @@ def require_sound(config: ConfigDict, mesh: Mesh) -> None:
         )
 
 
-def make_task(config: ConfigDict, classes: tuple[str, ...]) -> Task:
-    """Make the task with its network."""
-    model = parts.make("models", config.model.to_dict(), classes=len(classes), dtype=config.dtype)
-    return parts.make("tasks", config.task.to_dict(), model=model, classes=classes, image_size=config.image_size)
+def make_task(
+    config: ConfigDict, classes: tuple[str, ...], class_counts: Callable[[], np.ndarray] | None = None
+) -> Task:
+    """Make the task with its network; `class_counts`, of the training split, are for tasks that weigh classes."""
+    size = config.image_size
+    model = parts.make("models", config.model.to_dict(), classes=len(classes), dtype=config.dtype, image_size=size)
+    offered = {"model": model, "classes": classes, "image_size": size, "class_counts": class_counts}
+    return parts.make("tasks", config.task.to_dict(), **offered)
 
 
-def make_transform(config: ConfigDict, *, augment: bool) -> Callable[..., Any]:
-    """Make the transform of records to examples."""
+def make_transform(config: ConfigDict, *, augment: bool, size: tuple[int, int] | None = None) -> Callable[..., Any]:
+    """Make the transform of records to examples of `size` (by default as the config says)."""
     node = config.transform.to_dict()
-    return parts.make("data", node if augment else {**node, "augment": None}, size=config.image_size)
+    if augment:
+        return parts.make("data", node, size=size or config.image_size)
+    return parts.make("data", {**node, "augment": None}, size=size or config.get("eval_size") or config.image_size)
+
+
+def make_transforms(config: ConfigDict, clock: schedule.Clock) -> list[tuple[int, Callable[..., Any]]]:
+    """Make the transforms of training, each with the step from which on it holds.
+
+    More than one where `config.sizes` lets the pictures grow: ((0.0, (128, 128)), (0.6, (192, 192))) are shares of the
+    training and sizes (progressive resizing: Touvron et al. 2019; Tan & Le 2021).
+
+    Raises:
+      UserError: sizes that are no such pairs, or do not begin at 0 and go up.
+    """
+    sizes = tuple(config.get("sizes") or ((0.0, config.image_size),))
+    try:
+        pairs = [(float(share), (int(size[0]), int(size[1]))) for share, size in sizes]
+        starts = [share for share, _ in pairs]
+        good = starts[0] == 0 and starts == sorted(set(starts)) and starts[-1] < 1 and min(min(s) for _, s in pairs) > 0
+    except (TypeError, ValueError, IndexError):
+        good = False
+    if not good:
+        raise UserError(
+            f"sizes={sizes} must be pairs of a share (0 first) and a size: ((0, (96, 96)), (0.5, (128, 128)))."
+        )
+    return [(round(share * clock.total), make_transform(config, augment=True, size=size)) for share, size in pairs]
+
+
+def make_sampler(config: ConfigDict, source: Source) -> sampling.Sampler:
+    """Make what says which records an epoch shows, in which order."""
+    kind = config.get("sampling", "uniform")
+    return sampling.make(kind, None if kind == "uniform" else labels_of(source), len(source.records), config.seed)
 
 
 def make_optimizer(

@@ -65,13 +65,18 @@ def steps(
     return optax.piecewise_constant_schedule(peak, dict.fromkeys(places, factor))
 
 
+def linear(peak: float, total: int, *, final: float = 0.0) -> optax.Schedule:
+    """Fall from `peak` to `final * peak` along a line; after a warm-up this is the one-cycle shape (Smith 2018)."""
+    return optax.linear_schedule(peak, final * peak, max(total, 1))
+
+
 def constant(peak: float, total: int) -> optax.Schedule:
     """Stay at `peak`."""
     del total
     return optax.constant_schedule(peak)
 
 
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {"cosine": cosine, "steps": steps, "constant": constant}
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {"cosine": cosine, "linear": linear, "steps": steps, "constant": constant}
 
 
 def make(node: Mapping[str, Any], *, peak: float, clock: Clock) -> optax.Schedule:

@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from mapjax import config as configs
 from mapjax import run, workdir
-from mapjax.data.source import Record, Records, Source
+from mapjax.data.source import Record, Records, Source, labels_of
 from mapjax.errors import UserError, near
 from mapjax.report import page
 from mapjax.task import Counts, Task
+
+MOST_CLASSES, FEW = 100, 20  # that a terminal shows, and how many of more
+_WIDTH = 5  # letters of a figure
 
 
 def open_source(
@@ -49,12 +53,14 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
     if unknown:
         raise UserError(f"{source.name}: the run has not learned its class {unknown[0]!r}.{near(unknown[0], classes)}")
     places = np.array([classes.index(name) for name in source.classes], np.int32)
+    records = source.records
+    labels = partial(_renumbered_labels, source, places, len(classes)) if hasattr(records, "labels") else None
     ids = dict(zip(source.classes, source.category_ids))
     free = iter(n for n in range(1, 2 * len(classes) + len(ids) + 1) if n not in set(source.category_ids))
     return source._replace(
         classes=tuple(classes),
         category_ids=tuple(ids[name] if name in ids else next(free) for name in classes),
-        records=Records(len(source.records), partial(_renumber, source.records, places)),
+        records=Records(len(records), partial(_renumber, records, places, len(classes)), labels=labels),
     )
 
 
@@ -97,21 +103,61 @@ def described(source: Source) -> dict[str, str]:
     return {"name": source.name, "split": source.split, "fingerprint": source.fingerprint}
 
 
-def table(metrics: Mapping[str, float]) -> Table:
-    """Lay out scores for a terminal: the whole, then a row for each class; – is nothing to measure."""
-    classes = list(dict.fromkeys(name.partition("/")[2] for name in metrics if "/" in name))
-    columns = list(dict.fromkeys(name.partition("/")[0] for name in metrics if "/" in name))
-    columns += [name for name in metrics if "/" not in name and name not in columns]
-    shown = Table(box=None, pad_edge=False)
+def table(metrics: Mapping[str, float]) -> RenderableType:
+    """Lay out scores for a terminal: the whole, then a row for each class; – is nothing to measure.
+
+    Where names are wider than their figures, those of the whole are listed one below the other. Of more than
+    MOST_CLASSES only the FEW with the lowest score are shown, by the first figure that classes have.
+    """
+    columns = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
+    by_class = list(dict.fromkeys(name.partition("/")[0] for name in metrics if "/" in name))
+    every = classes = list(dict.fromkeys(name.partition("/")[2] for name in metrics if "/" in name))
+    caption = None
+    if len(every) > MOST_CLASSES:
+        known = [label for label in every if metrics.get(f"{by_class[0]}/{label}", -1.0) >= 0]
+        classes = sorted(known, key=lambda label: metrics[f"{by_class[0]}/{label}"])[:FEW]
+        caption = f"the {len(classes)} of {len(every):,} classes with the lowest {by_class[0]}; result.json has all"
+    if all(len(name) <= _WIDTH for name in columns):
+        return _grid(metrics, columns, ["", *classes], caption)
+    whole = Table.grid(padding=(0, 2))
+    for name in columns:
+        if name in metrics:
+            whole.add_row(name, _figure(metrics[name]))
+    return Group(whole, "", _grid(metrics, by_class, classes, caption)) if classes else whole
+
+
+def _grid(metrics: Mapping[str, float], columns: Sequence[str], rows: Sequence[str], caption: str | None) -> Table:
+    shown = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     for name in ("", *columns):
-        shown.add_column(name, justify="right" if name else "left", no_wrap=True, min_width=5)
-    for row in ("", *classes):
-        values = (metrics.get(f"{name}/{row}" if row else name) for name in columns)
-        shown.add_row(row or "all", *("" if v is None else "–" if v < 0 else f"{v:.3f}" for v in values))
+        width = max(_WIDTH, len(name))
+        shown.add_column(name, justify="right" if name else "left", no_wrap=True, min_width=width)
+    for row in rows:
+        shown.add_row(row or "all", *(_figure(metrics.get(f"{name}/{row}" if row else name)) for name in columns))
     return shown
 
 
-def _renumber(records: Sequence[Record], places: np.ndarray, index: int) -> Record:
+def _figure(value: float | None) -> str:
+    return "" if value is None else "–" if value < 0 else f"{value:.3f}"
+
+
+def _renumber(records: Sequence[Record], places: np.ndarray, count: int, index: int) -> Record:
     """Give a record with its class k called places[k]."""
-    record = records[index]
-    return {**record, "classes": places[record["classes"]]}
+    record = dict(records[index])
+    for key in ("classes", "label"):
+        if key in record:
+            record[key] = places[record[key]]
+    if "labels" in record:
+        record["labels"] = _spread(record["labels"], places, count)
+    return record
+
+
+def _renumbered_labels(source: Source, places: np.ndarray, count: int) -> np.ndarray:
+    labels = labels_of(source)
+    return _spread(labels, places, count) if labels.ndim == 2 else places[labels]
+
+
+def _spread(labels: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    """Move column k of yes/no labels (… c) to column places[k] of `count`."""
+    spread = np.zeros((*labels.shape[:-1], count), bool)
+    spread[..., places] = labels
+    return spread

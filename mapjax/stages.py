@@ -38,6 +38,8 @@ KEYS: dict[str, Key] = {
         "x1,y1,x2,y2 in pixels of the frame they are in: original (record, result) or network input",
     ),
     "classes": Key(("record", "example", "batch", "prediction", "result"), "M", "int32", "0-based class"),
+    "label": Key(("record", "example", "batch"), "", "int32", "0-based class of the whole picture"),
+    "labels": Key(("record", "example", "batch"), "C", "bool", "classes of the whole picture, any number of them"),
     "crowd": Key(
         ("record", "example", "batch"),
         "M",
@@ -51,6 +53,9 @@ KEYS: dict[str, Key] = {
     "index": Key(("example", "batch"), "", "int32", "position of the record in its source"),
     "mask": Key(("batch",), "", "bool", "a real example, not padding of the last batch"),
     "proposals": Key(("prediction",), "P 4", "float32", "boxes of a first stage, best first, in network input"),
+    "features": Key(("prediction",), "", "", "what the network shows of itself: name → b h w d"),
+    "logits": Key(("prediction",), "C", "float32", "a score for each class, before softmax or sigmoid"),
+    "probabilities": Key(("result",), "C", "float32", "of each class; they sum to 1 where one class excludes another"),
     "scores": Key(("prediction", "result"), "M", "float32", "confidence, 0 to 1"),
 }
 

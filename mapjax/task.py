@@ -61,6 +61,7 @@ class Task(NamedTuple):
     decode(prediction, batch) -> Result, in pixels of the original images
     metric(source) -> Metric against the truth of that source
     sections(source, counts, metrics) -> the task's sections of the report (mapjax.report)
+    show(result row, image, *, classes, score, enlarge) -> Shown: the answer to one picture, as values and as a drawing
     """
 
     init: Callable[[Any, Batch], Variables]
@@ -69,6 +70,7 @@ class Task(NamedTuple):
     decode: Callable[[Prediction, Batch], Result]
     metric: Callable[..., Metric]
     sections: Callable[..., Sequence[Any]]
+    show: Callable[..., Any]
 
 
 class State(NamedTuple):

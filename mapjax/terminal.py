@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import pathlib
+import signal
 import sys
 import textwrap
 import threading
@@ -65,6 +66,8 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
         sys.unraisablehook = _unraisable
         for name in ("absl", "asyncio", "concurrent.futures"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         code = main(argv)
     except UserError as error:
@@ -73,11 +76,24 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted", file=sys.stderr, flush=True)
+        if "jax" in sys.modules:
+            _leave(130)
         code = 130
     except BrokenPipeError:
         code = 141
     sys.exit(code)
+
+
+def _terminated(number: int, _: Any) -> None:
+    """Unwind on SIGTERM, so that what was found so far is written; training takes the signal over (stop.py)."""
+    sys.exit(128 + number)
+
+
+def _leave(code: int) -> None:
+    """End at once: XLA may still compile in its own threads, and the interpreter's end would pull memory from them."""
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _unraisable(args: Any) -> None:

@@ -1,5 +1,6 @@
 """mapjax.predict with a fake task that finds white rectangles: any picture, in its own pixels."""
 
+import functools
 import json
 import pathlib
 
@@ -13,12 +14,11 @@ import pytest
 from mapjax import predict
 from mapjax.data import images, transforms
 from mapjax.errors import UserError
+from mapjax.report import detections
 
 CLASSES = ("white", "none")
 FRAME = (64, 96)
 VARIABLES = {"params": 1.0, "stats": {}}
-ONE = np.array([0.9]), np.array([0])
-NOTHING = np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)
 
 
 def find_white(variables, batch):
@@ -39,9 +39,20 @@ def find_white(variables, batch):
     }
 
 
-def detect(files, batch=3, **options):
+def detect(files, batch=3):
     transform = transforms.make(size=FRAME, max_boxes=1)
-    return list(predict.predict(jax.jit(find_white), VARIABLES, files, transform, batch=batch, **options))
+    return list(predict.predict(jax.jit(find_white), VARIABLES, files, transform, batch=batch))
+
+
+def result(*boxes):
+    """A row of a Result: these boxes, and a padding row."""
+    rows = np.array([*boxes, (0, 0, 0, 0)], np.float32)
+    real = np.arange(len(rows)) < len(boxes)
+    return {"boxes": rows, "scores": 0.9 * real, "classes": np.zeros(len(rows), np.int32), "valid": real}
+
+
+def show(score=0.5, enlarge=False):
+    return functools.partial(detections.show, classes=CLASSES, score=score, enlarge=enlarge)
 
 
 def white_rectangle(height=120, width=180, box=(40, 30, 100, 90)):
@@ -81,16 +92,17 @@ def test_boxes_are_in_the_pixels_of_the_upright_picture(tmp_path, kind):
         box, image = (400, 300, 1000, 900), white_rectangle(1200, 1800, (400, 300, 1000, 900))
         file = save(tmp_path / "a.jpg", image)
     (found,) = detect([file])
-    assert isinstance(found, predict.Detections)
+    assert isinstance(found, predict.Answer)
     assert found.image.shape == image.shape
-    np.testing.assert_allclose(found.boxes, [box], atol=0.015 * max(image.shape) + 1)
-    assert found.scores.tolist() == pytest.approx([0.9])
+    shown = show()(found.result, found.image)
+    np.testing.assert_allclose(shown.values["boxes"], [box], atol=0.015 * max(image.shape) + 1)
+    assert shown.values["scores"] == pytest.approx([0.9])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (20, 10_000), (10_000, 20), (1, 300)])
 def test_extreme_shapes(tmp_path, shape):
     (found,) = detect([save(tmp_path / "a.png", np.zeros(shape, np.uint8))])
-    assert isinstance(found, predict.Detections) and found.image.shape == (*shape, 3)
+    assert isinstance(found, predict.Answer) and found.image.shape == (*shape, 3)
 
 
 def test_one_compilation_order_kept_and_unreadable_files_named(tmp_path):
@@ -100,19 +112,21 @@ def test_one_compilation_order_kept_and_unreadable_files_named(tmp_path):
     traced = []
     answer = jax.jit(lambda variables, batch: (traced.append(1), find_white(variables, batch))[1])
     transform = transforms.make(size=FRAME, max_boxes=1)
-    found = list(predict.predict(answer, VARIABLES, files, transform, batch=2, score=0.2))
+    found = list(predict.predict(answer, VARIABLES, files, transform, batch=2))
     assert [item.file for item in found] == [str(file) for file in files]
     assert [isinstance(item, predict.Unreadable) for item in found] == [n in (2, 3) for n in range(7)]
     assert "missing.png" in found[3].reason
     assert len(traced) == 1
     for n in (0, 1, 4, 5, 6):
-        np.testing.assert_allclose(found[n].boxes[0], [0, 0, 10 + n, 20], atol=1.5)
-        assert found[n].scores.tolist() == pytest.approx([0.9, 0.3])
+        np.testing.assert_allclose(found[n].result["boxes"][1], [0, 0, 10 + n, 20], atol=1.5)
+        assert found[n].result["scores"].tolist() == pytest.approx([0.3, 0.9])
 
 
 def test_score_and_no_files(tmp_path):
     file = save(tmp_path / "a.png", white_rectangle())
-    assert len(detect([file], score=0.95)[0].boxes) == 0
+    (found,) = detect([file])
+    assert [show(least)(found.result, found.image).findings for least in (0.2, 0.5, 0.95)] == [2, 1, 0]
+    assert show(0.2)(found.result, found.image).values["scores"] == pytest.approx([0.9, 0.3])
     assert detect([]) == []
 
 
@@ -142,17 +156,13 @@ def test_output_names_never_collide():
 def test_save(tmp_path):
     image = white_rectangle()
     found = [
-        predict.Detections(
-            "in/ä.png", image, np.array([[40, 30, 100, 90.125]], np.float32), np.array([0.9]), np.array([0])
-        ),
+        predict.Answer("in/ä.png", image, result((40, 30, 100, 90.125))),
         predict.Unreadable("in/b.png", "in/b.png is empty"),
-        predict.Detections(
-            "in/c.png", np.zeros((1, 70_000, 3), np.uint8), np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)
-        ),
+        predict.Answer("in/c.png", np.zeros((1, 70_000, 3), np.uint8), result()),
     ]
     names = [pathlib.Path("sub/ä.jpg"), pathlib.Path("b.jpg"), pathlib.Path("c.jpg")]
-    saved = predict.save(found, names, tmp_path / "out", CLASSES)
-    assert (saved.pictures, saved.boxes, saved.unreadable) == (2, 1, [found[1]])
+    saved = predict.save(found, names, tmp_path / "out", show())
+    assert (saved.pictures, saved.findings, saved.unreadable) == (2, 1, [found[1]])
     rows = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))
     assert rows[0] == {
         "file": "in/ä.png",
@@ -170,23 +180,23 @@ def test_save(tmp_path):
 
 
 def test_enlarged_drawings(tmp_path):
-    found = predict.Detections("a.png", white_rectangle(), np.array([[40, 30, 100, 90]], np.float32), *ONE)
-    predict.save([found], [pathlib.Path("a.jpg")], tmp_path, CLASSES, enlarge=True)
+    found = predict.Answer("a.png", white_rectangle(), result((40, 30, 100, 90)))
+    predict.save([found], [pathlib.Path("a.jpg")], tmp_path, show(enlarge=True))
     assert images.read(tmp_path / "a.jpg").shape == (240, 360, 3)
     assert json.loads((tmp_path / "predictions.json").read_text())[0]["boxes"] == [[40, 30, 100, 90]]
 
 
 def test_interrupted_save_keeps_what_was_found(tmp_path):
     def interrupted():
-        yield predict.Detections("a.png", white_rectangle(), *NOTHING)
+        yield predict.Answer("a.png", white_rectangle(), result())
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict.save(interrupted(), [pathlib.Path("a.jpg"), pathlib.Path("b.jpg")], tmp_path, CLASSES)
+        predict.save(interrupted(), [pathlib.Path("a.jpg"), pathlib.Path("b.jpg")], tmp_path, show())
     assert len(json.loads((tmp_path / "predictions.json").read_text())) == 1
 
 
 def test_out_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        predict.save([], [], tmp_path / "file", CLASSES)
+        predict.save([], [], tmp_path / "file", show())

@@ -29,7 +29,9 @@ def squares(noise: float = 0.0) -> Task:
     def nothing(*_):
         return {}
 
-    return Task(init, loss, nothing, nothing, lambda source: Metric(nothing, nothing, nothing, nothing, "AP"), nothing)
+    return Task(
+        init, loss, nothing, nothing, lambda source: Metric(nothing, nothing, nothing, nothing, "AP"), nothing, nothing
+    )
 
 
 def batch_of(number: int, size: int = 8) -> dict:

@@ -13,7 +13,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -22,6 +21,8 @@ import jax
 import numpy as np
 from absl import flags
 
+from mapjax.data import sampling
+from mapjax.data.sampling import Sampler
 from mapjax.data.source import Source
 from mapjax.data.transforms import Example, Transform
 from mapjax.errors import UserError
@@ -63,7 +64,7 @@ class Batches(Iterator[Batch]):
         for file, reason in replaced.items():
             if file not in self.replaced:
                 self.replaced[file] = reason
-                _log.warning("unreadable image, left out: %s", reason)
+                _log.warning("unreadable image, left out: %s", reason if file in reason else f"{file}: {reason}")
         return item
 
     def close(self) -> None:
@@ -105,10 +106,11 @@ class Batches(Iterator[Batch]):
 
 def train_batches(
     source: Source,
-    transform: Transform,
+    transform: Transform | Sequence[tuple[int, Transform]],
     *,
     batch: int,
     seed: int,
+    sampler: Sampler | None = None,
     start: int = 0,
     sharding: jax.sharding.Sharding | None = None,
     threads: int = 2,
@@ -120,8 +122,10 @@ def train_batches(
     An unreadable image is replaced by the next readable record, counted in `.replaced` and logged once.
 
     Args:
+      transform: of a record; or several, each with the batch from which on it holds, the first with 0.
       batch: examples in a batch, over all processes.
       seed: of the order and of the augmentation.
+      sampler: which records an epoch shows, in which order; by default each once.
       start: batches already consumed; the first one returned is batch `start`.
       sharding: of the batch axis over devices; None puts everything on the default device.
       threads: that decode and augment, in this process or in each worker.
@@ -133,13 +137,16 @@ def train_batches(
         row are unreadable.
     """
     rows = _local_rows(batch, sharding)
-    length = _length(source)
+    chosen = sampler or sampling.make("uniform", None, _length(source), seed)
+    stages = [(0, transform)] if callable(transform) else list(transform)
 
     def load(position: int) -> Loaded:
         step, row = divmod(position, len(rows))
-        element = (start + step) * batch + rows[row]
-        index = order(seed, element // length, length)[element % length]
-        return _readable(source, transform, int(index), np.random.default_rng((seed, element)))
+        number = start + step
+        element = number * batch + rows[row]
+        index = chosen.order(element // chosen.length)[element % chosen.length]
+        present = next(stage for first, stage in reversed(stages) if number >= first)
+        return _readable(source, present, int(index), np.random.default_rng((seed, element)))
 
     return _batches(
         load, 2**62 // len(rows) * len(rows), len(rows), _placing(batch, sharding), threads, workers, prefetch
@@ -174,12 +181,6 @@ def eval_batches(
     return _batches(load, count * len(rows), len(rows), _placing(batch, sharding), threads, 0, prefetch)
 
 
-@lru_cache(maxsize=4)
-def order(seed: int, epoch: int, length: int) -> np.ndarray:
-    """Return the permutation of `length` records in one epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(length)
-
-
 def _readable(source: Source, transform: Transform, index: int, rng: np.random.Generator) -> Loaded:
     """Load the record at `index`, or else the next that can be read."""
     replaced: dict[str, str] = {}
@@ -209,7 +210,7 @@ def _in_order(source: Source, transform: Transform, position: int) -> Loaded:
             replaced = {record["file"]: str(error)}
     else:
         replaced = {}
-    blank = record | {"image": np.zeros((*record["size"], 3), np.uint8)}
+    blank = record | {"image": np.zeros((*record.get("size", (1, 1)), 3), np.uint8)}
     return _numbered(transform(blank, rng), index, real=False), replaced
 
 

@@ -1,13 +1,16 @@
 """The start-up check of a data set: what is in it, what was left out, and whether training can work at all."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from mapjax.data import label_quality
 from mapjax.data.geometry import box_areas
+from mapjax.data.label_quality import LabelSummary
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
@@ -42,11 +45,12 @@ class Summary(NamedTuple):
     files: frozenset[str]
 
 
-def inspect(source: Source, max_boxes: int) -> Summary:
+def inspect(source: Source, max_boxes: int) -> Summary | LabelSummary:
     """Count what a source holds; no image file is opened. Of generated scenes the first 300 are looked at."""
+    if _is_labelled(source):
+        return label_quality.inspect(source)
     length = len(source.records)
-    generated = length > 0 and isinstance(source.records[0]["image"], np.ndarray)
-    looked_at = min(length, _GENERATED_LOOKED_AT) if generated else length
+    looked_at = _looked_at(source)
     all_boxes, all_classes, crowds, files = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)], 0, set()
     for index in range(looked_at):
         record = source.records[index]  # one at a time: it may hold a picture or masks
@@ -80,7 +84,34 @@ def inspect(source: Source, max_boxes: int) -> Summary:
     )
 
 
-def overlap(one: Summary, other: Summary) -> str:
+def class_counts(source: Source) -> Int[np.ndarray, " c"]:
+    """Count the images of each class, or the boxes where the labels are boxes; no image is decoded.
+
+    Of generated scenes the first 300 are looked at. Labels outside the list of classes are not counted.
+    """
+    if _is_labelled(source):
+        return label_quality.class_counts(source)
+    found = [source.records[index]["classes"] for index in range(_looked_at(source))]
+    classes = np.concatenate([np.zeros(0, np.int32), *found])
+    known = classes[(classes >= 0) & (classes < len(source.classes))]
+    return np.bincount(known, minlength=len(source.classes))
+
+
+def _is_labelled(source: Source) -> bool:
+    """Tell whether the labels are of whole pictures."""
+    known: Any = getattr(source.records, "labels", None)
+    if known is not None and known() is not None:
+        return True
+    return len(source.records) > 0 and "boxes" not in source.records[0]
+
+
+def _looked_at(source: Source) -> int:
+    length = len(source.records)
+    generated = length > 0 and isinstance(source.records[0]["image"], np.ndarray)
+    return min(length, _GENERATED_LOOKED_AT) if generated else length
+
+
+def overlap(one: Summary | LabelSummary, other: Summary | LabelSummary) -> str:
     """Say that two splits share image files, or nothing."""
     shared = len(one.files & other.files)
     return (
@@ -91,8 +122,16 @@ def overlap(one: Summary, other: Summary) -> str:
     )
 
 
-def table(*summaries: Summary) -> Group:
+def table(*summaries: Summary | LabelSummary) -> Group:
     """Lay the summaries of the splits side by side, to print with rich."""
+    labels = [summary for summary in summaries if isinstance(summary, LabelSummary)]
+    boxes = [summary for summary in summaries if isinstance(summary, Summary)]
+    if not labels:
+        return _box_table(*boxes)
+    return Group(label_quality.table(*labels), *([_box_table(*boxes)] if boxes else []))
+
+
+def _box_table(*summaries: Summary) -> Group:
     sheet = Table(title=Text(summaries[0].name) if summaries else None, title_justify="left")
     sheet.add_column("")
     for summary in summaries:
@@ -133,11 +172,11 @@ def _notes(summary: Summary) -> list[str]:
     return notes
 
 
-def require_trainable(source: Source, summary: Summary) -> None:
+def require_trainable(source: Source, summary: Summary | LabelSummary) -> None:
     """Stop where training or scoring on this source could not work; `summary` is what `inspect` found.
 
     Raises:
-      UserError: no images, classes out of range, or not one box that is not a crowd.
+      UserError: no images, classes out of range, not one box that is not a crowd, or nothing to tell apart.
     """
     where = f"{source.name}, split {source.split!r},"
     why = "; ".join(f"{len(lost)} × {reason}" for reason, lost in source.dropped.items())
@@ -146,6 +185,8 @@ def require_trainable(source: Source, summary: Summary) -> None:
         raise UserError(f"{where} has no images; check the path and the split.{left_out}")
     if not source.classes:
         raise UserError(f"{where} has no classes; its annotations name none.{left_out}")
+    if isinstance(summary, LabelSummary):
+        return label_quality.require_trainable(source, summary)
     if summary.out_of_range:
         raise UserError(
             f"{where} has {summary.out_of_range} boxes whose class is not one of its {len(source.classes)} classes; "

@@ -3,14 +3,34 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, overload
 
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from mapjax.errors import UserError
+
 Record = dict[str, Any]  # keys: stages.py
 
 
 class Records(Sequence[Record]):
     """Random access to `length` records; `at(index)` makes one when it is asked for. Picklable where `at` is."""
 
-    def __init__(self, length: int, at: Callable[[int], Record]):
-        self._length, self._at = length, at
+    def __init__(
+        self,
+        length: int,
+        at: Callable[[int], Record],
+        labels: np.ndarray | None = None,
+        files: Sequence[str] | None = None,
+    ):
+        """Give what is known without making a record, for `labels` and `files`."""
+        self._length, self._at, self._labels, self._files = length, at, labels, files
+
+    def labels(self) -> np.ndarray | None:
+        """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they are not known."""
+        return self._labels
+
+    def files(self) -> Sequence[str] | None:
+        """Return the image file of every record; None where they are not known or there are none."""
+        return self._files
 
     def __len__(self) -> int:
         return self._length
@@ -42,3 +62,26 @@ class Source(NamedTuple):
     records: Sequence[Record]
     dropped: dict[str, list[str]]
     fingerprint: str
+
+
+def labels_of(source: Source) -> Int32[np.ndarray, " n"] | Bool[np.ndarray, "n c"]:
+    """Return the class of every picture, or for each class whether the picture has it.
+
+    Records that do not know their labels without being made (`Records.labels`) are made one after the other.
+
+    Raises:
+      UserError: the records have no labels of whole pictures.
+    """
+    known: Any = getattr(source.records, "labels", None)
+    found = None if known is None else known()
+    if found is not None:
+        return found
+    if len(source.records) == 0:
+        return np.zeros(0, np.int32)
+    key = next((key for key in ("label", "labels") if key in source.records[0]), None)
+    if key is None:
+        raise UserError(
+            f"{source.name} has no label for a whole picture; use data with classes, such as folder:DIR or table:FILE."
+        )
+    made = np.stack([np.asarray(record[key]) for record in source.records])
+    return made.astype(np.int32 if key == "label" else bool)

@@ -15,6 +15,7 @@ from mapjax.errors import UserError
 Example = dict[str, Any]  # keys: stages.py
 Transform = Callable[[Record, np.random.Generator], Example]
 
+OPTIONS = {"augment": augmentation.DEFAULTS}
 IMAGENET_MEAN = (124, 116, 104)  # 0.485, 0.456, 0.406 of 255: after normalisation the padding is about 0
 MIN_SIDE = 1.0  # pixels of the frame; thinner boxes have no anchor and no meaningful target
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from mapjax.errors import UserError
 from mapjax.models import resnet
 from mapjax.models.fpn import FPN
-from mapjax.models.layers import Conv, Dense
+from mapjax.models.layers import Conv, Dense, MapDense
 from mapjax.ops import anchors as anchor_ops
 from mapjax.ops.roi_align import roi_align_batch
 from mapjax.task import Prediction, Stats, Variables
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
     @nn.compact
     def __call__(self, images, train: bool) -> dict[str, Any]:
         features = resnet.module_of(**self.body, dtype=self.dtype, name="body")(images, train)
-        pyramid = FPN(self.channels, dtype=self.dtype, name="fpn")([features[name] for name in self.levels], train)
+        pyramid = FPN(self.channels, dtype=self.dtype, name="fpn")([features[name] for name in self.levels])
         first = 2 + LEVELS.index(self.levels[0])
         return features | {f"p{first + i}": level for i, level in enumerate(pyramid)}
 
@@ -116,7 +116,7 @@ class BoxHead(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = nn.relu(Dense(self.representation, dtype=self.dtype, name="fc6")(x.reshape(len(x), -1)))
+        x = nn.relu(MapDense(self.representation, dtype=self.dtype, name="fc6")(x))
         return nn.relu(Dense(self.representation, dtype=self.dtype, name="fc7")(x))
 
 

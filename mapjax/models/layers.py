@@ -1,7 +1,7 @@
-"""Convolution and normalization, the two layers that all networks here are made of.
+"""The layers that all networks here are made of, and `model_of`, which makes a Model of a Linen module.
 
 Names of modules follow torchvision's tree; leaves are `kernel`, `scale`, `bias` (parameters) and `mean`, `var`
-(statistics). Parameters are float32; `dtype` is that of the arithmetic.
+(statistics), and `map_kernel`, a dense kernel over a whole map. Parameters are float32; `dtype` is that of the arithmetic.
 """
 
 import math
@@ -11,46 +11,104 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mapjax.ops import convolution
+from mapjax.task import Model
 
 Init = Callable[..., Any]
+Activation = Callable[[Any], Any]
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 kaiming_uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # torch's kaiming_uniform_(a=1)
+torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # torch's Linear and Conv2d
+
+
+def model_of(module: nn.Module) -> Model:
+    """Make a Model of a Linen module `(images, train) -> outputs by name`; its randomness is called "dropout"."""
+
+    def init(key, images):
+        variables = module.init(key, images, False)
+        return {"params": variables["params"], "stats": variables.get("stats", {})}
+
+    def apply(variables, images, *, train=False, key=None):
+        rngs = {} if key is None else {"dropout": key}
+        outputs, changed = module.apply(variables, images, train, mutable=["stats"] if train else [], rngs=rngs)
+        return outputs, changed.get("stats", {}) if train else variables["stats"]
+
+    return Model(jax.jit(init), apply)
+
+
+def fan_out_dense(key, shape, dtype=jnp.float32):
+    """Uniform within 1/√(outputs), as torchvision starts the last layer of its EfficientNets."""
+    limit = 1 / math.sqrt(shape[-1])
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class Conv(nn.Module):
-    """k×k convolution of NHWC pictures, padded by k // 2 on each side as torch does."""
+    """Convolution of NHWC pictures.
+
+    kernel: k or (rows, columns). padding: zeros on each side, (rows, columns); None is torch's k // 2 (times the
+    dilation), "SAME" TensorFlow's. groups: of channels; as many as channels is a depthwise convolution.
+    """
 
     features: int
-    kernel: int = 3
+    kernel: int | tuple[int, int] = 3
     stride: int = 1
+    padding: int | tuple[int, int] | str | None = None
+    groups: int = 1
+    dilation: int = 1
     bias: bool = False
     init: Init = kaiming_fan_out
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x):
-        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        rows, columns = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
+        shape = (rows, columns, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.init, shape, jnp.float32)
-        y = convolution.conv(jnp.asarray(x, self.dtype), kernel.astype(self.dtype), self.stride)
+        y = convolution.conv(
+            jnp.asarray(x, self.dtype), kernel.astype(self.dtype), self.stride, padding=self.padding,
+            groups=self.groups, dilation=self.dilation,
+        )  # fmt: skip
         if self.bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         return y
 
 
 class Dense(nn.Module):
-    """Matrix product and bias."""
+    """Matrix product and bias, over the last axis."""
 
     features: int
-    init: Init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # torch's Linear
+    bias: bool = True
+    init: Init = torch_default
+    bias_init: Init = nn.initializers.zeros
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x):
         kernel = self.param("kernel", self.init, (x.shape[-1], self.features), jnp.float32)
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if self.bias:
+            y += self.param("bias", self.bias_init, (self.features,), jnp.float32).astype(self.dtype)
+        return y
+
+
+class MapDense(nn.Module):
+    """A dense layer over a whole map (b h w c) → (b n); torch reads such a map channel by channel."""
+
+    features: int
+    init: Init = torch_default
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        def init(key, shape, dtype):
+            return self.init(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(shape)
+
+        kernel = self.param("map_kernel", init, (*x.shape[1:], self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        x = x.astype(self.dtype).reshape(len(x), -1)
+        return x @ kernel.astype(self.dtype).reshape(-1, self.features) + bias.astype(self.dtype)
 
 
 class Norm(nn.Module):
@@ -112,15 +170,108 @@ def _group_norm(x, scale, bias, groups: int, epsilon: float):
 
 
 class ConvNorm(nn.Module):
-    """Convolution "0", then normalization "1" (torchvision's Conv2dNormActivation, without the activation)."""
+    """Convolution "0", normalization "1", activation (torchvision's Conv2dNormActivation)."""
 
     features: int
-    kernel: int = 3
-    norm: str = "none"
+    kernel: int | tuple[int, int] = 3
+    stride: int = 1
+    groups: int = 1
+    norm: str = "batch"
+    epsilon: float = 1e-5
+    momentum: float = 0.1
+    activation: Activation | None = None
+    padding: int | tuple[int, int] | str | None = None
     init: Init = kaiming_fan_out
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, train: bool = False):
-        x = Conv(self.features, self.kernel, bias=self.norm == "none", init=self.init, dtype=self.dtype, name="0")(x)
-        return Norm(self.norm, dtype=self.dtype, name="1")(x, train)
+        options = {"groups": self.groups, "padding": self.padding, "init": self.init, "dtype": self.dtype}
+        x = Conv(self.features, self.kernel, self.stride, bias=self.norm == "none", name="0", **options)(x)
+        x = Norm(self.norm, self.epsilon, self.momentum, dtype=self.dtype, name="1")(x, train)
+        return x if self.activation is None else self.activation(x)
+
+
+class LayerNorm(nn.Module):
+    """Normalization of every position over its channels (Ba et al. 2016), in float32."""
+
+    epsilon: float = 1e-6
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+
+
+class SqueezeExcite(nn.Module):
+    """Channels weighted by what the whole map holds (Hu et al. 2018): "fc1" and "fc2", 1×1 as torchvision has them."""
+
+    hidden: int
+    activation: Activation = nn.relu
+    gate: Activation = nn.sigmoid
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        options = {"kernel": 1, "bias": True, "dtype": self.dtype}
+        y = self.activation(Conv(self.hidden, name="fc1", **options)(x.mean((1, 2), keepdims=True)))
+        return x * self.gate(Conv(x.shape[-1], name="fc2", **options)(y))
+
+
+class Dropout(nn.Module):
+    """Zero a share of the values in training, and magnify the others (Srivastava et al. 2014)."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return _drop(self, x, x.shape, self.rate) if train and self.rate > 0 else x
+
+
+class StochasticDepth(nn.Module):
+    """Leave a residual branch out for a share of the pictures in training (Huang et al. 2016)."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return _drop(self, x, (len(x),) + (1,) * (x.ndim - 1), self.rate) if train and self.rate > 0 else x
+
+
+def _drop(module: nn.Module, x, shape: tuple[int, ...], rate: float):
+    keep = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, shape)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """Round a number of channels to a multiple of `divisor`, by at most a tenth down (the rule of the MobileNets)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def global_pool(x):
+    """Mean over the map, in float32."""
+    return x.astype(jnp.float32).mean((1, 2))
+
+
+def adaptive_pool(x, size: int):
+    """Average to size×size bins as torch's AdaptiveAvgPool2d divides them; a static matrix an axis."""
+    for axis in (1, 2):
+        length = x.shape[axis]
+        if length != size:
+            weights = jnp.asarray(_bins(length, size), x.dtype)
+            x = jnp.moveaxis(jnp.tensordot(weights, x, (1, axis)), 0, axis)
+    return x
+
+
+def _bins(length: int, size: int) -> np.ndarray:
+    weights = np.zeros((size, length), np.float32)
+    for i in range(size):
+        start, stop = i * length // size, -(-(i + 1) * length // size)
+        weights[i, start:stop] = 1 / (stop - start)
+    return weights

@@ -1,20 +1,24 @@
-"""ResNet (He et al. 2015), with the stride in the 3×3 convolution of a bottleneck as torchvision has it ("v1.5")."""
+"""ResNet (He et al. 2015), with the stride in the 3×3 convolution of a bottleneck as torchvision has it ("v1.5").
+
+ResNeXt (Xie et al. 2016) is `groups` and `width_per_group`: ResNeXt-50 32x4d is depth 50 with 32 and 4. Wide ResNet
+(Zagoruyko & Komodakis 2016) is `width_per_group=128`: only the inner convolutions of a bottleneck are wider.
+"""
 
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from mapjax.errors import UserError, near
-from mapjax.models.layers import Conv, Dense, Norm
+from mapjax.models.layers import Conv, Dense, Norm, global_pool, model_of
 from mapjax.ops import convolution
 from mapjax.task import Model
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 NORMS = ("batch", "frozen", "group")
+STEMS = ("imagenet", "small")
 
 
 class Block(nn.Module):
@@ -25,19 +29,22 @@ class Block(nn.Module):
     bottleneck: bool
     norm: Mapping[str, Any]
     zero_init: bool = False
+    groups: int = 1
+    width_per_group: int = 64
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, train: bool):
-        def conv_norm(y, i, features, kernel, stride=1, scale_init=nn.initializers.ones):
-            y = Conv(features, kernel, stride, dtype=self.dtype, name=f"conv{i}")(y)
+        def conv_norm(y, i, features, kernel, stride=1, groups=1, scale_init=nn.initializers.ones):
+            y = Conv(features, kernel, stride, groups=groups, dtype=self.dtype, name=f"conv{i}")(y)
             return Norm(**self.norm, scale_init=scale_init, dtype=self.dtype, name=f"bn{i}")(y, train)
 
         last = nn.initializers.zeros if self.zero_init else nn.initializers.ones
         if self.bottleneck:
             out = self.features * 4
-            y = nn.relu(conv_norm(x, 1, self.features, 1))
-            y = nn.relu(conv_norm(y, 2, self.features, 3, self.stride))
+            inner = max(1, int(self.features * (self.width_per_group / 64))) * self.groups
+            y = nn.relu(conv_norm(x, 1, inner, 1))
+            y = nn.relu(conv_norm(y, 2, inner, 3, self.stride, self.groups))
             y = conv_norm(y, 3, out, 1, scale_init=last)
         else:
             out = self.features
@@ -71,24 +78,37 @@ class Stage(nn.Module):
     bottleneck: bool
     norm: Mapping[str, Any]
     zero_init: bool = False
+    groups: int = 1
+    width_per_group: int = 64
     remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, train: bool):
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        options = {
+            "zero_init": self.zero_init,
+            "groups": self.groups,
+            "width_per_group": self.width_per_group,
+            "dtype": self.dtype,
+        }
         for i in range(self.blocks):
             stride = self.stride if i == 0 else 1
-            arguments = (self.features, stride, self.bottleneck, self.norm, self.zero_init, self.dtype)
-            x = block(*arguments, name=str(i))(x, train)
+            x = block(self.features, stride, self.bottleneck, self.norm, name=str(i), **options)(x, train)
         return x
 
 
 class ResNet(nn.Module):
-    """Picture → features by name: "stem" (stride 4), "layer1" … "layer4" (strides 4 … 32), with classes "logits"."""
+    """Picture → features by name: "stem" (stride 4), "layer1" … "layer4" (strides 4 … 32), "pool", perhaps "logits".
+
+    With the stem "small" the strides are 1, 1, 2, 4, 8.
+    """
 
     depth: int = 50
     width: float = 1.0
+    groups: int = 1
+    width_per_group: int = 64
+    stem: str = "imagenet"
     norm: str = "batch"
     epsilon: float = 1e-5
     classes: int | None = None
@@ -99,16 +119,26 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool = False):
         norm = {"kind": self.norm, "epsilon": self.epsilon}
-        x = Conv(round(64 * self.width), 7, 2, dtype=self.dtype, name="conv1")(x)
+        kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = Conv(round(64 * self.width), kernel, stride, dtype=self.dtype, name="conv1")(x)
         x = nn.relu(Norm(**norm, dtype=self.dtype, name="bn1")(x, train))
-        x = convolution.max_pool(x)
+        if self.stem == "imagenet":
+            x = convolution.max_pool(x)
         outputs = {"stem": x}
+        options = {
+            "bottleneck": self.depth >= 50,
+            "norm": norm,
+            "zero_init": self.zero_init,
+            "groups": self.groups,
+            "width_per_group": self.width_per_group,
+            "remat": self.remat,
+            "dtype": self.dtype,
+        }
         for i, blocks in enumerate(STAGES[self.depth]):
             features, stride = round(64 * 2**i * self.width), 1 if i == 0 else 2
-            arguments = (blocks, features, stride, self.depth >= 50, norm, self.zero_init, self.remat, self.dtype)
-            outputs[f"layer{i + 1}"] = x = Stage(*arguments, name=f"layer{i + 1}")(x, train)
+            outputs[f"layer{i + 1}"] = x = Stage(blocks, features, stride, name=f"layer{i + 1}", **options)(x, train)
+        outputs["pool"] = global_pool(x)
         if self.classes is not None:
-            outputs["pool"] = x.astype(jnp.float32).mean((1, 2))
             outputs["logits"] = Dense(self.classes, dtype=jnp.float32, name="fc")(outputs["pool"])
         return outputs
 
@@ -117,6 +147,9 @@ def make(
     *,
     depth: int = 50,
     width: float = 1.0,
+    groups: int = 1,
+    width_per_group: int = 64,
+    stem: str = "imagenet",
     norm: str = "batch",
     epsilon: float = 1e-5,
     classes: int | None = None,
@@ -124,44 +157,48 @@ def make(
     remat: bool = False,
     dtype: str = "float32",
 ) -> Model:
-    """Make a ResNet: images (b h w 3, normalised) → features by name, and "logits" if `classes` is given.
+    """Make a ResNet: images (b h w 3, normalised) → features by name, and "logits" (b classes) if `classes` is given.
 
     Args:
       depth: 18, 34, 50, 101 or 152. width: factor of all channel counts.
+      groups, width_per_group: of the inner convolutions of a bottleneck (depth 50 and more): 32 and 4 is ResNeXt's
+        32x4d, 1 and 128 a Wide ResNet "-2".
+      stem: "imagenet" (7×7 of stride 2 and a pool), or "small" for pictures of about 32×32 (3×3 and no stride, as
+        the CIFAR networks of the paper begin).
       norm: "batch", "frozen" (running statistics, never trained) or "group". epsilon: added to its variance.
       zero_init: each block starts as the identity (Goyal et al. 2017). remat: recompute blocks in the backward
-      pass to save memory. dtype: of the arithmetic; parameters are float32.
+        pass to save memory. dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
     """
-    module = module_of(
-        depth=depth,
-        width=width,
-        norm=norm,
-        epsilon=epsilon,
-        classes=classes,
-        zero_init=zero_init,
-        remat=remat,
-        dtype=dtype,
+    return model_of(
+        module_of(
+            depth=depth,
+            width=width,
+            groups=groups,
+            width_per_group=width_per_group,
+            stem=stem,
+            norm=norm,
+            epsilon=epsilon,
+            classes=classes,
+            zero_init=zero_init,
+            remat=remat,
+            dtype=dtype,
+        )
     )
 
-    def init(key, images):
-        variables = module.init(key, images)
-        return {"params": variables["params"], "stats": variables.get("stats", {})}
 
-    def apply(variables, images, *, train=False, key=None):
-        del key
-        outputs, changed = module.apply(variables, images, train, mutable=["stats"] if train else [])
-        return outputs, changed.get("stats", {}) if train else variables["stats"]
-
-    return Model(jax.jit(init), apply)
-
-
-def module_of(*, depth: int = 50, norm: str = "batch", dtype: Any = "float32", **options: Any) -> ResNet:
+def module_of(
+    *, depth: int = 50, norm: str = "batch", stem: str = "imagenet", dtype: Any = "float32", **options: Any
+) -> ResNet:
     """The Linen module of `make`'s arguments, for networks that have a ResNet inside."""
     if depth not in STAGES:
         raise UserError(f"a resnet of depth={depth} does not exist: choose one of {', '.join(map(str, STAGES))}.")
     if norm not in NORMS:
         raise UserError(f"resnet has no norm={norm!r}.{near(norm, NORMS)}")
+    if stem not in STEMS:
+        raise UserError(f"resnet has no stem={stem!r}.{near(stem, STEMS)}")
     for option in options:
         if option not in ResNet.__dataclass_fields__:
             raise UserError(f"resnet takes no {option!r}.{near(option, inspect.signature(make).parameters)}")
-    return ResNet(depth=depth, norm=norm, dtype=jnp.dtype(dtype), **options)
+    if depth < 50 and (options.get("groups", 1), options.get("width_per_group", 64)) != (1, 64):
+        raise UserError(f"resnet: groups and width_per_group are of bottlenecks, which depth={depth} has none of.")
+    return ResNet(depth=depth, norm=norm, stem=stem, dtype=jnp.dtype(dtype), **options)

@@ -1,25 +1,63 @@
 """Convolution and pooling of NHWC pictures, in the form that each platform runs fastest.
 
-XLA's CPU backend is slow at the weight gradients of convolutions, and knows no Winograd form; there a 1×1
-convolution is a matrix product and a 3×3 one on a large map goes by Winograd tiles. Elsewhere XLA's own is right.
+XLA's CPU backend is slow at the weight gradients of convolutions and at depthwise ones, and knows no Winograd form;
+there a 1×1 convolution is a matrix product, a depthwise one shifts, products and sums, and a 3×3 one on a large map
+goes by Winograd tiles. Elsewhere XLA's own is right.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mapjax.ops import winograd
+from mapjax.ops import depthwise, winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
-def conv(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int = 1) -> Float[Array, "b i j d"]:
-    """k×k convolution with k // 2 zeros around the picture."""
-    if kernel.shape[0] == 1:
+def conv(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k l cg d"],
+    stride: int = 1,
+    *,
+    padding: int | tuple[int, int] | str | None = None,
+    groups: int = 1,
+    dilation: int = 1,
+) -> Float[Array, "b i j d"]:
+    """Convolution; not twice differentiable and without a forward-mode derivative where a fast form is taken.
+
+    Args:
+      padding: zeros on each side of rows and columns; None is torch's k // 2, "SAME" TensorFlow's rule.
+      groups: the channels are split in so many groups, cg = c / groups; cg = 1 is a depthwise convolution.
+    """
+    pads = _pads(x, kernel, stride, padding, dilation)
+    sizes = kernel.shape[:2]
+    none = pads == ((0, 0), (0, 0))
+    if sizes == (1, 1) and groups == 1 and none:
         return jax.lax.platform_dependent(x[:, ::stride, ::stride], kernel, cpu=_pointwise, default=_direct)
-    if kernel.shape[0] == 3 and stride == 1 and _tiles_pay(x, kernel):
-        return _by_platform(x, kernel)
-    return _direct(x, kernel, stride)
+    if groups == x.shape[-1] == kernel.shape[3] and dilation == 1:
+        fast = partial(depthwise.conv, stride=stride, pads=pads)
+        slow = partial(_direct, stride=stride, pads=pads, groups=groups)
+        return _by_platform(x, kernel, fast, partial(depthwise.gradients, stride=stride, pads=pads), slow)
+    same = sizes == (3, 3) and pads == ((1, 1), (1, 1)) and stride == dilation == groups == 1
+    if same and _tiles_pay(x, kernel):
+        return _by_platform(x, kernel, winograd.conv3x3, winograd.gradients, partial(_direct, pads=pads))
+    return _direct(x, kernel, stride, pads, groups, dilation)
+
+
+def _pads(x, kernel, stride: int, padding: int | tuple[int, int] | str | None, dilation: int) -> Padding:
+    sides = [dilation * (size - 1) + 1 for size in kernel.shape[:2]]
+    if isinstance(padding, str):
+        (top, bottom), (left, right) = jax.lax.padtype_to_pads(x.shape[1:3], sides, (stride, stride), padding)
+        return (top, bottom), (left, right)
+    if padding is None:
+        padding = (sides[0] // 2, sides[1] // 2)
+    rows, columns = (padding, padding) if isinstance(padding, int) else padding
+    return (rows, rows), (columns, columns)
 
 
 def _tiles_pay(x, kernel) -> bool:
@@ -29,9 +67,11 @@ def _tiles_pay(x, kernel) -> bool:
     return x.dtype == jnp.float32 and channels >= 32 and tiles >= max(channels, kernel.shape[3])
 
 
-def _direct(x, kernel, stride: int = 1):
-    pad = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, [(pad, pad)] * 2, dimension_numbers=LAYOUT)
+def _direct(x, kernel, stride: int = 1, pads: Padding = ((0, 0), (0, 0)), groups: int = 1, dilation: int = 1):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, rhs_dilation=(dilation, dilation), dimension_numbers=LAYOUT,
+        feature_group_count=groups,
+    )  # fmt: skip
 
 
 def _pointwise(x, kernel):
@@ -39,36 +79,67 @@ def _pointwise(x, kernel):
 
 
 # The platform is chosen in the forward and in the backward pass, so that each keeps x and the kernel only.
-@jax.custom_vjp
-def _by_platform(x, kernel):
-    return jax.lax.platform_dependent(x, kernel, cpu=winograd.conv3x3, default=_direct)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _by_platform(x, kernel, fast: Callable[..., Any], fast_gradients: Callable[..., Any], slow: Callable[..., Any]):
+    del fast_gradients
+    return jax.lax.platform_dependent(x, kernel, cpu=fast, default=slow)
 
 
-def _forward(x, kernel):
-    return _by_platform(x, kernel), (x, kernel)
+def _forward(x, kernel, fast, fast_gradients, slow):
+    return _by_platform(x, kernel, fast, fast_gradients, slow), (x, kernel)
 
 
-def _backward(saved, gradient):
+def _backward(fast, fast_gradients, slow, saved, gradient):
+    del fast
+
     def direct(x, kernel, gradient):
-        return jax.vjp(_direct, x, kernel)[1](gradient)
+        return jax.vjp(slow, x, kernel)[1](gradient)
 
-    return jax.lax.platform_dependent(*saved, gradient, cpu=winograd.gradients, default=direct)
+    return jax.lax.platform_dependent(*saved, gradient, cpu=fast_gradients, default=direct)
 
 
 _by_platform.defvjp(_forward, _backward)
 
 
-def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
-    """Largest of each 3×3 window, stride 2, padding 1 (the stem of a ResNet).
+def max_pool(
+    x: Float[Array, "b h w c"], size: int = 3, stride: int = 2, padding: int = 1, *, ceil: bool = False
+) -> Float[Array, "b i j c"]:
+    """Largest of each size×size window; by default the pool in the stem of a ResNet.
 
     As maxima of slices, one axis after the other: the gradient of XLA's windows is 4 to 16 times slower on a CPU.
+
+    Args:
+      padding: never the largest. ceil: a last window that is only partly inside counts too (torch's ceil_mode).
     """
     for axis in (1, 2):
+        length = x.shape[axis] + 2 * padding - size
+        count = (-(-length // stride) if ceil else length // stride) + 1
+        if ceil and (count - 1) * stride >= x.shape[axis] + padding:
+            count -= 1  # a window that would start in the padding
         ends = [(0, 0)] * 4
-        ends[axis] = (1, x.shape[axis] % 2)
+        reach = (count - 1) * stride + size
+        ends[axis] = (padding, max(reach - padding - x.shape[axis], 0))
         x = jnp.pad(x, ends, constant_values=-jnp.inf)
-        first, second, third = (
-            jax.lax.slice_in_dim(x, start, x.shape[axis] - 2 + start, 2, axis) for start in range(3)
-        )
-        x = jnp.maximum(jnp.maximum(first, second), third)
+        slices = [jax.lax.slice_in_dim(x, k, k + (count - 1) * stride + 1, stride, axis) for k in range(size)]
+        x = slices[0]
+        for other in slices[1:]:
+            x = jnp.maximum(x, other)
+    return x
+
+
+def avg_pool(
+    x: Float[Array, "b h w c"], size: int, stride: int | None = None, padding: int = 0
+) -> Float[Array, "b i j c"]:
+    """Mean of each size×size window; padding counts as zeros, as torch has it."""
+    stride = size if stride is None else stride
+    for axis in (1, 2):
+        ends = [(0, 0)] * 4
+        ends[axis] = (padding, padding)
+        x = jnp.pad(x, ends)
+        count = (x.shape[axis] - size) // stride + 1
+        slices = [jax.lax.slice_in_dim(x, k, k + (count - 1) * stride + 1, stride, axis) for k in range(size)]
+        total = slices[0]
+        for other in slices[1:]:
+            total += other
+        x = total / size
     return x

@@ -15,7 +15,7 @@ from mapjax.metrics import precision
 from mapjax.report import draw, mistakes, plots
 from mapjax.report.draw import Mark
 from mapjax.report.mistakes import Finding
-from mapjax.report.section import Section
+from mapjax.report.section import Section, Shown
 from mapjax.task import Counts
 
 SCORE = 0.5  # from here on a detection counts as shown; the page's slider moves it for the pictures
@@ -47,7 +47,7 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
         ),
         pictures(source, measured, every),
         worst(source, light, found),
-        Section("Scores and sizes", histograms(measured, every, found)),
+        Section("Scores and sizes", histograms(measured, every, found), f"Detections of score ≥ {LEAST_SCORE}."),
     ]
 
 
@@ -158,6 +158,34 @@ def histograms(records: Mapping[int, Record], every: Sequence[Finding], found: S
         label = "√area of the truth, pixels"
         charts += plots.histogram(bars, spans, x_label=label, y_label="truths", colours=tones, log=True)
     return f'<div class="plots">{charts}</div>' if charts else "<p>Neither truths nor detections.</p>"
+
+
+def show(
+    result: Mapping[str, np.ndarray],
+    image: UInt8[np.ndarray, "h w 3"],
+    *,
+    classes: Sequence[str],
+    score: float,
+    enlarge: bool,
+) -> Shown:
+    """Show the detections on one picture, the most confident first: boxes to 0.01 pixel, scores to 0.0001.
+
+    Args:
+      result: a row of the task's Result. image: upright RGB. classes: their names.
+      score: the least confidence. enlarge: draw on a small picture 2 or 4 times as large, so that labels can be read.
+    """
+    order = np.argsort(-result["scores"], kind="stable")
+    keep = order[(result["valid"] & (result["scores"] >= score))[order]]
+    boxes, scores, labels = (result[name][keep] for name in ("boxes", "scores", "classes"))
+    values = {
+        "boxes": [[round(side, 2) for side in box] for box in boxes.tolist()],
+        "scores": [round(value, 4) for value in scores.tolist()],
+        "classes": labels.tolist(),
+        "names": [classes[k] for k in labels],
+    }
+    scale = draw.enlargement(*image.shape[:2]) if enlarge else 1
+    drawing = draw.detections(image, marks(boxes, scores, labels, classes), scale=scale)
+    return Shown(values, drawing, len(boxes))
 
 
 def marks(

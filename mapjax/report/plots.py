@@ -8,6 +8,8 @@ from typing import NamedTuple, SupportsFloat
 import numpy as np
 from jaxtyping import Shaped
 
+from mapjax.metrics.calibration import Bins
+
 WIDTH, HEIGHT = 400, 240
 LEFT, RIGHT, TOP, BOTTOM = 44, 20, 30, 40
 MOST_POINTS = 240  # a line of more points is drawn through the means of groups
@@ -100,6 +102,31 @@ def histogram(
             )
         base = base + values
     return _figure("".join(body), used if len(used) > 1 else {})
+
+
+def reliability(grouped: Bins, *, x_label: str, y_label: str) -> str:
+    """Draw accuracy over confidence as bars, with the gap to where both are equal; "" without any answer.
+
+    Bins of fewer than 10 answers, whose accuracy says little, are faint.
+    """
+    if not grouped.counts.any():
+        return ""
+    x, y = Axis(0.0, 1.0, LEFT, WIDTH - RIGHT), Axis(0.0, 1.0, HEIGHT - BOTTOM, TOP)
+    body = [_frame(x, y, x_label, y_label)]
+    for i in np.flatnonzero(grouped.counts):
+        count, confidence, accuracy = (float(v[i]) for v in (grouped.counts, grouped.confidence, grouped.accuracy))
+        low, high = sorted((confidence, accuracy))
+        place = f'x="{x(grouped.edges[i]) + 0.5:.1f}" width="{x(grouped.edges[i + 1]) - x(grouped.edges[i]) - 1:.1f}"'
+        span = f"{number_text(grouped.edges[i])} to {number_text(grouped.edges[i + 1])}"
+        title = f"{span}: {count:,.0f} answers, {html.escape(y_label)} {accuracy:.3f}, mean confidence {confidence:.3f}"
+        faint = ' class="faint"' if count < 10 else ""
+        body.append(
+            f'<g{faint}><title>{title}</title><rect class="bar" style="--series:{series_colour(0)}" {place} '
+            f'y="{y(accuracy):.1f}" height="{y(0) - y(accuracy):.1f}"/>'
+            f'<rect class="gap" {place} y="{y(high):.1f}" height="{y(low) - y(high):.1f}"/></g>'
+        )
+    body.append(f'<path class="axis dashed" d="M{x(0):.1f} {y(0):.1f}L{x(1):.1f} {y(1):.1f}"/>')
+    return _figure("".join(body), {})
 
 
 def small(x: Shaped[np.ndarray, "n"], y: Shaped[np.ndarray, "n"], colour: str) -> str:

@@ -1,6 +1,9 @@
-"""A part of a report page."""
+"""What tasks show to people: parts of a report page, and answers to pictures."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
 
 
 class Section(NamedTuple):
@@ -9,3 +12,11 @@ class Section(NamedTuple):
     title: str
     body: str
     note: str = ""
+
+
+class Shown(NamedTuple):
+    """An answer to one picture: plain values for JSON, a drawing, and how many things were found."""
+
+    values: dict[str, Any]
+    drawing: UInt8[np.ndarray, "h w 3"]
+    findings: int

@@ -10,18 +10,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mapjax.metrics import precision
 from mapjax.models.faster_rcnn import Detector
 from mapjax.ops import boxes as box_ops
-from mapjax.ops import losses, matching
+from mapjax.ops import losses, matching, pictures
 from mapjax.ops.nms import keep_sorted, nms
 from mapjax.report import detections as report
 from mapjax.task import Batch, Prediction, Result, Task, Variables
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet's pictures, RGB, 0 to 1
-STD = np.array([0.229, 0.224, 0.225], np.float32)
 DIVISOR = 32  # the coarsest stride of the backbone
 BETA = 1 / 9  # of both box losses
 CROWD_COVERAGE = 0.5  # an anchor or proposal with this share in a crowd is neither object nor background
@@ -30,7 +27,6 @@ CROWD_COVERAGE = 0.5  # an anchor or proposal with this share in a crowd is neit
 def make(
     *,
     model: Detector,
-    classes: Sequence[str],
     image_size: tuple[int, int],
     pre_nms_train: int = 2000,
     post_nms_train: int = 2000,
@@ -52,7 +48,7 @@ def make(
     """Make the detection task.
 
     Args:
-      model: a two-stage detector. classes: their names. image_size: height, width of the network's input.
+      model: a two-stage detector. image_size: height, width of the network's input.
       pre_nms_*, post_nms_*: proposals of each pyramid level before, and of a picture after, suppression at
         IoU `rpn_nms`, in training and in prediction.
       rpn_samples, rpn_positives: anchors of a picture that the first stage's loss looks at, and the largest share
@@ -63,7 +59,6 @@ def make(
         are kept of a picture. candidates: the best (box, class) pairs of a picture that go into suppression
         (torchvision has no such limit; it matters where more than that many pairs pass the threshold).
     """
-    del classes
     anchors = model.anchors((padded(image_size[0]), padded(image_size[1])))
     propose_train = partial(propose, anchors=anchors, before=pre_nms_train, after=post_nms_train, threshold=rpn_nms)
     propose_test = partial(propose, anchors=anchors, before=pre_nms_test, after=post_nms_test, threshold=rpn_nms)
@@ -97,7 +92,7 @@ def make(
         found = jax.vmap(answer)(regions["logits"], regions["deltas"], proposals, real, extent)
         return {"features": outputs["features"], "proposals": proposals, **found}
 
-    return Task(init, loss, predict, decode, precision.make, report.sections)
+    return Task(init, loss, predict, decode, precision.make, report.sections, report.show)
 
 
 def normalize(image):
@@ -105,9 +100,8 @@ def normalize(image):
 
     Zeros are added below and on the right, up to multiples of DIVISOR, so that every stride divides the sides.
     """
-    image = image.astype(jnp.float32) * (1 / (255 * STD)) - MEAN / STD
     below, right = (padded(side) - side for side in image.shape[1:3])
-    return jnp.pad(image, ((0, 0), (0, below), (0, right), (0, 0)))
+    return jnp.pad(pictures.normalize(image), ((0, 0), (0, below), (0, right), (0, 0)))
 
 
 def padded(side: int) -> int:

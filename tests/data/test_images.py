@@ -113,3 +113,48 @@ def test_extremes_of_size():
         array = rng.integers(0, 256, (*size, 3), np.uint8)
         np.testing.assert_array_equal(images.read(encode(array, "PNG")), array)
         assert images.read(encode(array, "JPEG")).shape == (*size, 3)
+
+
+@pytest.mark.parametrize("size", [(60, 80), (61, 83), (375, 499)])
+@pytest.mark.parametrize("shrink", [0.5, 1, 2, 3.9, 4, 100])
+def test_a_jpeg_is_decoded_smaller_by_a_whole_factor(size, shrink):
+    few = PIL.Image.fromarray(rng.integers(0, 256, (2, 3, 3), np.uint8))
+    picture = few.resize(size[::-1], PIL.Image.Resampling.BICUBIC)
+    data = encode(picture, "JPEG", quality=95)
+    found, decode = images.peek(data)
+    smaller, factor = decode(shrink)
+    assert found == size and factor == {0.5: 1, 1: 1, 2: 2, 3.9: 2, 4: 4, 100: 8}[shrink]
+    assert smaller.shape == (-(-size[0] // factor), -(-size[1] // factor), 3)
+    whole = images.read(data)
+    blocks = np.pad(whole, ((0, -size[0] % factor), (0, -size[1] % factor), (0, 0)), "edge").astype(float)
+    means = blocks.reshape(smaller.shape[0], factor, smaller.shape[1], factor, 3).mean(axis=(1, 3))
+    assert np.abs(smaller - means).mean() < 1  # pixel i is the mean of those from i·factor on
+
+
+def test_what_is_no_plain_jpeg_is_decoded_whole():
+    for data in (encode(SMOOTH, "PNG"), encode(SMOOTH, "JPEG", "CMYK"), SMOOTH):
+        size, decode = images.peek(data)
+        pixels, factor = decode(8)
+        assert size == (60, 80) and pixels.shape == SMOOTH.shape and factor == 1
+        np.testing.assert_array_equal(pixels, images.read(data))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_peeking_turns_when_asked(form):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 8
+    data = encode(SMOOTH, form, exif=exif)
+    assert images.peek(data)[0] == ((80, 60) if form == "TIFF" else (60, 80))
+    size, decode = images.peek(data, orient=True)
+    assert size == (80, 60)
+    np.testing.assert_array_equal(decode(4)[0], images.read(data, orient=True))
+    assert np.abs(decode(1)[0] - np.rot90(SMOOTH).astype(int)).mean() < 12  # JPEG and WebP lose a little
+
+
+def test_peeking_names_what_cannot_be_read():
+    data = encode(SMOOTH, "JPEG")
+    with pytest.raises(UserError, match="a cat"):
+        images.peek(b"\xff\xd8\xff\xe0 but no more", name="a cat")
+    _, decode = images.peek(data[: len(data) // 2], name="a cat")
+    with pytest.raises(UserError, match="a cat is cut short"):
+        decode(2)

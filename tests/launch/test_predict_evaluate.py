@@ -49,7 +49,8 @@ def workdir(tmp_path, monkeypatch):
     """A run's folder whose task is fake."""
 
     def load(folder, *, which):
-        task = Task(None, None, lambda variables, batch: {}, whole_picture, precision.make, detections.sections)  # type: ignore[arg-type]
+        shown = precision.make, detections.sections, detections.show
+        task = Task(None, None, lambda variables, batch: {}, whole_picture, *shown)  # type: ignore[arg-type]
         return run.Loaded(ConfigDict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
 
     monkeypatch.setattr(run, "load", load)
@@ -67,7 +68,7 @@ def test_predict(workdir, tmp_path, capsys):
         arguments = ["--workdir", str(workdir), "--images", str(images), "--out", str(out), "--score", "0.7"]
         assert program("predict")(arguments) == 0
     said = capsys.readouterr()
-    assert "3 detection(s) on 3 picture(s)" in said.out and "broken.jpg" in said.err
+    assert "3 finding(s) on 3 picture(s)" in said.out and "broken.jpg" in said.err
     rows = json.loads((out / "predictions.json").read_text())
     assert [row["drawing"] for row in rows] == ["a.jpg", "a-2.jpg", "sub/b.jpg"]
     assert [row["boxes"] for row in rows] == [[[0, 0, 50, row["height"]]] for row in rows]

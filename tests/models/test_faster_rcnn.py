@@ -116,7 +116,8 @@ def test_the_box_head_by_hand():
     def dense(x, part, name):
         return x @ params[part][name]["kernel"] + params[part][name]["bias"]
 
-    hidden = np.maximum(dense(pooled.reshape(3, 16), "box_head", "fc6"), 0)
+    first = params["box_head"]["fc6"]
+    hidden = np.maximum(pooled.reshape(3, 16) @ first["map_kernel"].reshape(16, 6) + first["bias"], 0)
     hidden = np.maximum(dense(hidden, "box_head", "fc7"), 0)
     logits, deltas = jax.jit(lambda p, x: module.apply({"params": p}, x))(params, pooled)
     np.testing.assert_allclose(logits, dense(hidden, "box_predictor", "cls_score"), rtol=1e-4, atol=1e-4)

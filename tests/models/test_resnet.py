@@ -41,7 +41,40 @@ def test_features_by_name(depth, wider):
         "logits": (2, 7),
     }
     _, outputs, _ = shapes_of(resnet.make(depth=depth, width=0.5))
+    assert outputs["pool"].shape == (2, 256 * wider)
     assert "logits" not in outputs and outputs["layer4"].shape == (2, 2, 3, 256 * wider)
+
+
+@pytest.mark.parametrize(
+    ("depth", "groups", "width_per_group", "count"),
+    [
+        (50, 32, 4, 25_028_904),
+        (101, 32, 8, 88_791_336),
+        (101, 64, 4, 83_455_272),
+        (50, 1, 128, 68_883_240),
+        (101, 1, 128, 126_886_696),
+    ],
+)
+def test_parameter_counts_of_resnext_and_wide_resnet(depth, groups, width_per_group, count):
+    model = resnet.make(depth=depth, groups=groups, width_per_group=width_per_group, classes=1000)
+    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
+    inner = variables["params"]["layer2"]["0"]["conv2"]["kernel"]
+    assert inner.shape == (3, 3, 2 * width_per_group, 2 * groups * width_per_group)
+
+
+def test_small_stem_keeps_the_resolution():
+    variables, outputs, _ = shapes_of(
+        resnet.make(stem="small", **SMALL), jax.ShapeDtypeStruct((2, 33, 32, 3), "float32")
+    )
+    assert variables["params"]["conv1"]["kernel"].shape == (3, 3, 3, 4)
+    assert {name: value.shape[1:3] for name, value in outputs.items() if name != "pool"} == {
+        "stem": (33, 32),
+        "layer1": (33, 32),
+        "layer2": (17, 16),
+        "layer3": (9, 8),
+        "layer4": (5, 4),
+    }
 
 
 def test_names_are_those_of_torchvision():
@@ -121,3 +154,9 @@ def test_mistakes():
         resnet.make(depth=20)
     with pytest.raises(UserError, match=r"no norm='bach'\. Did you mean 'batch'"):
         resnet.make(norm="bach")
+    with pytest.raises(UserError, match=r"no stem='smal'\. Did you mean 'small'"):
+        resnet.make(stem="smal")
+    with pytest.raises(UserError, match=r"groups and width_per_group are of bottlenecks, which depth=34 has none of"):
+        resnet.make(depth=34, groups=32)
+    with pytest.raises(UserError, match=r"takes no 'widht'\. Did you mean 'width'"):
+        resnet.module_of(widht=2)

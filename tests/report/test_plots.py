@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mapjax.metrics.calibration import bins
 from mapjax.report import plots
 
 STEPS = np.arange(5.0)
@@ -82,6 +83,21 @@ def test_histogram_stacks_counts():
     assert heights[2] == pytest.approx(3 * heights[0], abs=0.3)
     assert float(bars[2].get("y", 0)) + heights[2] == pytest.approx(float(bars[0].get("y", 0)), abs=0.2)
     assert plots.histogram({"good": np.zeros(3, int)}, np.arange(4.0), x_label="a", y_label="b") == ""
+
+
+def test_reliability_has_a_bar_and_a_gap_for_each_bin_with_answers():
+    confidence = np.array([0.3] * 20 + [0.9] * 40 + [0.1] * 2)
+    correct = np.array([True] * 12 + [False] * 8 + [True] * 30 + [False] * 10 + [True] * 2)
+    chart = plots.reliability(bins(confidence, correct, 5), x_label="a<b", y_label="accuracy")
+    root = ElementTree.fromstring(chart)
+    heights = {
+        kind: [float(r.get("height")) for r in root.iter("rect") if r.get("class") == kind] for kind in ("bar", "gap")
+    }
+    whole = plots.HEIGHT - plots.BOTTOM - plots.TOP
+    assert heights["bar"] == pytest.approx([1.0 * whole, 0.6 * whole, 0.75 * whole], abs=0.1)
+    assert heights["gap"] == pytest.approx([0.9 * whole, 0.3 * whole, 0.15 * whole], abs=0.1)
+    assert [g.get("class") for g in root.iter("g")] == ["faint", None, None]
+    assert plots.reliability(bins(np.zeros(0), np.zeros(0, bool)), x_label="a", y_label="b") == ""
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,13 @@ def random_variables(model, seed=0):
 @pytest.mark.parametrize("model", [RESNET, DETECTOR], ids=["resnet", "faster_rcnn"])
 def test_there_and_back(model):
     variables = random_variables(model)
-    tensors = to_torchvision(variables, pool=3)
+    tensors = to_torchvision(variables)
     assert len(tensors) == len(jax.tree.leaves(variables))
     assert sum(tensor.size for tensor in tensors.values()) == sum(leaf.size for leaf in jax.tree.leaves(variables))
     shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
-    back = from_torchvision(tensors, shapes, pool=3)
+    back = from_torchvision(tensors, shapes)
     jax.tree.map(np.testing.assert_array_equal, back, variables)
-    again = to_torchvision(back, pool=3)
+    again = to_torchvision(back)
     assert again.keys() == tensors.keys()
     assert all(np.array_equal(again[name], tensor) for name, tensor in tensors.items())
 
@@ -56,7 +56,7 @@ def test_names_and_layouts_of_a_resnet():
 
 def test_names_and_layouts_of_a_detector():
     variables = random_variables(DETECTOR)
-    tensors = to_torchvision(variables, pool=3)
+    tensors = to_torchvision(variables)
     assert {
         "backbone.body.layer4.2.conv3.weight",
         "backbone.fpn.inner_blocks.0.0.weight",
@@ -73,17 +73,17 @@ def test_names_and_layouts_of_a_detector():
 
 def test_the_first_dense_layer_reads_channels_first_there():
     variables = random_variables(DETECTOR)
-    ours = variables["params"]["roi_heads"]["box_head"]["fc6"]["kernel"]  # (rows · columns · channels, features)
-    theirs = to_torchvision(variables, pool=3)["roi_heads.box_head.fc6.weight"]  # (features, channels · rows · columns)
+    ours = variables["params"]["roi_heads"]["box_head"]["fc6"]["map_kernel"]  # (rows, columns, channels, features)
+    theirs = to_torchvision(variables)["roi_heads.box_head.fc6.weight"]  # (features, channels · rows · columns)
     pooled = np.random.default_rng(1).normal(size=(2, 3, 3, 4)).astype(np.float32)
     found = pooled.transpose(0, 3, 1, 2).reshape(2, -1) @ theirs.T
-    np.testing.assert_allclose(found, pooled.reshape(2, -1) @ ours, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, pooled.reshape(2, -1) @ ours.reshape(-1, ours.shape[-1]), rtol=1e-4, atol=1e-5)
 
 
 def test_counters_and_old_names_are_understood():
     variables = random_variables(DETECTOR)
     old = {}
-    for name, tensor in to_torchvision(variables, pool=3).items():
+    for name, tensor in to_torchvision(variables).items():
         name = name.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
         if "_blocks." in name:
             name = name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
@@ -92,7 +92,7 @@ def test_counters_and_old_names_are_understood():
         old
     )
     old["backbone.body.bn1.num_batches_tracked"] = np.array(7)
-    jax.tree.map(np.testing.assert_array_equal, from_torchvision(old, variables, pool=3), variables)
+    jax.tree.map(np.testing.assert_array_equal, from_torchvision(old, variables), variables)
 
 
 def test_the_given_arrays_are_not_shared():
@@ -141,8 +141,8 @@ def test_a_tensor_of_another_shape_is_named(name, shape):
 
 def test_another_pool_does_not_fit():
     variables = random_variables(DETECTOR)
-    tensors = to_torchvision(variables, pool=3)
+    tensors = to_torchvision(variables)
     name = "roi_heads.box_head.fc6.weight"
     wide = tensors | {name: np.zeros((6, 4 * 7 * 7), np.float32)}
     with pytest.raises(UserError, match=r"fc6\.weight' of the weights has shape \(6, 196\).*needs \(6, 36\)"):
-        from_torchvision(wide, variables, pool=3)
+        from_torchvision(wide, variables)

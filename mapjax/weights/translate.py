@@ -1,7 +1,7 @@
-"""Weights under other projects' names: torchvision's tensors ↔ our variables, for ResNets and Faster R-CNN.
+"""Weights under other projects' names: torchvision's tensors ↔ our variables.
 
 The trees have the same shape, so a name is translated and a layout transposed; nothing is guessed. Tensors are
-NumPy arrays: reading a file is somebody else's affair.
+NumPy arrays: reading a file is `files.py`'s affair, and timm's names are turned into torchvision's by `timm.py`.
 """
 
 import re
@@ -15,7 +15,14 @@ from mapjax.errors import UserError, near
 from mapjax.task import Variables
 
 Tensors = Mapping[str, np.ndarray]
-LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+LEAVES = {  # ours → the last part of theirs; a leaf that is not here has the same name and layout
+    "kernel": "weight",
+    "map_kernel": "weight",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+    "in_proj_kernel": "in_proj_weight",
+}
 OLD_NAMES = (  # of published detection weights, before torchvision 0.13
     (re.compile(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
@@ -30,13 +37,12 @@ class Entry(NamedTuple):
     to_theirs: Callable[[np.ndarray], np.ndarray]
 
 
-def from_torchvision(tensors: Tensors, variables: Variables, *, pool: int = 7) -> Variables:
+def from_torchvision(tensors: Tensors, variables: Variables) -> Variables:
     """Fill a network's variables from a torchvision state dict.
 
     Args:
-      tensors: torchvision's names → arrays, of a ResNet or a Faster R-CNN with one inside; the names before
-        torchvision 0.13 are understood. variables: of the network to fill, as its `init` or `jax.eval_shape` gives
-        them; only their shapes matter. pool: bins per axis of the box head's input.
+      tensors: torchvision's names → arrays; the names of its detectors before 0.13 are understood.
+      variables: of the network to fill, as its `init` or `jax.eval_shape` gives them; only their shapes matter.
 
     Raises:
       UserError: a tensor is missing, has another shape, or has no place in the network.
@@ -45,7 +51,7 @@ def from_torchvision(tensors: Tensors, variables: Variables, *, pool: int = 7) -
     used = set()
 
     def fill(path, leaf):
-        entry = _entry(path, leaf, pool)
+        entry = _entry(path, leaf)
         used.add(entry.name)
         if entry.name not in given:
             hint = near(entry.name, given)
@@ -65,10 +71,10 @@ def from_torchvision(tensors: Tensors, variables: Variables, *, pool: int = 7) -
     return filled
 
 
-def to_torchvision(variables: Variables, *, pool: int = 7) -> dict[str, np.ndarray]:
+def to_torchvision(variables: Variables) -> dict[str, np.ndarray]:
     """A network's variables under torchvision's names and layouts: the inverse of `from_torchvision`."""
     leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
-    entries = [(_entry(path, leaf, pool), leaf) for path, leaf in leaves]
+    entries = [(_entry(path, leaf), leaf) for path, leaf in leaves]
     return {entry.name: np.ascontiguousarray(entry.to_theirs(np.asarray(leaf))) for entry, leaf in entries}
 
 
@@ -78,19 +84,25 @@ def _new_name(name: str) -> str:
     return name
 
 
-def _entry(path: tuple[Any, ...], leaf: Any, pool: int) -> Entry:
+def _entry(path: tuple[Any, ...], leaf: Any) -> Entry:
     *module, last = [str(part.key) for part in path][1:]  # without "params" or "stats"
-    name = f"{'.'.join(module)}.{LEAVES[last]}"
-    if last != "kernel":
-        return Entry(name, np.array, np.array)
-    if len(leaf.shape) == 4:
+    name = ".".join([*module, LEAVES.get(last, last)])
+    shape = leaf.shape
+    if last == "kernel" and len(shape) == 4:
         return Entry(name, lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
-    if module[-1] != "fc6":
+    if last == "kernel":
         return Entry(name, np.transpose, np.transpose)
-    # The first dense layer reads pooled features: channels, rows, columns there; channels last here.
-    n = leaf.shape[1]
-    return Entry(
-        name,
-        lambda w: w.reshape(n, -1, pool, pool).transpose(2, 3, 1, 0).reshape(-1, n),
-        lambda w: w.reshape(pool, pool, -1, n).transpose(3, 2, 0, 1).reshape(n, -1),
-    )
+    if last == "map_kernel":  # (rows, columns, channels, outputs); theirs reads channel by channel
+        rows, columns, channels, outputs = shape
+        return Entry(
+            name,
+            lambda w: w.reshape(outputs, channels, rows, columns).transpose(2, 3, 1, 0),
+            lambda w: w.transpose(3, 2, 0, 1).reshape(outputs, -1),
+        )
+    if last == "in_proj_kernel":  # (inputs, 3 of query key value, outputs)
+        return Entry(name, lambda w: w.T.reshape(shape), lambda w: w.reshape(len(w), -1).T)
+    if last == "in_proj_bias":
+        return Entry(name, lambda b: b.reshape(shape), np.ravel)
+    if last == "layer_scale":
+        return Entry(name, np.ravel, lambda s: s[:, None, None])
+    return Entry(name, np.array, np.array)

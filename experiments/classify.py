@@ -1,0 +1,192 @@
+"""Classification: a picture becomes a label, or several.
+
+    python launch/main.py --config experiments/classify.py
+        digits (default): scikit-learn's 1,797 handwritten digits, nothing to download.
+    python launch/main.py --config experiments/classify.py:cifar10 --data folder:cifar10.zip
+        cifar10: a ResNet-9 for pictures of 32×32, with one cycle of the learning rate.
+    python launch/main.py --config experiments/classify.py:fashion
+        fashion: the same for the grey pictures of 28×28 of Fashion-MNIST, where Debian's dataset-fashion-mnist puts it.
+    python launch/main.py --config experiments/classify.py:finetune --data folder:DIR --init_from WEIGHTS
+        finetune: EfficientNet-Lite0 from published weights; for your own pictures.
+    python launch/main.py --config experiments/classify.py:imagenet --data folder:DIR
+        imagenet: ResNet-50 for 90 epochs (Goyal et al. 2017); for accelerators.
+    python launch/main.py --config experiments/classify.py:imagenet_modern --data folder:DIR
+        imagenet_modern: ResNet-50 with the A2 recipe of Wightman et al. 2021, 300 epochs.
+
+What each takes and reaches stands in the README's table.
+"""
+
+from ml_collections import ConfigDict
+
+CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+
+def get_config(variant: str = "digits") -> ConfigDict:
+    """Give the config of a variant."""
+    variants = {
+        "digits": digits,
+        "cifar10": cifar10,
+        "fashion": fashion,
+        "finetune": finetune,
+        "imagenet": imagenet,
+        "imagenet_modern": imagenet_modern,
+    }
+    if variant not in variants:
+        raise ValueError(f"the variants are {', '.join(variants)}")
+    return variants[variant]()
+
+
+def digits() -> ConfigDict:
+    """Embedded digits of 8×8 pixels on a tiny network, for a laptop."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "dtype": "float32",  # of the network's arithmetic; parameters are always float32
+            "data": {"name": "digits"},
+            "splits": {"train": "train", "eval": "val"},
+            "image_size": (8, 8),  # height, width
+            "eval_size": None,  # of the pictures in evaluation; None is image_size
+            "sizes": (),  # growing pictures: ((0.0, (128, 128)), (0.6, (192, 192)))
+            "transform": {
+                "name": "crops",
+                "fit": "stretch",
+                "augment": {"rotate": 12.0, "translate": 0.1, "scale": (0.9, 1.1), "shear": 8.0},
+            },
+            "input": {"threads": 2, "workers": 0, "prefetch": 2},
+            "batch": 64,
+            "accumulate": 1,
+            "duration": "60 epochs",
+            "sampling": "uniform",  # over, under and sqrt even out the classes
+            "init_from": "",  # weights to start from: a file, a name or the folder of a run
+            "model": {"name": "tiny"},
+            "task": {"name": "classify", "label_smoothing": 0.05, "mean": (0.3,) * 3, "std": (0.37,) * 3},
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 4e-3,
+                "weight_decay": 0.05,
+                "decay": "kernel$",
+                "clip": 10.0,
+                "factors": (),
+                "freeze": (),
+            },
+            "schedule": {"name": "cosine", "warmup": "10 %"},
+            "ema": 0.99,
+            "mesh": {"data": -1, "fsdp": 1, "model": 1, "pipe": 1},
+            "eval_batch": 200,
+            "every": {"log": "50 steps", "evaluate": "0 steps", "save": "500 steps"},
+            "keep": 2,
+        }
+    )
+
+
+def cifar10() -> ConfigDict:
+    """CIFAR-10: a ResNet-9 (Page 2018) of width 32, from random weights."""
+    config = digits()
+    config.data = ConfigDict({"name": "folder", "path": "data/cifar10.zip"})
+    config.splits = ConfigDict({"train": "train", "eval": "test"})
+    config.image_size = (32, 32)
+    config.transform.augment = ConfigDict({"pad_crop": 4, "flip_horizontal": 0.5})
+    config.batch = 256
+    config.eval_batch = 250
+    config.duration = "14 epochs"
+    config.model = ConfigDict({"name": "resnet9", "width": 32})
+    config.task = ConfigDict(
+        {"name": "classify", "label_smoothing": 0.1, "mean": (0.491, 0.482, 0.447), "std": (0.247, 0.243, 0.262)}
+    )
+    config.optimizer = ConfigDict(
+        {
+            "name": "sgd",
+            "learning_rate": 0.3,
+            "momentum": 0.9,
+            "nesterov": True,
+            "weight_decay": 5e-4,
+            "decay": "kernel$",
+            "clip": 0.0,
+            "factors": (),
+            "freeze": (),
+        }
+    )
+    config.schedule = ConfigDict({"name": "linear", "warmup": "20 %"})
+    config.ema = 0.995
+    config.every = ConfigDict({"log": "50 steps", "evaluate": "2 epochs", "save": "2 epochs"})
+    return config
+
+
+def fashion() -> ConfigDict:
+    """Fashion-MNIST and MNIST: CIFAR's recipe at 28×28."""
+    config = cifar10()
+    config.data = ConfigDict({"name": "idx", "path": "/usr/share/datasets/fashion-mnist", "classes": CLOTHES})
+    config.image_size = (28, 28)
+    config.transform.augment = ConfigDict({"pad_crop": 2, "flip_horizontal": 0.5})
+    config.task.mean, config.task.std = (0.286,) * 3, (0.353,) * 3
+    config.duration = "10 epochs"
+    return config
+
+
+def finetune() -> ConfigDict:
+    """Your own pictures, from published weights: EfficientNet-Lite0 with a slower body than head."""
+    config = digits()
+    config.data = ConfigDict({"name": "folder", "path": "data/pictures"})
+    config.splits = ConfigDict({"train": "train", "eval": ("val", "test")})
+    config.image_size = (224, 224)
+    config.transform = ConfigDict(
+        {
+            "name": "crops",
+            "fit": "crop",
+            "augment": {"random_resized_crop": (0.35, 1.0), "flip_horizontal": 0.5, "brightness": 0.2, "contrast": 0.2},
+        }
+    )
+    config.init_from = "efficientnet_lite0"
+    config.model = ConfigDict({"name": "efficientnet", "variant": "lite0"})
+    config.task = ConfigDict({"name": "classify", "label_smoothing": 0.1, "mean": (0.498,) * 3, "std": (0.502,) * 3})
+    config.batch = 32
+    config.eval_batch = 50
+    config.duration = "10 epochs"
+    config.optimizer.learning_rate = 1e-3
+    config.ema = 0.998
+    config.every = ConfigDict({"log": "50 steps", "evaluate": "1 epochs", "save": "1 epochs"})
+    return config
+
+
+def imagenet() -> ConfigDict:
+    """ImageNet as published in 2017: SGD, 90 epochs of 256 pictures, learning rate down at 30, 60 and 80."""
+    config = cifar10()
+    config.dtype = "bfloat16"
+    config.data = ConfigDict({"name": "folder", "path": "data/imagenet"})
+    config.splits = ConfigDict({"train": "train", "eval": "val"})
+    config.image_size = (224, 224)
+    config.transform = ConfigDict(
+        {"name": "crops", "fit": "crop", "augment": {"random_resized_crop": (0.08, 1.0), "flip_horizontal": 0.5}}
+    )
+    config.input = ConfigDict({"threads": 16, "workers": 8, "prefetch": 4})
+    config.model = ConfigDict({"name": "resnet", "depth": 50, "zero_init": True})
+    config.task = ConfigDict({"name": "classify", "label_smoothing": 0.1})
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.weight_decay = 1e-4
+    config.schedule = ConfigDict(
+        {"name": "steps", "warmup": "5 epochs", "at": (30 / 90, 60 / 90, 80 / 90), "factor": 0.1}
+    )
+    config.ema = 0.0
+    config.duration = "90 epochs"
+    config.every = ConfigDict({"log": "100 steps", "evaluate": "5 epochs", "save": "2000 steps"})
+    return config
+
+
+def imagenet_modern() -> ConfigDict:
+    """ImageNet with the A2 recipe: binary cross-entropy, RandAugment, Mixup, CutMix; tested at 288 pixels.
+
+    Not the paper's: AdamW in place of LAMB, and neither repeated augmentation nor stochastic depth.
+    """
+    config = imagenet()
+    config.eval_size = (288, 288)
+    config.transform.crop_share = 0.95
+    config.transform.augment.rand_augment = (2, 7)
+    config.task = ConfigDict({"name": "classify", "loss": "sigmoid", "mixup": 0.1, "cutmix": 1.0})
+    config.batch = 2048
+    config.optimizer = digits().optimizer
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.weight_decay = 0.02
+    config.optimizer.clip = 1.0
+    config.schedule = ConfigDict({"name": "cosine", "warmup": "5 epochs"})
+    config.duration = "300 epochs"
+    return config

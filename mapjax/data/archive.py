@@ -1,0 +1,169 @@
+"""Archives of pictures read in place: a `.zip`, or a `.tar` that is not compressed, by random access.
+
+Opening one lists it; a member is then one read at its offset, by any thread and in any process.
+"""
+
+import os
+import pathlib
+import struct
+import tarfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from mapjax.errors import UserError
+
+SUFFIXES = (".zip", ".tar")
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_STORED, _DEFLATED, _PLAIN = range(3)  # a member of a zip as it is, or deflated; a member of a tar
+_LOCAL = struct.Struct("<4s22xHH")  # of a member's own header in a zip: its mark, and the lengths of name and extra
+_SLACK = 128  # bytes read for an extra field, whose length the directory does not tell
+
+
+class Members(Sequence[bytes]):
+    """The contents of some files of an archive. Safe to share between threads, and to send to other processes."""
+
+    def __init__(self, path: str, starts: np.ndarray, sizes: np.ndarray, names: np.ndarray, kinds: np.ndarray):
+        """Take of each file: where it (in a zip: its header) starts, size as stored, length of its name, and kind."""
+        self.path, self.starts, self.sizes, self.names, self.kinds = path, starts, sizes, names, kinds
+        self._descriptor: int | None = None
+        self._opening = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> bytes:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return one file. What cannot be unpacked comes back as it is stored, so that decoding tells the damage."""
+        start, size, kind = int(self.starts[index]), int(self.sizes[index]), self.kinds[index]
+        if kind == _PLAIN:
+            return self._read(size, start)
+        header = _LOCAL.size + int(self.names[index])
+        found = self._read(header + _SLACK + size, start)
+        if found[:4] != b"PK\x03\x04":
+            return found
+        begin = _LOCAL.size + sum(_LOCAL.unpack_from(found)[1:])
+        if begin + size > len(found):
+            found, begin = self._read(size, start + begin), 0
+        stored = found[begin : begin + size]
+        return stored if kind == _STORED else _inflated(stored)
+
+    def take(self, rows: Int[np.ndarray, " n"]) -> "Members":
+        """Return the files at some positions."""
+        return Members(self.path, self.starts[rows], self.sizes[rows], self.names[rows], self.kinds[rows])
+
+    def _read(self, size: int, start: int) -> bytes:
+        descriptor = self._descriptor
+        if descriptor is None:
+            with self._opening:
+                if self._descriptor is None:
+                    self._descriptor = _open(self.path)
+                descriptor = self._descriptor
+        try:
+            return os.pread(descriptor, size, start)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read ({error.strerror}).") from error
+
+    def __reduce__(self):
+        return type(self), (self.path, self.starts, self.sizes, self.names, self.kinds)
+
+    def __del__(self):
+        if (descriptor := getattr(self, "_descriptor", None)) is not None:
+            os.close(descriptor)
+
+
+class Listing(NamedTuple):
+    """What an archive holds: the names of its files, in order, what each is, and the names of its folders."""
+
+    files: list[str]
+    members: Members
+    folders: list[str]
+
+
+def read_listing(path: str | os.PathLike) -> Listing:
+    """List an archive; no file in it is read.
+
+    Raises:
+      UserError: it is not there, not an archive of these kinds, compressed as a whole, encrypted or cut short.
+    """
+    name = os.fspath(path)
+    descriptor = _open(name)
+    try:
+        begin = os.read(descriptor, 6)
+        length = os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+    packing = next((packing for mark, packing in _COMPRESSED.items() if begin.startswith(mark)), None)
+    if packing is not None:
+        raise UserError(
+            f"{name} is compressed as a whole ({packing}) and cannot be read in place; unpack it, or repack it as a "
+            ".zip or a plain .tar."
+        )
+    try:
+        rows, folders = _list_zip(name) if begin.startswith(b"PK") else _list_tar(name)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, struct.error, NotImplementedError) as error:
+        raise UserError(f"{name} is not a whole .zip or .tar archive ({error}); fetch it again.") from error
+    rows.sort()
+    if any(start + size > length for _, start, size, _, _ in rows):
+        raise UserError(f"{name} is cut short: files that it lists are not in it; fetch it again.")
+    columns = [np.array([row[i] for row in rows], kind) for i, kind in ((1, "i8"), (2, "i8"), (3, "i4"), (4, "u1"))]
+    return Listing([row[0] for row in rows], Members(name, *columns), sorted(folders))
+
+
+_Row = tuple[str, int, int, int, int]  # name, start, size as stored, length of the name in bytes, kind
+
+
+def _list_zip(path: str) -> tuple[list[_Row], list[str]]:
+    rows, folders = [], []
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            name = _cleaned(info.filename)
+            if info.is_dir():
+                folders.append(name)
+                continue
+            if info.flag_bits & 1:
+                raise UserError(f"{path}: {name} is encrypted; repack the archive without a password.")
+            kind = {zipfile.ZIP_STORED: _STORED, zipfile.ZIP_DEFLATED: _DEFLATED}.get(info.compress_type)
+            if kind is None:
+                raise UserError(f"{path}: {name} is packed by a method other than deflate; repack it as a plain .zip.")
+            rows.append((name, info.header_offset, info.compress_size, len(info.filename.encode()), kind))
+    return rows, folders
+
+
+def _list_tar(path: str) -> tuple[list[_Row], list[str]]:
+    rows, folders = [], []
+    with tarfile.open(path, "r:") as archive:
+        while (info := archive.next()) is not None:
+            archive.members = []  # pyright: ignore  # or it keeps an object for each file
+            if info.isdir():
+                folders.append(_cleaned(info.name))
+            elif info.isreg() and not info.issparse():
+                rows.append((_cleaned(info.name), info.offset_data, info.size, 0, _PLAIN))
+    return rows, folders
+
+
+def _cleaned(name: str) -> str:
+    return name.replace("\\", "/").removeprefix("./").strip("/")
+
+
+def _open(path: str) -> int:
+    try:
+        if not pathlib.Path(path).is_file():
+            raise FileNotFoundError
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _inflated(stored: bytes) -> bytes:
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        return unpacker.decompress(stored)
+    except zlib.error:
+        return stored

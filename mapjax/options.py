@@ -1,0 +1,59 @@
+"""Keys that a config may have beyond those its experiment file writes: every keyword that its parts take.
+
+A node with a `name` is a part, and the keywords of its `make` are its keys; `model.backbone` is a model too. Nested
+nodes that are no parts (augmentations) are named by `OPTIONS` of the module that reads them.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mapjax import optimize, parts, schedule
+from mapjax.errors import UserError
+
+KINDS = {"data": "data", "transform": "data", "model": "models", "backbone": "models", "task": "tasks"}
+OFFERED = ("model", "classes", "image_size", "class_counts", "dtype", "size", "split")  # by the program
+RUN = {"eval_size": None, "sizes": (), "sampling": "uniform", "init_from": ""}
+
+
+def optional(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """List the dotted keys that are not in a config but may be, with their defaults."""
+    found = {} if prefix else {key: value for key, value in RUN.items() if key not in config}
+    for key, node in config.items():
+        if not isinstance(node, Mapping):
+            continue
+        path = f"{prefix}{key}."
+        if "name" in node:
+            known = _keywords(key, node)
+            found |= {path + word: value for word, value in known.items() if word.partition(".")[0] not in node}
+            inner = {word: value for word, value in known.items() if "." in word}
+            for word, value in inner.items():
+                outer, _, last = word.partition(".")
+                if isinstance(node.get(outer), Mapping) and last not in node[outer]:
+                    found[path + word] = value
+        found |= optional(node, path)
+    return found
+
+
+def _keywords(key: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords with defaults that a node's part takes; none for a part that is not there (its message comes later)."""
+    if key == "optimizer":
+        return dict(optimize.DEFAULTS)
+    if key == "schedule":
+        made = schedule.SCHEDULES.get(node["name"])
+        return {"warmup": "0 steps", **(_defaults(made) if made else {})}
+    if key not in KINDS:
+        return {}
+    try:
+        make = parts.find(KINDS[key], node["name"])
+    except UserError:
+        return {}
+    nested = getattr(importlib.import_module(make.__module__), "OPTIONS", {})
+    inner = {f"{outer}.{word}": value for outer, known in nested.items() for word, value in known.items()}
+    return {word: value for word, value in _defaults(make).items() if word not in nested} | inner
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in OFFERED}

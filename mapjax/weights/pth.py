@@ -1,0 +1,296 @@
+"""torch's own files, `.pth` `.pt` `.bin`: read and written without torch, and without executing pickle.
+
+Two formats: since torch 1.6 a zip of `data.pkl` and one uncompressed file per storage; before, five pickles in a row
+and then the storages. Either pickle holds plain containers and, for a tensor, which storage it views and how.
+"""
+
+import math
+import mmap
+import pathlib
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import IO, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from mapjax.weights.pickled import Call, Executable, NotPlain, interpret
+
+KEYS = ("state_dict", "model", "model_state_dict", "params", "ema")  # in which checkpoints keep weights; first wins
+MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the format before torch 1.6
+STORAGES = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+    "ComplexFloatStorage": np.dtype(np.complex64),
+    "ComplexDoubleStorage": np.dtype(np.complex128),
+    "UntypedStorage": np.dtype(np.uint8),
+}
+FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
+
+
+class Storage(NamedTuple):
+    """A run of elements in the file, under a name."""
+
+    name: str
+    dtype: np.dtype
+    count: int
+
+
+class Tensor(NamedTuple):
+    """A strided view of a storage; offset and strides are counted in elements of `dtype`."""
+
+    storage: Storage
+    dtype: np.dtype
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Contents(NamedTuple):
+    """What a file's pickle says, and where to get the bytes of a storage from."""
+
+    value: Any
+    bytes_of: Callable[[Storage], bytes]
+
+
+def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Read the tensors of a checkpoint, and tell under which keys it keeps them.
+
+    Storages that no such tensor uses, as an optimizer's state, are not read. Arrays of one storage share its memory.
+
+    Raises:
+      NotPlain: it is not a whole file of this format, or holds more than tensors and containers.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+        if not start:
+            raise NotPlain("is empty.")
+        if start == b"PK\x03\x04":
+            with _open_zip(file) as archive:
+                return _arrays(_zip_contents(archive))
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            return _arrays(_legacy_contents(mapped))
+
+
+def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a file that `torch.load(path, weights_only=True)` reads as an OrderedDict of tensors.
+
+    Args:
+      tensors: C-contiguous, little-endian, of the dtypes in `STORAGES`.
+    """
+    names = {dtype: name for name, dtype in STORAGES.items() if name != "UntypedStorage"}
+    program = [pickle.PROTO, b"\x02", _ORDERED_DICT, pickle.MARK]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for number, (name, tensor) in enumerate(tensors.items()):
+            program += _written(name, names[tensor.dtype], str(number), tensor)
+            with archive.open(f"archive/data/{number}", "w", force_zip64=True) as entry:
+                entry.write(tensor.reshape(-1).view(np.uint8).data)
+        program += [pickle.SETITEMS, pickle.STOP]
+        archive.writestr("archive/data.pkl", b"".join(program))
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/version", "3\n")
+
+
+def weights_in(value: Any, depth: int = 3) -> tuple[dict[str, Tensor], tuple[str, ...]] | None:
+    """Find the tensors by name in a checkpoint: under the first of `KEYS` that holds any, else at this level.
+
+    Returns:
+      The tensors and the keys that lead to them, or None; whatever is not a tensor is left out.
+    """
+    if not isinstance(value, dict) or not depth:
+        return None
+    for key in KEYS:
+        if found := weights_in(value.get(key), depth - 1):
+            return found[0], (key, *found[1])
+    tensors = {key: tensor for key, tensor in value.items() if isinstance(key, str) and isinstance(tensor, Tensor)}
+    return (tensors, ()) if tensors else None
+
+
+def _arrays(contents: Contents) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    found = weights_in(contents.value)
+    if found is None:
+        raise NotPlain("holds no tensors by name; save a state dict: torch.save(model.state_dict(), FILE).")
+    tensors, keys = found
+    elements: dict[tuple[str, np.dtype], np.ndarray] = {}
+    for tensor in tensors.values():
+        if (key := (tensor.storage.name, tensor.dtype)) not in elements:
+            elements[key] = _elements(contents.bytes_of(tensor.storage), tensor.dtype)
+    return {
+        name: _view(name, tensor, elements[tensor.storage.name, tensor.dtype]) for name, tensor in tensors.items()
+    }, keys
+
+
+def _elements(data: bytes, dtype: np.dtype) -> np.ndarray:
+    elements = np.frombuffer(data, dtype, len(data) // dtype.itemsize)
+    return elements if dtype.isbuiltin == 1 else elements.astype(np.float32)  # bfloat16 and float8 are not NumPy's
+
+
+def _view(name: str, tensor: Tensor, elements: np.ndarray) -> np.ndarray:
+    steps = zip(tensor.shape, tensor.strides, strict=True)
+    end = tensor.offset + sum((size - 1) * stride for size, stride in steps) + 1 if all(tensor.shape) else 0
+    if end > len(elements):
+        raise NotPlain(
+            f"is cut short or damaged: tensor {name!r} needs {end} elements of its storage, which has {len(elements)}."
+        )
+    if not all(tensor.shape):
+        return np.empty(tensor.shape, elements.dtype)
+    strides = [stride * elements.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(elements[tensor.offset :], tensor.shape, strides, writeable=False)
+
+
+def _open_zip(file: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise NotPlain("is cut short or damaged: its zip has no table of contents.") from error
+
+
+def _zip_contents(archive: zipfile.ZipFile) -> Contents:
+    entries = {info.filename: info for info in archive.infolist()}
+    root = next((name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")), None)
+    if root is None:
+        raise NotPlain("is a zip, but not one of torch.save: it has no data.pkl.")
+    if root + "constants.pkl" in entries:
+        raise NotPlain("is a TorchScript program, not weights; save its tensors: torch.save(m.state_dict(), FILE).")
+
+    def content(name: str) -> bytes:
+        if name not in entries:
+            raise NotPlain(f"is cut short or damaged: its zip has no {name!r}.")
+        info = entries[name]
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise NotPlain(f"is not as torch.save writes it: {name!r} in it is compressed; save it again with torch.")
+        try:
+            return archive.read(info)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
+            raise NotPlain(f"is damaged, or was saved without checksums: that of {name!r} in it is wrong.") from error
+
+    def bytes_of(storage: Storage) -> bytes:
+        return _checked(storage, content(f"{root}data/{storage.name}"))
+
+    if root + "byteorder" in entries and content(root + "byteorder") != b"little":
+        raise NotPlain(_BIG_ENDIAN)
+    return Contents(interpret(content(root + "data.pkl"), KNOWN, _storage), bytes_of)
+
+
+def _legacy_contents(mapped: mmap.mmap) -> Contents:
+    try:
+        header = [interpret(mapped, {}) for _ in range(2)]
+    except Executable:
+        raise
+    except NotPlain:
+        header = []
+    if header != [MAGIC, VERSION]:
+        raise NotPlain(f"is not a file of torch.save: it begins with {mapped[:8]!r}.")
+    system = interpret(mapped, {})
+    if not isinstance(system, dict) or not system.get("little_endian"):
+        raise NotPlain(_BIG_ENDIAN)
+    sizes: dict[str, int] = {}
+
+    def storage_of(identity: Any) -> Storage:
+        storage = _storage(identity)
+        sizes[storage.name] = storage.count * storage.dtype.itemsize
+        return storage
+
+    value = interpret(mapped, KNOWN, storage_of)
+    names = interpret(mapped, {})
+    if not isinstance(names, list) or not all(isinstance(name, str) and name in sizes for name in names):
+        raise NotPlain("is damaged: its list of storages is not that of its tensors.")
+    places, place = {}, mapped.tell()
+    for name in names:
+        places[name] = place + 8  # behind the number of its elements
+        place += 8 + sizes[name]
+
+    def bytes_of(storage: Storage) -> bytes:
+        if storage.name not in places:
+            raise NotPlain(f"is damaged: it has no storage {storage.name!r}.")
+        place, size = places[storage.name], sizes[storage.name]
+        if int.from_bytes(mapped[place - 8 : place], "little") != storage.count:
+            raise NotPlain(f"is cut short or damaged: storage {storage.name!r} is not where it belongs.")
+        return _checked(storage, mapped[place : place + size])
+
+    return Contents(value, bytes_of)
+
+
+def _checked(storage: Storage, data: bytes) -> bytes:
+    needed = storage.count * storage.dtype.itemsize
+    if len(data) != needed:
+        raise NotPlain(
+            f"is cut short or damaged: storage {storage.name!r} has {len(data)} bytes, and its tensors need {needed}."
+        )
+    return data
+
+
+def _storage(identity: Any) -> Storage:
+    """Understand a persistent id: ("storage", type, name, device, count), with a view (always None) before 1.6."""
+    match identity:
+        case ("storage", np.dtype() as dtype, str(name), _, int(count)) if count >= 0:
+            return Storage(name, dtype, count)
+        case ("storage", np.dtype() as dtype, str(name), _, int(count), None) if count >= 0:
+            return Storage(name, dtype, count)
+    raise NotPlain("holds a storage of a kind that is not known; load it in today's torch and save it again.")
+
+
+def _rebuilt(
+    storage: Any, offset: Any, shape: Any, strides: Any, grad: Any = False, hooks: Any = None, *more
+) -> Tensor:
+    return _typed(storage, offset, shape, strides, grad, hooks, storage.dtype, *more)
+
+
+def _typed(
+    storage: Any, offset: Any, shape: Any, strides: Any, grad: Any = False, hooks: Any = None, dtype: Any = None, *more
+) -> Tensor:
+    numbers = (offset, *shape, *strides)
+    whole = all(type(number) is int and 0 <= number < 2**48 for number in numbers)
+    if not isinstance(storage, Storage) or not isinstance(dtype, np.dtype) or not whole or len(shape) != len(strides):
+        raise NotPlain("is damaged: it holds a tensor without a storage, a size or strides.")
+    if len(shape) > 32 or math.prod(shape) >= 2**48:
+        raise NotPlain(f"is damaged: it holds a tensor of {len(shape)} dimensions and {math.prod(shape)} elements.")
+    if any(more):
+        raise NotPlain("holds a tensor that is conjugated or negated on demand; save tensor.resolve_conj() instead.")
+    return Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
+
+
+def _written(name: str, storage: str, number: str, tensor: np.ndarray) -> list[bytes]:
+    strides = tuple(stride // tensor.itemsize for stride in tensor.strides)
+    return [
+        _plain(name),
+        pickle.GLOBAL + b"torch._utils\n_rebuild_tensor_v2\n" + pickle.MARK,
+        pickle.MARK + _plain("storage") + pickle.GLOBAL + f"torch\n{storage}\n".encode(),
+        _plain(number) + _plain("cpu") + _plain(tensor.size) + pickle.TUPLE + pickle.BINPERSID,
+        _plain(0) + _plain(tensor.shape) + _plain(strides) + pickle.NEWFALSE,
+        _ORDERED_DICT + pickle.TUPLE + pickle.REDUCE,
+    ]
+
+
+def _plain(value: str | int | tuple[int, ...]) -> bytes:
+    return pickle.dumps(value, protocol=2)[2:-1]  # without the header and the end
+
+
+_BIG_ENDIAN = "was written on a big-endian machine; load it in torch there and save it as .safetensors."
+_ORDERED_DICT = pickle.GLOBAL + b"collections\nOrderedDict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE
+KNOWN: dict[str, Any] = {  # the names that torch's pickles may use, and what they become
+    **{f"torch.{name}": dtype for name, dtype in STORAGES.items()},
+    **{f"torch.cuda.{name}": dtype for name, dtype in STORAGES.items()},
+    "torch.storage.UntypedStorage": STORAGES["UntypedStorage"],
+    **{f"torch.{dtype.name}": dtype for dtype in STORAGES.values()},
+    **{f"torch.uint{bits}": np.dtype(f"uint{bits}") for bits in (16, 32, 64)},
+    **{f"torch.{name}": np.dtype(getattr(ml_dtypes, name)) for name in FLOAT8},
+    "torch.Size": Call(tuple),
+    "torch.Tensor": None,
+    "torch.nn.parameter.Parameter": None,
+    "torch._utils._rebuild_tensor": Call(_rebuilt),
+    "torch._utils._rebuild_tensor_v2": Call(_rebuilt),
+    "torch._utils._rebuild_tensor_v3": Call(_typed),
+    "torch._utils._rebuild_parameter": Call(lambda tensor, grad, hooks: tensor),
+    "torch._utils._rebuild_parameter_with_state": Call(lambda tensor, grad, hooks, state: tensor),
+    "torch._tensor._rebuild_from_type_v2": Call(lambda function, kind, arguments, state: function.make(*arguments)),
+}

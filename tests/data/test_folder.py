@@ -1,0 +1,191 @@
+"""Folders and archives of pictures by class, whole and broken."""
+
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mapjax.data import folder, images, quality
+from mapjax.data.source import labels_of
+from mapjax.errors import NoSuchSplit, UserError
+
+
+def png(value):
+    stream = io.BytesIO()
+    PIL.Image.new("RGB", (5, 4), (value, value, value)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def content(names):
+    """Name → the bytes of a picture of its own; of nothing for a folder or another file."""
+    return {name: png(i) if name.lower().endswith(images.EXTENSIONS) else b"" for i, name in enumerate(names)}
+
+
+def write_folder(root, files):
+    for name, data in files.items():
+        place = root / name
+        (place if name.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            place.write_bytes(data)
+    return str(root)
+
+
+def write_zip(root, files, packing=zipfile.ZIP_STORED):
+    path = root / f"pictures-{packing}.zip"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return str(path)
+
+
+def write_tar(root, files):
+    path = root / "pictures.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name.rstrip("/"))
+            info.size, info.type = len(data), tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            archive.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def write_deflated(root, files):
+    return write_zip(root, files, zipfile.ZIP_DEFLATED)
+
+
+WRITERS = [write_folder, write_zip, write_deflated, write_tar]
+SPLIT = [
+    "train/cat/a.png",
+    "train/cat/b.png",
+    "train/dog/old/c.PNG",
+    "train/dog/d.jpg",
+    "valid/dog/e.png",
+    "test/cat/f.png",
+]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("around", ["", "photos/", "./one/two/"])
+def test_folders_of_splits(tmp_path, write, around):
+    files = {around + name: data for name, data in content(SPLIT).items()}
+    if around:
+        files["__MACOSX/._x.png"] = files[".hidden/y.png"] = files[f"{around}train/cat/.z.png"] = png(99)
+    if write is write_folder:
+        files.pop("__MACOSX/._x.png", None)
+    path = write(tmp_path, files)
+    train, val, test = (folder.make(split=split, path=path) for split in ("train", "val", "test"))
+    assert train.classes == val.classes == test.classes == ("cat", "dog")
+    assert [record["file"] for record in train.records] == sorted(SPLIT[:4])
+    np.testing.assert_array_equal(labels_of(train), [0, 0, 1, 1])
+    assert [(r["file"], int(r["label"])) for r in (*val.records, *test.records)] == [(SPLIT[4], 1), (SPLIT[5], 0)]
+    for record in pickle.loads(pickle.dumps(train)).records:  # noqa: S301
+        assert (images.read(record["image"]) == SPLIT.index(record["file"])).all()
+    assert (
+        len({train.fingerprint, val.fingerprint, test.fingerprint, folder.make(split="train", path=path).fingerprint})
+        == 3
+    )
+    assert not train.dropped
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_folders_of_classes_are_divided_by_class(tmp_path, write):
+    names = [f"{name}/{i}.png" for name, count in (("2", 20), ("10", 10), ("1", 1)) for i in range(count)]
+    path = write(tmp_path, content(names))
+    parts = {split: folder.make(split=split, path=path, seed=3) for split in ("train", "val")}
+    assert parts["train"].classes == ("1", "2", "10")
+    np.testing.assert_array_equal(np.bincount(labels_of(parts["train"])), [1, 18, 9])
+    np.testing.assert_array_equal(np.bincount(labels_of(parts["val"])), [0, 2, 1])
+    files = {split: {record["file"] for record in source.records} for split, source in parts.items()}
+    assert files["train"] | files["val"] == set(names) and not files["train"] & files["val"]
+    whole = folder.make(split="train", path=path, hold_out=0)
+    assert len(whole.records) == 31
+    with pytest.raises(NoSuchSplit, match="no split 'test'; there is: train"):
+        folder.make(split="test", path=path)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_what_is_no_picture_of_a_class_is_counted(tmp_path, write):
+    extra = ["train/loose.png", "train/cat/notes.txt", "train/ant/", "train/bee/only.txt", "README.md"]
+    source = folder.make(split="train", path=write(tmp_path, content([*SPLIT, *extra])))
+    assert source.classes == ("cat", "dog")
+    assert source.dropped == {
+        "empty class folder": ["train/ant", "train/bee"],
+        "image outside a class folder": ["train/loose.png"],
+        "not an image file": ["train/bee/only.txt", "train/cat/notes.txt"],
+    }
+    summary = quality.inspect(source, 0)
+    assert summary.dropped["empty class folder"] == (2, "train/ant")
+    quality.require_trainable(source, summary)
+
+
+def test_classes_give_the_order(tmp_path):
+    path = write_folder(tmp_path, content(SPLIT))
+    for given in (("dog", "cat"), "dog;cat", "dog|cat"):
+        source = folder.make(split="train", path=path, classes=given)
+        assert source.classes == ("dog", "cat")
+        np.testing.assert_array_equal(labels_of(source), [1, 1, 0, 0])
+
+
+def test_a_link_to_a_folder_is_followed_and_a_ring_ends(tmp_path):
+    write_folder(tmp_path / "elsewhere", content(["a.png", "b.png"]))
+    write_folder(tmp_path / "data", content(["cat/c.png"]))
+    os.symlink(tmp_path / "elsewhere", tmp_path / "data" / "dog")
+    os.symlink(tmp_path / "data", tmp_path / "data" / "cat" / "ring")
+    source = folder.make(split="train", path=str(tmp_path / "data"), hold_out=0)
+    assert [record["file"] for record in source.records] == ["cat/c.png", "dog/a.png", "dog/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "words"),
+    [
+        ([*SPLIT, "valid/bird/x.png"], {"split": "val"}, "class 'bird' of split 'valid' has no pictures to train on"),
+        (
+            [*SPLIT, "train/bird/", "valid/bird/x.png"],
+            {"split": "val"},
+            "class 'bird' of split 'valid' has no pictures",
+        ),
+        (SPLIT, {"classes": ("cat", "dgo")}, r"label 'dog', which is not in classes.*Did you mean 'dgo'"),
+        (SPLIT, {"classes": ("cat", "dog", "ant")}, "no pictures of the class 'ant' in its training split"),
+        (SPLIT, {"classes": ("cat", "cat", "dog")}, "'cat' is there twice"),
+        (SPLIT, {"hold_out": 1}, "hold_out=1 must be a share"),
+        (SPLIT, {"split": "extra"}, "no split 'extra'; there is: test, train, valid"),
+        (
+            ["train/a.png", "test/b.png"],
+            {},
+            r"pictures in test, train but no class folders there; it needs DIR/train/CLASS",
+        ),
+        (["a.png", "b.png"], {}, "has no pictures in class folders; it needs DIR/train/CLASS"),
+        (["cat/notes.txt", "dog/"], {}, "has no pictures in class folders"),
+        (["README.md"], {}, "has no pictures in class folders"),
+    ],
+)
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_mistakes(tmp_path, write, names, options, words):
+    path = write(tmp_path, content(names))
+    with pytest.raises(UserError, match=words):
+        folder.make(**{"split": "train", "path": path} | options)
+
+
+def test_a_missing_folder_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere is not there: --data folder:PATH"):
+        folder.make(split="train", path=str(tmp_path / "nowhere"))
+
+
+def test_one_class_only_cannot_train(tmp_path):
+    source = folder.make(split="train", path=write_folder(tmp_path, content(["cat/a.png", "cat/b.png"])), hold_out=0)
+    with pytest.raises(UserError, match="has one class only, 'cat', so there is nothing to tell apart"):
+        quality.require_trainable(source, quality.inspect(source, 0))
+
+
+def test_a_picture_that_cannot_be_read_is_told_when_it_is_decoded(tmp_path):
+    files = content(SPLIT) | {SPLIT[0]: png(0)[:40]}
+    for write in WRITERS:
+        source = folder.make(
+            split="train", path=write(tmp_path / write.__name__ if write is write_folder else tmp_path, files)
+        )
+        with pytest.raises(UserError, match=r"cannot|cut short|can be read"):
+            images.read(source.records[0]["image"])

@@ -1,0 +1,45 @@
+"""Principal components: equal to scikit-learn's, in any batches, over any devices."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+
+from mapjax.errors import UserError
+from mapjax.explain import pca
+from mapjax.explain.probe import in_chunks
+
+DIGITS = (load_digits().data / 16).astype(np.float32)  # pyright: ignore
+
+
+@pytest.mark.parametrize("size", [100, 1797])
+def test_equals_scikit_learn(size):
+    found = pca.fit(in_chunks(DIGITS, size), 12, passes=12)
+    expected = PCA(12).fit(DIGITS)
+    np.testing.assert_allclose(found.mean, expected.mean_, atol=1e-5)
+    np.testing.assert_allclose(found.variance, expected.explained_variance_, rtol=1e-3)
+    share = float(found.variance.sum() / found.total_variance)
+    assert share == pytest.approx(expected.explained_variance_ratio_.sum(), rel=1e-3)
+    alike = np.abs((np.asarray(found.components) * expected.components_).sum(1))
+    np.testing.assert_allclose(alike, 1, atol=1e-3)
+    ours, theirs = found.inverse(found.transform(DIGITS)), expected.inverse_transform(expected.transform(DIGITS))
+    np.testing.assert_allclose(ours, theirs, atol=5e-3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 100))
+def test_all_components_lose_nothing(seed):
+    x = np.random.default_rng(seed).normal(size=(20, 6)).astype(np.float32)
+    found = pca.fit(in_chunks(x, 7), 6)
+    np.testing.assert_allclose(found.inverse(found.transform(x)), x, atol=1e-4)
+    np.testing.assert_allclose(found.components @ found.components.T, np.eye(6), atol=1e-4)
+    assert float(found.variance.sum()) == pytest.approx(float(found.total_variance), rel=1e-3)
+
+
+def test_too_many_components():
+    with pytest.raises(UserError, match=r"7 components cannot be found in 20 rows of 6 columns"):
+        pca.fit(in_chunks(np.zeros((20, 6), np.float32)), 7)
+    with pytest.raises(UserError, match="no features"):
+        pca.fit(lambda: [], 1)
