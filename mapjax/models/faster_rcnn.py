@@ -50,6 +50,7 @@ class Backbone(nn.Module):
     @nn.compact
     def __call__(self, images, train: bool) -> dict[str, Any]:
         features = resnet.module_of(**self.body, dtype=self.dtype, name="body")(images, train)
+        features.pop("pool")
         pyramid = FPN(self.channels, dtype=self.dtype, name="fpn")([features[name] for name in self.levels])
         first = 2 + LEVELS.index(self.levels[0])
         return features | {f"p{first + i}": level for i, level in enumerate(pyramid)}

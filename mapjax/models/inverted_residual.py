@@ -154,11 +154,11 @@ class Classifier(nn.Module):
 
     classes: int
     dropout: float
-    init: Init = normal
+    kernel_init: Init = normal
 
     @nn.compact
     def __call__(self, x, train: bool):
-        return Dense(self.classes, init=self.init, dtype=jnp.float32, name="1")(Dropout(self.dropout)(x, train))
+        return Dense(self.classes, init=self.kernel_init, dtype=jnp.float32, name="1")(Dropout(self.dropout)(x, train))
 
 
 def convolution_of(norm: str, epsilon: float, momentum: float, padding: str, dtype: str) -> dict[str, Any]:

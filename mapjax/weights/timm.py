@@ -39,7 +39,7 @@ WHEEL = {  # of efficientnet_pytorch
 def renamings(tensors: Tensors) -> Iterator[dict[str, np.ndarray]]:
     """Give the tensors under torchvision's names, once for each family that has all their names.
 
-    None of them has torchvision's own names, nor timm's where those are torchvision's.
+    Which of them a network's are, its `from_torchvision` tells; none is given for torchvision's own names.
     """
     for family in families_of(tensors):
         yield from_timm(tensors, family)
