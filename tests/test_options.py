@@ -43,5 +43,5 @@ def test_a_misspelt_one_names_the_near_ones():
         configs.load(DETECT, {"optimizer.lr": "1"})
     with pytest.raises(UserError, match=r"Did you mean 'transform\.augment\.rotate'"):
         configs.load(DETECT, {"transform.augment.rotat": "10"})
-    with pytest.raises(UserError, match="expected a value like 0.9"):
+    with pytest.raises(UserError, match=r"expected a value like 0\.9"):
         configs.load(DETECT, {"optimizer.momentum": "much"})

@@ -117,12 +117,15 @@ class Norm(nn.Module):
     batch: statistics of the whole batch when `train`, running ones otherwise (momentum 0.1, unbiased running
       variance, as torch). frozen: running statistics always, and the affine part is a statistic too, so no
       optimizer touches it. group: groups of one picture (Wu & He 2018), no statistics. none: nothing.
+    scale, bias: whether there is a factor and an offset that are learned.
     """
 
     kind: str = "batch"
     epsilon: float = 1e-5
     momentum: float = 0.1
     groups: int = 32
+    scale: bool = True
+    bias: bool = True
     scale_init: Init = nn.initializers.ones
     dtype: Any = jnp.float32
 
@@ -135,8 +138,8 @@ class Norm(nn.Module):
             scale = self.variable("stats", "scale", jnp.ones, channels, jnp.float32).value
             bias = self.variable("stats", "bias", jnp.zeros, channels, jnp.float32).value
         else:
-            scale = self.param("scale", self.scale_init, channels, jnp.float32)
-            bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+            scale = self.param("scale", self.scale_init, channels, jnp.float32) if self.scale else 1.0
+            bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32) if self.bias else 0.0
         if self.kind == "group":
             return _group_norm(x, scale, bias, math.gcd(self.groups, x.shape[-1]), self.epsilon).astype(self.dtype)
         mean = self.variable("stats", "mean", jnp.zeros, channels, jnp.float32)

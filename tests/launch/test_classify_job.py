@@ -1,0 +1,191 @@
+"""Classification as a user runs it: train, resume, transfer, evaluate, predict, probe; every variant; mistakes."""
+
+import gzip
+import importlib.util
+import json
+import pathlib
+import shutil
+import struct
+import zipfile
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from mapjax import config as configs
+from mapjax import fit, parts, run, weights
+from mapjax import log as logs
+from mapjax.errors import UserError
+
+pytestmark = pytest.mark.process
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = {
+    "model.width": "4",
+    "batch": "16",
+    "eval_batch": "50",
+    "duration": "40 steps",
+    "every.log": "10 steps",
+    "every.save": "25 steps",
+    "sampling": "over",
+    "data.tail": "10",
+    "sizes": "((0, (8, 8)), (0.5, (10, 10)))",
+    "eval_size": "(10, 10)",
+    "task.views": "flip",
+    "task.mixup": "0.2",
+    "task.cutmix": "1.0",
+}
+
+
+def program(name):
+    spec = importlib.util.spec_from_file_location(f"launch_{name}", ROOT / "launch" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def config_of(variant="", data=None, **changes):
+    return configs.load(str(ROOT / "experiments" / "classify.py") + variant, changes, data=data)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A short run on a long tail, with growing pictures and mixed ones."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    fit.fit(config_of(**SMALL), workdir)
+    return workdir
+
+
+def test_the_folder_holds_what_it_should(whole):
+    names = {path.name for path in whole.iterdir()}
+    assert names >= {"config.json", "predictions.json", "confusion.json", "result.json", "report.html", "checkpoints"}
+    result = json.loads((whole / "result.json").read_text())
+    assert result["steps"] == 40
+    assert {"top1", "top5", "f1", "recall/3", "ece"} <= set(result["metrics"])
+    assert result["eval_images"] == len(json.loads((whole / "predictions.json").read_text()))
+    assert {"loss", "train_accuracy"} <= set(logs.read(whole / "metrics.jsonl")[0])
+    assert "Most confused" in (whole / "report.html").read_text()
+
+
+def test_it_goes_on_to_the_same_bits(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "40")
+    (tmp_path / "run" / "result.json").unlink()
+    fit.fit(config_of(**SMALL), tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, run.load(tmp_path / "run").variables, run.load(whole).variables)
+
+
+def test_evaluate_predict_and_probe(whole, tmp_path, capsys):
+    assert program("evaluate")(["--workdir", str(whole), "--out", str(tmp_path / "scores")]) == 0
+    again = json.loads((tmp_path / "scores" / "result.json").read_text())["metrics"]
+    assert again["top1"] == json.loads((whole / "result.json").read_text())["metrics"]["top1"]
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for k in range(3):
+        cv2.imwrite(str(pictures / f"{k}.png"), (load_digits().images[k] * 15.9).astype(np.uint8))  # pyright: ignore
+    assert program("predict")(["--workdir", str(whole), "--images", str(pictures), "--out", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [pathlib.Path(row["file"]).name for row in rows] == ["0.png", "1.png", "2.png"]
+    assert all(row["predicted"] in "0123456789" and 0 < row["probability"] <= 1 for row in rows)
+    assert program("probe")(["--workdir", str(whole), "--layer", "pixels", "--components", "20"]) == 0
+    found = json.loads((whole / "probe-pixels.json").read_text())
+    assert found["accuracy"]["k-NN (5)"] > 0.9 and {"layer1", "pool", "logits"} <= set(found["layers"])
+    with pytest.raises(UserError, match=r"no such layer\. Did you mean 'layer1'"):
+        program("probe")(["--workdir", str(whole), "--layer", "layer11"])
+    assert "% of the variance" in capsys.readouterr().out
+
+
+def folder_of_pictures(root: pathlib.Path, classes=("cat", "dog"), side=40) -> pathlib.Path:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for name in classes:
+            (root / split / name).mkdir(parents=True)
+            for k in range(count):
+                cv2.imwrite(str(root / split / name / f"{k}.jpg"), rng.integers(0, 255, (side, side + k, 3)))
+    return root
+
+
+def test_transfer_from_a_run_says_what_it_did(whole, tmp_path, capsys):
+    data = folder_of_pictures(tmp_path / "data")
+    changes = {**SMALL, "duration": "2 steps", "init_from": str(whole), "splits.eval": "test", "batch": "8"}
+    del changes["data.tail"]
+    fit.fit(config_of(data=f"folder:{data}", **changes), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "another size, drawn anew" in said and "fc.bias, fc.weight" in said
+    with pytest.raises(UserError, match="holds the tensor"):
+        fit.fit(config_of(data=f"folder:{data}", **changes | {"model.name": "resnet9"}), tmp_path / "other")
+
+
+def idx_folder(root: pathlib.Path) -> pathlib.Path:
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 20), ("t10k", 10)):
+        pictures = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        with gzip.open(root / f"{name}-images-idx3-ubyte.gz", "wb") as file:
+            file.write(struct.pack(">4B3I", 0, 0, 8, 3, *pictures.shape) + pictures.tobytes())
+        with gzip.open(root / f"{name}-labels-idx1-ubyte.gz", "wb") as file:
+            file.write(struct.pack(">4BI", 0, 0, 8, 1, count) + labels.tobytes())
+    return root
+
+
+@pytest.mark.parametrize("variant", ["cifar10", "fashion", "finetune", "imagenet", "imagenet_modern"])
+def test_every_variant_runs(tmp_path, variant):
+    common = {"duration": "2 steps", "batch": "4", "eval_batch": "4"}
+    if variant == "fashion":
+        config = config_of(":fashion", **common, **{"data.path": str(idx_folder(tmp_path / "idx"))})
+    elif variant == "cifar10":
+        data = folder_of_pictures(tmp_path / "data", side=32)
+        with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+            for file in sorted(data.rglob("*.jpg")):
+                archive.write(file, file.relative_to(data))
+        config = config_of(":cifar10", data=f"folder:{tmp_path / 'pictures.zip'}", **common)
+    else:
+        data = folder_of_pictures(tmp_path / "data")
+        small = {"input.workers": "0", "input.threads": "2", "image_size": "(32, 32)", "splits.eval": "test"}
+        if variant == "finetune":
+            file = tmp_path / "weights.safetensors"
+            node = {"name": "efficientnet", "variant": "lite0", "width": 0.25}
+            model = parts.make("models", node, classes=7)
+            shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+            filled = jax.tree.map(lambda s: np.full(s.shape, 0.01, np.float32), shapes)
+            weights.save(file, weights.to_torchvision(filled))
+            small |= {"init_from": str(file), "model.width": "0.25"}
+        else:
+            small |= {"model.depth": "18", "model.width": "0.125"} | (
+                {"eval_size": "(40, 40)"} if variant == "imagenet_modern" else {}
+            )
+        config = config_of(f":{variant}", data=f"folder:{data}", **common, **small)
+    result = fit.fit(config, tmp_path / "run")
+    assert result["steps"] == 2 and result["eval_images"] in (8, 10)
+    assert 0 <= result["metrics"]["top1"] <= 1
+
+
+def test_several_labels(tmp_path):
+    data = folder_of_pictures(tmp_path / "data")
+    lines = ["path,labels,split"]
+    for k, file in enumerate(sorted(data.rglob("*.jpg"))):
+        names = [name for name, yes in (("furry", k % 2), ("big", k % 3)) if yes]
+        lines.append(f"{file.relative_to(tmp_path)},{';'.join(names)},{'val' if k % 4 == 0 else 'train'}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    changes = {"duration": "2 steps", "batch": "4", "eval_batch": "4", "task.loss": "sigmoid", "model.width": "4"}
+    result = fit.fit(config_of(data=f"table:{tmp_path / 'labels.csv'}", **changes), tmp_path / "run")
+    assert {"mAP", "f1_micro", "AP/furry"} <= set(result["metrics"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes": "((0.5, (8, 8)),)"}, "sizes="),
+        ({"sampling": "ovr"}, "Did you mean 'over'"),
+        ({"task.weighting": "inverted"}, "Did you mean 'inverse'"),
+        ({"init_from": "nowhere.pth"}, "nowhere.pth"),
+        ({"transform.augment.erase": "2"}, "erase=2"),
+        ({"model.name": "resnt9"}, "Did you mean 'resnet9'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        fit.fit(config_of(**{**SMALL, **changes}), tmp_path / "run")
