@@ -55,7 +55,9 @@ def _dense(x, kernel, stride: int, pads: Padding, dilation: int):
         return jax.lax.platform_dependent(x[:, ::stride, ::stride], kernel, cpu=_pointwise, default=_direct)
     same = kernel.shape[:2] == (3, 3) and pads == ((1, 1), (1, 1)) and stride == dilation == 1
     if same and _tiles_pay(x, kernel):
-        return _by_platform(x, kernel, winograd.conv3x3, winograd.gradients, partial(_direct, pads=pads))
+        slow = partial(_direct, pads=pads)
+        # Of few channels only the gradients gain.
+        return _by_platform(x, kernel, winograd.conv3x3 if x.shape[-1] >= 8 else slow, winograd.gradients, slow)
     return _direct(x, kernel, stride, pads, 1, dilation)
 
 
@@ -92,7 +94,7 @@ def _tiles_pay(x, kernel) -> bool:
     """Say whether there are enough 4×4 tiles for what their transforms of the kernel cost (measured on 2 cores)."""
     batch, height, width, channels = x.shape
     tiles = batch * -(-height // winograd.OUT) * -(-width // winograd.OUT)
-    return x.dtype == jnp.float32 and channels >= 32 and tiles >= max(channels, kernel.shape[3])
+    return x.dtype == jnp.float32 and tiles >= max(channels, kernel.shape[3], 32)
 
 
 def _direct(x, kernel, stride: int = 1, pads: Padding = ((0, 0), (0, 0)), groups: int = 1, dilation: int = 1):

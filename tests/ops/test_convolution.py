@@ -64,7 +64,7 @@ def test_when_tiles_pay():
     assert pays((2, 16, 16, 32)) and pays((2, 13, 15, 32))  # 4 · 4 tiles each
     assert not pays((2, 12, 16, 32))  # 24 tiles
     assert not pays((2, 16, 16, 32), features=64) and pays((4, 16, 16, 32), features=64)
-    assert not pays((2, 16, 16, 31))
+    assert pays((2, 16, 16, 3)) and not pays((1, 16, 16, 3), features=4)
     assert not pays((2, 16, 16, 32), dtype=jnp.bfloat16)
 
 
