@@ -112,6 +112,19 @@ def test_pools(size, stride, padding, length):
     close(convolution.avg_pool(x, size, stride, padding), total / size**2)
 
 
+@pytest.mark.parametrize(("height", "width", "size"), [(8, 6, 2), (7, 9, 2), (9, 10, 3)])
+def test_the_gradient_of_tiled_windows(height, width, size):
+    values = np.random.default_rng(0).permutation(2 * height * width * 3).reshape(2, height, width, 3)  # all distinct
+    window = (1, size, size, 1)
+    both(
+        lambda x: convolution.max_pool(x, size, size, 0),
+        lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID"),
+        jnp.asarray(values, jnp.float32),
+    )
+    first = jax.grad(lambda x: convolution.max_pool(x, size, size, 0).sum())(jnp.zeros((1, size, size, 1)))
+    assert first[0, 0, 0, 0] == 1 and first.sum() == 1  # of equals the first
+
+
 @pytest.mark.parametrize(
     ("length", "size", "stride", "padding", "count"), [(112, 3, 2, 0, 56), (7, 2, 2, 0, 4), (5, 2, 3, 1, 2)]
 )
