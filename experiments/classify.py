@@ -167,8 +167,18 @@ def imagenet() -> ConfigDict:
     config.input = ConfigDict({"threads": 16, "workers": 8, "prefetch": 4})
     config.model = ConfigDict({"name": "resnet", "depth": 50, "zero_init": True})
     config.task = ConfigDict({"name": "classify", "label_smoothing": 0.1})
-    config.optimizer.learning_rate = 0.1
-    config.optimizer.weight_decay = 1e-4
+    config.optimizer = ConfigDict(
+        {
+            "name": "sgd",
+            "learning_rate": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "decay": "kernel$",
+            "clip": 0.0,
+            "factors": (),
+            "freeze": (),
+        }
+    )
     config.schedule = ConfigDict(
         {"name": "steps", "warmup": "5 epochs", "at": (30 / 90, 60 / 90, 80 / 90), "factor": 0.1}
     )

@@ -41,7 +41,7 @@ NETWORKS = {  # torchvision's name → the node of ours
     "mobilenet_v2": {"name": "mobilenet", "version": 2},
     "efficientnet_b0": {"name": "efficientnet", "variant": "b0"},
     "convnext_tiny": {"name": "convnext", "variant": "tiny"},
-    "vit_b_16": {"name": "vit", "variant": "b16"},
+    "vit_b_16": {"name": "vit", "variant": "base", "patch": 16},
 }
 
 
@@ -154,27 +154,31 @@ def report(title: str, times: dict[str, list[float]], images: int) -> None:
 
 def config_step(config: Any) -> Callable[[], None]:
     """Make our step of a config: loss, gradients and update of a real batch."""
+    import functools
+
     import jax
 
     from mapjax import run, schedule, shard, train
     from mapjax.data import pipeline
 
     config, source, _ = run.open_sources(config)
-    task = run.make_task(config, source.classes)
+    sampler = run.make_sampler(config, source)
+    task = run.make_task(config, source.classes, functools.partial(run.class_counts, config, source, sampler))
     mesh = shard.make_mesh(config.mesh.to_dict())
     sharding = shard.batch_sharding(mesh, config.batch)
     transform = run.make_transform(config, augment=True)
     with pipeline.train_batches(source, transform, batch=config.batch, seed=0, sharding=sharding) as batches:
         batch = next(batches)
-    tx, _, _ = run.make_optimizer(config, task, batch, schedule.Clock(config.batch, len(source.records), 1000))
+    tx, _, frozen = run.make_optimizer(config, task, batch, schedule.Clock(config.batch, len(source.records), 1000))
 
     def init(batch: Any) -> Any:
         return train.init_state(task, tx, batch, seed=0, ema=config.ema)
 
     places = shard.placement(jax.eval_shape(init, batch), mesh)
     state = train.draw_state(init, batch, places)
+    options = {"seed": 0, "frozen": frozen, "accumulate": config.accumulate, "ema": config.ema}
     # Placed as in fit: else the second step would compile again.
-    step = jax.jit(train.make_step(task, tx, seed=0, ema=config.ema), donate_argnums=0, out_shardings=(places, None))
+    step = jax.jit(train.make_step(task, tx, **options), donate_argnums=0, out_shardings=(places, None))
     kept = [state]
 
     def once() -> None:

@@ -1,8 +1,9 @@
 """Answer your own pictures with a trained run.
 
 Writes to --out each picture with its answer drawn, and predictions.json: a list with the file, its width and height
-and what was found: boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their names; and the
-drawing's own name (of a.png and a.jpg one becomes a-2.jpg).
+and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their names;
+a classifier's class, its probability and the next ones. `drawing` is the drawing's own name: of a.png and a.jpg one
+becomes a-2.jpg.
 """
 
 import functools

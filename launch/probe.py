@@ -31,41 +31,38 @@ def main(argv: Sequence[str]) -> int:
     arguments, _ = terminal.parse(parser, argv)
     print(f"mapjax: probing {arguments.workdir}; starting JAX …", flush=True)
 
-    import numpy as np
-
     from mapjax import config as configs
-    from mapjax import log, run, shard, workdir
-    from mapjax.data import pipeline
-    from mapjax.explain import pca, probe
+    from mapjax import evaluate, log, run, shard, workdir
+    from mapjax.data import pipeline, quality
+    from mapjax.explain import probe
 
     loaded = run.load(arguments.workdir, which=arguments.checkpoint)
     config: Any = loaded.config
     if arguments.data:
         config = configs.from_dict({**configs.to_dict(config), "data": configs.parse_data(arguments.data)})
-    config, seen, held_out = run.open_sources(config)
+    config, *sources = run.open_sources(config)
+    for source in sources:
+        quality.require_trainable(source, quality.inspect(source, 0))
     mesh = shard.make_mesh({"data": -1})
-    sharding = shard.batch_sharding(mesh, config.eval_batch, "eval_batch")
+    variables = evaluate.place(loaded.variables, mesh)
+    size, sharding = run.eval_batch(config, mesh)
     transform = run.make_transform(config, augment=False)
-    batch = run.abstract_batch(seen, transform, config.eval_batch, sharding)
-    known = probe.layers(loaded.task, loaded.variables, batch)
+    known = probe.layers(loaded.task, variables, run.abstract_batch(sources[0], transform, size, sharding))
     features = probe.make_features(loaded.task, arguments.layer, known)
     say = log.Log(None)
     splits = []
-    for source in (seen, held_out):
-        total = -(-len(source.records) // config.eval_batch)
-        batches = pipeline.eval_batches(source, transform, batch=config.eval_batch, sharding=sharding)
-        with batches:
-            splits.append(probe.collect(features, loaded.variables, say.track(batches, source.split, total)))
-    train, test = splits
+    for source in sources:
+        with pipeline.eval_batches(source, transform, batch=size, sharding=sharding) as batches:
+            tracked = say.track(batches, source.split, -(-len(source.records) // size))
+            splits.append(probe.collect(features, variables, tracked))
+    train, held_out = splits
     width = train.values.shape[1]
     kept = min(arguments.components or width, width, len(train.values))
     if kept < width:
-        mapping = pca.fit(probe.in_chunks(train.values), kept)
-        train, test = (one._replace(values=np.asarray(mapping.transform(one.values))) for one in splits)
-        share = float(mapping.variance.sum() / mapping.total_variance)
+        train, held_out, share = probe.reduced(train, held_out, kept, mesh)
         say.say(f"{arguments.layer}: {width} features → {kept} components, {100 * share:.1f} % of the variance")
-    scores = probe.compare(train, test, config.seed)
-    say.say(probe.table(arguments.layer, scores, len(train.labels), len(test.labels)))
+    scores = probe.compare(train, held_out, config.seed)
+    say.say(probe.table(arguments.layer, scores, len(train.labels), len(held_out.labels)))
     out = arguments.out or arguments.workdir / f"probe-{arguments.layer}.json"
     values = {"layer": arguments.layer, "features": width, "components": kept}
     values |= {"accuracy": {one.name: one.accuracy for one in scores}, "layers": {n: list(s) for n, s in known.items()}}

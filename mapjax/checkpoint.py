@@ -127,7 +127,7 @@ class Checkpoints:
         Raises:
           UserError: that checkpoint cannot be read.
         """
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         try:
             shapes = self._manager.item_metadata(step)["state"]
             like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)

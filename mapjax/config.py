@@ -52,7 +52,8 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
     if data is not None:
         config.data = ConfigDict(parse_data(data))
     config.lock()
-    for key, value in (overrides or {}).items():
+    # What a part takes depends on its name, so names come first.
+    for key, value in sorted((overrides or {}).items(), key=lambda pair: not pair[0].endswith(".name")):
         override(config, key, value)
     return config
 

@@ -78,7 +78,11 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     began = time.perf_counter()
     mesh = shard.make_mesh(config.mesh.to_dict())
     run.require_sound(config, mesh)
+    given = None
+    if config.get("init_from") and not workdir.is_trained(folder):
+        given = transfer.read(config.init_from)  # before anything slow: it may be misspelt
     config, seen, held_out = run.open_sources(config)
+    summaries = _check_data(seen, held_out, config.transform.get("max_boxes", 0))
     chief = jax.process_index() == 0
     say = logs.Log(None, quiet=not chief).say
     sampler = run.make_sampler(config, seen)
@@ -86,8 +90,10 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     clock = clock._replace(total=clock.steps(config.duration, "duration"))
     if clock.total < 1:
         raise UserError(f"duration={config.duration!r} must be at least one step.")
-    task = run.make_task(config, seen.classes, functools.partial(quality.class_counts, seen))
-    _check_data(seen, held_out, config.transform.get("max_boxes", 0), say)
+    task = run.make_task(config, seen.classes, functools.partial(run.class_counts, config, seen, sampler))
+    say(quality.table(*summaries))
+    if shared := quality.overlap(*summaries):
+        say(f"warning: {shared}")
     if chief:
         workdir.open_for(folder, configs.to_dict(config), seen.classes)
     with contextlib.ExitStack() as stack:
@@ -95,24 +101,22 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
         stack.callback(keeper.close)
         sharding = shard.batch_sharding(mesh, config.batch)
         this = Run(config, folder, mesh, sharding, seen, held_out, sampler, clock, task, keeper, began)
-        trainer = _prepare(this, say)
+        trainer = _prepare(this, given, say)
         log = logs.Log(folder, start=trainer.start, quiet=not chief)
         stack.callback(log.close)
         return _train_and_finish(this, trainer, log)
 
 
-def _check_data(seen: Source, held_out: Source, max_boxes: int, say: Any) -> None:
-    """Print what the data holds, and stop where training could not work."""
+def _check_data(seen: Source, held_out: Source, max_boxes: int) -> list[Any]:
+    """Summarize what the data holds, and stop where training could not work."""
     summaries = [quality.inspect(source, max_boxes) for source in (seen, held_out)]
-    say(quality.table(*summaries))
     for source, summary in zip((seen, held_out), summaries):
         quality.require_trainable(source, summary)
-    if shared := quality.overlap(*summaries):
-        say(f"warning: {shared}")
+    return summaries
 
 
-def _prepare(this: Run, say: Any) -> Trainer:
-    """Compile the step, and make the state of step 0 or restore the last one saved."""
+def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
+    """Compile the step, and make the state of step 0 (from given weights) or restore the last one saved."""
     config, task = this.config, this.task
     transforms = [transform for _, transform in run.make_transforms(config, this.clock)]
     batches = [run.abstract_batch(this.seen, transform, config.batch, this.sharding) for transform in transforms]
@@ -129,8 +133,8 @@ def _prepare(this: Run, say: Any) -> Trainer:
     state, meta = restored or (train.draw_state(init, batch, places), {})
     if restored:
         _require_same_data(this, int(state.step), meta["data"])
-    elif config.get("init_from"):
-        state = transfer.start_from(config.init_from, state, places, say)
+    elif given is not None:
+        state = transfer.start_from(given, state, this.seen.classes, places, say)
     step = train.make_step(
         task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema
     )  # fmt: skip

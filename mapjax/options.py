@@ -6,14 +6,19 @@ nodes that are no parts (augmentations) are named by `OPTIONS` of the module tha
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mapjax import optimize, parts, schedule
 from mapjax.errors import UserError
 
 KINDS = {"data": "data", "transform": "data", "model": "models", "backbone": "models", "task": "tasks"}
-OFFERED = ("model", "classes", "image_size", "class_counts", "dtype", "size", "split")  # by the program
+OFFERED = {  # by the program, to parts of each kind
+    "data": ("split", "size"),
+    "models": ("classes", "dtype", "image_size"),
+    "tasks": ("model", "classes", "image_size", "class_counts"),
+}
 RUN = {"eval_size": None, "sizes": (), "sampling": "uniform", "init_from": ""}
 
 
@@ -36,13 +41,26 @@ def optional(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a plain config with every key that it may have, so that two of them can be compared."""
+    whole = json.loads(json.dumps(config))
+    for key, value in optional(config).items():
+        *parents, last = key.split(".")
+        node = whole
+        for part in parents:
+            node[part] = node.get(part) or {}
+            node = node[part]
+        node[last] = value
+    return json.loads(json.dumps(whole))
+
+
 def _keywords(key: str, node: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords with defaults that a node's part takes; none for a part that is not there (its message comes later)."""
     if key == "optimizer":
         return dict(optimize.DEFAULTS)
     if key == "schedule":
         made = schedule.SCHEDULES.get(node["name"])
-        return {"warmup": "0 steps", **(_defaults(made) if made else {})}
+        return {"warmup": "0 steps", **(_defaults(made, ()) if made else {})}
     if key not in KINDS:
         return {}
     try:
@@ -51,9 +69,9 @@ def _keywords(key: str, node: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     nested = getattr(importlib.import_module(make.__module__), "OPTIONS", {})
     inner = {f"{outer}.{word}": value for outer, known in nested.items() for word, value in known.items()}
-    return {word: value for word, value in _defaults(make).items() if word not in nested} | inner
+    return {word: value for word, value in _defaults(make, OFFERED[KINDS[key]]).items() if word not in nested} | inner
 
 
-def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+def _defaults(function: Callable[..., Any], offered: Sequence[str]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in OFFERED}
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in offered}

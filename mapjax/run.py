@@ -4,6 +4,7 @@ Nothing receives the whole config but these functions and `fit`; each part gets 
 """
 
 import contextlib
+import inspect
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict
 from mapjax import checkpoint, evaluate, optimize, parts, schedule, shard, stages, workdir
 from mapjax import config as configs
 from mapjax import log as logs
-from mapjax.data import pipeline, sampling
+from mapjax.data import pipeline, quality, sampling, splits
 from mapjax.data.source import Source, labels_of
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.task import Batch, State, Task, Variables
@@ -37,8 +38,15 @@ class Loaded(NamedTuple):
 
 
 def make_source(config: ConfigDict, kind: str, split: str | None = None) -> Source:
-    """Open the "train" or the "eval" split that the config names, or another one by name."""
-    return parts.make("data", config.data.to_dict(), split=split or config.splits[kind])
+    """Open the "train" or the "eval" split that the config names, or another one by name.
+
+    Nothing is held out of "train" for a "val" that is not asked for.
+    """
+    node = config.data.to_dict()
+    known = inspect.signature(parts.find("data", str(node.get("name")))).parameters
+    if kind == "train" and "hold_out" in known and config.splits.eval not in splits.VALIDATION:
+        node.setdefault("hold_out", 0)
+    return parts.make("data", node, split=split or config.splits[kind])
 
 
 def open_sources(config: ConfigDict) -> tuple[ConfigDict, Source, Source]:
@@ -55,8 +63,9 @@ def open_sources(config: ConfigDict) -> tuple[ConfigDict, Source, Source]:
         raise UserError(f"splits.train={names[0]} and splits.eval={names[1]} must name as many splits, in pairs.")
     trains, evals = (one * longest if len(one) == 1 else one for one in names)
     for number, (train, held) in enumerate(zip(trains, evals), 1):
+        chosen = configs.from_dict(configs.to_dict(config) | {"splits": {"train": train, "eval": held}})
         try:
-            sources = make_source(config, "eval", held), make_source(config, "train", train)
+            sources = make_source(chosen, "eval"), make_source(chosen, "train")
         except NoSuchSplit:
             if number == longest:
                 raise
@@ -68,8 +77,7 @@ def open_sources(config: ConfigDict) -> tuple[ConfigDict, Source, Source]:
             f"{seen.name}: split {seen.split!r} has the classes {', '.join(seen.classes)}, and split "
             f"{held_out.split!r} has {', '.join(held_out.classes)}; they must be the same."
         )
-    chosen = configs.to_dict(config) | {"splits": {"train": train, "eval": held}}
-    return configs.from_dict(chosen), seen, held_out
+    return chosen, seen, held_out
 
 
 def require_sound(config: ConfigDict, mesh: Mesh) -> None:
@@ -145,6 +153,13 @@ def make_sampler(config: ConfigDict, source: Source) -> sampling.Sampler:
     return sampling.make(kind, None if kind == "uniform" else labels_of(source), len(source.records), config.seed)
 
 
+def class_counts(config: ConfigDict, source: Source, sampler: sampling.Sampler) -> np.ndarray:
+    """Count the examples of each class that an epoch shows."""
+    if config.get("sampling", "uniform") == "uniform":
+        return quality.class_counts(source)
+    return np.bincount(labels_of(source)[sampler.order(0)], minlength=len(source.classes))
+
+
 def make_optimizer(
     config: ConfigDict, task: Task, batch: Batch, clock: schedule.Clock
 ) -> tuple[optax.GradientTransformation, optax.Schedule, PyTree | None]:
@@ -176,10 +191,7 @@ def make_evaluation(
     answer = evaluate.make_answer(task)
     metric = task.metric(source)
     transform = make_transform(config, augment=False)
-    # Padding is masked out, so an evaluation batch is simply rounded up to what the devices divide.
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    batch = -(-config.eval_batch // ways) * ways
-    sharding = shard.batch_sharding(mesh, batch, "eval_batch")
+    batch, sharding = eval_batch(config, mesh)
     total = -(-len(source.records) // batch)
 
     def evaluation(variables: Variables) -> evaluate.Evaluation:
@@ -187,6 +199,13 @@ def make_evaluation(
         return evaluate.evaluate(answer, variables, log.track(batches, f"evaluate {source.split}", total), metric)
 
     return evaluation
+
+
+def eval_batch(config: ConfigDict, mesh: Mesh) -> tuple[int, NamedSharding]:
+    """Give the size of an evaluation batch and its placement: padding is masked out, so it is rounded up to fit."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    batch = -(-config.eval_batch // ways) * ways
+    return batch, shard.batch_sharding(mesh, batch, "eval_batch")
 
 
 def trained_variables(state: State) -> Variables:

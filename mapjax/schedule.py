@@ -76,7 +76,12 @@ def constant(peak: float, total: int) -> optax.Schedule:
     return optax.constant_schedule(peak)
 
 
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {"cosine": cosine, "linear": linear, "steps": steps, "constant": constant}
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+    "cosine": cosine,
+    "linear": linear,
+    "steps": steps,
+    "constant": constant,
+}
 
 
 def make(node: Mapping[str, Any], *, peak: float, clock: Clock) -> optax.Schedule:

@@ -1,5 +1,7 @@
 """Scoring a trained run again: on its own held-out split, another split, or other data with the same classes."""
 
+import contextlib
+import inspect
 import pathlib
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,9 +13,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from mapjax import config as configs
-from mapjax import run, workdir
-from mapjax.data.source import Record, Records, Source, labels_of
-from mapjax.errors import UserError, near
+from mapjax import parts, run, workdir
+from mapjax.data.source import Record, Records, Source
+from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.report import page
 from mapjax.task import Counts, Task
 
@@ -28,16 +30,21 @@ def open_source(
 
     Args:
       config: of the run. classes: that it learned.
-      data: other data as on the command line, "voc:DIR". split: its name; None is the run's held-out split.
+      data: other data as on the command line, "voc:DIR"; nothing of it is held out. split: its name; None is the run's
+        held-out split, or where other data has none of that name its val, test or train.
 
     Raises:
       UserError: no such data or split, or it has a class that the run did not learn.
     """
-    if data is not None:
-        node = configs.parse_data(data)
-        if isinstance(node.get("annotations"), str):
-            node.setdefault("hold_out", 0)  # a file that is named is scored whole
-        config = configs.from_dict({**configs.to_dict(config), "data": node})
+    if data is None:
+        return with_classes(run.make_source(config, "eval", split), classes)
+    node = configs.parse_data(data)
+    if "hold_out" in inspect.signature(parts.find("data", node["name"])).parameters:
+        node.setdefault("hold_out", 0)
+    config = configs.from_dict({**configs.to_dict(config), "data": node})
+    for name in () if split else (str(config.splits.eval), "val", "test", "train"):
+        with contextlib.suppress(NoSuchSplit):
+            return with_classes(run.make_source(config, "eval", name), classes)
     return with_classes(run.make_source(config, "eval", split), classes)
 
 
@@ -54,13 +61,15 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
         raise UserError(f"{source.name}: the run has not learned its class {unknown[0]!r}.{near(unknown[0], classes)}")
     places = np.array([classes.index(name) for name in source.classes], np.int32)
     records = source.records
-    labels = partial(_renumbered_labels, source, places, len(classes)) if hasattr(records, "labels") else None
+    known: Any = getattr(records, "labels", lambda: None)()
+    labels = None if known is None else _spread(known, places, len(classes)) if known.ndim == 2 else places[known]
+    files: Any = getattr(records, "files", lambda: None)()
     ids = dict(zip(source.classes, source.category_ids))
     free = iter(n for n in range(1, 2 * len(classes) + len(ids) + 1) if n not in set(source.category_ids))
     return source._replace(
         classes=tuple(classes),
         category_ids=tuple(ids[name] if name in ids else next(free) for name in classes),
-        records=Records(len(records), partial(_renumber, records, places, len(classes)), labels=labels),
+        records=Records(len(records), partial(_renumber, records, places, len(classes)), labels, files),
     )
 
 
@@ -149,11 +158,6 @@ def _renumber(records: Sequence[Record], places: np.ndarray, count: int, index: 
     if "labels" in record:
         record["labels"] = _spread(record["labels"], places, count)
     return record
-
-
-def _renumbered_labels(source: Source, places: np.ndarray, count: int) -> np.ndarray:
-    labels = labels_of(source)
-    return _spread(labels, places, count) if labels.ndim == 2 else places[labels]
 
 
 def _spread(labels: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:

@@ -53,7 +53,7 @@ KEYS: dict[str, Key] = {
     "index": Key(("example", "batch"), "", "int32", "position of the record in its source"),
     "mask": Key(("batch",), "", "bool", "a real example, not padding of the last batch"),
     "proposals": Key(("prediction",), "P 4", "float32", "boxes of a first stage, best first, in network input"),
-    "features": Key(("prediction",), "", "", "what the network shows of itself: name → b h w d"),
+    "features": Key(("prediction",), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"),
     "logits": Key(("prediction",), "C", "float32", "a score for each class, before softmax or sigmoid"),
     "probabilities": Key(("result",), "C", "float32", "of each class; they sum to 1 where one class excludes another"),
     "scores": Key(("prediction", "result"), "M", "float32", "confidence, 0 to 1"),

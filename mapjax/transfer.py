@@ -35,18 +35,29 @@ class Transfer(NamedTuple):
     unused: Sequence[str]
 
 
-def start_from(source: str, state: State, places: Any, say: Callable[[Any], None]) -> State:
-    """Replace the parameters and statistics of a drawn state by those of a file, a name or a run; print a table.
+class Given(NamedTuple):
+    """Weights to start from: where they come from, their tensors, and the classes they know (None: not known)."""
+
+    source: str
+    tensors: Tensors
+    classes: tuple[str, ...] | None = None
+
+
+def start_from(given: Given, state: State, classes: Sequence[str], places: Any, say: Callable[[Any], None]) -> State:
+    """Replace the parameters and statistics of a drawn state by given ones; print a table.
 
     Args:
-      source: a file (.safetensors, .npz, .pth, .pt), a name as "torchvision/resnet50.IMAGENET1K_V2", or a workdir.
-      state: as drawn; the optimizer's state is kept. places: the sharding of every leaf of it.
+      given: what `read` gives. state: as drawn; the optimizer's state is kept. classes: of the new task.
+      places: the sharding of every leaf of the state.
 
     Raises:
-      UserError: no such source, or its tensors are not those of this network.
+      UserError: its tensors are not those of this network.
     """
-    found = fit_in(read(source), {"params": state.params, "stats": state.stats}, source)
-    say(table(source, found))
+    tensors = given.tensors
+    if given.classes is not None and given.classes != tuple(classes):
+        tensors = without_heads(tensors, len(given.classes))
+    found = fit_in(tensors, {"params": state.params, "stats": state.stats}, given.source)
+    say(table(given.source, found))
     new = state._replace(params=found.variables["params"], stats=found.variables["stats"])
     if state.ema is not None:
         new = new._replace(ema=new.params)
@@ -54,12 +65,23 @@ def start_from(source: str, state: State, places: Any, say: Callable[[Any], None
     return jax.jit(lambda values: jax.tree.map(jnp.copy, values), out_shardings=places)(new)
 
 
-def read(source: str) -> Tensors:
-    """Read the tensors of a file, a published name or a run, under torchvision's names where those are known."""
+def read(source: str) -> Given:
+    """Read a file (.safetensors, .npz, .pth, .pt), a name as "torchvision/resnet50.IMAGENET1K_V2", or a workdir.
+
+    Raises:
+      UserError: no such source, or one that cannot be read.
+    """
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
-        return weights.to_torchvision(run.load(path, which="best").variables)
-    return weights.load(source)
+        loaded = run.load(path, which="best")
+        return Given(source, weights.to_torchvision(loaded.variables), loaded.classes)
+    return Given(source, weights.load(source))
+
+
+def without_heads(tensors: Tensors, classes: int) -> dict[str, np.ndarray]:
+    """Leave out the last layers of a network that tells `classes` classes: they answer for other classes."""
+    lengths = (classes, classes + 1, 4 * (classes + 1))  # of classifiers, and of the scores and boxes of detectors
+    return {n: t for n, t in tensors.items() if not (HEAD.search(n) and np.shape(t)[:1] and len(t) in lengths)}
 
 
 def fit_in(tensors: Tensors, variables: Variables, source: str) -> Transfer:

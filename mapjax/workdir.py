@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 import mapjax
 from mapjax import config as configs
+from mapjax import options
 from mapjax.errors import UserError
 
 
@@ -35,8 +36,7 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
     Raises:
       UserError: it holds another experiment or another class list (what differs is named), or cannot be written.
     """
-    trained = any(entry.name.isdigit() for entry in path.glob("checkpoints/*"))
-    if not trained or not (path / "config.json").exists():
+    if not is_trained(path) or not (path / "config.json").exists():
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_json(path / "classes.json", list(classes))
@@ -44,7 +44,10 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
         except OSError as error:
             raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name another folder.") from error
         return
-    changed = list(configs.differences(read_json(path / "config.json"), config))
+    before = read_json(path / "config.json")
+    changed = list(configs.differences(before, config))
+    if changed:  # perhaps one of the two only writes what the other leaves at its default
+        changed = list(configs.differences(options.filled(before), options.filled(config)))
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise UserError(
@@ -57,6 +60,11 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
             f"--workdir {path} was trained on other classes ({', '.join(map(str, before))}), and the data now has "
             f"{', '.join(classes)}; name another folder, or mend the data."
         )
+
+
+def is_trained(path: pathlib.Path) -> bool:
+    """Say whether the folder holds a checkpoint."""
+    return any(entry.name.isdigit() for entry in path.glob("checkpoints/*"))
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

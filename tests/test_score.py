@@ -2,13 +2,15 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from mapjax import score
-from mapjax.data.source import Source
+from mapjax.data import labelled
+from mapjax.data.source import Source, labels_of
 from mapjax.errors import UserError
 from mapjax.metrics import precision
 from mapjax.report import detections
@@ -41,6 +43,39 @@ def test_classes_take_the_places_that_the_run_learned():
     assert source.category_ids == (2, 3, 1)  # those of the data; the class that it lacks gets a free one
     assert [record["classes"].tolist() for record in source.records] == [[2], [0]]
     assert len(source.records) == 2 and source.records[1]["id"] == 6
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (np.array([0, 1, 0], np.int32), [2, 0, 2]),
+        (np.array([[1, 0], [1, 1], [0, 1]], bool), [[0, 0, 1], [1, 0, 1], [1, 0, 0]]),
+    ],
+)
+def test_labels_of_whole_pictures_too(labels, expected):
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    source = labelled.make_source("x", "val", ("cat", "dog"), ["a", "b", "c"], labels, images, dropped={})
+    found = score.with_classes(source, ["dog", "emu", "cat"])
+    np.testing.assert_array_equal(labels_of(found), expected)
+    key = "label" if labels.ndim == 1 else "labels"
+    np.testing.assert_array_equal([record[key] for record in found.records], expected)
+
+
+def folder_config(path):
+    return ConfigDict({"data": {"name": "folder", "path": str(path)}, "splits": {"train": "train", "eval": "val"}})
+
+
+def test_other_data_is_scored_whole(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for k in range(10):
+            cv2.imwrite(str(tmp_path / name / f"{k}.png"), np.zeros((4, 4, 3), np.uint8))
+    config = folder_config(tmp_path)
+    assert len(score.open_source(config, ["cat", "dog"]).records) == 2
+    other = score.open_source(config, ["cat", "dog"], data=f"folder:{tmp_path}")
+    assert (other.split, len(other.records)) == ("train", 20)
+    with pytest.raises(UserError, match="no split 'test'"):
+        score.open_source(config, ["cat", "dog"], data=f"folder:{tmp_path}", split="test")
 
 
 def test_a_class_that_was_not_learned_is_a_mistake():

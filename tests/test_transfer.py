@@ -75,6 +75,12 @@ def test_what_does_not_fit_is_an_error(change, message):
         transfer.fit_in(tensors, random_variables(NODE, 5), "file")
 
 
+def test_heads_of_other_classes_are_left_out():
+    tensors = weights.to_torchvision(random_variables(NODE, 7))
+    left = transfer.without_heads(tensors, 7)
+    assert set(tensors) - set(left) == {"fc.weight", "fc.bias"}
+
+
 def test_files_that_are_not_there():
     with pytest.raises(UserError, match=r"nowhere\.safetensors: there is no such weight file"):
         transfer.read("nowhere.safetensors")

@@ -18,7 +18,6 @@ from jaxtyping import Int
 
 from mapjax.errors import UserError
 
-SUFFIXES = (".zip", ".tar")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _STORED, _DEFLATED, _PLAIN = range(3)  # a member of a zip as it is, or deflated; a member of a tar
 _LOCAL = struct.Struct("<4s22xHH")  # of a member's own header in a zip: its mark, and the lengths of name and extra

@@ -64,7 +64,7 @@ def make_source(
         split=split,
         classes=tuple(classes),
         category_ids=tuple(range(1, len(classes) + 1)),
-        records=Records(len(files), one.record, labels, files if on_disk else None),
+        records=Records(len(files), one.record, labels, files if on_disk else None, files),
         dropped={reason: where for reason, where in dropped.items() if where},
         fingerprint=digest.hexdigest()[:16],
     )

@@ -20,9 +20,10 @@ class Records(Sequence[Record]):
         at: Callable[[int], Record],
         labels: np.ndarray | None = None,
         files: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
     ):
-        """Give what is known without making a record, for `labels` and `files`."""
-        self._length, self._at, self._labels, self._files = length, at, labels, files
+        """Give what is known without making a record, for `labels`, `files` and `name`."""
+        self._length, self._at, self._labels, self._files, self._names = length, at, labels, files, names
 
     def labels(self) -> np.ndarray | None:
         """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they are not known."""
@@ -31,6 +32,10 @@ class Records(Sequence[Record]):
     def files(self) -> Sequence[str] | None:
         """Return the image file of every record; None where they are not known or there are none."""
         return self._files
+
+    def name(self, index: int) -> str:
+        """Return the `file` of a record; its picture is not read where the name is known without."""
+        return self[index]["file"] if self._names is None else self._names[index]
 
     def __len__(self) -> int:
         return self._length
@@ -62,6 +67,12 @@ class Source(NamedTuple):
     records: Sequence[Record]
     dropped: dict[str, list[str]]
     fingerprint: str
+
+
+def name_of(source: Source, index: int) -> str:
+    """Return the name for people of one picture of a source."""
+    records = source.records
+    return records.name(index) if isinstance(records, Records) else records[index]["file"]
 
 
 def labels_of(source: Source) -> Int32[np.ndarray, " n"] | Bool[np.ndarray, "n c"]:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from mapjax.errors import NoSuchSplit, UserError
 
-_SPELLINGS = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))
+VALIDATION = ("val", "valid", "validation")
+_SPELLINGS = (("train", "training"), VALIDATION, ("test", "testing"))
 
 Part = Literal["whole", "kept", "held out"]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from mapjax.data.source import Source
+from mapjax.data.source import Source, name_of
 from mapjax.metrics import calibration
 from mapjax.task import Batch, Counts, Metric, Result
 
@@ -132,9 +132,7 @@ def rows(source: Source, found: Answers) -> list[dict[str, Any]]:
     for index, probabilities, label, order in zip(found.indexes, found.probabilities, found.labels, best):
         top = [{"class": source.classes[k], "probability": round(float(probabilities[k]), 6)} for k in order]
         names = {"label": source.classes[label], "predicted": top[0]["class"]}
-        listed.append(
-            {"file": source.records[int(index)]["file"], **names, "probability": top[0]["probability"], "top": top}
-        )
+        listed.append({"file": name_of(source, int(index)), **names, "probability": top[0]["probability"], "top": top})
     return listed
 
 

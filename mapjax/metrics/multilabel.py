@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mapjax.data.source import Source
+from mapjax.data.source import Source, name_of
 from mapjax.metrics import accuracy, calibration
 from mapjax.metrics.accuracy import TOP, average, merge
 from mapjax.task import Batch, Counts, Metric, Result
@@ -101,5 +101,5 @@ def rows(source: Source, found: Answers) -> list[dict[str, Any]]:
             "predicted": [source.classes[k] for k in order if probabilities[k] >= THRESHOLD],
         }
         top = [{"class": source.classes[k], "probability": round(float(probabilities[k]), 6)} for k in order[:TOP]]
-        listed.append({"file": source.records[int(index)]["file"], **names, "top": top})
+        listed.append({"file": name_of(source, int(index)), **names, "top": top})
     return listed

@@ -136,6 +136,9 @@ class ConvNeXt(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = False):
+        least = 4 * 2 ** (len(self.depths) - 1)
+        if min(x.shape[1:3]) < least:
+            raise UserError(f"convnext needs pictures of {least}×{least} pixels or more: enlarge image_size.")
         arguments = (self.depths, self.widths, self.layer_scale, self.stochastic_depth, self.remat, self.dtype)
         outputs = Features(*arguments, name="features")(x, train)
         outputs["pool"] = global_pool(outputs[f"layer{len(self.depths)}"])

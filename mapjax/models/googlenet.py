@@ -151,7 +151,7 @@ def to_symmetric(x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
 def make(
     *,
     width: float = 1.0,
-    transform_input: bool = False,
+    transform_input: bool = True,
     aux: bool = True,
     classes: int | None = None,
     dropout: float = 0.2,

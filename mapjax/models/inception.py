@@ -179,7 +179,7 @@ def _check_size(height: int, width: int, aux: bool) -> None:
 def make(
     *,
     width: float = 1.0,
-    transform_input: bool = False,
+    transform_input: bool = True,
     aux: bool = True,
     classes: int | None = None,
     dropout: float = 0.5,

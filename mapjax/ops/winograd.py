@@ -44,7 +44,7 @@ def conv3x3(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Floa
     count = _chunks(x.shape, kernel.shape[3])
     if count == 1:
         return some(x)
-    # Chunk k is every count-th picture, so that a batch sharded over devices stays where it is.
+    # Chunk k is every count-th picture, so that devices that hold parts of the batch all have some of it.
     parts = x.reshape(-1, count, *x.shape[1:])
 
     def body(k, out):

@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 
 from mapjax.data.source import Source
 from mapjax.metrics import accuracy, calibration
-from mapjax.metrics.accuracy import Answers
+from mapjax.metrics.accuracy import TOP, Answers
 from mapjax.report import captions, confusion, multilabels, plots, tables, thumbnails
 from mapjax.report.section import Section, Shown
 from mapjax.report.thumbnails import Card
@@ -19,7 +19,6 @@ from mapjax.task import Counts
 PICTURES, MISTAKES, SUSPECTS, PAIRS, PAIR_EXAMPLES = 16, 24, 20, 10, 6
 PAIR_SIDE = 112  # pixels
 DOUBT = 0.5  # a label that the network gives less may be wrong
-TOP = 5
 FIGURES = {"f1": "F1", "precision": "precision", "recall": "recall"}
 
 

@@ -64,6 +64,8 @@ def make(
         raise UserError(f"task.loss={loss!r} is not known.{near(loss, LOSSES)}")
     if views not in VIEWS:
         raise UserError(f"task.views={views!r} is not known.{near(views, VIEWS)}")
+    if loss == "sigmoid" and logit_adjustment:
+        raise UserError("task.logit_adjustment is for task.loss='softmax', where one class excludes the others.")
     counts = class_counts() if class_counts and (weighting != "none" or logit_adjustment) else None
     criterion = _criterion(loss, counts, len(classes), label_smoothing, focal, weighting, beta, logit_adjustment)
 
@@ -92,9 +94,8 @@ def make(
     def predict(variables: Variables, batch: Batch) -> Prediction:
         seen = [normalize(view, mean, std) for view in views_of(batch["image"], views, image_size)]
         outputs = [model.apply(variables, images, train=False, key=None)[0] for images in seen]
-        if len(outputs) == 1:
-            return {"logits": outputs[0].pop("logits"), "features": outputs[0]}
-        return {"logits": _mean_logits([one["logits"] for one in outputs], loss)}
+        logits = [one.pop("logits") for one in outputs]
+        return {"logits": _mean_logits(logits, loss) if len(logits) > 1 else logits[0], "features": outputs[0]}
 
     def decode(prediction: Prediction, batch: Batch) -> Result:
         del batch
@@ -123,7 +124,9 @@ def views_of(images, views: str, size: tuple[int, int]) -> list[Any]:
     """Give the views (b i j 3) of pictures (b h w 3): "five" are windows of `size` in the corners and the centre."""
     found = [images]
     if views in ("five", "ten"):
-        height, width = (min(side, whole) for side, whole in zip(size, images.shape[1:3]))
+        height, width = size
+        if height >= images.shape[1] or width >= images.shape[2]:
+            raise UserError(f"task.views={views!r} cuts windows of {height}×{width}: set eval_size to more than that.")
         down, right = images.shape[1] - height, images.shape[2] - width
         starts = ((0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2))
         found = [images[:, top : top + height, left : left + width] for top, left in starts]

@@ -5,7 +5,7 @@ second; all lists have fixed lengths with a `valid` mask, so training and predic
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -27,7 +27,6 @@ CROWD_COVERAGE = 0.5  # an anchor or proposal with this share in a crowd is neit
 def make(
     *,
     model: Detector,
-    image_size: tuple[int, int],
     pre_nms_train: int = 2000,
     post_nms_train: int = 2000,
     pre_nms_test: int = 1000,
@@ -48,7 +47,7 @@ def make(
     """Make the detection task.
 
     Args:
-      model: a two-stage detector. image_size: height, width of the network's input.
+      model: a two-stage detector.
       pre_nms_*, post_nms_*: proposals of each pyramid level before, and of a picture after, suppression at
         IoU `rpn_nms`, in training and in prediction.
       rpn_samples, rpn_positives: anchors of a picture that the first stage's loss looks at, and the largest share
@@ -59,14 +58,17 @@ def make(
         are kept of a picture. candidates: the best (box, class) pairs of a picture that go into suppression
         (torchvision has no such limit; it matters where more than that many pairs pass the threshold).
     """
-    anchors = model.anchors((padded(image_size[0]), padded(image_size[1])))
-    propose_train = partial(propose, anchors=anchors, before=pre_nms_train, after=post_nms_train, threshold=rpn_nms)
-    propose_test = partial(propose, anchors=anchors, before=pre_nms_test, after=post_nms_test, threshold=rpn_nms)
-    first_loss = partial(first_stage_loss, anchors=anchors, iou=rpn_iou, samples=rpn_samples, positives=rpn_positives)
+    propose_train = partial(propose, before=pre_nms_train, after=post_nms_train, threshold=rpn_nms)
+    propose_test = partial(propose, before=pre_nms_test, after=post_nms_test, threshold=rpn_nms)
+    first_loss = partial(first_stage_loss, iou=rpn_iou, samples=rpn_samples, positives=rpn_positives)
     draw = partial(sample_rois, iou=iou, samples=samples, positives=positives, weights=box_weights)
     answer = partial(
         detect, weights=box_weights, least=score_threshold, threshold=box_nms, count=detections, candidates=candidates
     )
+
+    @cache
+    def anchors_of(height: int, width: int) -> Sequence[Any]:
+        return model.anchors((padded(height), padded(width)))
 
     def init(key, batch: Batch) -> Variables:
         return model.init(key, normalize(batch["image"]))
@@ -76,8 +78,10 @@ def make(
         objectness, deltas, mask = outputs["objectness"], outputs["deltas"], batch["mask"]
         keys = jax.random.split(key, (2, len(mask)))
         truth = {"boxes": batch["boxes"], "classes": batch["classes"], "crowd": batch["crowd"], "valid": batch["valid"]}
-        terms = first_loss(keys[0], objectness, deltas, truth, mask)
-        proposals, real = jax.lax.stop_gradient(jax.vmap(propose_train)(objectness, deltas, extents(batch)))
+        anchors = anchors_of(*batch["image"].shape[1:3])
+        terms = first_loss(keys[0], objectness, deltas, truth, mask, anchors=anchors)
+        proposing = jax.vmap(partial(propose_train, anchors=anchors))
+        proposals, real = jax.lax.stop_gradient(proposing(objectness, deltas, extents(batch)))
         rois = jax.vmap(draw)(keys[1], proposals, real & mask[:, None], truth)
         regions = model.regions(variables, outputs["features"], rois["boxes"])
         terms |= second_stage_loss(regions["logits"], regions["deltas"], rois, mask)
@@ -87,7 +91,8 @@ def make(
     def predict(variables: Variables, batch: Batch) -> Prediction:
         outputs, _ = model.apply(variables, normalize(batch["image"]), train=False, key=None)
         extent = extents(batch)
-        proposals, real = jax.vmap(propose_test)(outputs["objectness"], outputs["deltas"], extent)
+        proposing = jax.vmap(partial(propose_test, anchors=anchors_of(*batch["image"].shape[1:3])))
+        proposals, real = proposing(outputs["objectness"], outputs["deltas"], extent)
         regions = model.regions(variables, outputs["features"], proposals)
         found = jax.vmap(answer)(regions["logits"], regions["deltas"], proposals, real, extent)
         return {"features": outputs["features"], "proposals": proposals, **found}

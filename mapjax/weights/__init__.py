@@ -7,7 +7,7 @@ import numpy as np
 
 from mapjax.errors import UserError
 from mapjax.weights import files, names, timm
-from mapjax.weights.translate import from_torchvision, to_torchvision
+from mapjax.weights.translate import from_torchvision, new_name, to_torchvision
 
 __all__ = ["from_torchvision", "load", "readings", "save", "to_torchvision"]
 
@@ -30,6 +30,6 @@ def load(source: str) -> dict[str, np.ndarray]:
 
 def readings(tensors: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """Give the tensors under their own names, then under torchvision's where they may be another project's."""
-    counted = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    counted = {new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     yield counted
     yield from timm.renamings(counted)

@@ -47,7 +47,7 @@ def from_torchvision(tensors: Tensors, variables: Variables) -> Variables:
     Raises:
       UserError: a tensor is missing, has another shape, or has no place in the network.
     """
-    given = {_new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    given = {new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     used = set()
 
     def fill(path, leaf):
@@ -78,7 +78,8 @@ def to_torchvision(variables: Variables) -> dict[str, np.ndarray]:
     return {entry.name: np.ascontiguousarray(entry.to_theirs(np.asarray(leaf))) for entry, leaf in entries}
 
 
-def _new_name(name: str) -> str:
+def new_name(name: str) -> str:
+    """Give the name that torchvision has had since 0.13 for a tensor of its detectors."""
     for pattern, replacement in OLD_NAMES:
         name = pattern.sub(replacement, name)
     return name

@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import json
 import pathlib
+import pickle
 import shutil
 import struct
 import zipfile
@@ -189,3 +190,81 @@ def test_several_labels(tmp_path):
 def test_a_mistake_is_one_sentence(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         fit.fit(config_of(**{**SMALL, **changes}), tmp_path / "run")
+
+
+def spoilt(root: pathlib.Path, how: str) -> pathlib.Path:
+    """A folder of pictures with one thing wrong."""
+    data = folder_of_pictures(root / "data")
+    if how == "one class":
+        for split in ("train", "test"):
+            shutil.rmtree(data / split / "dog")
+    elif how == "only in validation":
+        (data / "test" / "emu").mkdir()
+        shutil.copy(data / "test" / "cat" / "0.jpg", data / "test" / "emu")
+    elif how == "no pictures":
+        for file in data.rglob("*.jpg"):
+            file.unlink()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("one class", "one class"), ("only in validation", "emu"), ("no pictures", "no picture|no image|holds no")],
+)
+def test_data_that_cannot_train_is_one_sentence(tmp_path, how, message):
+    data = spoilt(tmp_path, how)
+    with pytest.raises(UserError, match=message):
+        fit.fit(config_of(data=f"folder:{data}", **{**SMALL, "splits.eval": "test"}), tmp_path / "run")
+
+
+def test_unreadable_pictures_and_an_empty_class_folder_are_left_out_and_told(tmp_path, capsys):
+    data = folder_of_pictures(tmp_path / "data")
+    (data / "train" / "empty").mkdir()
+    for file in (data / "train" / "cat" / "3.jpg", data / "test" / "dog" / "1.jpg"):
+        file.write_bytes(file.read_bytes()[:200])
+    changes = {"duration": "6 steps", "batch": "8", "eval_batch": "4", "splits.eval": "test", "model.width": "4"}
+    result = fit.fit(config_of(data=f"folder:{data}", **changes), tmp_path / "run")
+    assert result["eval_images"] == 7
+    assert any("cat/3.jpg" in file for file in result["unreadable"])
+    said = capsys.readouterr().out
+    assert "empty" in said and "3.jpg" in said and "were replaced by others" in said
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t.pop("fc.weight") and t.pop("conv1.0.weight"), "has no tensor 'conv1.0.weight'"),
+        (lambda t: t.update({"conv1.0.weight": np.zeros((3, 3, 3, 3), np.float32)}), "has shape"),
+        (
+            lambda t: t.update({"conv9.0.weight": np.zeros((3, 3, 3, 3), np.float32)}),
+            "holds the tensor 'conv9.0.weight'",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(whole, tmp_path, spoil, message):
+    tensors = dict(weights.to_torchvision(run.load(whole).variables))
+    spoil(tensors)
+    weights.save(tmp_path / "spoilt.safetensors", tensors)
+    changes = {**SMALL, "init_from": str(tmp_path / "spoilt.safetensors"), "duration": "1 steps"}
+    with pytest.raises(UserError, match=message):
+        fit.fit(config_of(**changes), tmp_path / "run")
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize(("kind", "message"), [("pickle", "print"), ("cut", "cut short|not a whole|damaged|truncated")])
+def test_weight_files_that_cannot_be_trusted(tmp_path, capsys, kind, message):
+    file = tmp_path / "weights.pth"
+    weights.save(file, {"conv1.0.weight": np.zeros((4, 3, 3, 3), np.float32)})
+    if kind == "pickle":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps({"w": Evil()}))
+            archive.writestr("archive/version", "3")
+    else:
+        file.write_bytes(file.read_bytes()[:-60])
+    with pytest.raises(UserError, match=message):
+        fit.fit(config_of(**{**SMALL, "init_from": str(file)}), tmp_path / "run")
+    assert "executed" not in capsys.readouterr().out

@@ -21,9 +21,9 @@ PLAIN = {"init_weights": False}  # torchvision's Inceptions warn without it
 CASES = [  # torchvision's name, ours, size of the pictures, torchvision's arguments
     ("alexnet", {"name": "alexnet"}, (95, 130), {}),
     *VGGS,
-    ("googlenet", {"name": "googlenet"}, (85, 100), PLAIN),
+    ("googlenet", {"name": "googlenet", "transform_input": False}, (85, 100), PLAIN),
     ("googlenet", {"name": "googlenet", "transform_input": True}, (85, 100), PLAIN | {"transform_input": True}),
-    ("inception_v3", {"name": "inception"}, (299, 299), PLAIN),
+    ("inception_v3", {"name": "inception", "transform_input": False}, (299, 299), PLAIN),
     ("inception_v3", {"name": "inception", "transform_input": True}, (107, 130), PLAIN | {"transform_input": True}),
 ]
 

@@ -56,7 +56,6 @@ def tiny() -> Detector:
 
 
 OPTIONS = {
-    "image_size": SIZE,
     "pre_nms_train": 12,
     "post_nms_train": 10,
     "pre_nms_test": 12,
