@@ -6,9 +6,11 @@ input pipeline on your own JPEGs (--input FOLDER): decode, random crop to 224 pi
 are printed; above 1 mapjax is the faster.
 """
 
+import itertools
 import pathlib
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -120,7 +122,7 @@ def time_input(arguments: Any) -> None:
         streams["torch"] = peers.loader(files, arguments.batch, arguments.workers, "torchvision")
 
     def several(stream: Any) -> Callable[[], None]:
-        return lambda: [next(stream) for _ in range(number)] and None
+        return lambda: deque(itertools.islice(stream, number), maxlen=0).clear()
 
     calls = {name: several(stream) for name, stream in streams.items()}
     report(f"input, {number} batches", in_turns(calls, arguments.rounds, settle=1.0), number * arguments.batch)

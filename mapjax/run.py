@@ -133,7 +133,7 @@ def make_transforms(config: ConfigDict, clock: schedule.Clock) -> list[tuple[int
     Raises:
       UserError: sizes that are no such pairs, or do not begin at 0 and go up.
     """
-    sizes = tuple(config.get("sizes") or ((0.0, config.image_size),))
+    sizes: Any = config.get("sizes") or ((0.0, config.image_size),)
     try:
         pairs = [(float(share), (int(size[0]), int(size[1]))) for share, size in sizes]
         starts = [share for share, _ in pairs]
@@ -149,7 +149,7 @@ def make_transforms(config: ConfigDict, clock: schedule.Clock) -> list[tuple[int
 
 def make_sampler(config: ConfigDict, source: Source) -> sampling.Sampler:
     """Make what says which records an epoch shows, in which order."""
-    kind = config.get("sampling", "uniform")
+    kind = str(config.get("sampling", "uniform"))
     return sampling.make(kind, None if kind == "uniform" else labels_of(source), len(source.records), config.seed)
 
 

@@ -20,7 +20,9 @@ from mapjax.errors import UserError, near
 from mapjax.task import State, Variables
 
 Tensors = Mapping[str, np.ndarray]
-HEAD = re.compile(r"(^|\.)(fc|classifier|heads?|aux\w*|AuxLogits|cls_score|bbox_pred|cls_logits|roi_heads|rpn)(\.|$)")
+HEAD = re.compile(
+    r"(^|\.)(fc|classifier|pre_logits|heads?|aux\w*|AuxLogits|cls_score|bbox_pred|cls_logits|roi_heads|rpn)(\.|$)"
+)
 PLACES = ("", "backbone.body.", "backbone.")  # where in our network another one's tensors may belong
 _SHOWN = 4
 

@@ -14,7 +14,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 from rich.table import Table
 from rich.text import Text
-from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -103,11 +102,11 @@ def reduced(train: Features, held_out: Features, count: int, mesh: Mesh) -> tupl
       Both splits, and the share of the variance that the components hold.
     """
     mapping = pca.fit(in_chunks(train.values, mesh), count)
-    splits = (one._replace(values=np.asarray(mapping.transform(one.values))) for one in (train, held_out))
-    return *splits, float(mapping.variance.sum() / mapping.total_variance)
+    one, other = (split._replace(values=np.asarray(mapping.transform(split.values))) for split in (train, held_out))
+    return one, other, float(mapping.variance.sum() / mapping.total_variance)
 
 
-def classifiers(seed: int = 0) -> dict[str, ClassifierMixin]:
+def classifiers(seed: int = 0) -> dict[str, Any]:
     """Make the classifiers, by name; those that look at distances see features of equal scale."""
     return {
         "linear probe": make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
@@ -126,8 +125,8 @@ def compare(train: Features, held_out: Features, seed: int = 0) -> list[Score]:
         began = time.perf_counter()
         # An SVM's time grows with the square of the examples.
         rows = shuffled[:MOST_FOR_SVM] if name.startswith("SVM") else shuffled
-        classifier.fit(train.values[rows], train.labels[rows])  # pyright: ignore[reportAttributeAccessIssue]
-        right = classifier.predict(held_out.values) == held_out.labels  # pyright: ignore[reportAttributeAccessIssue]
+        classifier.fit(train.values[rows], train.labels[rows])
+        right = classifier.predict(held_out.values) == held_out.labels
         scores.append(Score(name, float(np.mean(right)), time.perf_counter() - began))
     return scores
 

@@ -110,7 +110,9 @@ def _pointwise(x, kernel):
 
 # The platform is chosen in the forward and in the backward pass, so that each keeps x and the kernel only.
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _by_platform(x, kernel, fast: Callable[..., Any], fast_gradients: Callable[..., Any], slow: Callable[..., Any]):
+def _by_platform(
+    x, kernel, fast: Callable[..., Any], fast_gradients: Callable[..., Any], slow: Callable[..., Any]
+) -> Any:
     del fast_gradients
     return jax.lax.platform_dependent(x, kernel, cpu=fast, default=slow)
 

@@ -1,5 +1,8 @@
 """Depthwise convolution as shifts, products and sums: what a CPU runs 4 to 8 times faster than XLA's own form."""
 
+import itertools
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,12 +15,8 @@ def conv(
 ) -> Float[Array, "b i j c"]:
     """Each channel with its own kernel; `pads` are zeros (above, below), (left, right)."""
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    total = None
-    for row in range(kernel.shape[0]):
-        for column in range(kernel.shape[1]):
-            product = _shifted(x, kernel.shape, row, column, stride) * kernel[row, column, 0]
-            total = product if total is None else total + product
-    return total
+    places = itertools.product(range(kernel.shape[0]), range(kernel.shape[1]))
+    return reduce(jnp.add, (_shifted(x, kernel.shape, i, j, stride) * kernel[i, j, 0] for i, j in places))
 
 
 def gradients(x, kernel, gradient, *, stride: int, pads: Padding):

