@@ -125,7 +125,9 @@ def fashion() -> ConfigDict:
     config.image_size = (28, 28)
     config.transform.augment = ConfigDict({"pad_crop": 2, "flip_horizontal": 0.5})
     config.task.mean, config.task.std = (0.286,) * 3, (0.353,) * 3
-    config.duration = "10 epochs"
+    config.model.widths = (64, 128, 128)
+    config.duration = "5 epochs"
+    config.every.evaluate = "2 epochs"
     return config
 
 

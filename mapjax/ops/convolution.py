@@ -108,17 +108,22 @@ def _pointwise(x, kernel):
     return x @ kernel[0, 0]
 
 
-# The platform is chosen in the forward and in the backward pass, so that each keeps x and the kernel only.
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _by_platform(
     x, kernel, fast: Callable[..., Any], fast_gradients: Callable[..., Any], slow: Callable[..., Any]
 ) -> Any:
+    """Convolve by `fast` on a CPU and by `slow` elsewhere."""
+    return _chosen(x, kernel, fast, fast_gradients, slow)
+
+
+# The platform is chosen in the forward and in the backward pass, so that each keeps x and the kernel only.
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _chosen(x, kernel, fast, fast_gradients, slow):
     del fast_gradients
     return jax.lax.platform_dependent(x, kernel, cpu=fast, default=slow)
 
 
 def _forward(x, kernel, fast, fast_gradients, slow):
-    return _by_platform(x, kernel, fast, fast_gradients, slow), (x, kernel)
+    return _chosen(x, kernel, fast, fast_gradients, slow), (x, kernel)
 
 
 def _backward(fast, fast_gradients, slow, saved, gradient):
@@ -130,7 +135,7 @@ def _backward(fast, fast_gradients, slow, saved, gradient):
     return jax.lax.platform_dependent(*saved, gradient, cpu=fast_gradients, default=direct)
 
 
-_by_platform.defvjp(_forward, _backward)
+_chosen.defvjp(_forward, _backward)
 
 
 def max_pool(
