@@ -209,7 +209,11 @@ def network(node: dict[str, Any], batch: int, side: int, *, train: bool) -> Call
     variables["stats"] = jax.tree.map(jnp.abs, variables["stats"])
     if not train:
         forward = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None)[0]["logits"])
-        return lambda: jax.block_until_ready(forward(variables, images)) and None
+
+        def once_forward() -> None:
+            jax.block_until_ready(forward(variables, images))
+
+        return once_forward
     tx = optax.sgd(1e-4, momentum=0.9)
 
     def loss(params: Any, stats: Any, key: Any) -> Any:

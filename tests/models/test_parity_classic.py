@@ -95,7 +95,8 @@ def test_logits(name, node, size, options, record_property):
 def test_auxiliary_heads_and_statistics_in_training(name, node, size, heads):
     drop = {key: 0.0 for key in ("dropout", "dropout_aux") if key == "dropout" or name == "googlenet"}
     network, images = randomized(name, **PLAIN, **drop), pictures(size, 3)
-    model, variables = ours_with(network, node | {"dropout": 0.0}, images)
+    node = node | {"dropout": 0.0, "transform_input": False}
+    model, variables = ours_with(network, node, images)
     outputs, stats = jax.jit(lambda v, x: model.apply(v, x, train=True, key=None))(variables, images)
     network = network.double().train()  # statistics of a few pixels magnify what float32 rounds
     with torch.no_grad():
