@@ -5,8 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mapjax.errors import UserError
-from mapjax.models.layers import Conv, Dense, Dropout, MapDense, adaptive_pool, model_of, torch_default
+from mapjax.models.layers import Conv, Dense, Dropout, MapDense, adaptive_pool, model_of, require_size, torch_default
 from mapjax.ops import convolution
 from mapjax.task import Model
 
@@ -67,11 +66,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = False):
-        height, width = x.shape[1:3]
-        if min(height, width) < LEAST:
-            raise UserError(
-                f"alexnet needs pictures of {LEAST}×{LEAST} pixels or more, not {height}×{width}: enlarge image_size."
-            )
+        require_size("alexnet", x, LEAST)
         outputs = Features(self.width, self.dtype, name="features")(x)
         pooled = adaptive_pool(outputs["pool5"], GRID)
         outputs["pool"] = pooled.reshape(len(x), -1).astype(jnp.float32)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mapjax.errors import UserError, near
-from mapjax.models.layers import Conv, Dense, LayerNorm, StochasticDepth, global_pool, model_of
+from mapjax.models.layers import Conv, Dense, LayerNorm, StochasticDepth, global_pool, model_of, require_size
 from mapjax.task import Model
 
 VARIANTS = {  # blocks and channels of each stage, and the rate of stochastic depth of torchvision's recipes
@@ -136,9 +136,7 @@ class ConvNeXt(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = False):
-        least = 4 * 2 ** (len(self.depths) - 1)
-        if min(x.shape[1:3]) < least:
-            raise UserError(f"convnext needs pictures of {least}×{least} pixels or more: enlarge image_size.")
+        require_size("convnext", x, 4 * 2 ** (len(self.depths) - 1))
         arguments = (self.depths, self.widths, self.layer_scale, self.stochastic_depth, self.remat, self.dtype)
         outputs = Features(*arguments, name="features")(x, train)
         outputs["pool"] = global_pool(outputs[f"layer{len(self.depths)}"])

@@ -9,8 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mapjax.errors import UserError
-from mapjax.models.layers import Conv, Dense, Dropout, Init, MapDense, Norm, adaptive_pool, global_pool, model_of
+from mapjax.models.layers import (
+    Conv,
+    Dense,
+    Dropout,
+    Init,
+    MapDense,
+    Norm,
+    adaptive_pool,
+    global_pool,
+    model_of,
+    require_size,
+)  # fmt: skip
 from mapjax.ops import convolution
 from mapjax.ops.pictures import MEAN, STD
 from mapjax.task import Model
@@ -112,11 +122,7 @@ class GoogLeNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = False):
-        height, width = x.shape[1:3]
-        if min(height, width) < LEAST:
-            raise UserError(
-                f"googlenet needs pictures of {LEAST}×{LEAST} pixels or more, not {height}×{width}: enlarge image_size."
-            )
+        require_size("googlenet", x, LEAST)
         outputs = self.stem(to_symmetric(jnp.asarray(x)) if self.transform_input else x, train)
         x = convolution.max_pool(outputs["conv3"], padding=0, ceil=True)
         block = nn.remat(Inception, static_argnums=(2,)) if self.remat else Inception

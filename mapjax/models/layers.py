@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mapjax.errors import UserError
 from mapjax.ops import convolution
 from mapjax.task import Model
 
@@ -250,6 +251,19 @@ class StochasticDepth(nn.Module):
 def _drop(module: nn.Module, x, shape: tuple[int, ...], rate: float):
     keep = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, shape)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def require_size(network: str, images, least: int) -> None:
+    """Refuse pictures (b h w 3) of which a network's strides would leave nothing.
+
+    Raises:
+      UserError: a side is shorter than `least` pixels.
+    """
+    height, width = images.shape[1:3]
+    if min(height, width) < least:
+        raise UserError(
+            f"{network} needs pictures of {least}×{least} pixels or more, not {height}×{width}: enlarge image_size."
+        )
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:

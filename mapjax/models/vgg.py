@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mapjax.errors import UserError
-from mapjax.models.layers import Conv, Dense, Dropout, MapDense, Norm, adaptive_pool, model_of
+from mapjax.models.layers import Conv, Dense, Dropout, MapDense, Norm, adaptive_pool, model_of, require_size
 from mapjax.ops import convolution
 from mapjax.task import Model
 
@@ -79,11 +79,7 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = False):
-        height, width = x.shape[1:3]
-        if min(height, width) < LEAST:
-            raise UserError(
-                f"vgg needs pictures of {LEAST}×{LEAST} pixels or more, not {height}×{width}: enlarge image_size."
-            )
+        require_size("vgg", x, LEAST)
         arguments = (self.depth, self.width, self.batch_norm, self.remat, self.dtype)
         outputs = Features(*arguments, name="features")(x, train)
         pooled = adaptive_pool(outputs["pool5"], GRID)
