@@ -135,7 +135,7 @@ def finetune() -> ConfigDict:
     """Your own pictures, from published weights: EfficientNet-Lite0 with a slower body than head."""
     config = digits()
     config.data = ConfigDict({"name": "folder", "path": "data/pictures"})
-    config.splits = ConfigDict({"train": "train", "eval": ("val", "test")})
+    config.splits = ConfigDict({"train": "train", "eval": "val"})
     config.image_size = (224, 224)
     config.transform = ConfigDict(
         {

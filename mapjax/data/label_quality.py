@@ -1,5 +1,6 @@
 """The start-up check of labels of whole pictures: images of each class, how uneven they are, what was left out."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,17 +74,32 @@ def _files(source: Source) -> frozenset[str]:
 
 def table(*summaries: LabelSummary) -> Group:
     """Lay the summaries of the splits side by side, to print with rich."""
-    sheet = Table(title=Text(summaries[0].name), title_justify="left")
+    return side_by_side(summaries, _rows, _shown(summaries[0]), _notes)
+
+
+def side_by_side(
+    summaries: Sequence[Any], rows: Callable[[Any], dict[str, str]], classes: Iterable[str], notes: Callable[..., Any]
+) -> Group:
+    """Lay out summaries with a column each: their `rows`, a row for each of `classes`, and `notes` below."""
+    sheet = Table(title=Text(summaries[0].name) if summaries else None, title_justify="left")
     sheet.add_column("")
     for summary in summaries:
         sheet.add_column(summary.split, justify="right")
-    rows = [_rows(summary) for summary in summaries]
-    for label in dict.fromkeys(label for row in rows for label in row):
-        sheet.add_row(label, *(row.get(label, "0") for row in rows))
+    found = [rows(summary) for summary in summaries]
+    for label in dict.fromkeys(label for row in found for label in row):
+        sheet.add_row(label, *(row.get(label, "0") for row in found))
     sheet.add_section()
-    for name in _shown(summaries[0]):
+    for name in classes:
         sheet.add_row(Text(f"class {name}"), *(str(summary.per_class.get(name, 0)) for summary in summaries))
-    return Group(sheet, *(Text(note) for summary in summaries for note in _notes(summary)))
+    return Group(sheet, *(Text(note) for summary in summaries for note in [*left_out(summary), *notes(summary)]))
+
+
+def left_out(summary: Any) -> list[str]:
+    """Say what was left out of a split, a sentence for each reason."""
+    return [
+        f"left out of {summary.split}: {count} × {reason}, such as {where}"
+        for reason, (count, where) in summary.dropped.items()
+    ]
 
 
 def _shown(summary: LabelSummary) -> list[str]:
@@ -109,16 +125,9 @@ def _rows(summary: LabelSummary) -> dict[str, str]:
 
 
 def _notes(summary: LabelSummary) -> list[str]:
-    notes = [
-        f"left out of {summary.split}: {count} × {reason}, such as {where}"
-        for reason, (count, where) in summary.dropped.items()
-    ]
     empty = [name for name, count in summary.per_class.items() if not count]
-    if empty:
-        notes.append(
-            f"{summary.split}: {len(empty)} of {len(summary.per_class)} classes have no images, such as {empty[0]}"
-        )
-    return notes
+    said = f"{summary.split}: {len(empty)} of {len(summary.per_class)} classes have no images, such as "
+    return [said + empty[0]] if empty else []
 
 
 def require_trainable(source: Source, summary: LabelSummary) -> None:

@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from mapjax.data import label_quality
 from mapjax.data.geometry import box_areas
@@ -132,17 +130,8 @@ def table(*summaries: Summary | LabelSummary) -> Group:
 
 
 def _box_table(*summaries: Summary) -> Group:
-    sheet = Table(title=Text(summaries[0].name) if summaries else None, title_justify="left")
-    sheet.add_column("")
-    for summary in summaries:
-        sheet.add_column(summary.split, justify="right")
-    rows = [_rows(summary) for summary in summaries]
-    for label in dict.fromkeys(label for row in rows for label in row):
-        sheet.add_row(label, *(row.get(label, "0") for row in rows))
-    sheet.add_section()
-    for name in dict.fromkeys(name for summary in summaries for name in summary.per_class):
-        sheet.add_row(Text(f"class {name}"), *(str(summary.per_class.get(name, 0)) for summary in summaries))
-    return Group(sheet, *(Text(note) for summary in summaries for note in _notes(summary)))
+    classes = dict.fromkeys(name for summary in summaries for name in summary.per_class)
+    return label_quality.side_by_side(summaries, _rows, classes, _notes)
 
 
 def _rows(summary: Summary) -> dict[str, str]:
@@ -160,16 +149,12 @@ def _rows(summary: Summary) -> dict[str, str]:
 
 
 def _notes(summary: Summary) -> list[str]:
-    notes = [
-        f"left out of {summary.split}: {count} × {reason}, such as {where}"
-        for reason, (count, where) in summary.dropped.items()
+    if not summary.crowded:
+        return []
+    return [
+        f"{summary.split}: {summary.crowded} images have more than max_boxes={summary.max_boxes} boxes; "
+        "training sees their largest."
     ]
-    if summary.crowded:
-        notes.append(
-            f"{summary.split}: {summary.crowded} images have more than max_boxes={summary.max_boxes} boxes; "
-            "training sees their largest."
-        )
-    return notes
 
 
 def require_trainable(source: Source, summary: Summary | LabelSummary) -> None:

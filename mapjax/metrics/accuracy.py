@@ -6,6 +6,7 @@ scikit-learn's with zero_division=0: a class that is never predicted has precisi
 has nothing to measure: its figures are -1, and the means over classes leave it out.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,9 +66,14 @@ def make(source: Source) -> Metric:
 
 def measure(result: Result, batch: Batch) -> Counts:
     """Take the answers to the real images of a batch: {index: {"probabilities" float32 (c,), "label" int32}}."""
-    probabilities, labels = np.asarray(result["probabilities"], np.float32), np.asarray(batch["label"], np.int32)
+    return take(result, batch, {"label": np.asarray(batch["label"], np.int32)})
+
+
+def take(result: Result, batch: Batch, truth: dict[str, np.ndarray]) -> Counts:
+    """Take the probabilities and the truth of the real images of a batch, by the images' indexes."""
+    columns = {"probabilities": np.asarray(result["probabilities"], np.float32), **truth}
     return {
-        int(index): {"probabilities": probabilities[i], "label": labels[i]}
+        int(index): {name: values[i] for name, values in columns.items()}
         for i, (index, real) in enumerate(zip(np.asarray(batch["index"]), np.asarray(batch["mask"])))
         if real
     }
@@ -127,13 +133,20 @@ def average(values: Float[np.ndarray, " c"], weights: Any) -> float:
 
 def rows(source: Source, found: Answers) -> list[dict[str, Any]]:
     """Write the answers for predictions.json: the file, its class, the predicted one, and the five most probable."""
-    best = np.argsort(-found.probabilities, axis=1, kind="stable")[:, :TOP]
     listed = []
-    for index, probabilities, label, order in zip(found.indexes, found.probabilities, found.labels, best):
-        top = [{"class": source.classes[k], "probability": round(float(probabilities[k]), 6)} for k in order]
+    for index, probabilities, label in zip(found.indexes, found.probabilities, found.labels):
+        top = most_probable(source.classes, probabilities)
         names = {"label": source.classes[label], "predicted": top[0]["class"]}
         listed.append({"file": name_of(source, int(index)), **names, "probability": top[0]["probability"], "top": top})
     return listed
+
+
+def most_probable(
+    classes: Sequence[str], probabilities: Float[np.ndarray, " c"], digits: int = 6
+) -> list[dict[str, Any]]:
+    """List the five most probable classes, of equals the first, with their probabilities to so many digits."""
+    order = np.argsort(-probabilities, kind="stable")[:TOP]
+    return [{"class": classes[k], "probability": round(float(probabilities[k]), digits)} for k in order]
 
 
 def _top(found: Answers, number: int) -> float:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from mapjax.data.source import Source, name_of
 from mapjax.metrics import accuracy, calibration
-from mapjax.metrics.accuracy import TOP, average, merge
+from mapjax.metrics.accuracy import average, merge, most_probable, take
 from mapjax.task import Batch, Counts, Metric, Result
 
 THRESHOLD = 0.5  # from here on a class counts as predicted
@@ -47,12 +47,7 @@ def make(source: Source) -> Metric:
 
 def measure(result: Result, batch: Batch) -> Counts:
     """Take the answers to the real images of a batch: {index: {"probabilities" float32 (c,), "labels" bool (c,)}}."""
-    probabilities, labels = np.asarray(result["probabilities"], np.float32), np.asarray(batch["labels"], bool)
-    return {
-        int(index): {"probabilities": probabilities[i], "labels": labels[i]}
-        for i, (index, real) in enumerate(zip(np.asarray(batch["index"]), np.asarray(batch["mask"])))
-        if real
-    }
+    return take(result, batch, {"labels": np.asarray(batch["labels"], bool)})
 
 
 def answers(source: Source, counts: Counts) -> Answers:
@@ -100,6 +95,6 @@ def rows(source: Source, found: Answers) -> list[dict[str, Any]]:
             "labels": [source.classes[k] for k in np.flatnonzero(labels)],
             "predicted": [source.classes[k] for k in order if probabilities[k] >= THRESHOLD],
         }
-        top = [{"class": source.classes[k], "probability": round(float(probabilities[k]), 6)} for k in order[:TOP]]
+        top = most_probable(source.classes, probabilities)
         listed.append({"file": name_of(source, int(index)), **names, "top": top})
     return listed

@@ -20,7 +20,7 @@ from mapjax.models.layers import (
     global_pool,
     model_of,
     require_size,
-)  # fmt: skip
+)
 from mapjax.ops import convolution
 from mapjax.ops.pictures import MEAN, STD
 from mapjax.task import Model

@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 
 from mapjax.data.source import Source
 from mapjax.metrics import accuracy, calibration
-from mapjax.metrics.accuracy import TOP, Answers
+from mapjax.metrics.accuracy import Answers
 from mapjax.report import captions, confusion, multilabels, plots, tables, thumbnails
 from mapjax.report.section import Section, Shown
 from mapjax.report.thumbnails import Card
@@ -185,7 +185,7 @@ def show(
     """
     probabilities = np.nan_to_num(np.asarray(result["probabilities"], np.float32))
     order = np.argsort(-probabilities, kind="stable")
-    top = [{"class": classes[k], "probability": round(float(probabilities[k]), 4)} for k in order[:TOP]]
+    top = accuracy.most_probable(classes, probabilities, digits=4)
     found = [classes[k] for k in order if probabilities[k] >= score]
     lines = [(one["class"], one["probability"]) for one in top[: thumbnails.BARS]]
     drawing = captions.below(image, lines, enlarge=enlarge)
