@@ -30,12 +30,10 @@ def optional(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             continue
         path = f"{prefix}{key}."
         if "name" in node:
-            known = _keywords(key, node)
-            found |= {path + word: value for word, value in known.items() if word.partition(".")[0] not in node}
-            inner = {word: value for word, value in known.items() if "." in word}
-            for word, value in inner.items():
-                outer, _, last = word.partition(".")
-                if isinstance(node.get(outer), Mapping) and last not in node[outer]:
+            for word, value in _keywords(key, node).items():
+                outer, _, last = word.rpartition(".")
+                inside = node.get(outer, {}) if outer else node
+                if isinstance(inside, Mapping) and last not in inside:
                     found[path + word] = value
         found |= optional(node, path)
     return found

@@ -1,10 +1,9 @@
 """AlexNet, VGG, GoogLeNet and Inception-v3 are torchvision's, given its weights (run: pytest -m parity)."""
 
-import os
-
 import jax
 import numpy as np
 import pytest
+from parity import filled, record, tensors_of
 
 from mapjax import parts, weights
 
@@ -60,8 +59,7 @@ def pictures(size, count=2):
 
 def ours_with(network, node, images):
     model = parts.make("models", node, classes=10)
-    tensors = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
-    return model, weights.from_torchvision(tensors, jax.eval_shape(model.init, jax.random.key(0), images))
+    return model, filled(model, tensors_of(network), images)
 
 
 def relative_error(ours, theirs):
@@ -77,10 +75,7 @@ def test_logits(name, node, size, options, record_property):
     with torch.no_grad():
         expected = network(torch.from_numpy(images).permute(0, 3, 1, 2))
     error = relative_error(outputs["logits"], expected)
-    record_property("error", error)
-    if table := os.environ.get("MAPJAX_PARITY_TABLE"):
-        with open(table, "a") as file:
-            file.write(f"{name}{'+transform_input' * options.get('transform_input', False)} {error:.1e}\n")
+    record(record_property, f"{name}{'+transform_input' * options.get('transform_input', False)}", error)
     assert error <= 1e-4
     assert (expected[0] - expected[1]).abs().max() > 0.05 * expected.abs().max()  # the pictures are told apart
 

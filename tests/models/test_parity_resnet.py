@@ -39,8 +39,8 @@ def test_gradients(record_property):
     for seed in range(3):
         torch.manual_seed(0)
         network = randomized(torchvision.models.resnet18(num_classes=10))
-        images = pictures((64, 64), 2, seed)
-        tries.append(errors_of_gradients(resnet.make(depth=18, classes=10), network, images, np.arange(2)))
+        images = pictures((64, 64), 4, seed)
+        tries.append(errors_of_gradients(resnet.make(depth=18, classes=10), network, images, np.arange(4)))
     errors = {name: min(errors[name] for errors in tries) for name in tries[0]}
     record(record_property, "resnet18 gradients", max(errors.values()))
     assert max(errors.values()) <= 1e-3, max(errors, key=errors.get)
