@@ -127,7 +127,7 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
         return train.init_state(task, tx, batch, seed=config.seed, ema=config.ema)
 
     shapes = jax.eval_shape(init, batch)
-    places = shard.placement(shapes, this.mesh)
+    places = run.make_places(config, shapes, this.mesh)
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
     restored = this.keeper.restore(like)
     state, meta = restored or (train.draw_state(init, batch, places), {})
@@ -136,12 +136,14 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
     elif given is not None:
         state = transfer.start_from(given, state, this.seen.classes, places, say)
     step = train.make_step(
-        task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema
+        task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema,
+        places=places.params if this.mesh.shape["fsdp"] > 1 else None,
     )  # fmt: skip
     say(f"{tree.count(shapes.params):,} parameters; compiling the train step …")
     began = time.perf_counter()
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-    compiled = {batch["image"].shape: jitted.lower(like, batch).compile() for batch in batches}
+    with jax.set_mesh(this.mesh):
+        compiled = {batch["image"].shape: jitted.lower(like, batch).compile() for batch in batches}
     say(f"compiled, or found in the cache, in {time.perf_counter() - began:.1f} s")
     if restored:
         say(f"going on from step {int(state.step)} of {this.clock.total} in {this.folder}")

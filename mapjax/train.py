@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
+from mapjax import shard
 from mapjax.task import Batch, Scalars, State, Task
 
 Step = Callable[[State, Batch], tuple[State, Scalars]]
@@ -65,6 +66,7 @@ def make_step(
     frozen: PyTree | None = None,
     accumulate: int = 1,
     ema: float = 0.0,
+    places: PyTree | None = None,
 ) -> Step:
     """Make the train step of a task; jit it with the state donated.
 
@@ -75,6 +77,8 @@ def make_step(
       frozen: tree of bool over the parameters; no gradient is computed for these.
       accumulate: the batch is taken in this many parts, and the gradients averaged.
       ema: decay of the moving average; it starts low and reaches this value after about 10 / (1 - ema) steps.
+      places: where the parameters are, on a mesh with `fsdp`: each is gathered where it is used, and its gradient
+        summed and scattered.
 
     Returns:
       step(state, batch) -> (state, scalars): the losses by name and `gradient_norm`.
@@ -83,10 +87,14 @@ def make_step(
     def loss_of(params: PyTree, stats: PyTree, batch: Batch, key: jax.Array):
         if frozen is not None:
             params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, frozen)
+        if places is not None:
+            params = jax.lax.with_sharding_constraint(params, shard.gathered(places))
         return task.loss({"params": params, "stats": stats}, batch, key)
 
     def gradients(state: State, batch: Batch, key: jax.Array):
         (_, (stats, scalars)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, state.stats, batch, key)
+        if places is not None:
+            grads = jax.lax.with_sharding_constraint(grads, places)
         return grads, stats, scalars
 
     def accumulated(state: State, batch: Batch, key: jax.Array):
