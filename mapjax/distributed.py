@@ -40,6 +40,7 @@ class Place(NamedTuple):
     coordinator: str | None = None
     processes: int | None = None
     process: int | None = None
+    local: int | None = None  # among the processes of this host: one GPU each
 
 
 @dataclasses.dataclass
@@ -98,7 +99,8 @@ def find_place(
     count = processes if processes is not None else _first_number(environ, counts)
     number = process if process is not None else _first_number(environ, (*numbers, "JOB_COMPLETION_INDEX"))
     if coordinator or processes is not None or process is not None or (address and count is not None):
-        return _by_address(address, count, number)
+        local = _first_number(environ, ("OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")) if process is None else None
+        return _by_address(address, count, number)._replace(local=local)
     if int(environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
         if "OMPI_MCA_orte_hnp_uri" not in environ:  # Open MPI 5 has no such variable
             raise UserError("this Open MPI does not say where process 0 runs; add --coordinator HOST:PORT.")
@@ -108,9 +110,9 @@ def find_place(
         return Place("SLURM")
     if tpu and environ.get("JAX_PLATFORMS", "tpu").split(",")[0] == "tpu":
         return Place("TPU")
-    if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ:
-        if importlib.util.find_spec("kubernetes") is not None:  # with it JAX asks the cluster
-            return Place("Kubernetes")
+    pod = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
+    if pod and importlib.util.find_spec("kubernetes") is not None:  # with it JAX asks the cluster
+        return Place("Kubernetes")
     return None
 
 
@@ -142,7 +144,8 @@ def start(arguments: argparse.Namespace, *, preemption: bool) -> None:
     def join() -> None:
         try:
             jax.distributed.initialize(
-                place.coordinator, place.processes, place.process,
+                place.coordinator, place.processes, place.process, place.local,
+                cluster_detection_method="deactivate" if place.coordinator else None,
                 initialization_timeout=int(arguments.wait) + 60,  # it aborts then; we leave before
                 heartbeat_timeout_seconds=HEARTBEAT_S,
             )  # fmt: skip
@@ -274,7 +277,9 @@ def _by_address(address: str | None, count: int | None, number: int | None) -> P
     parts = {"--coordinator": address, "--processes": count, "--process": number}
     lacking = [flag for flag, value in parts.items() if value is None]
     if lacking or address is None or count is None or number is None:
-        raise UserError(f"{' and '.join(lacking)} must be given too: --coordinator HOST:PORT --processes N --process I.")
+        raise UserError(
+            f"{' and '.join(lacking)} must be given too: --coordinator HOST:PORT --processes N --process I."
+        )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"--coordinator {address} must be HOST:PORT, such as 10.0.0.1:8476.")

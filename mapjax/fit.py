@@ -213,7 +213,11 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
     )  # fmt: skip
     speed, total, before = logs.Speed(), clock.total, dataclasses.replace(spent)
     every = {name: clock.steps(config.every[name], f"every.{name}") for name in ("log", "evaluate", "save")}
-    with contextlib.closing(batches), Stop(together=jax.process_count() > 1) as stop, log.bar("train", total, start) as bar:
+    with (
+        contextlib.closing(batches),
+        Stop(together=jax.process_count() > 1) as stop,
+        log.bar("train", total, start) as bar,
+    ):
         note: dict[str, str] = {"train": "", "eval": ""}
         began, paused = time.perf_counter(), [0.0]
 
