@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mapjax import checkpoint, run, schedule, score, shard, train, transfer, tree, workdir
+from mapjax import checkpoint, distributed, run, schedule, score, shard, train, transfer, tree, workdir
 from mapjax import config as configs
 from mapjax import evaluate as scoring
 from mapjax import log as logs
@@ -77,11 +77,14 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     """
     began = time.perf_counter()
     mesh = shard.make_mesh(config.mesh.to_dict())
+    if jax.process_count() > 1:
+        distributed.require_same("config", _facts(config, mesh))
     run.require_sound(config, mesh)
     given = None
     if config.get("init_from") and not workdir.is_trained(folder):
         given = transfer.read(config.init_from)  # before anything slow: it may be misspelt
     config, seen, held_out = run.open_sources(config)
+    distributed.require_same("data", {"train data": seen.fingerprint, "eval data": held_out.fingerprint})
     summaries = _check_data(seen, held_out, config.transform.get("max_boxes", 0))
     chief = jax.process_index() == 0
     say = logs.Log(None, quiet=not chief).say
@@ -96,6 +99,8 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
         say(f"warning: {shared}")
     if chief:
         workdir.open_for(folder, configs.to_dict(config), seen.classes)
+    if jax.process_count() > 1:
+        distributed.require_seen(folder / "config.json")
     with contextlib.ExitStack() as stack:
         keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep)
         stack.callback(keeper.close)
@@ -105,6 +110,13 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
         log = logs.Log(folder, start=trainer.start, quiet=not chief)
         stack.callback(log.close)
         return _train_and_finish(this, trainer, log)
+
+
+def _facts(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """List what all processes must have in common before they compute together."""
+    environment = workdir.environment(mesh)
+    values = {f"config.{key}": value for key, value in configs.flat_values(config)}
+    return {**values, **environment["versions"], **{key: environment[key] for key in ("revision", "mesh", "devices")}}
 
 
 def _check_data(seen: Source, held_out: Source, max_boxes: int) -> list[Any]:
@@ -203,13 +215,17 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
     )  # fmt: skip
     speed, total, before = logs.Speed(), clock.total, dataclasses.replace(spent)
     every = {name: clock.steps(config.every[name], f"every.{name}") for name in ("log", "evaluate", "save")}
-    with contextlib.closing(batches), Stop() as stop, log.bar("train", total, start) as bar:
+    with (
+        contextlib.closing(batches),
+        Stop(together=jax.process_count() > 1) as stop,
+        log.bar("train", total, start) as bar,
+    ):
         note: dict[str, str] = {"train": "", "eval": ""}
         began, paused = time.perf_counter(), [0.0]
 
         def tick(step: int) -> bool:
             bar.update(step, "  ".join(filter(None, note.values())))
-            return bool(stop)
+            return stop.after(step)
 
         def write(step: int, means: dict[str, float]) -> None:
             values = {
@@ -237,7 +253,8 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
             spent.trained_s = before.trained_s + now - began - paused[0]
             spent.waited_s = before.waited_s + batches.waited_s
             spent.peak_rss_mb = max(before.peak_rss_mb, workdir.peak_rss_mb())
-            spent.unreadable |= batches.replaced
+            for part in scoring.gather({file: np.array(reason) for file, reason in batches.replaced.items()}):
+                spent.unreadable |= {file: str(reason) for file, reason in part.items()}
 
         def save(state: State) -> None:
             account()
