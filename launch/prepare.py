@@ -1,8 +1,8 @@
 """Turn a data set of any format into sharded ArrayRecord files, to be read at random from many hosts or gs://.
 
 Pictures keep their encoded bytes; labels go along, and once more into a small file of their own, so that a million
-pictures open in seconds. Every shard has a checksum. A run that was stopped goes on where it stopped when the command is
-given again, and gives the same bytes. Train on the result with --data array_record:DIR.
+pictures open in seconds. Every shard has a checksum. A run that was stopped goes on where it stopped when the command
+is given again, and gives the same bytes. Train on the result with --data array_record:DIR.
 """
 
 import os

@@ -61,10 +61,8 @@ class Shards(Sequence[bytes]):
         Raises:
           UserError: its shard cannot be read there, or is damaged.
         """
-        if self._readers is None:
-            self._open()
         try:
-            return self._readers[index]
+            return (self._readers or self._open())[index]
         except (RuntimeError, ValueError, OSError, IndexError) as error:
             raise self.damaged(index, error) from error
 
@@ -75,14 +73,16 @@ class Shards(Sequence[bytes]):
         reason = str(error).partition(";")[0]
         return UserError(f"{file} cannot be read at record {index} of its split ({reason}); {_mend(self._folder)}.")
 
-    def _open(self) -> None:
+    def _open(self) -> Any:
         from array_record.python import array_record_data_source
 
         with self._opening:
             if self._readers is None:
                 paths = [str(epath.Path(self._folder) / shard["file"]) for shard in self._shards]
-                whole = [_Whole(path, shard["records"], shard["records"]) for path, shard in zip(paths, self._shards)]
+                counts = [shard["records"] for shard in self._shards]
+                whole: Any = [_Whole(path, count, count) for path, count in zip(paths, counts)]
                 self._readers = array_record_data_source.ArrayRecordDataSource(whole)
+            return self._readers
 
     def __reduce__(self):
         return type(self), (self._folder, self._shards)

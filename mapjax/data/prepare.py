@@ -248,7 +248,7 @@ def _write_labels(out: pathlib.Path, split: str, arrays: truth.Arrays) -> dict[s
 
 def _labels_in(shard: pathlib.Path) -> truth.Arrays:
     """Read the labels out of a shard."""
-    from array_record.python import array_record_module
+    from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
     reader = array_record_module.ArrayRecordReader(str(shard))
     return truth.pack([encoding.decode(data) for data in reader.read_all()])

@@ -1,6 +1,6 @@
 """Writing shards: one file at a time, whole or not at all, in this process or in several.
 
-A shard is written under a `.tmp` name; what was found while writing (its labels, checksum, what was left out) goes beside
+A shard is written under a `.tmp` name; what was found while writing (labels, checksum, what was left out) goes beside
 it as `SHARD.done.tmp`, and only then the shard gets its name. So a shard under its own name is finished, whenever a run
 ends.
 """
@@ -63,7 +63,7 @@ def write(job: Job, source: Source, count: Callable[[int], bool] = lambda record
       UserError: the file cannot be written.
       Stopped: when `count` said so.
     """
-    from array_record.python import array_record_module
+    from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
     path, tmp = pathlib.Path(job.path), pathlib.Path(job.path + TMP)
     kept: list[Record] = []
