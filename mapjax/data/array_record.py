@@ -42,7 +42,7 @@ class _Whole:
     skip: int = 0
 
 
-class Shards(Sequence[bytes]):
+class Shards:
     """The stored records of one split. Safe to share between threads, and to send to other processes."""
 
     def __init__(self, folder: str, shards: Sequence[Entry]):
@@ -55,7 +55,7 @@ class Shards(Sequence[bytes]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int) -> bytes:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __getitem__(self, index: int) -> bytes:
         """Return one stored record.
 
         Raises:
