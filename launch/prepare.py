@@ -65,12 +65,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _prepare(arguments: Any, say: Any) -> tuple[dict[str, Any], int]:
     from mapjax import config as configs
-    from mapjax import parts
     from mapjax.data import prepare
 
     node = configs.parse_data(arguments.data)
     asked = tuple(name.strip() for name in arguments.splits.split(",") if name.strip())
-    sources = prepare.open_splits(lambda split: parts.make("data", node, split=split), asked)
+    sources = prepare.open_splits(node, asked)
     out = pathlib.Path(arguments.out)
     plan = prepare.make_plan(sources, out, arguments.shards, arguments.shuffle)
     total = sum(len(source.records) for source in sources.values())

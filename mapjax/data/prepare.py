@@ -4,6 +4,7 @@ What is written is a function of the source and of the plan alone, whatever the 
 """
 
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -14,7 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mapjax.data import array_record, encoding, shards, truth
+from mapjax import parts
+from mapjax.config import EMBEDDED
+from mapjax.data import array_record, encoding, shards, splits, truth
 from mapjax.data.array_record import FORMAT, INDEX, VERSION
 from mapjax.data.shards import DONE, TMP, Job, Written, write_file
 from mapjax.data.source import Source
@@ -32,12 +35,21 @@ class Plan(NamedTuple):
     jobs: tuple[Job, ...]
 
 
-def open_splits(open_split: Callable[[str], Source], asked: Sequence[str]) -> dict[str, Source]:
+def open_splits(node: Mapping[str, Any], asked: Sequence[str]) -> dict[str, Source]:
     """Open the splits asked for; without any, those of train, val and test that there are.
+
+    Nothing is held out of "train" for a "val" that is not asked for, so that no picture is lost.
+
+    Args:
+      node: of a source in a config, `{"name": "voc", "path": "DIR"}`.
+      asked: names of splits.
 
     Raises:
       UserError: no such split, a name that is not fit for a file, or two splits with other classes.
     """
+    known = inspect.signature(parts.find("data", str(node.get("name")))).parameters
+    whole = asked and not set(splits.VALIDATION).intersection(asked) and node["name"] not in EMBEDDED
+    node = {"hold_out": 0, **node} if whole and "hold_out" in known else node
     sources: dict[str, Source] = {}
     for name in asked or DEFAULT_SPLITS:
         if not re.fullmatch(r"[\w.-]+", name):
@@ -45,7 +57,7 @@ def open_splits(open_split: Callable[[str], Source], asked: Sequence[str]) -> di
                 f"--splits {name!r}: a split's name becomes a file's; use letters, digits, '.', '-' and '_'."
             )
         try:
-            sources[name] = open_split(name)
+            sources[name] = parts.make("data", node, split=name)
         except NoSuchSplit:
             if asked or name == "train":
                 raise
@@ -73,9 +85,9 @@ def make_plan(sources: Mapping[str, Source], out: pathlib.Path, count: int, shuf
         if length == 0:
             raise UserError(f"{source.name} has no images in its split {split!r}; leave it out of --splits.")
         rows = np.arange(length) if shuffle is None else np.random.default_rng(shuffle).permutation(length)
-        parts = min(count or min(math.ceil(length / _PER_SHARD), _MOST_SHARDS), length)
-        for number, part in enumerate(np.array_split(rows, parts)):
-            jobs.append(Job(split, str(out / f"{split}-{number:05d}-of-{parts:05d}.array_record"), part))
+        pieces = min(count or min(math.ceil(length / _PER_SHARD), _MOST_SHARDS), length)
+        for number, part in enumerate(np.array_split(rows, pieces)):
+            jobs.append(Job(split, str(out / f"{split}-{number:05d}-of-{pieces:05d}.array_record"), part))
     first = next(iter(sources.values()))
     facts = [VERSION, first.classes, first.category_ids, shuffle]
     facts += [[split, source.fingerprint, len(source.records)] for split, source in sources.items()]

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 from mapjax import config as configs
-from mapjax import parts, score
+from mapjax import score
 from mapjax.data import array_record, crops, encoding, folder, pipeline, prepare, quality, transforms, truth, voc
 from mapjax.data.source import labels_of, name_of, truth_of
 from mapjax.errors import NoSuchSplit, UserError
@@ -51,7 +51,7 @@ def data(tmp_path_factory):
 
 
 def write(node, out, splits=(), count=2):
-    sources = prepare.open_splits(lambda split: parts.make("data", node, split=split), splits)
+    sources = prepare.open_splits(node, splits)
     prepare.prepare(sources, out, prepare.make_plan(sources, out, count, None), data="test")
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax import parts
 from mapjax.data import array_record, images, prepare, shards
 from mapjax.data.source import labels_of
 from mapjax.errors import NoSuchSplit, UserError
@@ -56,7 +55,7 @@ def coco(tmp_path):
 
 
 def opened(node, splits=("train",)):
-    return prepare.open_splits(lambda split: parts.make("data", node, split=split), splits)
+    return prepare.open_splits(node, splits)
 
 
 def written(node, out, *, splits=("train",), count=3, shuffle=None, **options):
@@ -262,6 +261,14 @@ def test_splits_and_shards_that_cannot_be(pictures, tmp_path):
     with pytest.raises(UserError, match="--shards -1"):
         prepare.make_plan(opened(folder(pictures)), tmp_path, -1, None)
     assert list(opened(folder(pictures), ())) == ["train"]
+
+
+def test_nothing_is_held_out_for_a_split_that_is_not_asked_for(pictures):
+    node = {"name": "folder", "path": str(pictures)}
+    lengths = [{split: len(one.records) for split, one in opened(node, asked).items()} for asked in ((), ("train",))]
+    assert lengths == [{"train": 5, "val": 2}, {"train": 7}]
+    assert len(opened(node | {"hold_out": 0.5}, ("train",))["train"].records) < 5
+    assert list(opened({"name": "digits"}, ("train",))) == ["train"]
 
 
 def test_shards_are_even_and_no_more_than_records(pictures, tmp_path):
