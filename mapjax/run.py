@@ -182,9 +182,9 @@ def make_optimizer(
 
 def abstract_batch(source: Source, transform: Callable[..., Any], batch: int, sharding: NamedSharding) -> Batch:
     """Give the shapes of a batch, from the first record that can be read; its keys are checked against stages.py."""
-    for record in source.records:
+    for index in range(len(source.records)):
         with contextlib.suppress(UserError):
-            example = {**transform(record, np.random.default_rng(0)), "index": np.int32(0)}
+            example = {**transform(source.records[index], np.random.default_rng(0)), "index": np.int32(0)}
             stages.check("example", example)
             rows = {**example, "mask": np.bool_(True)}
             return {

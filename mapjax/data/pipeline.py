@@ -23,7 +23,7 @@ from absl import flags
 
 from mapjax.data import sampling
 from mapjax.data.sampling import Sampler
-from mapjax.data.source import Source
+from mapjax.data.source import Source, name_of, truth_of
 from mapjax.data.transforms import Example, Transform
 from mapjax.errors import UserError
 from mapjax.task import Batch
@@ -186,11 +186,10 @@ def _readable(source: Source, transform: Transform, index: int, rng: np.random.G
     replaced: dict[str, str] = {}
     for step in range(min(_TRIES, len(source.records))):
         position = (index + step) % len(source.records)
-        record = source.records[position]
         try:
-            example = transform(record, rng)
+            example = transform(source.records[position], rng)
         except UserError as error:
-            replaced[record["file"]] = str(error)
+            replaced[name_of(source, position)] = str(error)
             continue
         return _numbered(example, position, real=True), replaced
     raise UserError(
@@ -202,14 +201,13 @@ def _in_order(source: Source, transform: Transform, position: int) -> Loaded:
     """Load one row of an evaluation batch; past the end, and for an unreadable image, a blank row."""
     rng = np.random.default_rng(0)  # an evaluation's transform draws nothing
     index = min(position, len(source.records) - 1)
-    record = source.records[index]
+    replaced: dict[str, str] = {}
     if position == index:
         try:
-            return _numbered(transform(record, rng), index, real=True), {}
+            return _numbered(transform(source.records[index], rng), index, real=True), {}
         except UserError as error:
-            replaced = {record["file"]: str(error)}
-    else:
-        replaced = {}
+            replaced = {name_of(source, index): str(error)}
+    record = truth_of(source, index)
     blank = record | {"image": np.zeros((*record.get("size", (1, 1)), 3), np.uint8)}
     return _numbered(transform(blank, rng), index, real=False), replaced
 
