@@ -139,7 +139,7 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
         state = transfer.start_from(given, state, this.seen.classes, places, say)
     step = train.make_step(
         task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema,
-        skip_non_finite=config.get("skip_non_finite", 0) > 0,
+        skip_non_finite=_may_skip(config) > 0,
     )  # fmt: skip
     say(f"{tree.count(shapes.params):,} parameters; compiling the train step …")
     began = time.perf_counter()
@@ -154,6 +154,10 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
         return compiled[batch["image"].shape](state, batch)
 
     return Trainer(one, state, int(state.step), rates, Spent(**meta.get("spent", {})))
+
+
+def _may_skip(config: Any) -> int:
+    return int(config.get("skip_non_finite", 0))
 
 
 def _require_same_data(this: Run, step: int, saved: dict[str, Any]) -> None:
@@ -248,7 +252,7 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
 
         if start and train.Due(every["evaluate"], total)(start) and not this.keeper.is_scored(start):
             judge(trainer.state)  # the run was killed in this evaluation
-        watchers = watch.make(this.seen, spent, config.get("skip_non_finite", 0), log)
+        watchers = watch.make(this.seen, spent, _may_skip(config), log)
         speed.start(start, batches.waited_s)
         try:
             state, stopped = train.loop(

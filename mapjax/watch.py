@@ -1,13 +1,14 @@
 """What training tells of steps that go wrong: a loss that is not finite, and one that is far above the others."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mapjax import log as logs
 from mapjax import train
 from mapjax.data.source import Source, name_of
 
 
+@runtime_checkable
 class Counts(Protocol):
     """What is saved with every checkpoint, so that a run that goes on counts on."""
 
