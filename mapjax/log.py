@@ -151,6 +151,19 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
     return lines
 
 
+def last_step(path: pathlib.Path) -> int:
+    """Give the step of the last whole line of a metrics.jsonl that may be being written; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 65_536, 0))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    for line in reversed(lines):
+        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+            return int(json.loads(line)["step"])
+    return 0
+
+
 def short(values: dict[str, Any], names: Iterable[str] | None = None) -> str:
     """Write scalars in a line: "loss 0.512  loss_box 0.101"."""
     chosen = values if names is None else [name for name in names if name in values]
