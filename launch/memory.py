@@ -1,7 +1,7 @@
 """Train for 10,000 steps and draw the memory of the process over them: it must stay flat.
 
-The embedded digits are trained on with saves and evaluations in between. memory.json and memory.svg in the --workdir hold
-the curve; the exit code is 1 where the memory grows.
+The embedded digits are trained on with saves and evaluations in between. memory.json and memory.svg in the --workdir
+hold the curve; the exit code is 1 where the memory grows.
 """
 
 import json

@@ -148,13 +148,16 @@ def kill_at(job: Job, moment: str, rng: random.Random) -> str | None:
     """Kill the run at a moment of a kind; give the kind that was hit, None where the run was over before."""
     if not job.wait_until(lambda: job.step() > 0):
         return None
-    if moment == "step":
-        target = job.step() + rng.randint(1, SAVE + 15)
-        reached = job.wait_until(lambda: job.step() >= target)
-    else:
-        hit = (lambda: bool(unfinished(job))) if moment == "save" else (lambda: in_evaluation(job))
-        reached = job.wait_until(hit)
-        time.sleep(rng.uniform(0, 0.02 if moment == "save" else 0.2))
+    target = job.step() + rng.randint(1, SAVE + 15)
+    reached = job.wait_until(
+        {
+            "step": lambda: job.step() >= target and not unfinished(job),
+            "save": lambda: bool(unfinished(job)),
+            "evaluation": lambda: not unfinished(job) and in_evaluation(job),
+        }[moment]
+    )
+    if moment == "save":
+        time.sleep(rng.uniform(0, 0.02))
     if not reached:
         return None
     job.kill()
