@@ -7,8 +7,10 @@ is used. How good each step is stands in scores.json.
 """
 
 import dataclasses
+import errno
 import itertools
 import logging
+import os
 import pathlib
 import shutil
 import time
@@ -26,6 +28,8 @@ from mapjax.task import State, Variables
 SCORES = "scores.json"  # {step: score}
 UNFINISHED = ".orbax-checkpoint-tmp"  # after the name of a step that is being written
 TIMES = "_CHECKPOINT_METADATA"  # of a save; Orbax writes the last of them after the checksums
+# What the words of a failed save are looked through for; around it there are whole paragraphs.
+REASONS = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO)]
 SLOW_S = 5.0  # training that waits longer than this for the save before is told
 
 logger = logging.getLogger(__name__)
@@ -183,7 +187,7 @@ class Checkpoints:
             raise OSError(damage)
 
     def _report(self, error: Exception) -> bool:
-        reason = _first_line(error)
+        reason = next((known for known in REASONS if known in str(error)), _first_line(error))
         self.failed.append(reason)
         logger.error("could not save a checkpoint to %s (%s); earlier ones stay, training goes on", self.folder, reason)
         if jax.process_index() == 0:
