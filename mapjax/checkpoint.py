@@ -14,7 +14,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -57,7 +57,7 @@ class Checkpoints:
             preservation_policy=policy,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
-            async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._sum),
+            async_options=None if read_only else _async_options(self._sum),
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
@@ -233,6 +233,12 @@ class _Best(policies.PreservationPolicy):
         del context
         best = _best(self.scores, [one.step for one in checkpoints])
         return [one.step == best for one in checkpoints]
+
+
+def _async_options(written: Callable[[], None]) -> ocp.AsyncOptions:
+    """Write files while training goes on, but make the folders before: where they cannot be made, Orbax's threads would
+    wait twenty minutes for them, also at the end of the program."""
+    return ocp.AsyncOptions(post_finalization_callback=written, create_directories_asynchronously=False)
 
 
 def _best(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:

@@ -1,3 +1,4 @@
+import errno
 import gc
 import itertools
 import logging
@@ -5,6 +6,7 @@ import os
 import resource
 import shutil
 import subprocess
+import threading
 import time
 
 import jax
@@ -157,6 +159,36 @@ def test_damaged_parameters_are_not_answered_with(keeper):
     path.write_bytes(flipped(path.read_bytes()))
     with pytest.raises(UserError, match=r"checkpoint .*/1 cannot be read \(state/.* has changed since it was written"):
         keeper.restore_variables(1)
+
+
+# As for a full disk, below.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_file_system_that_becomes_read_only_leaves_no_thread_waiting(keeper, caplog, monkeypatch):
+    """The end of the program waits for all threads."""
+    keeper.save(state_at(1), meta={})
+    keeper.wait()
+    before = set(threading.enumerate())
+    make = os.mkdir
+
+    def refused(path, *args, **options):
+        if str(keeper.folder) in os.fspath(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        make(path, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "mkdir", refused)
+        assert not (keeper.save(state_at(2), meta={}) and keeper.wait())
+    limit = time.monotonic() + 10
+    while (left := [one for one in set(threading.enumerate()) - before if not one.daemon]) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not left
+    assert keeper.failed == ["Read-only file system"]
+    assert "could not save a checkpoint" in caplog.text
+    assert keeper.steps() == [1]
+    assert keeper.save(state_at(3), meta={}) and keeper.wait()
+    assert keeper.steps() == [1, 3]
+    gc.collect()
 
 
 def test_damaged_scores_cost_only_the_scores(keeper, caplog):
