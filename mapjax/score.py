@@ -110,7 +110,7 @@ def write(
             sections=task.sections,
         )
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}); name another folder.") from error
+        raise UserError(f"{out} cannot be written ({error.strerror}); mend that, or name another folder.") from error
 
 
 def described(source: Source) -> dict[str, str]:
