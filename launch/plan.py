@@ -40,13 +40,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write all figures here")
     arguments, overrides = terminal.parse(parser, argv, config=True)
 
+    auto = arguments.batch == "auto"
+    if auto and arguments.mesh == "auto":
+        raise UserError("--batch auto and --mesh auto: choose one; the largest batch depends on the mesh.")
+
     from mapjax.plan import topology
 
     topology.prepare(arguments.topology)
 
     from mapjax import config as configs
 
-    auto = arguments.batch == "auto"
     if arguments.batch is not None and not auto:
         overrides["batch"] = arguments.batch
     config = configs.load(arguments.config, overrides, data=arguments.data)
@@ -55,8 +58,6 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.plan import job
 
     sizes = None if arguments.mesh in (None, "auto") else job.read_mesh(arguments.mesh)
-    if auto and arguments.mesh == "auto":
-        raise UserError("--batch auto and --mesh auto: choose one; the largest batch depends on the mesh.")
     asked = job.Asked(arguments.config, config, arguments.topology, sizes, arguments.classes, arguments.examples)
     values: Any
     if arguments.mesh == "auto":

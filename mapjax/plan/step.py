@@ -110,7 +110,7 @@ def find_source(config: Config, classes: int | None = None, examples: int | None
     Raises:
       UserError: counts that are not positive; data that is here but cannot be read.
     """
-    if min(classes or 1, examples or 1) < 1:
+    if any(count is not None and count < 1 for count in (classes, examples)):
         raise UserError(f"--classes {classes} and --examples {examples} must be positive.")
     missing = missing_path(config)
     if not missing and classes is None and examples is None:

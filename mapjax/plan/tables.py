@@ -38,7 +38,7 @@ def mesh_name(mesh: dict[str, int]) -> str:
     return ",".join(f"{axis}={length}" for axis, length in mesh.items() if length > 1) or "data=1"
 
 
-def size(count: float) -> str:
+def size(count: float | int) -> str:
     """Write a number of bytes in units of 1,024."""
     for unit in ("B", "KiB", "MiB"):
         if abs(count) < 1024:
@@ -47,7 +47,7 @@ def size(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
-def amount(count: float) -> str:
+def amount(count: float | int) -> str:
     """Write a large number with the prefix of its thousands."""
     for prefix in ("", "k", "M", "G", "T"):
         if abs(count) < 1000:
@@ -56,7 +56,7 @@ def amount(count: float) -> str:
     return f"{count:.3g} P"
 
 
-def seconds(time: float | None) -> str:
+def seconds(time: float | int | None) -> str:
     """Write a time with a fitting unit; – where there is none."""
     if time is None:
         return "–"
