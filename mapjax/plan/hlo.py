@@ -3,6 +3,7 @@
 The text is what `compiled.as_text()` gives after partitioning, so all shapes are those of one device.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -25,25 +26,35 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 class Array(NamedTuple):
-    """One array of a shape: element type, sizes, and the memory space of its layout (0: the chip's main memory)."""
+    """One array of a shape: element type, sizes, how it is stored.
+
+    space: the memory of its layout (0: the chip's main memory). order: its axes from the one that varies fastest on.
+    tile: sizes to multiples of which the fastest axes are padded, the fastest last; () where there is no padding.
+    """
 
     dtype: str
     sizes: tuple[int, ...]
     space: int
-
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        total = 1
-        for size in self.sizes:
-            total *= size
-        return total
+    order: tuple[int, ...] = ()
+    tile: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Bytes of its elements, without padding."""
+        return self._bytes(math.prod(self.sizes))
+
+    @property
+    def stored(self) -> int:
+        """Bytes that it takes in memory: whole tiles."""
+        sizes = [self.sizes[axis] for axis in reversed(self.order)] if self.order else list(self.sizes)
+        sizes = [1] * (len(self.tile) - len(sizes)) + sizes
+        for place, unit in enumerate(reversed(self.tile), 1):
+            sizes[-place] = -(-sizes[-place] // unit) * unit
+        return self._bytes(math.prod(sizes))
+
+    def _bytes(self, count: int) -> int:
         bits = BITS.get(self.dtype, 8 if self.dtype.startswith("f8") else 0)
-        return -(-self.count * bits // 8)
+        return -(-count * bits // 8)
 
 
 class Instruction(NamedTuple):
@@ -101,8 +112,10 @@ def arrays(shape: str) -> list[Array]:
     for dtype, sizes, layout in _ARRAY.findall(shape):
         if dtype in BITS or dtype.startswith("f8") or dtype == "token":
             space = re.search(r"S\((\d+)\)", layout)
+            tile = re.search(r":T\(([\d,]+)\)", layout)
+            order = re.match(r"\{([\d,]+)", layout)
             numbers = tuple(int(size.removeprefix("<=")) for size in sizes.split(",") if size)
-            found.append(Array(dtype, numbers, int(space[1]) if space else 0))
+            found.append(Array(dtype, numbers, int(space[1]) if space else 0, _numbers(order), _numbers(tile)))
     return found
 
 
@@ -152,7 +165,7 @@ def runs(module: Module) -> dict[str, tuple[int, bool]]:
             trips = trip_count(module, module.computations[name], one) if one.opcode == "while" else 1
             for called in one.called:
                 if called in module.computations:
-                    visit(called, times * (trips or 1), known and trips is not None)
+                    visit(called, times * (1 if trips is None else trips), known and trips is not None)
 
     visit(module.entry, 1, True)
     return found
@@ -178,6 +191,10 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
     if step is None or start is None or step <= 0:
         return None
     return max(0, -(-(limit + inclusive - start) // step))
+
+
+def _numbers(found: re.Match[str] | None) -> tuple[int, ...]:
+    return tuple(int(number) for number in found[1].split(",") if number) if found else ()
 
 
 def _instruction(name: str, rest: str, root: bool) -> Instruction | None:
