@@ -28,6 +28,7 @@ WAIT_S = 300  # for all processes to come
 HEARTBEAT_S = 30  # without a heartbeat a process is dead
 LOST = 75  # exit code when another process has died (EX_TEMPFAIL of sysexits.h): start again
 _POLL_S = 2.0  # between two looks at the others
+_DAY_MS = 24 * 3600 * 1000  # for what takes its time: reading a large data set, writing the report
 _GRACE_S = 1.0  # in which a process tells its own mistake rather than another's
 _FAILED = "mapjax/failed/"
 _BROKEN = ("Gloo", "NCCL", "closed by peer", "reset by peer", "oordination service", "Socket closed", "heartbeat")
@@ -194,7 +195,7 @@ def exchange(key: str, value: str) -> list[str]:
         return [value]
     client: Any = _here.client
     client.key_value_set(f"mapjax/{key}/{_here.process}", value)
-    client.wait_at_barrier(f"mapjax/{key}", 24 * 3600 * 1000)  # reading a large data set takes its time
+    client.wait_at_barrier(f"mapjax/{key}", _DAY_MS)
     found = {int(path.rpartition("/")[2]): text for path, text in client.key_value_dir_get(f"mapjax/{key}/")}
     return [found[number] for number in range(_here.processes)]
 
@@ -264,7 +265,7 @@ def leave(code: int) -> NoReturn:
     """End together: process 0, which holds the service, goes last."""
     if _here.client is not None:
         with contextlib.suppress(Exception):  # the work is done; whoever is late is watched by nobody any more
-            _here.client.wait_at_barrier("mapjax/end", 600_000)
+            _here.client.wait_at_barrier("mapjax/end", _DAY_MS)
             _here.over.set()
             if _here.process:
                 _here.client.key_value_set(f"mapjax/left/{_here.process}", "")
