@@ -276,6 +276,8 @@ def _watch_coordinator(address: str) -> None:
                     pass
         except ConnectionRefusedError:
             _end(_died(0), LOST)
+        except ConnectionResetError:
+            continue
         except OSError:
             time.sleep(_POLL_S)
 
