@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from mapjax import distributed, terminal
+from mapjax import cluster, distributed, terminal
 
 EXAMPLES = """
 python launch/evaluate.py --workdir runs/mine
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--split", metavar="NAME", help="the split to score (the run's held-out one)")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="where to write (WORKDIR/evaluation-SPLIT)")
-    distributed.add_arguments(parser)
+    cluster.add_arguments(parser)
     arguments, _ = terminal.parse(parser, argv)
     distributed.start(arguments, preemption=False)
     chief = distributed.is_chief()

@@ -7,7 +7,7 @@ command with the same --workdir goes on exactly where it stopped; a finished run
 import pathlib
 from collections.abc import Sequence
 
-from mapjax import distributed, terminal
+from mapjax import cluster, distributed, terminal
 
 EXAMPLES = """
 python launch/main.py --config experiments/detect.py
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
     parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
-    distributed.add_arguments(parser)
+    cluster.add_arguments(parser)
     arguments, overrides = terminal.parse(parser, argv, config=True)
 
     from mapjax import config as configs

@@ -9,8 +9,6 @@ JAX is not even imported.
 import argparse
 import contextlib
 import dataclasses
-import glob
-import importlib.util
 import json
 import logging
 import os
@@ -20,27 +18,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+from mapjax.cluster import Place, find_place, has_tpu
 from mapjax.errors import UserError
 
-WAIT_S = 300  # for all processes to come
 HEARTBEAT_S = 30  # without a heartbeat a process is dead
 LOST = 75  # exit code when another process has died (EX_TEMPFAIL of sysexits.h): start again
 _POLL_S = 2.0  # between two looks at the others
+_DAY_MS = 24 * 3600 * 1000  # for what takes its time: reading a large data set, writing the report
 _GRACE_S = 1.0  # in which a process tells its own mistake rather than another's
 _FAILED = "mapjax/failed/"
 _BROKEN = ("Gloo", "NCCL", "closed by peer", "reset by peer", "oordination service", "Socket closed", "heartbeat")
-
-
-class Place(NamedTuple):
-    """Where a process stands. None lets JAX find it out from the cluster's environment."""
-
-    cluster: str
-    coordinator: str | None = None
-    processes: int | None = None
-    process: int | None = None
-    local: int | None = None  # among the processes of this host: one GPU each
 
 
 @dataclasses.dataclass
@@ -58,69 +47,11 @@ class _Here:
 _here = _Here()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a program that may run as several processes."""
-    group = parser.add_argument_group(
-        "several processes", "found by itself under SLURM, Open MPI, Kubernetes and on TPU VMs; elsewhere by flags"
-    )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, the same for all")
-    group.add_argument("--processes", type=int, metavar="N", help="how many there are; 1 runs alone in a cluster too")
-    group.add_argument("--process", type=int, metavar="I", help="the number of this one, from 0")
-    group.add_argument("--wait", type=float, metavar="SECONDS", default=WAIT_S, help=f"for all to come ({WAIT_S})")
-
-
-def find_place(
-    environ: Mapping[str, str],
-    *,
-    coordinator: str | None = None,
-    processes: int | None = None,
-    process: int | None = None,
-    tpu: bool = False,
-) -> Place | None:
-    """Say where this process stands, from its flags and else from what a cluster's launcher puts into the environment.
-
-    Args:
-      environ: os.environ.
-      coordinator: "host:port". processes: their number. process: of this one. Flags go before the environment.
-      tpu: whether the machine has TPU chips.
-
-    Returns:
-      None where the program runs alone.
-
-    Raises:
-      UserError: flags that do not fit together, or a cluster that does not say enough.
-    """
-    if processes == 1 and coordinator is None:
-        return None
-    counts, numbers = ("JAX_NUM_PROCESSES", "OMPI_COMM_WORLD_SIZE"), ("JAX_PROCESS_ID", "OMPI_COMM_WORLD_RANK")
-    if "SLURM_STEP_NODELIST" in environ:  # a step that srun started, not the batch script
-        counts, numbers = (*counts, "SLURM_NTASKS"), (*numbers, "SLURM_PROCID")
-    address = coordinator or environ.get("JAX_COORDINATOR_ADDRESS")
-    count = processes if processes is not None else _first_number(environ, counts)
-    number = process if process is not None else _first_number(environ, (*numbers, "JOB_COMPLETION_INDEX"))
-    if coordinator or processes is not None or process is not None or (address and count is not None):
-        local = _first_number(environ, ("OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")) if process is None else None
-        return _by_address(address, count, number)._replace(local=local)
-    if int(environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        if "OMPI_MCA_orte_hnp_uri" not in environ:  # Open MPI 5 has no such variable
-            raise UserError("this Open MPI does not say where process 0 runs; add --coordinator HOST:PORT.")
-        return Place("Open MPI")
-    slurm = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
-    if all(name in environ for name in slurm) and int(environ["SLURM_NTASKS"]) > 1:
-        return Place("SLURM")
-    if tpu and environ.get("JAX_PLATFORMS", "tpu").split(",")[0] == "tpu":
-        return Place("TPU")
-    pod = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
-    if pod and importlib.util.find_spec("kubernetes") is not None:  # with it JAX asks the cluster
-        return Place("Kubernetes")
-    return None
-
-
 def start(arguments: argparse.Namespace, *, preemption: bool) -> None:
     """Join the other processes, where there are others; call it before anything else touches JAX's devices.
 
     Args:
-      arguments: with the flags of `add_arguments`.
+      arguments: with the flags of `cluster.add_arguments`.
       preemption: SIGTERM to any process is to become a common last step (`stop.Stop`); it no longer ends a process.
 
     Raises:
@@ -128,7 +59,7 @@ def start(arguments: argparse.Namespace, *, preemption: bool) -> None:
     """
     place = find_place(
         os.environ, coordinator=arguments.coordinator, processes=arguments.processes, process=arguments.process,
-        tpu=_has_tpu(),
+        tpu=has_tpu(),
     )  # fmt: skip
     if place is None:
         return
@@ -139,6 +70,23 @@ def start(arguments: argparse.Namespace, *, preemption: bool) -> None:
     jax.config.update("jax_enable_recoverability", True)
     jax.config.update("jax_enable_preemption_service", preemption)
     _here.begun, _here.process = True, place.process or 0
+    failed = _join(place, arguments.wait)
+    if failed and place.cluster == "TPU" and isinstance(failed, ValueError):  # chips, but no slice around them
+        _here.begun = False
+        return
+    if failed:
+        reason = (str(failed) or type(failed).__name__).splitlines()[0]
+        raise UserError(f"{place.cluster}: the processes could not join ({reason}); try other flags.") from failed
+    _here.process, _here.processes = global_state.process_id, int(global_state.num_processes)
+    _here.client = global_state.client
+    _begin_to_watch(str(global_state.coordinator_address))
+
+
+def _join(place: Place, seconds: float) -> BaseException | None:
+    """Let JAX join the processes, in a thread that can be left when it takes too long; give what it raised."""
+    import jax
+    from jax._src.distributed import global_state
+
     failed: list[BaseException] = []
 
     def join() -> None:
@@ -146,7 +94,7 @@ def start(arguments: argparse.Namespace, *, preemption: bool) -> None:
             jax.distributed.initialize(
                 place.coordinator, place.processes, place.process, place.local,
                 cluster_detection_method="deactivate" if place.coordinator else None,
-                initialization_timeout=int(arguments.wait) + 60,  # it aborts then; we leave before
+                initialization_timeout=int(seconds) + 60,  # it aborts then; we leave before
                 heartbeat_timeout_seconds=HEARTBEAT_S,
             )  # fmt: skip
         except BaseException as error:
@@ -154,18 +102,10 @@ def start(arguments: argparse.Namespace, *, preemption: bool) -> None:
 
     thread = threading.Thread(target=join, name="mapjax-join", daemon=True)
     thread.start()
-    thread.join(arguments.wait)
+    thread.join(seconds)
     if thread.is_alive():
-        raise UserError(_missing(global_state.coordinator_address, place, arguments.wait))
-    if failed:
-        if place.cluster == "TPU" and isinstance(failed[0], ValueError):  # chips, but no slice around them
-            _here.begun = False
-            return
-        reason = (str(failed[0]) or type(failed[0]).__name__).splitlines()[0]
-        raise UserError(f"{place.cluster}: the processes could not join ({reason}); try other flags.") from failed[0]
-    _here.process, _here.processes = global_state.process_id, int(global_state.num_processes)
-    _here.client = global_state.client
-    _begin_to_watch(str(global_state.coordinator_address))
+        raise UserError(_missing(global_state.coordinator_address, place, seconds))
+    return failed[0] if failed else None
 
 
 def is_chief() -> bool:
@@ -194,7 +134,7 @@ def exchange(key: str, value: str) -> list[str]:
         return [value]
     client: Any = _here.client
     client.key_value_set(f"mapjax/{key}/{_here.process}", value)
-    client.wait_at_barrier(f"mapjax/{key}", 24 * 3600 * 1000)  # reading a large data set takes its time
+    client.wait_at_barrier(f"mapjax/{key}", _DAY_MS)
     found = {int(path.rpartition("/")[2]): text for path, text in client.key_value_dir_get(f"mapjax/{key}/")}
     return [found[number] for number in range(_here.processes)]
 
@@ -264,37 +204,13 @@ def leave(code: int) -> NoReturn:
     """End together: process 0, which holds the service, goes last."""
     if _here.client is not None:
         with contextlib.suppress(Exception):  # the work is done; whoever is late is watched by nobody any more
-            _here.client.wait_at_barrier("mapjax/end", 600_000)
+            _here.client.wait_at_barrier("mapjax/end", _DAY_MS)
             _here.over.set()
             if _here.process:
                 _here.client.key_value_set(f"mapjax/left/{_here.process}", "")
             for number in range(1, 1 if _here.process else _here.processes):
                 _here.client.blocking_key_value_get(f"mapjax/left/{number}", 10_000)
     _exit(code)
-
-
-def _by_address(address: str | None, count: int | None, number: int | None) -> Place:
-    parts = {"--coordinator": address, "--processes": count, "--process": number}
-    lacking = [flag for flag, value in parts.items() if value is None]
-    if lacking or address is None or count is None or number is None:
-        raise UserError(
-            f"{' and '.join(lacking)} must be given too: --coordinator HOST:PORT --processes N --process I."
-        )
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"--coordinator {address} must be HOST:PORT, such as 10.0.0.1:8476.")
-    if not 0 <= number < count:
-        raise UserError(f"--process {number} must be from 0 to {count - 1}, for --processes {count}.")
-    return Place("flags", address, count, number)
-
-
-def _first_number(environ: Mapping[str, str], names: tuple[str, ...]) -> int | None:
-    return next((int(environ[key]) for key in names if environ.get(key, "").isdigit()), None)
-
-
-def _has_tpu() -> bool:
-    chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
-    return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 def _missing(address: str | None, place: Place, seconds: float) -> str:
@@ -360,6 +276,8 @@ def _watch_coordinator(address: str) -> None:
                     pass
         except ConnectionRefusedError:
             _end(_died(0), LOST)
+        except ConnectionResetError:
+            continue
         except OSError:
             time.sleep(_POLL_S)
 

@@ -80,7 +80,15 @@ def gather(own: dict[Any, Any]) -> list[dict[Any, Any]]:
 
 def place(variables: Variables, mesh: Mesh) -> Variables:
     """Put variables on the mesh."""
-    return jax.device_put(variables, shard.placement(variables, mesh))
+    places = shard.placement(variables, mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(variables, places)
+
+    def own(values: Any, sharding: Any) -> jax.Array:
+        # JAX puts no array of one process on another's devices: each places its part of what all have read.
+        return jax.make_array_from_callback(values.shape, sharding, np.asarray(values).__getitem__)
+
+    return jax.tree.map(own, variables, places)
 
 
 def _rows(value: Any) -> np.ndarray:

@@ -73,13 +73,35 @@ def test_stages_refuse_the_rest(changes, message):
 def test_a_signal_only_asks():
     with stop.Stop() as asked:
         assert not asked
+        assert not asked.after(1)
         import signal
 
         signal.raise_signal(signal.SIGTERM)
         assert asked
         assert asked.signal == signal.SIGTERM
+        assert asked.after(2)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_together_ctrl_c_becomes_the_sigterm_that_jax_spreads(monkeypatch):
+    import signal
+
+    from jax.experimental import multihost_utils
+
+    caught = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: caught.append(number))  # as JAX has done
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda step: bool(caught) and step >= 5)
+    try:
+        with stop.Stop(together=True) as asked:
+            assert not asked.after(3)
+            signal.raise_signal(signal.SIGINT)
+            assert caught == [signal.SIGTERM]
+            assert not asked.after(4)  # asked, but another process may be past this step
+            assert asked.after(5)
+            assert asked.signal == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_arguments():

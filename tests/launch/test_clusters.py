@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mapjax import distributed
-from mapjax.distributed import Place
+from mapjax.cluster import Place, find_place
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = ("tpu_vm.sh", "slurm.sh")
@@ -169,4 +169,4 @@ def test_the_pods_of_the_jobset_find_each_other():
     assert job["completions"] == count and workers["replicas"] == 1
     for number in range(count):
         there = environ | {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": str(number)}
-        assert distributed.find_place(there) == Place("flags", address, count, number)
+        assert find_place(there) == Place("flags", address, count, number)
