@@ -8,10 +8,13 @@ is given again, and gives the same bytes. Train on the result with --data array_
 import os
 import pathlib
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mapjax import terminal
+
+if TYPE_CHECKING:
+    from mapjax.data.source import Source
 
 EXAMPLES = """
 python launch/prepare.py --data voc:DIR --out prepared
@@ -70,6 +73,8 @@ def _prepare(arguments: Any, say: Any) -> tuple[dict[str, Any], int]:
     node = configs.parse_data(arguments.data)
     asked = tuple(name.strip() for name in arguments.splits.split(",") if name.strip())
     sources = prepare.open_splits(node, asked)
+    for warning in _overlaps(node["name"], sources):  # once prepared, the files cannot be told to be the same
+        say.say(f"warning: {warning}")
     out = pathlib.Path(arguments.out)
     plan = prepare.make_plan(sources, out, arguments.shards, arguments.shuffle)
     total = sum(len(source.records) for source in sources.values())
@@ -84,6 +89,17 @@ def _prepare(arguments: Any, say: Any) -> tuple[dict[str, Any], int]:
             verify=arguments.verify,
             progress=bar.update,
         )
+
+
+def _overlaps(name: str, sources: "Mapping[str, Source]") -> list[str]:
+    from mapjax.config import EMBEDDED
+    from mapjax.data import quality
+
+    if name in EMBEDDED or "train" not in sources:
+        return []
+    train = quality.inspect(sources["train"], 0)
+    others = [quality.inspect(source, 0) for split, source in sources.items() if split != "train"]
+    return [warning for other in others if (warning := quality.overlap(train, other))]
 
 
 def _verify(out: str, say: Any) -> dict[str, Any]:

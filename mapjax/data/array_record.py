@@ -6,7 +6,6 @@ Opening one reads `index.json` and `SPLIT.labels.npz` only; a picture is one rea
 process or host. On Google Cloud Storage ArrayRecord reads the shards itself, and etils.epath the two small files.
 """
 
-import dataclasses
 import hashlib
 import json
 import threading
@@ -27,19 +26,10 @@ FORMAT, VERSION = "mapjax array_record", 1
 INDEX = "index.json"
 
 _THREADS = 16  # for the latency of asking many files for their size, and of reading them
+_BUFFER = 1 << 15  # bytes that ArrayRecord reads at least: more would be read in vain at random
 _CHUNK = 1 << 22  # bytes read at once for a checksum
 
 Entry = Mapping[str, Any]  # of a file in the index: file, bytes, sha256; of a shard also records
-
-
-@dataclasses.dataclass(frozen=True)
-class _Whole:
-    """A shard of which all records are read, as array_record wants to be told: so it needs not be opened to count."""
-
-    filename: str
-    take: int
-    examples_in_shard: int
-    skip: int = 0
 
 
 class Shards:
@@ -48,8 +38,8 @@ class Shards:
     def __init__(self, folder: str, shards: Sequence[Entry]):
         """Take the data set's folder, and its shards as in the index; none is opened before it is needed."""
         self._folder, self._shards = folder, list(shards)
-        self._ends = np.cumsum([shard["records"] for shard in shards])
-        self._readers: Any = None
+        self._ends = np.cumsum([0, *(shard["records"] for shard in shards)])
+        self._readers: dict[int, Any] = {}
         self._opening = threading.Lock()
 
     def __len__(self) -> int:
@@ -61,28 +51,33 @@ class Shards:
         Raises:
           UserError: its shard cannot be read there, or is damaged.
         """
+        shard = self._shard_of(index)
+        row = index - int(self._ends[shard])
         try:
-            return (self._readers or self._open())[index]
+            reader = self._readers.get(shard) or self._open(shard)
+            return reader.read(row, row + 1)[0]  # a range is read in this thread; a list would wake others up
         except (RuntimeError, ValueError, OSError, IndexError) as error:
             raise self.damaged(index, error) from error
 
     def damaged(self, index: int, error: Exception) -> UserError:
         """Make the error of a record that cannot be read."""
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        file = epath.Path(self._folder) / self._shards[shard]["file"]
+        file = epath.Path(self._folder) / self._shards[self._shard_of(index)]["file"]
         reason = str(error).partition(";")[0]
         return UserError(f"{file} cannot be read at record {index} of its split ({reason}); {_mend(self._folder)}.")
 
-    def _open(self) -> Any:
-        from array_record.python import array_record_data_source
+    def _shard_of(self, index: int) -> int:
+        return int(np.searchsorted(self._ends, index, side="right")) - 1
+
+    def _open(self, shard: int) -> Any:
+        from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
         with self._opening:
-            if self._readers is None:
-                paths = [str(epath.Path(self._folder) / shard["file"]) for shard in self._shards]
-                counts = [shard["records"] for shard in self._shards]
-                whole: Any = [_Whole(path, count, count) for path, count in zip(paths, counts)]
-                self._readers = array_record_data_source.ArrayRecordDataSource(whole)
-            return self._readers
+            if shard not in self._readers:
+                path = str(epath.Path(self._folder) / self._shards[shard]["file"])
+                self._readers[shard] = array_record_module.ArrayRecordReader(
+                    path, options="readahead_buffer_size:0", file_reader_buffer_size=_BUFFER
+                )
+            return self._readers[shard]
 
     def __reduce__(self):
         return type(self), (self._folder, self._shards)
@@ -111,6 +106,10 @@ class Stored:
     def truth(self, index: int) -> Record:
         """Return the labels of the record at `index`."""
         return self._truth.at(int(self._rows[index]))
+
+    def objects(self) -> Mapping[str, np.ndarray]:
+        """Return the objects of all records."""
+        return self._truth.objects(self._rows)
 
 
 def make(*, split: str, seed: int = 0, path: str, hold_out: float | int = 0.1, verify: bool = False) -> Source:
@@ -147,7 +146,12 @@ def make(*, split: str, seed: int = 0, path: str, hold_out: float | int = 0.1, v
         classes=tuple(index["classes"]),
         category_ids=tuple(index["category_ids"]),
         records=Records(
-            len(rows), stored.record, None if labels is None else labels[rows], None, truth.names(rows), stored.truth
+            len(rows),
+            stored.record,
+            None if labels is None else labels[rows],
+            names=truth.names(rows),
+            truth=stored.truth,
+            objects=None if labels is not None else stored.objects,
         ),
         dropped=dict(entry["dropped"]),
         fingerprint=fingerprint,

@@ -142,7 +142,7 @@ def begin(out: pathlib.Path, plan: Plan) -> None:
       UserError: it cannot be made, or holds anything else.
     """
     mend = "name another --out, or remove it"
-    if "://" in str(out) or re.match(r"\w+:/[^/]", str(out)):
+    if "://" in str(out) or re.match(r"\w\w+:/[^/]", str(out)):
         raise UserError(
             f"--out {out}: shards are written to a disk; name a folder, and copy it to the cloud afterwards."
         )

@@ -1,5 +1,6 @@
 """The start-up check of a data set: what is in it, what was left out, and whether training can work at all."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,16 +50,8 @@ def inspect(source: Source, max_boxes: int) -> Summary | LabelSummary:
         return label_quality.inspect(source)
     length = len(source.records)
     looked_at = _looked_at(source)
-    all_boxes, all_classes, crowds, files = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)], 0, set()
-    for index in range(looked_at):
-        record = truth_of(source, index)  # one at a time: it may hold a picture or masks
-        all_boxes.append(record["boxes"])
-        all_classes.append(record["classes"])
-        crowds += int(record["crowd"].sum())
-        if isinstance(record.get("image"), str):
-            files.add(record["image"])
-    boxes, classes = np.concatenate(all_boxes), np.concatenate(all_classes)
-    counts = np.array([len(one) for one in all_classes[1:]], int)
+    objects, files = _objects(source, looked_at)
+    boxes, classes, counts = objects["boxes"], objects["classes"], objects["counts"]
     known = (classes >= 0) & (classes < len(source.classes))
     per_class = np.bincount(classes[known], minlength=len(source.classes))
     areas = box_areas(boxes)
@@ -70,7 +63,7 @@ def inspect(source: Source, max_boxes: int) -> Summary | LabelSummary:
         looked_at=looked_at,
         without_boxes=int((counts == 0).sum()),
         boxes=len(boxes),
-        crowd=crowds,
+        crowd=int(objects["crowd"].sum()),
         per_class=dict(zip(source.classes, per_class.tolist())),
         out_of_range=int((~known).sum()),
         sizes=(int(sizes[0]), int(sizes[1]), int(sizes[2])),
@@ -89,10 +82,28 @@ def class_counts(source: Source) -> Int[np.ndarray, " c"]:
     """
     if _is_labelled(source):
         return label_quality.class_counts(source)
-    found = [truth_of(source, index)["classes"] for index in range(_looked_at(source))]
-    classes = np.concatenate([np.zeros(0, np.int32), *found])
+    classes = _objects(source, _looked_at(source))[0]["classes"]
     known = classes[(classes >= 0) & (classes < len(source.classes))]
     return np.bincount(known, minlength=len(source.classes))
+
+
+def _objects(source: Source, looked_at: int) -> tuple[Mapping[str, np.ndarray], set[str]]:
+    """Gather the objects of the first records, as `Records.objects` does, and their image files."""
+    known: Any = getattr(source.records, "objects", None)
+    if known is not None and (found := known()) is not None:
+        return found, set()
+    all_boxes, all_classes, crowd = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)], [np.zeros(0, bool)]
+    files = set()
+    for index in range(looked_at):
+        record = truth_of(source, index)  # one at a time: it may hold a picture or masks
+        all_boxes.append(record["boxes"])
+        all_classes.append(record["classes"])
+        crowd.append(record["crowd"])
+        if isinstance(record.get("image"), str):
+            files.add(record["image"])
+    counts = np.array([len(one) for one in all_classes[1:]], int)
+    joined = {"boxes": all_boxes, "classes": all_classes, "crowd": crowd}
+    return {"counts": counts} | {key: np.concatenate(parts) for key, parts in joined.items()}, files
 
 
 def _is_labelled(source: Source) -> bool:

@@ -69,30 +69,28 @@ def write(job: Job, source: Source, count: Callable[[int], bool] = lambda record
     kept: list[Record] = []
     dropped: Dropped = {}
     try:
-        writer = array_record_module.ArrayRecordWriter(str(tmp), OPTIONS)
+        with _writing(path):
+            writer = array_record_module.ArrayRecordWriter(str(tmp), OPTIONS)
         for row in job.rows.tolist():
             record, reason = _read(source, row)
             if record is None:
                 dropped.setdefault(reason, []).append(name_of(source, row))
             else:
-                writer.write(encoding.encode(record))
+                with _writing(path):
+                    writer.write(encoding.encode(record))
                 kept.append({key: value for key, value in record.items() if key not in ("image", "masks")})
             if not count(1):
                 raise Stopped
-        writer.close()
-        _sync(tmp)
-        entry = {"file": path.name, "records": len(kept), "bytes": tmp.stat().st_size}
-        written = Written(entry | {"sha256": checksum(epath.Path(tmp))}, truth.pack(kept), dropped)
-        _save_done(job, written)
-        os.replace(tmp, path)
-    except (OSError, RuntimeError) as error:  # array_record raises the latter
-        _remove(tmp)
-        raise UserError(
-            f"{path} cannot be written ({_reason(error)}); make room or name another --out, and run the command again: "
-            "it goes on where it stopped."
-        ) from error
+        with _writing(path):
+            writer.close()
+            _sync(tmp)
+            entry = {"file": path.name, "records": len(kept), "bytes": tmp.stat().st_size}
+            written = Written(entry | {"sha256": checksum(epath.Path(tmp))}, truth.pack(kept), dropped)
+            _save_done(job, written)
+            os.replace(tmp, path)
     except BaseException:
-        _remove(tmp)
+        with contextlib.suppress(OSError):
+            tmp.unlink()
         raise
     return written
 
@@ -222,10 +220,14 @@ def _sync(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def _remove(path: pathlib.Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).partition(";")[0]
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[None]:
+    """Tell in one sentence that a shard cannot be written."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # array_record raises the latter
+        reason = (getattr(error, "strerror", None) or str(error)).partition(";")[0]
+        raise UserError(
+            f"{path} cannot be written ({reason}); make room or name another --out, and run the command again: it goes "
+            "on where it stopped."
+        ) from error

@@ -1,6 +1,6 @@
 """What every data set becomes: a `Source`, random access to the records of one split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -22,10 +22,11 @@ class Records(Sequence[Record]):
         files: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
         truth: Callable[[int], Record] | None = None,
+        objects: Callable[[], Mapping[str, np.ndarray]] | None = None,
     ):
-        """Give what is known without making a record, for `labels`, `files`, `name` and `truth`."""
+        """Give what is known without making a record, for `labels`, `files`, `name`, `truth` and `objects`."""
         self._length, self._at, self._labels, self._files, self._names = length, at, labels, files, names
-        self._truth = truth
+        self._truth, self._objects = truth, objects
 
     def labels(self) -> np.ndarray | None:
         """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they are not known."""
@@ -42,6 +43,13 @@ class Records(Sequence[Record]):
     def truth(self, index: int) -> Record:
         """Return a record without its picture and masks where it is known without them, else the record."""
         return self[index] if self._truth is None else self._truth(index)
+
+    def objects(self) -> Mapping[str, np.ndarray] | None:
+        """Return `boxes`, `classes` and `crowd` of all records end to end; None where that needs every record.
+
+        `counts` (n,) says how many objects each record has.
+        """
+        return None if self._objects is None else self._objects()
 
     def __len__(self) -> int:
         return self._length

@@ -110,6 +110,12 @@ class Truth:
         """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they have boxes."""
         return self._arrays.get("label", self._arrays.get("labels"))
 
+    def objects(self, rows: Int[np.ndarray, " m"]) -> Arrays:
+        """Return the objects of some records, their rows ascending, end to end, as `Records.objects` does."""
+        counts = self._arrays["objects"][rows]
+        chosen = np.repeat(np.isin(np.arange(len(self)), rows), self._arrays["objects"])
+        return {"counts": counts} | {key: self._arrays[key][chosen] for key in self._lists}
+
     def names(self, rows: Int[np.ndarray, " m"]) -> Names:
         """Return the file names of some records."""
         return Names(self._arrays["names"], self._name_ends, rows)

@@ -2,18 +2,31 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import shutil
+import signal
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from mapjax.data import array_record, images, prepare, shards
-from mapjax.data.source import labels_of
+from mapjax.data.source import Records, Source, labels_of
 from mapjax.errors import NoSuchSplit, UserError
 
 PICTURES = 7
+LABELS = [("train", 0, "dog;cat"), ("train", 1, "dog"), ("train", 2, "")]
+
+
+def deadly(index):
+    """A record that kills who asks for it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def broken(index):
+    """A record whose source has a bug."""
+    raise RuntimeError("a bug")
 
 
 @pytest.fixture
@@ -119,6 +132,18 @@ def test_pictures_keep_their_bytes_and_their_order(pictures, tmp_path):
     for record, original in zip(found.records, sources["train"].records, strict=True):
         assert record["image"] == pathlib.Path(original["image"]).read_bytes()
         assert record["file"] == original["file"] and record["id"] == original["id"]
+
+
+def test_several_labels_a_picture(pictures, tmp_path):
+    rows = [f"{split}/{'ab'[n % 2]}/{n}.jpg,{label},{split}" for split, n, label in LABELS]
+    (pictures / "labels.csv").write_text("\n".join(["path,labels,split", *rows]))
+    node = {"name": "table", "path": str(pictures / "labels.csv")}
+    sources, index, _ = written(node, tmp_path / "out")
+    found = array_record.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    assert index["kind"] == "labels" and found.classes == ("cat", "dog")
+    np.testing.assert_array_equal(labels_of(found), [[True, True], [False, True], [False, False]], strict=True)
+    for record, original in zip(found.records, sources["train"].records, strict=True):
+        equal(record, original)
 
 
 def test_a_shuffle_is_a_permutation_by_its_seed(pictures, tmp_path):
@@ -251,6 +276,24 @@ def test_places_that_cannot_be_written(pictures, tmp_path, monkeypatch):
             prepare.make_plan(opened(folder(pictures)), tmp_path, 3, None).jobs[0], opened(folder(pictures))["train"]
         )
     assert not list(tmp_path.glob("*.array_record*"))
+
+
+def made_up(at):
+    return {"train": Source("mine", "train", ("a",), (1,), Records(4, at, names=list("abcd")), {}, "f")}
+
+
+def test_a_bug_of_a_source_is_not_taken_for_a_full_disk(tmp_path):
+    plan = prepare.make_plan(made_up(broken), tmp_path, 2, None)
+    with pytest.raises(RuntimeError, match="a bug"):
+        prepare.prepare(made_up(broken), tmp_path, plan, data="mine")
+    assert [file.name for file in tmp_path.iterdir()] == ["plan.tmp"]
+
+
+@pytest.mark.process
+def test_a_worker_that_is_killed_ends_the_run_with_a_sentence(tmp_path):
+    plan = prepare.make_plan(made_up(deadly), tmp_path, 2, None)
+    with pytest.raises(UserError, match="a worker process was killed, perhaps for lack of memory"):
+        prepare.prepare(made_up(deadly), tmp_path, plan, data="mine", workers=2)
 
 
 def test_splits_and_shards_that_cannot_be(pictures, tmp_path):

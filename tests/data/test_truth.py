@@ -58,6 +58,16 @@ def test_labels_come_back_whole_and_in_parts(kind):
         np.testing.assert_array_equal(known, [one[kind] for one in records])
 
 
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 5], [1, 2, 5], []])
+def test_objects_of_some_records_stand_end_to_end(rows):
+    found = truth.Truth(truth.pack(SETS["boxes"]))
+    objects = found.objects(np.array(rows, int))
+    np.testing.assert_array_equal(objects["counts"], [len(SETS["boxes"][row]["boxes"]) for row in rows])
+    for key in truth.LISTS:
+        expected = [SETS["boxes"][row][key] for row in rows]
+        np.testing.assert_array_equal(objects[key], np.concatenate([objects[key][:0], *expected]), strict=True)
+
+
 def test_a_record_may_be_written_to():
     found = truth.Truth(truth.pack(SETS["boxes"]))
     for key in ("size", *truth.LISTS):

@@ -59,6 +59,20 @@ def test_it_writes_tells_and_verifies(pictures, tmp_path, capsys):
     assert shard.read_bytes() == whole
 
 
+def test_pictures_in_two_splits_are_told(tmp_path, capsys):
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / "voc" / folder).mkdir(parents=True)
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox>"
+    for name in "abc":
+        text = f"<annotation><object><name>cat</name>{box}</object></annotation>"
+        (tmp_path / "voc" / "Annotations" / f"{name}.xml").write_text(text)
+        PIL.Image.new("RGB", (5, 6)).save(tmp_path / "voc" / "JPEGImages" / f"{name}.png")
+    for split, names in {"train": "a\nb", "val": "b\nc"}.items():
+        (tmp_path / "voc" / "ImageSets" / "Main" / f"{split}.txt").write_text(names)
+    program()(["--data", f"voc:{tmp_path / 'voc'}", "--out", str(tmp_path / "out"), "--workers", "1"])
+    assert "warning: 1 of the 2 images of 'val' are in 'train' too" in capsys.readouterr().out
+
+
 def test_mistakes_of_the_command(pictures, tmp_path):
     for words, message in {
         (): "--data FORMAT:PATH is missing",
