@@ -1,6 +1,6 @@
 """Train for 10,000 steps and draw the memory of the process over them: it must stay flat.
 
-The embedded digits are trained on with saves and evaluations in between. memory.json and memory.svg in the --workdir
+The embedded digits are trained on with saves and evaluations in between. memory.json and memory.html in the --workdir
 hold the curve; the exit code is 1 where the memory grows.
 """
 
@@ -46,7 +46,7 @@ def watch_memory(folder: pathlib.Path, steps: int) -> int:
     if not pathlib.Path("/proc/self/status").exists():
         raise UserError("this program reads the memory of a process from /proc, which only Linux has.")
     values = {"duration": steps, "every.log": 10, "every.save": 100, "every.evaluate": 1000}
-    options = [f"--config.{key}={value} steps" for key, value in values.items()]
+    options = ["--config.batch=16", *(f"--config.{key}={value} steps" for key, value in values.items())]
     program = [sys.executable, str(ROOT / "launch" / "main.py"), "--config", str(ROOT / "experiments" / "classify.py")]
     command = [*program, "--workdir", str((folder / "run").resolve()), *options]
     with (folder / "log.txt").open("wb") as output:
@@ -61,11 +61,11 @@ def watch_memory(folder: pathlib.Path, steps: int) -> int:
     samples = [(step, mb) for step, mb in samples if mb]
     found = {"steps": steps, **growth(samples), "samples": samples}
     (folder / "memory.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
-    (folder / "memory.svg").write_text(drawn(samples), encoding="utf-8")
+    (folder / "memory.html").write_text(drawn(samples), encoding="utf-8")
     flat = found["growth"] <= GROWTH
     print(
         f"{found['early_mb']:.0f} MiB after a fifth of {steps} steps, {found['late_mb']:.0f} MiB in the last fifth "
-        f"({100 * found['growth']:+.1f} %): {'flat' if flat else 'NOT flat'}; the curve is in {folder / 'memory.svg'}"
+        f"({100 * found['growth']:+.1f} %): {'flat' if flat else 'NOT flat'}; the curve is in {folder / 'memory.html'}"
     )
     return 0 if flat else 1
 
@@ -88,13 +88,15 @@ def growth(samples: Sequence[tuple[int, float]]) -> dict[str, float]:
 
 
 def drawn(samples: Sequence[tuple[int, float]]) -> str:
-    """Draw the memory over the steps as SVG."""
+    """Draw the memory over the steps as a page."""
     import numpy as np
 
     from mapjax.report import plots
 
     steps, mb = (np.asarray(values, np.float64) for values in zip(*samples))
-    return plots.lines([plots.Series("resident memory", steps, mb)], x_label="step", y_label="MiB")
+    chart = plots.lines([plots.Series("resident memory", steps, mb)], x_label="step", y_label="MiB")
+    style = (pathlib.Path(plots.__file__).parent / "page.css").read_text(encoding="utf-8")
+    return f'<!doctype html><meta charset="utf-8"><title>memory</title><style>{style}</style>{chart}\n'
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ python launch/soak.py --minutes 8 --every 40 --workdir runs/soak
 ROOT = pathlib.Path(__file__).parents[1]
 KEEP_DATA = ("kill", "slow disk", "SIGTERM")
 LOSE_DATA = ("corrupt picture", "kill", "corrupt picture", "slow disk", "SIGTERM")
+SAVE_S = 5.0  # of training between two saves
 GRACE_S = 30.0  # between SIGTERM and the end, as clusters give
 ACCURACY = 0.03  # that may be lost with the pictures
 
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 class Job:
     """One training on the digits in `data`, started as often as it takes."""
 
-    def __init__(self, folder: pathlib.Path, data: pathlib.Path, steps: int):
+    def __init__(self, folder: pathlib.Path, data: pathlib.Path, steps: int, save: int = 100):
         self.workdir, self.log, self.slow = folder / "run", folder / "log.txt", folder / "slow"
         folder.mkdir(parents=True)
         hook = folder / "hook"
@@ -80,7 +81,7 @@ class Job:
         paths = [str(hook), os.environ.get("PYTHONPATH", "")]
         self._environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._environment["MAPJAX_SOAK_SLOW"] = str(self.slow)
-        self._command = command(data, self.workdir, steps)
+        self._command = command(data, self.workdir, steps, save)
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -104,13 +105,14 @@ class Job:
         return True
 
 
-def command(data: pathlib.Path, workdir: pathlib.Path, steps: int) -> list[str]:
-    """Give the command that trains on the digits, a save or an evaluation every few seconds."""
+def command(data: pathlib.Path, workdir: pathlib.Path, steps: int, save: int) -> list[str]:
+    """Give the command that trains on the digits, saves every so many steps, and evaluates at every tenth save."""
     values = {
+        "batch": "32",
         "duration": f"{steps} steps",
         "every.log": "10 steps",
-        "every.save": "100 steps",
-        "every.evaluate": "1000 steps",
+        "every.save": f"{save} steps",
+        "every.evaluate": f"{10 * save} steps",
     }
     options = [f"--config.{key}={value}" for key, value in values.items()]
     source = ["--data", f"folder:{data.resolve()}"]
@@ -126,13 +128,14 @@ def soak(folder: pathlib.Path, arguments: Any) -> int:
     seconds = step_seconds(Job(folder / "speed", data, 300))
     # Half of the time for each of the two disturbed runs; of that, a third goes to starting again.
     steps = max(int(arguments.minutes * 60 / 2 * 0.66 / seconds), 300)
-    print(f"a step takes {1000 * seconds:.1f} ms; {steps} steps undisturbed …", flush=True)
-    undisturbed = Job(folder / "undisturbed", data, steps)
+    save = max(int(SAVE_S / seconds), 10)
+    print(f"a step takes {1000 * seconds:.1f} ms; {steps} steps undisturbed, saved every {save} …", flush=True)
+    undisturbed = Job(folder / "undisturbed", data, steps, save)
     require_finished(undisturbed)
     rng = random.Random(arguments.seed)
     began, found = time.monotonic(), {}
     for name, faults in (("same data", KEEP_DATA), ("lost data", LOSE_DATA)):
-        job = Job(folder / name.replace(" ", "_"), data, steps)
+        job = Job(folder / name.replace(" ", "_"), data, steps, save)
         found[name] = disturb(job, faults, data, arguments, rng), judge(job, undisturbed, data)
     checks = {
         "finished": all(verdict["steps"] == steps for _, verdict in found.values()),

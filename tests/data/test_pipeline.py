@@ -196,3 +196,48 @@ def test_worker_processes_give_the_batches_of_threads(tmp_path):
     done = subprocess.run([sys.executable, str(program)], text=True, capture_output=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("equal")
+
+
+class Killed:
+    """A data set of numbers whose worker is killed before some of them, each time it comes there at first."""
+
+    def __init__(self, kills: list[int], always: bool = False):
+        self.kills, self.always, self.starts = list(kills), always, []
+
+    def __call__(self, first: int):
+        self.starts.append(first)
+        return self._numbers(first)
+
+    def _numbers(self, first: int):
+        for number in range(first, 10):
+            if number in self.kills:
+                if not self.always:
+                    self.kills.remove(number)
+                raise RuntimeError("Worker process was terminated unexpectedly with exit code -9. Search the logs.")
+            yield {"number": np.array(number)}, {}
+
+
+def test_killed_workers_are_started_again_where_they_were(caplog):
+    dataset = Killed([0, 4, 4, 9])
+    with pipeline.Batches(dataset, lambda arrays: arrays, 2) as batches:
+        assert [int(batch["number"]) for batch in batches] == list(range(10))
+    assert dataset.starts == [0, 0, 4, 4, 9]
+    assert caplog.text.count("a data worker was killed; the workers are started again") == 4
+
+
+def test_workers_that_are_killed_again_and_again_are_told():
+    dataset = Killed([3], always=True)
+    with pipeline.Batches(dataset, lambda arrays: arrays, 2) as batches:
+        assert [int(next(batches)["number"]) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(UserError, match=r"data workers were killed 3 times .* lower input\.workers"):
+            next(batches)
+    assert dataset.starts == [0, 3, 3]
+
+
+def test_another_error_of_the_pipeline_is_handed_on():
+    def failing(first: int):
+        raise RuntimeError("something else")
+        yield
+
+    with pipeline.Batches(failing, lambda arrays: arrays, 2) as batches, pytest.raises(RuntimeError, match="else"):
+        next(batches)

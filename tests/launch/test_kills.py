@@ -35,7 +35,7 @@ SMALL = {
     "batch": "16",
     "eval_batch": "5",  # so that an evaluation lasts long enough to be hit
     "duration": f"{TOTAL} steps",
-    "every.log": "10 steps",
+    "every.log": "5 steps",  # divides SAVE: a mean since the last log is one since the last save then
     "every.save": f"{SAVE} steps",
     "every.evaluate": f"{EVALUATE} steps",
 }
