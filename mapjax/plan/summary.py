@@ -74,7 +74,7 @@ def make(config: Config, source: Source, place: Place, mesh: Mesh) -> Plan:
         place=place,
         mesh={str(name): size for name, size in mesh.shape.items()},
         batch=config.batch,
-        compiled=compiled._replace(text=""),
+        compiled=compiled,
         bound=roofline.bound(works, found, place.chip),
         sent=together(found),
         shares=shares(works, frames.files(compiled.text), place),
