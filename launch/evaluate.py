@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from mapjax import terminal
+from mapjax import distributed, terminal
 
 EXAMPLES = """
 python launch/evaluate.py --workdir runs/mine
@@ -25,19 +25,27 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--split", metavar="NAME", help="the split to score (the run's held-out one)")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="where to write (WORKDIR/evaluation-SPLIT)")
+    distributed.add_arguments(parser)
     arguments, _ = terminal.parse(parser, argv)
-    print(f"mapjax: evaluating {arguments.workdir}; starting JAX …", flush=True)
+    distributed.start(arguments, preemption=False)
+    chief = distributed.is_chief()
+    if chief:
+        print(f"mapjax: evaluating {arguments.workdir}; starting JAX …", flush=True)
 
     from mapjax import evaluate, log, run, score, shard, workdir
 
     loaded = run.load(arguments.workdir, which=arguments.checkpoint)
     config: Any = loaded.config
     done = "" if (arguments.workdir / "result.json").exists() else ", of a run that is not finished"
-    print(f"checkpoint of step {loaded.step}{done}", flush=True)
+    if chief:
+        print(f"checkpoint of step {loaded.step}{done}", flush=True)
     source = score.open_source(config, loaded.classes, data=arguments.data, split=arguments.split)
+    distributed.require_same("run", {"checkpoint": loaded.step, "data": source.fingerprint})
     mesh = shard.make_mesh(config.mesh.to_dict())
-    evaluation = run.make_evaluation(config, loaded.task, source, mesh, log.Log(None))
+    evaluation = run.make_evaluation(config, loaded.task, source, mesh, log.Log(None, quiet=not chief))
     found = evaluation(evaluate.place(loaded.variables, mesh))
+    if not chief:
+        return 0
     out = arguments.out or arguments.workdir / f"evaluation-{source.split}"
     result = {
         "metrics": found.metrics,

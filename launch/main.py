@@ -7,7 +7,7 @@ command with the same --workdir goes on exactly where it stopped; a finished run
 import pathlib
 from collections.abc import Sequence
 
-from mapjax import terminal
+from mapjax import distributed, terminal
 
 EXAMPLES = """
 python launch/main.py --config experiments/detect.py
@@ -17,6 +17,7 @@ python launch/main.py --config experiments/classify.py
 python launch/main.py --config experiments/classify.py:finetune --data folder:DIR --init_from efficientnet_lite0
 python launch/main.py --config experiments/detect.py --config.duration="12 epochs" --config.batch=8
 python launch/main.py --config experiments/detect.py --keys      (lists every key and its value)
+python launch/main.py --config experiments/detect.py --coordinator HOST:PORT --processes 2 --process 0
 """
 
 
@@ -30,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--data",
         metavar="FORMAT:PATH",
-        help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, table:FILE.csv",
+        help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, "
+        "table:FILE.csv; either, as launch/prepare.py wrote it: array_record:DIR",
     )
     parser.add_argument(
         "--init_from",
@@ -39,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
     parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
+    distributed.add_arguments(parser)
     arguments, overrides = terminal.parse(parser, argv, config=True)
 
     from mapjax import config as configs
@@ -53,12 +56,15 @@ def main(argv: Sequence[str]) -> int:
         print("\nand, with their defaults:\n")
         print("\n".join(f"--config.{key}={value}" for key, value in sorted(options.optional(config.to_dict()).items())))
         return 0
-    print(f"mapjax: {arguments.config}, seed {config.seed}; starting JAX …", flush=True)
+    distributed.start(arguments, preemption=True)
+    if distributed.is_chief():
+        print(f"mapjax: {arguments.config}, seed {config.seed}; starting JAX …", flush=True)
 
     from mapjax import fit, workdir
 
     name = arguments.config.removesuffix(".py").replace(".py:", "-").rpartition("/")[2]
-    result = fit.fit(config, arguments.workdir or workdir.dated(name))
+    folder = pathlib.Path(distributed.share("workdir", str(arguments.workdir or workdir.dated(name))))
+    result = fit.fit(config, folder)
     return 128 + result["stopped"] if "stopped" in result else 0
 
 

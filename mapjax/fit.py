@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mapjax import checkpoint, run, schedule, score, shard, train, transfer, tree, workdir
+from mapjax import checkpoint, distributed, run, schedule, score, shard, train, transfer, tree, watch, workdir
 from mapjax import config as configs
 from mapjax import evaluate as scoring
 from mapjax import log as logs
@@ -57,6 +57,7 @@ class Spent:
 
     wall_s: everything; trained_s: in the loop, without evaluations; waited_s: of that, for input.
     unreadable: images met that could not be read, file → reason.
+    skipped: steps left out because their loss or gradient was not finite.
     """
 
     wall_s: float = 0.0
@@ -64,6 +65,7 @@ class Spent:
     waited_s: float = 0.0
     peak_rss_mb: float = 0.0
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
+    skipped: int = 0
 
 
 def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
@@ -77,11 +79,14 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     """
     began = time.perf_counter()
     mesh = shard.make_mesh(config.mesh.to_dict())
+    if jax.process_count() > 1:
+        distributed.require_same("config", _facts(config, mesh))
     run.require_sound(config, mesh)
     given = None
     if config.get("init_from") and not workdir.is_trained(folder):
         given = transfer.read(config.init_from)  # before anything slow: it may be misspelt
     config, seen, held_out = run.open_sources(config)
+    distributed.require_same("data", {"train data": seen.fingerprint, "eval data": held_out.fingerprint})
     summaries = _check_data(seen, held_out, config.transform.get("max_boxes", 0))
     chief = jax.process_index() == 0
     say = logs.Log(None, quiet=not chief).say
@@ -96,6 +101,8 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
         say(f"warning: {shared}")
     if chief:
         workdir.open_for(folder, configs.to_dict(config), seen.classes)
+    if jax.process_count() > 1:
+        distributed.require_seen(folder / "config.json")
     with contextlib.ExitStack() as stack:
         keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep)
         stack.callback(keeper.close)
@@ -105,6 +112,13 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
         log = logs.Log(folder, start=trainer.start, quiet=not chief)
         stack.callback(log.close)
         return _train_and_finish(this, trainer, log)
+
+
+def _facts(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """List what all processes must have in common before they compute together."""
+    environment = workdir.environment(mesh)
+    values = {f"config.{key}": value for key, value in configs.flat_values(config)}
+    return {**values, **environment["versions"], **{key: environment[key] for key in ("revision", "mesh", "devices")}}
 
 
 def _check_data(seen: Source, held_out: Source, max_boxes: int) -> list[Any]:
@@ -127,7 +141,7 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
         return train.init_state(task, tx, batch, seed=config.seed, ema=config.ema)
 
     shapes = jax.eval_shape(init, batch)
-    places = shard.placement(shapes, this.mesh)
+    places = run.make_places(config, shapes, this.mesh)
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
     restored = this.keeper.restore(like)
     state, meta = restored or (train.draw_state(init, batch, places), {})
@@ -136,12 +150,15 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
     elif given is not None:
         state = transfer.start_from(given, state, this.seen.classes, places, say)
     step = train.make_step(
-        task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema
+        task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema,
+        places=places.params if this.mesh.shape["fsdp"] > 1 else None,
+        skip_non_finite=_may_skip(config) > 0,
     )  # fmt: skip
     say(f"{tree.count(shapes.params):,} parameters; compiling the train step …")
     began = time.perf_counter()
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-    compiled = {batch["image"].shape: jitted.lower(like, batch).compile() for batch in batches}
+    with jax.set_mesh(this.mesh):
+        compiled = {batch["image"].shape: jitted.lower(like, batch).compile() for batch in batches}
     say(f"compiled, or found in the cache, in {time.perf_counter() - began:.1f} s")
     if restored:
         say(f"going on from step {int(state.step)} of {this.clock.total} in {this.folder}")
@@ -151,6 +168,10 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
         return compiled[batch["image"].shape](state, batch)
 
     return Trainer(one, state, int(state.step), rates, Spent(**meta.get("spent", {})))
+
+
+def _may_skip(config: Any) -> int:
+    return int(config.get("skip_non_finite", 0))
 
 
 def _require_same_data(this: Run, step: int, saved: dict[str, Any]) -> None:
@@ -171,8 +192,8 @@ def _train_and_finish(this: Run, trainer: Trainer, log: logs.Log) -> dict[str, A
         step = int(state.step)
         found.clear()
         found[step] = evaluation(run.trained_variables(state))
-        this.keeper.score(step, found[step].metrics[best])
         log.record("eval", step, {"epoch": this.clock.epoch(step), **found[step].metrics})
+        this.keeper.score(step, found[step].metrics[best])
         overall = {name: value for name, value in found[step].metrics.items() if "/" not in name and value != -1}
         log.say(f"step {step} on {this.held_out.split}: {logs.short(overall)}  ({found[step].seconds:.1f} s)")
         return {best: found[step].metrics[best]}
@@ -201,19 +222,24 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
     )  # fmt: skip
     speed, total, before = logs.Speed(), clock.total, dataclasses.replace(spent)
     every = {name: clock.steps(config.every[name], f"every.{name}") for name in ("log", "evaluate", "save")}
-    with contextlib.closing(batches), Stop() as stop, log.bar("train", total, start) as bar:
+    with (
+        contextlib.closing(batches),
+        Stop(together=jax.process_count() > 1) as stop,
+        log.bar("train", total, start) as bar,
+    ):
         note: dict[str, str] = {"train": "", "eval": ""}
         began, paused = time.perf_counter(), [0.0]
 
         def tick(step: int) -> bool:
             bar.update(step, "  ".join(filter(None, note.values())))
-            return bool(stop)
+            return stop.after(step)
 
         def write(step: int, means: dict[str, float]) -> None:
             values = {
                 "epoch": clock.epoch(step),
                 **means,
-                "learning_rate": float(trainer.rates[step - 1]),
+                # A step that is left out does not count for the schedule.
+                "learning_rate": float(trainer.rates[max(step - 1 - spent.skipped, 0)]),
                 **speed.measure(step, config.batch, batches.waited_s),
             }
             log.record("train", step, values)
@@ -235,36 +261,30 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
             spent.trained_s = before.trained_s + now - began - paused[0]
             spent.waited_s = before.waited_s + batches.waited_s
             spent.peak_rss_mb = max(before.peak_rss_mb, workdir.peak_rss_mb())
-            spent.unreadable |= batches.replaced
+            for part in scoring.gather({file: np.array(reason) for file, reason in batches.replaced.items()}):
+                spent.unreadable |= {file: str(reason) for file, reason in part.items()}
 
         def save(state: State) -> None:
             account()
             data = {"fingerprint": this.seen.fingerprint, "batches": int(state.step), "batch": config.batch}
             this.keeper.save(state, meta={"spent": dataclasses.asdict(spent), "data": data})
 
+        if start and train.Due(every["evaluate"], total)(start) and not this.keeper.is_scored(start):
+            judge(trainer.state)  # the run was killed in this evaluation
+        watchers = watch.make(this.seen, spent, _may_skip(config), log)
         speed.start(start, batches.waited_s)
         try:
             state, stopped = train.loop(
                 trainer.step, trainer.state, batches, start=start, total=total,
-                hooks=train.Hooks(tick, write, judge, save),
+                hooks=train.Hooks(tick, write, judge, save, *watchers),
                 log=train.Due(every["log"], total), evaluate=train.Due(every["evaluate"], total),
                 save=train.Due(every["save"], total),
             )  # fmt: skip
         except train.NonFinite as error:
-            raise UserError(_non_finite(this, error)) from error
+            this.keeper.wait()
+            raise UserError(watch.why(error, this.seen, spent.skipped, this.keeper.steps())) from error
         account()
         return state, (stop.signal or 0) if stopped else 0
-
-
-def _non_finite(this: Run, error: train.NonFinite) -> str:
-    files = [this.seen.records[i]["file"] for i in error.indices]
-    this.keeper.wait()
-    good = max(this.keeper.steps(), default=None)
-    kept = f"the checkpoint of step {good} is untouched" if good else "no checkpoint was saved before"
-    return (
-        f"step {error.step}: the loss is not finite ({logs.short(error.scalars)}) on the images {', '.join(files)}; "
-        f"{kept}. Lower optimizer.learning_rate, lengthen schedule.warmup or set optimizer.clip."
-    )
 
 
 def _finish(this: Run, trainer: Trainer, log: logs.Log, state: State, final: scoring.Evaluation) -> dict[str, Any]:
@@ -286,6 +306,7 @@ def _finish(this: Run, trainer: Trainer, log: logs.Log, state: State, final: sco
         "eval_s": final.seconds,
         "input_wait": spent.waited_s / max(spent.trained_s, 1e-9),
         "unreadable": spent.unreadable,
+        "skipped_steps": spent.skipped,
         "seed": this.config.seed,
         "data": {"train": score.described(this.seen), "eval": score.described(this.held_out)},
         "failed_saves": this.keeper.failed,

@@ -8,9 +8,11 @@ import signal
 import sys
 import textwrap
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mapjax import distributed
 from mapjax.errors import UserError, near
 
 
@@ -71,17 +73,33 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     try:
         code = main(argv)
     except UserError as error:
-        if "--traceback" in argv:
+        if "--traceback" in argv and not distributed.begun():
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {distributed.name()}{error}", file=sys.stderr)
+        if distributed.begun():
+            distributed.fail(str(error), 2)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
+        if distributed.begun():
+            distributed.fail("interrupted", 130)
         if "jax" in sys.modules:
             _leave(130)
         code = 130
     except BrokenPipeError:
         code = 141
+    except SystemExit as error:
+        if distributed.begun():
+            distributed.fail(f"asked to leave ({error.code})", error.code if isinstance(error.code, int) else 1)
+        raise
+    except Exception as error:
+        if distributed.begun():
+            distributed.wait_for_verdict(error)
+            traceback.print_exc()
+            distributed.fail(f"{type(error).__name__}: {error}".splitlines()[0], 1)
+        raise
+    if distributed.begun():
+        distributed.leave(code or 0)
     sys.exit(code)
 
 

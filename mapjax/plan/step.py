@@ -153,15 +153,17 @@ def compile_step(config: Config, source: Source, mesh: Mesh) -> Compiled:
         return train.init_state(task, tx, batch, seed=config.seed, ema=config.ema)
 
     shapes = jax.eval_shape(init, batch)
-    places = shard.placement(shapes, mesh)
+    places = run.make_places(config, shapes, mesh)
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
     step = train.make_step(
-        task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema
+        task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema,
+        places=places.params if mesh.shape["fsdp"] > 1 else None,
     )  # fmt: skip
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
     began = time.perf_counter()
     try:
-        compiled: Any = jitted.lower(like, batch).compile()
+        with jax.set_mesh(mesh):
+            compiled: Any = jitted.lower(like, batch).compile()
     except jax.errors.JaxRuntimeError as error:
         raise _too_large(str(error)) or error from error
     taken = time.perf_counter() - began

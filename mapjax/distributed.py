@@ -1,0 +1,387 @@
+"""Several processes as one program: finding each other, starting alike, and stopping together.
+
+JAX does the work: its coordination service joins the processes, keeps a small table of keys, counts heartbeats and
+spreads the notice that one of them is asked to leave. Here it is decided when to call it, what all must have in
+common, and what a person reads when one of them is missing, differs or dies. A program that runs alone pays nothing:
+JAX is not even imported.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import glob
+import importlib.util
+import json
+import logging
+import os
+import pathlib
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+from mapjax.errors import UserError
+
+WAIT_S = 300  # for all processes to come
+HEARTBEAT_S = 30  # without a heartbeat a process is dead
+LOST = 75  # exit code when another process has died (EX_TEMPFAIL of sysexits.h): start again
+_POLL_S = 2.0  # between two looks at the others
+_GRACE_S = 1.0  # in which a process tells its own mistake rather than another's
+_FAILED = "mapjax/failed/"
+_BROKEN = ("Gloo", "NCCL", "closed by peer", "reset by peer", "oordination service", "Socket closed", "heartbeat")
+
+
+class Place(NamedTuple):
+    """Where a process stands. None lets JAX find it out from the cluster's environment."""
+
+    cluster: str
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    local: int | None = None  # among the processes of this host: one GPU each
+
+
+@dataclasses.dataclass
+class _Here:
+    """This process: its number, of how many, whether joining has begun, and the client of JAX's service once joined."""
+
+    process: int = 0
+    processes: int = 1
+    begun: bool = False
+    client: Any = None
+    failing: threading.Event = dataclasses.field(default_factory=threading.Event)  # it tells its own mistake
+    over: threading.Event = dataclasses.field(default_factory=threading.Event)  # all are done
+
+
+_here = _Here()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a program that may run as several processes."""
+    group = parser.add_argument_group(
+        "several processes", "found by itself under SLURM, Open MPI, Kubernetes and on TPU VMs; elsewhere by flags"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, the same for all")
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are; 1 runs alone in a cluster too")
+    group.add_argument("--process", type=int, metavar="I", help="the number of this one, from 0")
+    group.add_argument("--wait", type=float, metavar="SECONDS", default=WAIT_S, help=f"for all to come ({WAIT_S})")
+
+
+def find_place(
+    environ: Mapping[str, str],
+    *,
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    tpu: bool = False,
+) -> Place | None:
+    """Say where this process stands, from its flags and else from what a cluster's launcher puts into the environment.
+
+    Args:
+      environ: os.environ.
+      coordinator: "host:port". processes: their number. process: of this one. Flags go before the environment.
+      tpu: whether the machine has TPU chips.
+
+    Returns:
+      None where the program runs alone.
+
+    Raises:
+      UserError: flags that do not fit together, or a cluster that does not say enough.
+    """
+    if processes == 1 and coordinator is None:
+        return None
+    counts, numbers = ("JAX_NUM_PROCESSES", "OMPI_COMM_WORLD_SIZE"), ("JAX_PROCESS_ID", "OMPI_COMM_WORLD_RANK")
+    if "SLURM_STEP_NODELIST" in environ:  # a step that srun started, not the batch script
+        counts, numbers = (*counts, "SLURM_NTASKS"), (*numbers, "SLURM_PROCID")
+    address = coordinator or environ.get("JAX_COORDINATOR_ADDRESS")
+    count = processes if processes is not None else _first_number(environ, counts)
+    number = process if process is not None else _first_number(environ, (*numbers, "JOB_COMPLETION_INDEX"))
+    if coordinator or processes is not None or process is not None or (address and count is not None):
+        local = _first_number(environ, ("OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")) if process is None else None
+        return _by_address(address, count, number)._replace(local=local)
+    if int(environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+        if "OMPI_MCA_orte_hnp_uri" not in environ:  # Open MPI 5 has no such variable
+            raise UserError("this Open MPI does not say where process 0 runs; add --coordinator HOST:PORT.")
+        return Place("Open MPI")
+    slurm = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+    if all(name in environ for name in slurm) and int(environ["SLURM_NTASKS"]) > 1:
+        return Place("SLURM")
+    if tpu and environ.get("JAX_PLATFORMS", "tpu").split(",")[0] == "tpu":
+        return Place("TPU")
+    pod = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
+    if pod and importlib.util.find_spec("kubernetes") is not None:  # with it JAX asks the cluster
+        return Place("Kubernetes")
+    return None
+
+
+def start(arguments: argparse.Namespace, *, preemption: bool) -> None:
+    """Join the other processes, where there are others; call it before anything else touches JAX's devices.
+
+    Args:
+      arguments: with the flags of `add_arguments`.
+      preemption: SIGTERM to any process is to become a common last step (`stop.Stop`); it no longer ends a process.
+
+    Raises:
+      UserError: the coordinator cannot be reached, or not all processes come in time.
+    """
+    place = find_place(
+        os.environ, coordinator=arguments.coordinator, processes=arguments.processes, process=arguments.process,
+        tpu=_has_tpu(),
+    )  # fmt: skip
+    if place is None:
+        return
+    import jax
+    from jax._src.distributed import global_state  # its client (the table of keys, who lives) has no public name
+
+    # Else JAX aborts every process, with a stack trace, in the moment it finds that one of them is dead.
+    jax.config.update("jax_enable_recoverability", True)
+    jax.config.update("jax_enable_preemption_service", preemption)
+    _here.begun, _here.process = True, place.process or 0
+    failed: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            jax.distributed.initialize(
+                place.coordinator, place.processes, place.process, place.local,
+                cluster_detection_method="deactivate" if place.coordinator else None,
+                initialization_timeout=int(arguments.wait) + 60,  # it aborts then; we leave before
+                heartbeat_timeout_seconds=HEARTBEAT_S,
+            )  # fmt: skip
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=join, name="mapjax-join", daemon=True)
+    thread.start()
+    thread.join(arguments.wait)
+    if thread.is_alive():
+        raise UserError(_missing(global_state.coordinator_address, place, arguments.wait))
+    if failed:
+        if place.cluster == "TPU" and isinstance(failed[0], ValueError):  # chips, but no slice around them
+            _here.begun = False
+            return
+        reason = (str(failed[0]) or type(failed[0]).__name__).splitlines()[0]
+        raise UserError(f"{place.cluster}: the processes could not join ({reason}); try other flags.") from failed[0]
+    _here.process, _here.processes = global_state.process_id, int(global_state.num_processes)
+    _here.client = global_state.client
+    _begin_to_watch(str(global_state.coordinator_address))
+
+
+def is_chief() -> bool:
+    """Say whether this process is the one that prints and writes."""
+    return _here.process == 0
+
+
+def begun() -> bool:
+    """Say whether this process has others, or has tried to join them."""
+    return _here.begun
+
+
+def name() -> str:
+    """Name this process before what it says: "process 3: "; empty where it is alone."""
+    return f"process {_here.process}: " if _here.begun else ""
+
+
+def share(key: str, value: str) -> str:
+    """Give process 0's `value` to all; every process calls it, once for a key."""
+    return exchange(key, value)[0]
+
+
+def exchange(key: str, value: str) -> list[str]:
+    """Give the values of all processes, in their order; every process calls it, once for a key."""
+    if _here.client is None:
+        return [value]
+    client: Any = _here.client
+    client.key_value_set(f"mapjax/{key}/{_here.process}", value)
+    client.wait_at_barrier(f"mapjax/{key}", 24 * 3600 * 1000)  # reading a large data set takes its time
+    found = {int(path.rpartition("/")[2]): text for path, text in client.key_value_dir_get(f"mapjax/{key}/")}
+    return [found[number] for number in range(_here.processes)]
+
+
+def require_same(key: str, facts: Mapping[str, Any]) -> None:
+    """Refuse to go on where the processes differ in `facts`; every process calls it, once for a key.
+
+    Raises:
+      UserError: names a process, the first key in which it differs from process 0, and both values.
+    """
+    every = [json.loads(text) for text in exchange(key, json.dumps({k: str(v) for k, v in facts.items()}))]
+    if message := difference(every):
+        raise UserError(message)
+
+
+def difference(every: list[dict[str, str]]) -> str:
+    """Say in a sentence where the facts of a process differ from those of the first; "" where none does."""
+    for number, theirs in enumerate(every[1:], 1):
+        keys = [key for key in {**every[0], **theirs} if every[0].get(key) != theirs.get(key)]
+        if keys:
+            ours, other = (facts.get(keys[0], "missing") for facts in (every[0], theirs))
+            more = f" (and {len(keys) - 1} more differ)" if len(keys) > 1 else ""
+            return (
+                f"process {number} differs from process 0 in {keys[0]}: {other}, not {ours}{more}; "
+                "start all processes with the same command, code and data."
+            )
+    return ""
+
+
+def require_seen(path: pathlib.Path, seconds: float = 30.0) -> None:
+    """Wait until a file that process 0 has made is seen here (network file systems take a moment).
+
+    Raises:
+      UserError: it is not: the folder is not shared.
+    """
+    share(f"made {path}", "")
+    limit = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > limit:
+            raise UserError(
+                f"--workdir {path.parent}: {path.name}, which process 0 has made, is not seen by process "
+                f"{_here.process} on {socket.gethostname()}; name a folder on a file system that all hosts share."
+            )
+        time.sleep(0.2)
+
+
+def wait_for_verdict(error: BaseException) -> None:
+    """After an error that a dead process leaves in the others, wait until it is known which; then this does not return.
+
+    An error that looks otherwise, or for which nobody has died, returns.
+    """
+    if _here.client is not None and any(word in str(error) for word in _BROKEN):
+        time.sleep(HEARTBEAT_S + 4 * _POLL_S)
+
+
+def fail(reason: str, code: int) -> NoReturn:
+    """Tell the others why this process ends, so that they end too, and end it."""
+    _here.failing.set()
+    if _here.client is not None:
+        with contextlib.suppress(Exception):  # the service may be what is gone
+            _here.client.key_value_set(f"{_FAILED}{_here.process}", reason)
+            time.sleep(2 * _POLL_S + _GRACE_S)  # process 0 holds the service: the others must read it there first
+    _exit(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End together: process 0, which holds the service, goes last."""
+    if _here.client is not None:
+        with contextlib.suppress(Exception):  # the work is done; whoever is late is watched by nobody any more
+            _here.client.wait_at_barrier("mapjax/end", 600_000)
+            _here.over.set()
+            if _here.process:
+                _here.client.key_value_set(f"mapjax/left/{_here.process}", "")
+            for number in range(1, 1 if _here.process else _here.processes):
+                _here.client.blocking_key_value_get(f"mapjax/left/{number}", 10_000)
+    _exit(code)
+
+
+def _by_address(address: str | None, count: int | None, number: int | None) -> Place:
+    parts = {"--coordinator": address, "--processes": count, "--process": number}
+    lacking = [flag for flag, value in parts.items() if value is None]
+    if lacking or address is None or count is None or number is None:
+        raise UserError(
+            f"{' and '.join(lacking)} must be given too: --coordinator HOST:PORT --processes N --process I."
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--coordinator {address} must be HOST:PORT, such as 10.0.0.1:8476.")
+    if not 0 <= number < count:
+        raise UserError(f"--process {number} must be from 0 to {count - 1}, for --processes {count}.")
+    return Place("flags", address, count, number)
+
+
+def _first_number(environ: Mapping[str, str], names: tuple[str, ...]) -> int | None:
+    return next((int(environ[key]) for key in names if environ.get(key, "").isdigit()), None)
+
+
+def _has_tpu() -> bool:
+    chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def _missing(address: str | None, place: Place, seconds: float) -> str:
+    """Say what was waited for in vain."""
+    if address is None:
+        return f"{place.cluster}: the host of process 0 is not known by name after {seconds:g} s."
+    try:
+        with socket.create_connection(_host_port(address), timeout=5):
+            reached = True
+    except OSError:
+        reached = False
+    if not reached and place.process != 0:
+        return (
+            f"the coordinator {address} could not be reached within {seconds:g} s; is process 0 running there, and the "
+            "port open? --wait SECONDS waits longer."
+        )
+    count = "" if place.processes is None else f"{place.processes} "
+    return (
+        f"not all {count}processes came to the coordinator {address} within {seconds:g} s; look whether each was "
+        "started. --wait SECONDS waits longer."
+    )
+
+
+def _host_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _begin_to_watch(address: str) -> None:
+    targets: list[tuple[Callable[..., None], tuple[Any, ...]]] = [(_watch, ())]
+    if _here.process:
+        targets.append((_watch_coordinator, (address,)))
+    for target, given in targets:
+        threading.Thread(target=target, args=given, name="mapjax-watch", daemon=True).start()
+
+
+def _watch() -> None:
+    """Look every few seconds who has failed and who lives; end this process when one of the others is gone."""
+    while not _here.over.wait(_POLL_S):
+        try:
+            failed = {path.rpartition("/")[2]: text for path, text in _here.client.key_value_dir_get(_FAILED)}
+            live = _here.client.get_live_nodes(list(range(_here.processes)))
+        except Exception:  # without process 0 nobody answers; that is told by _watch_coordinator
+            continue
+        for number, reason in failed.items():
+            if int(number) != _here.process:
+                time.sleep(_GRACE_S)
+                _end(f"process {number} has stopped: {reason}", 2)
+        for number in sorted(set(range(_here.processes)) - set(live)):
+            _end(_died(number), LOST)
+
+
+def _watch_coordinator(address: str) -> None:
+    """Hold a connection to process 0's service, which breaks the moment that it dies.
+
+    JAX's own client aborts the process then, from a thread of its own and with a stack trace; this is quicker.
+    """
+    while not _here.over.is_set():
+        try:
+            with socket.create_connection(_host_port(address), timeout=10) as connection:
+                connection.settimeout(None)
+                while connection.recv(1 << 16):
+                    pass
+        except ConnectionRefusedError:
+            _end(_died(0), LOST)
+        except OSError:
+            time.sleep(_POLL_S)
+
+
+def _died(number: int) -> str:
+    return (
+        f"process {number} of {_here.processes} has died; start all again with the same command: "
+        "training goes on from the last checkpoint."
+    )
+
+
+def _end(sentence: str, code: int) -> None:
+    """Print why and end at once; nothing where this process is about to end by itself."""
+    if not _here.over.is_set() and not _here.failing.is_set():
+        os.write(2, f"error: {name()}{sentence}\n".encode())
+        _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """End without Python's own end, at which JAX would wait for processes that are gone."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

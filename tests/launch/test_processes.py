@@ -1,0 +1,202 @@
+"""Training as several processes on this machine, against one process: the same numbers, deaths, mistakes."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from mapjax import distributed, run
+from mapjax import log as logs
+
+pytestmark = pytest.mark.process
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = {  # a low learning rate, at which training does not blow up the rounding of sums in another order
+    "model.width": "4",
+    "batch": "16",
+    "eval_batch": "50",
+    "duration": "150 steps",
+    "optimizer": "{'name': 'sgd', 'learning_rate': 0.002, 'weight_decay': 0.0, 'decay': 'kernel$', 'clip': 10.0, "
+    "'factors': (), 'freeze': ()}",
+    "every.log": "1 steps",
+    "every.save": "10 steps",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def start(count, workdir, *, program="main", own=None, numbers=None, args=(), **changes):
+    """Start `count` processes (or only those in `numbers`); `own` gives one more option to a process by its number."""
+    port = free_port()
+    options = [f"--config.{key}={value}" for key, value in {**SMALL, **changes}.items()]
+    if program == "main":
+        options = ["--config", "experiments/classify.py", *options]
+    started = []
+    for number in range(count) if numbers is None else numbers:
+        flags = ["--coordinator", f"127.0.0.1:{port}", "--processes", str(count), "--process", str(number)]
+        command = [sys.executable, f"launch/{program}.py", "--workdir", str(workdir)]
+        command += [*(options if program == "main" else ()), *args, *(own or {}).get(number, ())]
+        started.append(
+            subprocess.Popen(
+                command + (flags if count > 1 else []),
+                cwd=ROOT,
+                env={**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
+    return started
+
+
+def finish(processes, seconds=400) -> list[tuple[int, str]]:
+    try:
+        outputs = [process.communicate(timeout=seconds)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, output) for process, output in zip(processes, outputs)]
+
+
+def last_step(workdir) -> int:
+    return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()), default=0)
+
+
+def wait_for_step(workdir, step, processes, seconds=300):
+    limit = time.time() + seconds
+    while time.time() < limit and all(process.poll() is None for process in processes):
+        if last_step(workdir) >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no checkpoint of step {step}: {finish(processes, 1)}")
+
+
+def losses(workdir) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in logs.read(workdir / "metrics.jsonl") if line["kind"] == "train"}
+
+
+def close(workdir, other):
+    """Losses of every step, parameters and scores equal to rounding."""
+    ours, theirs = losses(workdir), losses(other)
+    assert list(ours) == list(theirs) == list(range(1, 151))
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=2e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+        run.load(workdir).variables,
+        run.load(other).variables,
+    )
+    ours, theirs = (json.loads((folder / "result.json").read_text()) for folder in (workdir, other))
+    assert ours["eval_images"] == theirs["eval_images"] == 359
+    for name, value in theirs["metrics"].items():
+        assert abs(ours["metrics"][name] - value) < 0.02, name  # one answer of 36 of a class may turn
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """One process, never stopped."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    [(code, output)] = finish(start(1, workdir))
+    assert code == 0, output
+    return workdir
+
+
+def test_two_processes_train_as_one_does(whole, tmp_path):
+    (code, output), (other_code, other) = finish(start(2, tmp_path / "run"))
+    assert code == other_code == 0, output + other
+    close(tmp_path / "run", whole)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["processes"] == 2
+    assert "step 150/150" in output and "report.html" in output
+    assert [line for line in other.splitlines() if not line.startswith("[Gloo]")] == []
+    # And score as one does.
+    (code, output), (other_code, other) = finish(start(2, tmp_path / "run", program="evaluate"))
+    assert code == other_code == 0, output + other
+    again = json.loads((tmp_path / "run" / "evaluation-val" / "result.json").read_text())
+    assert again["eval_images"] == 359
+    assert again["metrics"] == json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
+    assert [line for line in other.splitlines() if not line.startswith("[Gloo]")] == []
+
+
+def test_killed_and_gone_on_with_by_two_then_four_then_one(whole, tmp_path):
+    workdir = tmp_path / "run"
+    two = start(2, workdir)
+    wait_for_step(workdir, 10, two)
+    two[1].kill()
+    began = time.time()
+    (code, output), (other, _) = finish(two)
+    assert time.time() - began < 60
+    assert (code, other) == (distributed.LOST, -signal.SIGKILL), output
+    assert "error: process 0: process 1 of 2 has died; start all again with the same command" in output
+    assert "Traceback" not in output
+
+    first = last_step(workdir)
+    four = start(4, workdir)
+    wait_for_step(workdir, first + 10, four)
+    four[3].send_signal(signal.SIGTERM)  # one is asked, all stop after the same step
+    finished = finish(four)
+    assert [code for code, _ in finished] == [143] * 4, finished
+    assert f"going on from step {first} of 150" in finished[0][1]
+    second = last_step(workdir)
+    assert f"saved at step {second}" in finished[0][1]
+    assert first < second < 150
+
+    [(code, output)] = finish(start(1, workdir))
+    assert code == 0, output
+    assert f"going on from step {second} of 150" in output
+    close(workdir, whole)
+
+
+def test_the_death_of_the_first_process_ends_the_others(tmp_path):
+    processes = start(2, tmp_path / "run")
+    wait_for_step(tmp_path / "run", 10, processes)
+    processes[0].kill()
+    began = time.time()
+    _, (code, output) = finish(processes)
+    assert time.time() - began < 60
+    assert code == distributed.LOST, output
+    assert "error: process 1: process 0 of 2 has died; start all again with the same command" in output
+
+
+def test_other_configs_are_refused(tmp_path):
+    own = {1: ["--config.batch=32"], 2: ["--config.seed=5"]}
+    finished = finish(start(3, tmp_path / "run", own=own))
+    for number, (code, output) in enumerate(finished):
+        assert code == 2, output
+        assert f"error: process {number}: process 1 differs from process 0 in config.batch: 32, not 16" in output
+        assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_mistake_of_one_process_ends_the_others(tmp_path):
+    (tmp_path / "run" / "checkpoints" / "10").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text('{"seed": 3}')
+    (code, output), (other_code, other) = finish(start(2, tmp_path / "run"))
+    assert code == other_code == 2, output + other
+    assert "error: process 0: --workdir" in output and "holds another experiment" in output
+    assert "error: process 1: process 0 has stopped: --workdir" in other and "holds another experiment" in other
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([1], "could not be reached within 3 s; is process 0 running there, and the port open?"),
+        ([0], "not all 2 processes came to the coordinator 127.0.0.1:"),
+    ],
+)
+def test_a_process_that_does_not_come(tmp_path, numbers, message):
+    [(code, output)] = finish(start(2, tmp_path / "run", numbers=numbers, args=("--wait", "3")))
+    assert code == 2, output
+    assert message in output
+    assert output.splitlines()[-1].startswith(f"error: process {numbers[0]}: ")
+    assert "Traceback" not in output
