@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--classes", type=int, metavar="N", help="plan for so many classes, without reading the data")
     parser.add_argument("--examples", type=int, metavar="N", help="and so many training pictures")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write all figures here")
+    parser.add_argument("--program", type=pathlib.Path, metavar="FILE", help="also write the compiled program here")
     arguments, overrides = terminal.parse(parser, argv, config=True)
 
     auto = arguments.batch == "auto"
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.mesh == "auto":
         values = job.rank(asked)
     else:
-        values = job.plan(asked, largest=auto)
+        values = job.plan(asked, largest=auto, program=arguments.program)
     if arguments.json is not None:
         from mapjax import workdir
 

@@ -59,11 +59,11 @@ CHIPS = {
 
 def of_kind(kind: str) -> Chip:
     """Find the chip by what jax calls the device; one that is not in the table has no published figures."""
-    exact = [chip for chip in CHIPS.values() if kind in chip.kinds]
-    begins = [
-        chip for chip in CHIPS.values() if any(kind.startswith(known) for known in chip.kinds if known != "TPU v5")
-    ]
-    return (exact or begins or [Chip(kind, None, None, None, None)])[0]
+    for chip in CHIPS.values():
+        # NVIDIA's names go on with the memory: "NVIDIA H100 80GB HBM3".
+        if kind in chip.kinds or any(known.startswith("NVIDIA") and kind.startswith(known) for known in chip.kinds):
+            return chip
+    return Chip(kind, None, None, None, None)
 
 
 def require_topology(name: str) -> tuple[Chip, tuple[int, ...]]:

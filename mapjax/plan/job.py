@@ -1,5 +1,6 @@
 """Planning from what a person asks to what is printed."""
 
+import pathlib
 from typing import Any, NamedTuple
 
 from mapjax import log, shard
@@ -35,8 +36,10 @@ def read_mesh(text: str) -> dict[str, int]:
     return sizes
 
 
-def plan(asked: Asked, *, largest: bool = False) -> dict[str, Any]:
+def plan(asked: Asked, *, largest: bool = False, program: pathlib.Path | None = None) -> dict[str, Any]:
     """Print the plan of one mesh, with the config's batch or with the largest that fits; give its figures.
+
+    The text of the compiled program is written to `program`.
 
     Raises:
       UserError: the step does not fit, or what is asked cannot be.
@@ -54,6 +57,9 @@ def plan(asked: Asked, *, largest: bool = False) -> dict[str, Any]:
     say(f"{tables.compiled_line(found.compiled)}\n")
     say(f"{asked.name} on {place.name}, mesh {tables.mesh_name(found.mesh)}, batch {found.batch}\n")
     tables.wide().print(tables.plan(found))
+    if program is not None:
+        program.write_text(found.compiled.text, encoding="utf-8")
+        say(f"\nthe program is in {program}")
     return summary.as_dict(found, asked.name, note)
 
 

@@ -87,8 +87,3 @@ def traffic(one: Collective) -> float:
         "collective-permute": 1,
     }[one.kind]
     return float(one.count * one.bytes * share)
-
-
-def bubble(stages: int, micro_batches: int) -> float:
-    """Give the share of its time that a device idles in a pipeline of so many stages (GPipe, Huang et al. 2019)."""
-    return (stages - 1) / (micro_batches + stages - 1)

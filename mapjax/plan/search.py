@@ -72,8 +72,6 @@ def _less(found: Tried, units: int, limit: int) -> int:
 def _between(tried: dict[int, Tried], low: int, high: int, limit: int) -> int:
     """Where memory should reach the limit, on the line through both ends; the middle where that is not known."""
     below, above = tried[low].needed, tried[high].needed if high in tried else 0
-    if not low < high - 1:
-        return low
     if above <= below or not limit:
         return (low + high) // 2
     guess = low + int((high - low) * (limit - below) / (above - below))

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
+from mapjax import options
 from mapjax.data.source import Source
+from mapjax.parallel import pipeline
 from mapjax.plan import collectives, cost, frames, hlo, roofline, step
 from mapjax.plan.collectives import Collective
 from mapjax.plan.step import Config
@@ -69,20 +71,28 @@ def make(config: Config, source: Source, place: Place, mesh: Mesh) -> Plan:
     compiled = step.compile_step(config, source, mesh)
     module = hlo.parse(compiled.text)
     works, found = cost.of_module(module), collectives.of_module(module, mesh)
-    micro = config.model.get("micro_batches") or 4
     return Plan(
         place=place,
         mesh={str(name): size for name, size in mesh.shape.items()},
         batch=config.batch,
-        compiled=compiled._replace(text=""),
+        compiled=compiled,
         bound=roofline.bound(works, found, place.chip),
         sent=together(found),
         shares=shares(works, frames.files(compiled.text), place),
         flops=sum(one.flops for one in works),
         bytes=sum(one.bytes for one in works),
         unknown=sum(not one.known for one in works),
-        bubble=roofline.bubble(mesh.shape["pipe"], micro),
+        bubble=_bubble(config, mesh),
     )
+
+
+def _bubble(config: Config, mesh: Mesh) -> float:
+    """The share of its time that a chip idles in the pipeline; 0.0 without one."""
+    stages = mesh.shape["pipe"]
+    if stages == 1:
+        return 0.0
+    micro = config.model.get("micro_batches") or options.optional(config.to_dict()).get("model.micro_batches", 1)
+    return float(pipeline.bubble(stages, micro))
 
 
 def together(found: Sequence[Collective]) -> list[Sent]:

@@ -126,25 +126,20 @@ def _collectives(found: Plan) -> RenderableType:
 
 
 def _shares(found: Plan) -> RenderableType:
-    bounds, estimates = (
-        sum(value or 0 for value in column)
-        for column in ([one.bound for one in found.shares], [one.estimate for one in found.shares])
-    )
+    bounds = sum(one.bound or 0 for one in found.shares)
+    estimates = sum(one.estimate or 0 for one in found.shares)
     table = _table("by source file", "instructions", "FLOP", "bytes", "at least", "share", "estimate", "share")
-    rest = found.shares[FEW:]
     for one in found.shares[:FEW]:
-        share = [
-            f"{100 * (part or 0) / whole:.1f} %" if whole else "–" for part, whole in _pairs(one, bounds, estimates)
-        ]
         row = (str(one.instructions), amount(one.flops), size(one.bytes))
-        table.add_row(one.part, *row, seconds(one.bound), share[0], seconds(one.estimate), share[1])
-    if rest:
+        bound = (seconds(one.bound), _percent(one.bound, bounds))
+        table.add_row(one.part, *row, *bound, seconds(one.estimate), _percent(one.estimate, estimates))
+    if rest := found.shares[FEW:]:
         table.add_row(f"{len(rest)} others", str(sum(one.instructions for one in rest)))
     return table
 
 
-def _pairs(one, bounds: float, estimates: float) -> list[tuple[float | None, float]]:
-    return [(one.bound, bounds), (one.estimate, estimates)]
+def _percent(part: float | None, whole: float | int) -> str:
+    return "–" if part is None or not whole else f"{100 * part / whole:.1f} %"
 
 
 def _notes(found: Plan) -> list[str]:

@@ -1,5 +1,3 @@
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,10 +150,3 @@ def test_traffic_of_collectives_by_passing_blocks_round_a_ring(n):
     assert traffic("all-gather", whole) == pytest.approx(sent)
     assert traffic("reduce-scatter", block) == sent
     assert traffic("all-reduce", whole) == pytest.approx(2 * sent)
-
-
-def test_the_bubble_by_filling_a_schedule():
-    for stages, micro in itertools.product((1, 2, 4), (1, 3, 8)):
-        busy = {(stage, stage + number) for stage in range(stages) for number in range(micro)}
-        ticks = 1 + max(tick for _, tick in busy)
-        assert roofline.bubble(stages, micro) == pytest.approx(1 - len(busy) / (ticks * stages))

@@ -1,5 +1,7 @@
 import jax
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from mapjax import config as configs
 from mapjax import run, shard
@@ -84,6 +86,15 @@ def test_collectives_of_a_kind_are_added_up():
     first, second = summary.together(ones)
     assert first == summary.Sent("all-reduce", ("data",), 4, 4, 26, 26 * 2 * 3 / 4)
     assert second == summary.Sent("all-gather", ("data", "fsdp"), 8, 1, 40, 40 * 7 / 8)
+
+
+@pytest.mark.parametrize(("stages", "micro"), [(1, 4), (2, 4), (4, 8)])
+def test_the_bubble_by_filling_a_schedule(stages, micro):
+    config = load(CLASSIFY, model="{'name': 'vit', 'variant': 'small', 'patch': 4}", model__micro_batches=micro)
+    mesh = Mesh(np.arange(stages).reshape(1, 1, 1, stages), shard.AXES)
+    busy = {(stage, stage + number) for stage in range(stages) for number in range(micro)}
+    ticks = 1 + max(tick for _, tick in busy)
+    assert summary._bubble(config, mesh) == pytest.approx(1 - len(busy) / (ticks * stages))
 
 
 @pytest.mark.parametrize(
