@@ -72,6 +72,7 @@ def digits() -> ConfigDict:
             "schedule": {"name": "cosine", "warmup": "10 %"},
             "ema": 0.99,
             "mesh": {"data": -1, "fsdp": 1, "model": 1, "pipe": 1},
+            "rules": (),  # of where parameters are, in place of the network's own
             "eval_batch": 200,
             "every": {"log": "50 steps", "evaluate": "0 steps", "save": "500 steps"},
             "keep": 2,

@@ -70,6 +70,7 @@ def scenes() -> ConfigDict:
             "schedule": {"name": "cosine", "warmup": "5 %"},
             "ema": 0.998,
             "mesh": {"data": -1, "fsdp": 1, "model": 1, "pipe": 1},
+            "rules": (),  # of where parameters are, in place of the network's own
             "eval_batch": 20,
             "every": {"log": "50 steps", "evaluate": "0 steps", "save": "500 steps"},
             "keep": 2,

@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--data",
         metavar="FORMAT:PATH",
-        help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, table:FILE.csv",
+        help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, "
+        "table:FILE.csv; either, as launch/prepare.py wrote it: array_record:DIR",
     )
     parser.add_argument(
         "--init_from",

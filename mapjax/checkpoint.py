@@ -1,27 +1,36 @@
 """Checkpoints: the whole state, saved while training goes on, kept by age and by score.
 
 Orbax writes each step into a folder of its own and renames it when it is whole, so a killed run never leaves
-a half-written step under a step's name. What is broken nevertheless (a cut disk, a truncated copy) is named,
-set aside as `STEP.broken`, and the one before it is used. How good each step is stands in scores.json.
+a half-written step under a step's name; the checksums of its files (checksum.py) are written before the renaming.
+What is broken nevertheless (a cut disk, a flipped bit) is named, set aside as `STEP.broken`, and the one before it
+is used. How good each step is stands in scores.json.
 """
 
 import dataclasses
+import errno
 import itertools
 import logging
+import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from mapjax import tree, workdir
+from mapjax import checksum, tree, workdir
 from mapjax.errors import UserError
 from mapjax.task import State, Variables
 
 SCORES = "scores.json"  # {step: score}
+UNFINISHED = ".orbax-checkpoint-tmp"  # after the name of a step that is being written
+TIMES = "_CHECKPOINT_METADATA"  # of a save; Orbax writes the last of them after the checksums
+# What the words of a failed save are looked through for; around it there are whole paragraphs.
+REASONS = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO)]
+SLOW_S = 5.0  # training that waits longer than this for the save before is told
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +47,17 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, *, keep: int = 2, read_only: bool = False):
         self.folder = folder.resolve()
         self.failed: list[str] = []
+        self.waited_s = 0.0  # that training waited for files to be written
+        self._told_slow = False
         self._scores = _read_scores(self.folder / SCORES)
         policy = policies.AnyPreservationPolicy([policies.LatestN(n=keep), _Best(self._scores)])
-        # Steps that could not be finished are cleaned up at the next start.
+        # Steps that could not be finished are cleaned up at the next start. Orbax calls `_sum` when all files of a step
+        # are written, before it renames the folder.
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy, cleanup_tmp_directories=not read_only, read_only=read_only
+            preservation_policy=policy,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            async_options=None if read_only else _async_options(self._sum),
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
@@ -65,14 +80,18 @@ class Checkpoints:
             except OSError as error:
                 self._report(error)
 
+    def is_scored(self, step: int) -> bool:
+        """Say whether it is known how good a step is."""
+        return step in self._scores
+
     def save(self, state: State, *, meta: dict[str, Any]) -> bool:
-        """Start saving; training goes on while the files are written.
+        """Start saving; training goes on while the files are written, and waits only for the save before this one.
 
         A save that fails (a full disk) is reported and counted in `failed`; what was saved before stays.
         """
         step = int(state.step)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), meta=ocp.args.JsonSave(meta))
-        self.wait()
+        self._wait_for_the_one_before()
         if step in self.steps():
             return True
         try:
@@ -102,6 +121,7 @@ class Checkpoints:
         broken: list[tuple[int, Exception]] = []
         for candidate in [step] if step is not None else self.steps()[::-1]:
             try:
+                self._require_whole(candidate)
                 self._require_alike(candidate, like)
                 items = ocp.args.Composite(state=ocp.args.StandardRestore(like._asdict()), meta=ocp.args.JsonRestore())
                 found = self._manager.restore(candidate, args=items)
@@ -129,6 +149,7 @@ class Checkpoints:
         """
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         try:
+            self._require_whole(step)
             shapes = self._manager.item_metadata(step)["state"]
             like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
             found = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
@@ -142,12 +163,35 @@ class Checkpoints:
         self.wait()
         self._manager.close()
 
+    def _wait_for_the_one_before(self) -> None:
+        began = time.monotonic()
+        self.wait()
+        waited = time.monotonic() - began
+        self.waited_s += waited
+        if waited > SLOW_S and not self._told_slow:
+            self._told_slow = True
+            logger.warning(
+                "writing a checkpoint to %s takes %.0f s longer than the steps between two of them, and training waits "
+                "for it; save less often (every.save), or to a faster disk",
+                self.folder, waited,
+            )  # fmt: skip
+
+    def _sum(self) -> None:
+        """Write the checksums of the step that is being finished; called by Orbax in its thread."""
+        if jax.process_index() == 0:
+            for unfinished in self.folder.glob("*" + UNFINISHED):
+                checksum.write(unfinished, leave_out=[TIMES])
+
+    def _require_whole(self, step: int) -> None:
+        if damage := checksum.damage(self.folder / str(step)):
+            raise OSError(damage)
+
     def _report(self, error: Exception) -> bool:
-        reason = _first_line(error)
+        reason = next((known for known in REASONS if known in str(error)), _first_line(error))
         self.failed.append(reason)
         logger.error("could not save a checkpoint to %s (%s); earlier ones stay, training goes on", self.folder, reason)
         if jax.process_index() == 0:
-            for unfinished in self.folder.glob("*.orbax-checkpoint-tmp"):  # what it wrote would fill the disk further
+            for unfinished in self.folder.glob("*" + UNFINISHED):  # what it wrote would fill the disk further
                 shutil.rmtree(unfinished, ignore_errors=True)
         return False
 
@@ -191,13 +235,24 @@ class _Best(policies.PreservationPolicy):
         return [one.step == best for one in checkpoints]
 
 
+def _async_options(written: Callable[[], None]) -> ocp.AsyncOptions:
+    """Write files while training goes on, but make the folders before: where they cannot be made, Orbax's threads would
+    wait twenty minutes for them, also at the end of the program."""
+    return ocp.AsyncOptions(post_finalization_callback=written, create_directories_asynchronously=False)
+
+
 def _best(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:
     """Give the step with the highest score, the last of equals; None where none of them was scored."""
     return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
 
 
 def _read_scores(path: pathlib.Path) -> dict[int, float]:
-    return {int(step): value for step, value in workdir.read_json(path).items()} if path.exists() else {}
+    """Read scores.json; a damaged one costs only the knowledge of which step was the best."""
+    try:
+        return {int(step): float(value) for step, value in workdir.read_json(path).items()} if path.exists() else {}
+    except (UserError, AttributeError, TypeError, ValueError):
+        logger.warning("%s is damaged and passed over; which checkpoint was the best is no longer known", path)
+        return {}
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mapjax import checkpoint, distributed, run, schedule, score, shard, train, transfer, tree, workdir
+from mapjax import checkpoint, distributed, run, schedule, score, shard, train, transfer, tree, watch, workdir
 from mapjax import config as configs
 from mapjax import evaluate as scoring
 from mapjax import log as logs
@@ -57,6 +57,7 @@ class Spent:
 
     wall_s: everything; trained_s: in the loop, without evaluations; waited_s: of that, for input.
     unreadable: images met that could not be read, file → reason.
+    skipped: steps left out because their loss or gradient was not finite.
     """
 
     wall_s: float = 0.0
@@ -64,6 +65,7 @@ class Spent:
     waited_s: float = 0.0
     peak_rss_mb: float = 0.0
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
+    skipped: int = 0
 
 
 def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
         return train.init_state(task, tx, batch, seed=config.seed, ema=config.ema)
 
     shapes = jax.eval_shape(init, batch)
-    places = shard.placement(shapes, this.mesh)
+    places = run.make_places(config, shapes, this.mesh)
     like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
     restored = this.keeper.restore(like)
     state, meta = restored or (train.draw_state(init, batch, places), {})
@@ -148,12 +150,15 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
     elif given is not None:
         state = transfer.start_from(given, state, this.seen.classes, places, say)
     step = train.make_step(
-        task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema
+        task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema,
+        places=places.params if this.mesh.shape["fsdp"] > 1 else None,
+        skip_non_finite=_may_skip(config) > 0,
     )  # fmt: skip
     say(f"{tree.count(shapes.params):,} parameters; compiling the train step …")
     began = time.perf_counter()
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-    compiled = {batch["image"].shape: jitted.lower(like, batch).compile() for batch in batches}
+    with jax.set_mesh(this.mesh):
+        compiled = {batch["image"].shape: jitted.lower(like, batch).compile() for batch in batches}
     say(f"compiled, or found in the cache, in {time.perf_counter() - began:.1f} s")
     if restored:
         say(f"going on from step {int(state.step)} of {this.clock.total} in {this.folder}")
@@ -163,6 +168,10 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
         return compiled[batch["image"].shape](state, batch)
 
     return Trainer(one, state, int(state.step), rates, Spent(**meta.get("spent", {})))
+
+
+def _may_skip(config: Any) -> int:
+    return int(config.get("skip_non_finite", 0))
 
 
 def _require_same_data(this: Run, step: int, saved: dict[str, Any]) -> None:
@@ -183,8 +192,8 @@ def _train_and_finish(this: Run, trainer: Trainer, log: logs.Log) -> dict[str, A
         step = int(state.step)
         found.clear()
         found[step] = evaluation(run.trained_variables(state))
-        this.keeper.score(step, found[step].metrics[best])
         log.record("eval", step, {"epoch": this.clock.epoch(step), **found[step].metrics})
+        this.keeper.score(step, found[step].metrics[best])
         overall = {name: value for name, value in found[step].metrics.items() if "/" not in name and value != -1}
         log.say(f"step {step} on {this.held_out.split}: {logs.short(overall)}  ({found[step].seconds:.1f} s)")
         return {best: found[step].metrics[best]}
@@ -229,7 +238,8 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
             values = {
                 "epoch": clock.epoch(step),
                 **means,
-                "learning_rate": float(trainer.rates[step - 1]),
+                # A step that is left out does not count for the schedule.
+                "learning_rate": float(trainer.rates[max(step - 1 - spent.skipped, 0)]),
                 **speed.measure(step, config.batch, batches.waited_s),
             }
             log.record("train", step, values)
@@ -259,29 +269,22 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
             data = {"fingerprint": this.seen.fingerprint, "batches": int(state.step), "batch": config.batch}
             this.keeper.save(state, meta={"spent": dataclasses.asdict(spent), "data": data})
 
+        if start and train.Due(every["evaluate"], total)(start) and not this.keeper.is_scored(start):
+            judge(trainer.state)  # the run was killed in this evaluation
+        watchers = watch.make(this.seen, spent, _may_skip(config), log)
         speed.start(start, batches.waited_s)
         try:
             state, stopped = train.loop(
                 trainer.step, trainer.state, batches, start=start, total=total,
-                hooks=train.Hooks(tick, write, judge, save),
+                hooks=train.Hooks(tick, write, judge, save, *watchers),
                 log=train.Due(every["log"], total), evaluate=train.Due(every["evaluate"], total),
                 save=train.Due(every["save"], total),
             )  # fmt: skip
         except train.NonFinite as error:
-            raise UserError(_non_finite(this, error)) from error
+            this.keeper.wait()
+            raise UserError(watch.why(error, this.seen, spent.skipped, this.keeper.steps())) from error
         account()
         return state, (stop.signal or 0) if stopped else 0
-
-
-def _non_finite(this: Run, error: train.NonFinite) -> str:
-    files = [this.seen.records[i]["file"] for i in error.indices]
-    this.keeper.wait()
-    good = max(this.keeper.steps(), default=None)
-    kept = f"the checkpoint of step {good} is untouched" if good else "no checkpoint was saved before"
-    return (
-        f"step {error.step}: the loss is not finite ({logs.short(error.scalars)}) on the images {', '.join(files)}; "
-        f"{kept}. Lower optimizer.learning_rate, lengthen schedule.warmup or set optimizer.clip."
-    )
 
 
 def _finish(this: Run, trainer: Trainer, log: logs.Log, state: State, final: scoring.Evaluation) -> dict[str, Any]:
@@ -303,6 +306,7 @@ def _finish(this: Run, trainer: Trainer, log: logs.Log, state: State, final: sco
         "eval_s": final.seconds,
         "input_wait": spent.waited_s / max(spent.trained_s, 1e-9),
         "unreadable": spent.unreadable,
+        "skipped_steps": spent.skipped,
         "seed": this.config.seed,
         "data": {"train": score.described(this.seen), "eval": score.described(this.held_out)},
         "failed_saves": this.keeper.failed,

@@ -8,12 +8,15 @@ import contextlib
 import json
 import os
 import pathlib
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+FLUSH_S = 30.0  # between two times that TensorBoard's file goes to the disk
 
 console = Console(highlight=False, soft_wrap=True, markup=False)  # file names may hold brackets
 
@@ -32,12 +35,13 @@ class Log:
         self._file = self._board = None
         self._bar: Progress | None = None
         if workdir is not None and not quiet:
-            from tensorboardX import SummaryWriter
-
             path = workdir / "metrics.jsonl"
-            drop_after(path, start)
-            self._file = path.open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
+            try:
+                drop_after(path, start)
+                self._file = path.open("a", encoding="utf-8")
+                self._board = Board(workdir / "tensorboard", start)
+            except OSError as error:
+                self._give_up(error)
 
     def say(self, message: Any) -> None:
         """Print a line, or anything that rich renders."""
@@ -51,12 +55,9 @@ class Log:
         try:
             self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
             self._file.flush()
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
-        except OSError as error:  # a full disk: training goes on
-            self.say(f"metrics.jsonl cannot be written ({error.strerror}); from here on nothing is logged to files")
-            self.close()
+            self._board.write(kind, step, values)
+        except OSError as error:
+            self._give_up(error)
 
     @contextlib.contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator["Bar"]:
@@ -91,6 +92,50 @@ class Log:
                 with contextlib.suppress(OSError):
                     file.close()
         self._file = self._board = None
+
+    def _give_up(self, error: OSError) -> None:
+        """Go on without files: a full disk is no reason to stop training."""
+        self.say(f"metrics.jsonl cannot be written ({error.strerror}); from here on nothing is logged to files")
+        self.close()
+
+
+class Board:
+    """A file of TensorBoard events in `folder`.
+
+    Written here and now: tensorboardX's own writer does it in a thread, which a full disk ends, and waits for it then.
+    """
+
+    def __init__(self, folder: pathlib.Path, start: int):
+        """Begin a file; where the run goes on from a step, TensorBoard drops what it has of later ones."""
+        from tensorboardX.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(folder.iterdir()))  # two may begin in one second
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{number}"
+        self._writer, self._flushed = RecordWriter(str(folder / name)), time.monotonic()
+        self._add(file_version="brain.Event:2")
+        if start:
+            self._add(step=start + 1, session_log={"status": "START"})
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Add the numbers among the values, as "kind/name"."""
+        numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+        self._add(
+            step=step,
+            summary={"value": [{"tag": f"{kind}/{name}", "simple_value": value} for name, value in numbers.items()]},
+        )
+        if time.monotonic() - self._flushed > FLUSH_S:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        self._writer.close()
+
+    def _add(self, **fields: Any) -> None:
+        from tensorboardX.proto import event_pb2
+
+        self._writer.write(event_pb2.Event(wall_time=time.time(), **fields).SerializeToString())  # pyright: ignore
 
 
 class Bar:
@@ -149,6 +194,19 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
         with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(text))
     return lines
+
+
+def last_step(path: pathlib.Path) -> int:
+    """Give the step of the last whole line of a metrics.jsonl that may be being written; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 65_536, 0))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    for line in reversed(lines):
+        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+            return int(json.loads(line)["step"])
+    return 0
 
 
 def short(values: dict[str, Any], names: Iterable[str] | None = None) -> str:

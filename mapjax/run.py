@@ -22,6 +22,7 @@ from mapjax import log as logs
 from mapjax.data import pipeline, quality, sampling, splits
 from mapjax.data.source import Source, labels_of
 from mapjax.errors import NoSuchSplit, UserError, near
+from mapjax.parallel import tensor
 from mapjax.task import Batch, State, Task, Variables
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -94,13 +95,12 @@ def require_sound(config: ConfigDict, mesh: Mesh) -> None:
         raise UserError(f"image_size={size} must be height and width in pixels, as in (480, 640).")
     if config.dtype not in DTYPES:
         raise UserError(f"dtype={config.dtype!r} is not known.{near(config.dtype, DTYPES)}")
+    if config.get("skip_non_finite", 0) < 0:
+        raise UserError(f"skip_non_finite={config.skip_non_finite} must be how many steps may be left out, or 0.")
     if config.seed < 0:
         raise UserError(f"seed={config.seed} must not be negative.")
-    if mesh.shape["model"] * mesh.shape["pipe"] > 1:
-        raise UserError("mesh.model and mesh.pipe must be 1: nothing is split over them yet; use mesh.data.")
     shard.batch_sharding(mesh, config.batch)
-    ways = mesh.shape["data"] * mesh.shape["fsdp"] * config.accumulate
-    if config.batch % ways:
+    if config.batch % (shard.ways(mesh) * config.accumulate):
         raise UserError(
             f"batch={config.batch} does not divide by accumulate={config.accumulate} on {mesh.size} devices."
         )
@@ -160,6 +160,18 @@ def class_counts(config: ConfigDict, source: Source, sampler: sampling.Sampler) 
     return np.bincount(labels_of(source)[sampler.order(0)], minlength=len(source.classes))
 
 
+def make_places(config: ConfigDict, shapes: State, mesh: Mesh) -> State:
+    """Say where each part of the state is: by `config.rules`, or else by what is known of the network.
+
+    Raises:
+      UserError: rules that do not fit the network, or devices that would have nothing to do.
+    """
+    rules = shard.read_rules(config.get("rules", ()))
+    places = shard.placement(shapes, mesh, rules or tensor.rules(shapes.params), strict=bool(rules))
+    shard.require_used(places, mesh)
+    return places
+
+
 def make_optimizer(
     config: ConfigDict, task: Task, batch: Batch, clock: schedule.Clock
 ) -> tuple[optax.GradientTransformation, optax.Schedule, PyTree | None]:
@@ -172,9 +184,9 @@ def make_optimizer(
 
 def abstract_batch(source: Source, transform: Callable[..., Any], batch: int, sharding: NamedSharding) -> Batch:
     """Give the shapes of a batch, from the first record that can be read; its keys are checked against stages.py."""
-    for record in source.records:
+    for index in range(len(source.records)):
         with contextlib.suppress(UserError):
-            example = {**transform(record, np.random.default_rng(0)), "index": np.int32(0)}
+            example = {**transform(source.records[index], np.random.default_rng(0)), "index": np.int32(0)}
             stages.check("example", example)
             rows = {**example, "mask": np.bool_(True)}
             return {
@@ -188,7 +200,7 @@ def make_evaluation(
     config: ConfigDict, task: Task, source: Source, mesh: Mesh, log: logs.Log
 ) -> Callable[[Variables], evaluate.Evaluation]:
     """Make `evaluation(variables)` over a held-out split; it compiles once."""
-    answer = evaluate.make_answer(task)
+    answer = shard.within(mesh, evaluate.make_answer(task))
     metric = task.metric(source)
     transform = make_transform(config, augment=False)
     batch, sharding = eval_batch(config, mesh)
@@ -203,7 +215,7 @@ def make_evaluation(
 
 def eval_batch(config: ConfigDict, mesh: Mesh) -> tuple[int, NamedSharding]:
     """Give the size of an evaluation batch and its placement: padding is masked out, so it is rounded up to fit."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = shard.ways(mesh)
     batch = -(-config.eval_batch // ways) * ways
     return batch, shard.batch_sharding(mesh, batch, "eval_batch")
 

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mapjax import config as configs
 from mapjax import parts, run, workdir
-from mapjax.data.source import Record, Records, Source
+from mapjax.data.source import Record, Records, Source, truth_of
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.report import page
 from mapjax.task import Counts, Task
@@ -69,7 +69,13 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
     return source._replace(
         classes=tuple(classes),
         category_ids=tuple(ids[name] if name in ids else next(free) for name in classes),
-        records=Records(len(records), partial(_renumber, records, places, len(classes)), labels, files),
+        records=Records(
+            len(records),
+            partial(_renumber, records.__getitem__, places, len(classes)),
+            labels,
+            files,
+            truth=partial(_renumber, partial(truth_of, source), places, len(classes)),
+        ),
     )
 
 
@@ -104,7 +110,7 @@ def write(
             sections=task.sections,
         )
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}); name another folder.") from error
+        raise UserError(f"{out} cannot be written ({error.strerror}); mend that, or name another folder.") from error
 
 
 def described(source: Source) -> dict[str, str]:
@@ -149,9 +155,9 @@ def _figure(value: float | None) -> str:
     return "" if value is None else "–" if value < 0 else f"{value:.3f}"
 
 
-def _renumber(records: Sequence[Record], places: np.ndarray, count: int, index: int) -> Record:
+def _renumber(at: Callable[[int], Record], places: np.ndarray, count: int, index: int) -> Record:
     """Give a record with its class k called places[k]."""
-    record = dict(records[index])
+    record = dict(at(index))
     for key in ("classes", "label"):
         if key in record:
             record[key] = places[record[key]]

@@ -1,15 +1,18 @@
 """Meshes and placement: which device holds which part of the state and of the batch.
 
-Axes: `data` and `fsdp` split the batch; `model` is for channels or heads and `pipe` for layers. Without rules the
-parameters are copied to every device; rules are an ordered list of (expression over the path, PartitionSpec).
+Axes: `data` and `fsdp` split the batch. `fsdp` also splits every large parameter, which is gathered where it is used
+(ZeRO-3, Rajbhandari et al. 2020). `model` splits channels and heads, and `pipe` blocks, by an ordered list of
+(expression over the path, PartitionSpec): the first that is found in a path holds. What no rule splits is on every
+device.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from mapjax import tree
@@ -18,6 +21,9 @@ from mapjax.errors import UserError, near
 AXES = ("data", "fsdp", "model", "pipe")
 BATCH = PartitionSpec(("data", "fsdp"))
 
+FSDP_LEAST = 1024  # numbers; to gather a smaller array costs more than it saves
+
+AnyMesh = Mesh | AbstractMesh
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 
@@ -49,19 +55,145 @@ def batch_sharding(mesh: Mesh, batch: int, key: str = "batch") -> NamedSharding:
     Raises:
       UserError: the batch cannot be divided; the nearest sizes that can are named.
     """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch % ways:
-        below, above = batch // ways * ways, -(-batch // ways) * ways
+    parts = ways(mesh)
+    if batch % parts:
+        below, above = batch // parts * parts, -(-batch // parts) * parts
         fits = f"{below} or {above}" if below else str(above)
-        raise UserError(f"{key}={batch} does not divide over {ways} devices (mesh data×fsdp); use {fits}.")
+        raise UserError(f"{key}={batch} does not divide over {parts} devices (mesh data×fsdp); use {fits}.")
     return NamedSharding(mesh, BATCH)
 
 
-def placement(values: PyTree, mesh: Mesh, rules: Rules = ()) -> PyTree:
-    """Give every leaf its NamedSharding: that of the first rule found in its path, else a copy on every device.
+def size(mesh: AnyMesh, axis: str) -> int:
+    """Give the devices along an axis; 1 without a mesh."""
+    return mesh.shape.get(axis, 1)
+
+
+def ways(mesh: AnyMesh) -> int:
+    """Give the number of parts that a batch is split into; 1 without a mesh."""
+    return size(mesh, "data") * size(mesh, "fsdp")
+
+
+def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a jitted function with the mesh in context, so that what it traces may ask for it."""
+
+    def called(*arguments: Any) -> Any:
+        with jax.set_mesh(mesh):
+            return function(*arguments)
+
+    return called
+
+
+def per_example(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let each device run `function` on its own examples, without a word to the others.
+
+    For kernels that handle each example by itself but whose loops, sorts or gathers the compiler would not split
+    over the batch: RoIAlign, suppression, sampling.
+
+    Args:
+      function: of pytrees of arrays whose first axis is the batch, to such a pytree; no statistics over the batch.
+    """
+
+    def mapped(*batched: PyTree) -> PyTree:
+        if ways(jax.sharding.get_abstract_mesh()) == 1:
+            return function(*batched)
+        split = jax.shard_map(function, in_specs=BATCH, out_specs=BATCH, axis_names={"data", "fsdp"}, check_vma=False)
+        return split(*batched)
+
+    return mapped
+
+
+def read_rules(pairs: Any) -> Rules:
+    """Read the rules of a config: pairs of an expression and a tuple with an axis, or None, for each axis of the array.
+
+    Raises:
+      UserError: no such pairs, or an axis that does not exist.
+    """
+    found = []
+    for pair in pairs:
+        try:
+            expression, spec = pair
+            names = [name for part in spec for name in (part if isinstance(part, tuple | list) else (part,))]
+        except (TypeError, ValueError) as error:
+            raise UserError(f"rules={pair!r}: write pairs, as in (('mlp/0/kernel$', (None, 'model')),).") from error
+        for name in names:
+            if name is not None and name not in AXES:
+                raise UserError(f"rules: {expression!r} names the axis {name!r}.{near(str(name), AXES)}")
+        found.append((expression, PartitionSpec(*(tuple(part) if isinstance(part, list) else part for part in spec))))
+    return found
+
+
+def placement(values: PyTree, mesh: AnyMesh, rules: Rules = (), *, strict: bool = False) -> PyTree:
+    """Give every leaf its NamedSharding: by the first rule found in its path, and over `fsdp` where it is large.
 
     Optimizer state and averages hold the parameters' paths within their own, so they follow the parameters.
+
+    Args:
+      values: arrays or their shapes.
+      rules: an axis that does not divide the array is left out.
+      strict: the rules are a person's, so that each must match a leaf, each array of two axes or more must have a
+        rule, and its axes must divide it.
+
+    Raises:
+      UserError: what `strict` asks for does not hold.
     """
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    named = [(path, NamedSharding(mesh, spec)) for path, spec in rules]
-    return tree.first_match(values, named, everywhere, "mesh rules")
+    if strict:
+        tree.first_match(values, [(expression, 0) for expression, _ in rules], 0, "rules")
+
+    def place(path: str, leaf: Any) -> NamedSharding:
+        spec = next((spec for expression, spec in rules if re.search(expression, path)), None)
+        if strict and spec is None and len(leaf.shape) > 1:
+            raise UserError(f"rules: none matches {path} {leaf.shape}; end them with ('.', ()) to copy what is left.")
+        parts = _fitting(path, leaf.shape, tuple(spec or ()), mesh, strict)
+        parts = _over_fsdp(leaf.shape, parts, mesh)
+        while parts and parts[-1] is None:
+            parts.pop()
+        return NamedSharding(mesh, PartitionSpec(*parts))
+
+    return tree.map_with_path(place, values)
+
+
+def gathered(places: PyTree) -> PyTree:
+    """Give the placements with which parameters are used: theirs, but whole along `fsdp`."""
+
+    def whole(place: NamedSharding) -> NamedSharding:
+        return NamedSharding(place.mesh, PartitionSpec(*(None if part == "fsdp" else part for part in place.spec)))
+
+    return jax.tree.map(whole, places)
+
+
+def require_used(places: PyTree, mesh: AnyMesh) -> None:
+    """Refuse a mesh with devices that would only repeat what others do.
+
+    Raises:
+      UserError: the mesh has an axis `model` or `pipe` that no parameter is split over.
+    """
+    used = {part for place in jax.tree.leaves(places) for part in place.spec}
+    for axis, mend in (("model", "rules"), ("pipe", "model.stacked=True (of a ViT)")):
+        if size(mesh, axis) > 1 and axis not in used:
+            raise UserError(
+                f"mesh.{axis}={size(mesh, axis)} splits no parameter of this network; set {mend}, or mesh.{axis}=1."
+            )
+
+
+def _fitting(path: str, shape: tuple[int, ...], spec: tuple[Any, ...], mesh: AnyMesh, strict: bool) -> list[Any]:
+    """Give the axes of the mesh for each axis of an array, without those that do not divide it."""
+    if strict and len(spec) > len(shape):
+        raise UserError(f"rules: {spec} has more axes than {path} {shape}.")
+    parts: list[Any] = [None] * len(shape)
+    for i, part in enumerate(spec[: len(shape)]):
+        count = math.prod(size(mesh, axis) for axis in ((part,) if isinstance(part, str) else part or ()))
+        if shape[i] % count == 0:
+            parts[i] = part if count > 1 else None
+        elif strict:
+            raise UserError(f"rules: axis {i} of {path} {shape} does not divide over {count} devices ({part}).")
+    return parts
+
+
+def _over_fsdp(shape: tuple[int, ...], parts: list[Any], mesh: AnyMesh) -> list[Any]:
+    """Split the longest axis that is still whole, and divides, over `fsdp`; small arrays stay as they are."""
+    count = size(mesh, "fsdp")
+    free = [i for i, part in enumerate(parts) if part is None and shape[i] % count == 0]
+    if count == 1 or "fsdp" in parts or math.prod(shape) < FSDP_LEAST or not free:
+        return parts
+    longest = max(free, key=lambda i: shape[i])
+    return [("fsdp" if i == longest else part) for i, part in enumerate(parts)]

@@ -6,6 +6,7 @@ The key of step n is fold_in(seed, n) and batch n is a function of (seed, n), so
 are all there is to save. The loop never waits for the device except two steps behind it.
 """
 
+import statistics
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,9 +17,13 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
+from mapjax import shard
 from mapjax.task import Batch, Scalars, State, Task
 
 Step = Callable[[State, Batch], tuple[State, Scalars]]
+
+SPIKE = 5.0  # a loss above this many times the running median is a spike
+_WINDOW, _ENOUGH = 100, 20  # losses that the median is taken over, and how many it needs
 
 
 class NonFinite(Exception):
@@ -27,6 +32,15 @@ class NonFinite(Exception):
     def __init__(self, step: int, scalars: dict[str, float], indices: list[int]):
         super().__init__(f"step {step}: the loss is not finite")
         self.step, self.scalars, self.indices = step, scalars, indices
+
+
+class Spike(NamedTuple):
+    """A step whose loss is far above the median of those before it, and the indices of its batch."""
+
+    step: int
+    loss: float
+    median: float
+    indices: list[int]
 
 
 def init_state(task: Task, tx: optax.GradientTransformation, batch: Batch, *, seed: int, ema: float) -> State:
@@ -65,6 +79,8 @@ def make_step(
     frozen: PyTree | None = None,
     accumulate: int = 1,
     ema: float = 0.0,
+    places: PyTree | None = None,
+    skip_non_finite: bool = False,
 ) -> Step:
     """Make the train step of a task; jit it with the state donated.
 
@@ -75,6 +91,9 @@ def make_step(
       frozen: tree of bool over the parameters; no gradient is computed for these.
       accumulate: the batch is taken in this many parts, and the gradients averaged.
       ema: decay of the moving average; it starts low and reaches this value after about 10 / (1 - ema) steps.
+      places: where the parameters are, on a mesh with `fsdp`: each is gathered where it is used, and its gradient
+        summed and scattered.
+      skip_non_finite: a step whose losses or gradient norm are not finite changes nothing but the step number.
 
     Returns:
       step(state, batch) -> (state, scalars): the losses by name and `gradient_norm`.
@@ -83,10 +102,14 @@ def make_step(
     def loss_of(params: PyTree, stats: PyTree, batch: Batch, key: jax.Array):
         if frozen is not None:
             params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, frozen)
+        if places is not None:
+            params = jax.lax.with_sharding_constraint(params, shard.gathered(places))
         return task.loss({"params": params, "stats": stats}, batch, key)
 
     def gradients(state: State, batch: Batch, key: jax.Array):
         (_, (stats, scalars)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, state.stats, batch, key)
+        if places is not None:
+            grads = jax.lax.with_sharding_constraint(grads, places)
         return grads, stats, scalars
 
     def accumulated(state: State, batch: Batch, key: jax.Array):
@@ -113,9 +136,16 @@ def make_step(
             decay = jnp.minimum(ema, (1.0 + state.step) / (10.0 + state.step))
             average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
         scalars = {**scalars, "gradient_norm": optax.tree.norm(grads)}
-        return State(state.step + 1, params, stats, opt, average), scalars
+        after = State(state.step + 1, params, stats, opt, average)
+        return (_where_finite(scalars, after, state) if skip_non_finite else after), scalars
 
     return step
+
+
+def _where_finite(scalars: Scalars, after: State, before: State) -> State:
+    """Give the state after the step where all scalars are finite, else the one before it with the step counted."""
+    finite = jnp.stack([jnp.isfinite(value).all() for value in scalars.values()]).all()
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, before._replace(step=after.step))
 
 
 class Due(NamedTuple):
@@ -129,6 +159,10 @@ class Due(NamedTuple):
         return (self.every > 0 and step % self.every == 0) or step == self.total
 
 
+def _stop(found: NonFinite) -> None:
+    raise found
+
+
 class Hooks(NamedTuple):
     """What the loop calls; each may be slow only when it is due.
 
@@ -136,12 +170,16 @@ class Hooks(NamedTuple):
     log(step, scalars): mean of each scalar since the last call; called two steps late, so the device need not wait.
     evaluate(state): called after the same state was saved.
     save(state)
+    non_finite(NonFinite): a step was not finite; it raises what it is given unless such steps are skipped.
+    spike(Spike): the loss of a step was far above the median of those before it.
     """
 
     tick: Callable[[int], bool]
     log: Callable[[int, dict[str, float]], None]
     evaluate: Callable[[State], None]
     save: Callable[[State], None]
+    non_finite: Callable[[NonFinite], None] = _stop
+    spike: Callable[[Spike], None] = lambda _: None
 
 
 def loop(
@@ -162,9 +200,10 @@ def loop(
       The state, and whether it was stopped before the end (it is saved then).
 
     Raises:
-      NonFinite: the loss is not finite; nothing is saved after the last good checkpoint.
+      NonFinite: the loss is not finite (and `hooks.non_finite` skips no more); nothing is saved after the last good
+        checkpoint.
     """
-    recent = _Recent(hooks.log, log)
+    recent = _Recent(hooks, log)
     for number in range(start + 1, total + 1):
         batch = next(batches)
         state, scalars = step(state, batch)
@@ -184,9 +223,10 @@ def loop(
 class _Recent:
     """Scalars of the steps since the last log; read two steps late, so the device never waits for the host."""
 
-    def __init__(self, report: Callable[[int, dict[str, float]], None], due: Due) -> None:
-        self._report, self._due = report, due
+    def __init__(self, hooks: Hooks, due: Due) -> None:
+        self._hooks, self._due = hooks, due
         self._pending: deque[tuple[int, Scalars, Any]] = deque()
+        self._losses: deque[float] = deque(maxlen=_WINDOW)
         self._sums: dict[str, float] = {}
         self._count = 0
 
@@ -202,12 +242,26 @@ class _Recent:
     def _read(self) -> None:
         step, scalars, index = self._pending.popleft()
         values = {name: float(value) for name, value in jax.device_get(scalars).items()}
-        if not all(np.isfinite(value) for value in values.values()):
-            indices = {int(i) for shard in index.addressable_shards for i in np.asarray(shard.data)}
-            raise NonFinite(step, values, sorted(indices))
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
+        if all(np.isfinite(value) for value in values.values()):
+            self._watch(step, values.get("loss", 0.0), index)
+            for name, value in values.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            self._count += 1
+        else:
+            self._hooks.non_finite(NonFinite(step, values, _indices(index)))
         if self._due(step):
-            self._report(step, {name: total / self._count for name, total in self._sums.items()})
+            self._hooks.log(step, {name: total / self._count for name, total in self._sums.items()})
             self._sums, self._count = {}, 0
+
+    def _watch(self, step: int, loss: float, index: Any) -> None:
+        """Tell of a loss that is far above the median of those before it."""
+        if len(self._losses) >= _ENOUGH:
+            median = statistics.median(self._losses)
+            if 0 < median * SPIKE < loss:
+                self._hooks.spike(Spike(step, loss, median, _indices(index)))
+        self._losses.append(loss)
+
+
+def _indices(index: Any) -> list[int]:
+    """Give the indices of the records of a batch, as far as this process holds them."""
+    return sorted({int(i) for shard in index.addressable_shards for i in np.asarray(shard.data)})

@@ -70,8 +70,14 @@ def is_trained(path: pathlib.Path) -> bool:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write JSON so that the file is either the old one or the whole new one."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:  # on a full disk, leave the room to others
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -1,6 +1,7 @@
 import jax
+import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from mapjax import shard
 from mapjax.errors import UserError
@@ -25,9 +26,57 @@ def test_an_unknown_axis():
         shard.make_mesh({"dat": 1}, ONE)
 
 
-def test_rules_place_parameters():
-    mesh = shard.make_mesh({"data": 1}, ONE)
-    values = {"a": {"kernel": jax.numpy.zeros((2, 2))}, "b": jax.numpy.zeros(3)}
-    places = shard.placement(values, mesh, [("kernel", PartitionSpec("model"))])
-    assert places["a"]["kernel"].spec == PartitionSpec("model")
-    assert places["b"].spec == PartitionSpec()
+SHAPE = AbstractMesh((2, 2, 2, 1), shard.AXES)
+VALUES = {"a": {"kernel": jax.ShapeDtypeStruct((64, 30), np.float32)}, "b": jax.ShapeDtypeStruct((6,), np.float32)}
+
+
+def test_fsdp_splits_the_longest_axis_that_is_whole():
+    places = shard.placement(VALUES, SHAPE, [("kernel", PartitionSpec("model"))])
+    assert places["a"]["kernel"].spec == PartitionSpec("model", "fsdp")
+    assert places["b"].spec == PartitionSpec(), "too small to be worth it"
+    assert shard.placement(VALUES, SHAPE)["a"]["kernel"].spec == PartitionSpec("fsdp")
+
+
+def test_parameters_are_used_whole_along_fsdp():
+    places = shard.gathered(shard.placement(VALUES, SHAPE, [("kernel", PartitionSpec("model"))]))
+    assert places["a"]["kernel"].spec == PartitionSpec("model", None)
+
+
+def test_an_axis_that_does_not_divide_is_left_out_of_a_known_rule():
+    odd = {"kernel": jax.ShapeDtypeStruct((7, 9), np.float32)}
+    assert shard.placement(odd, SHAPE, [("kernel", PartitionSpec("model", None))])["kernel"].spec == PartitionSpec()
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ((("kernal$", ()), (".", ())), r"rules: 'kernal\$' matches no parameter"),
+        ((("^b$", ()),), r"rules: none matches a/kernel \(64, 30\); end them with"),
+        (((".", (None, ("model", "fsdp"))),), r"axis 1 of a/kernel \(64, 30\) does not divide over 4 devices"),
+        (((".", (None, None, "model")),), r"has more axes than a/kernel"),
+    ],
+)
+def test_rules_of_a_person_must_fit(rules, message):
+    with pytest.raises(UserError, match=message):
+        shard.placement(VALUES, SHAPE, shard.read_rules(rules), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [((("kernel", ("modl",)),), r"names the axis 'modl'.*'model'"), (("kernel",), r"write pairs")],
+)
+def test_rules_that_are_none(pairs, message):
+    with pytest.raises(UserError, match=message):
+        shard.read_rules(pairs)
+
+
+@pytest.mark.parametrize("axis", ["model", "pipe"])
+def test_devices_with_nothing_to_do(axis):
+    sizes = dict.fromkeys(shard.AXES, 1) | {axis: 2}
+    mesh = AbstractMesh(tuple(sizes.values()), shard.AXES)
+    with pytest.raises(UserError, match=rf"mesh.{axis}=2 splits no parameter"):
+        shard.require_used(shard.placement(VALUES, mesh), mesh)
+
+
+def test_without_a_mesh_a_function_of_examples_is_called_as_it_is():
+    assert shard.per_example(lambda x: x + 1)(1) == 2

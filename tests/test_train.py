@@ -42,15 +42,23 @@ def batch_of(number: int, size: int = 8) -> dict:
     return {"image": jnp.asarray(image), "truth": jnp.asarray(truth), "index": jnp.asarray(index)}
 
 
-def run(task, *, steps, start=None, ema=0.0, accumulate=1, frozen=None, **options):
+def poisoned(number: int) -> dict:
+    """A batch with one picture that is not finite."""
+    batch = batch_of(number)
+    return batch | {"image": batch["image"].at[3, 1].set(jnp.nan)}
+
+
+def run(task, *, steps, start=None, ema=0.0, accumulate=1, frozen=None, skip=False, batches=batch_of, **options):
     batch = batch_of(0)
     params = jax.eval_shape(task.init, jax.random.key(0), batch)["params"]
     node = {"name": "sgd", **options}
     tx = optimize.make(node, params=params, schedule=optax.constant_schedule(0.05))
     state = train.init_state(task, tx, batch, seed=0, ema=ema) if start is None else start
-    step = jax.jit(train.make_step(task, tx, seed=0, frozen=frozen, accumulate=accumulate, ema=ema))
+    step = jax.jit(
+        train.make_step(task, tx, seed=0, frozen=frozen, accumulate=accumulate, ema=ema, skip_non_finite=skip)
+    )
     for number in range(int(state.step), steps):
-        state, scalars = step(state, batch_of(number))
+        state, scalars = step(state, batches(number))
     assert step._cache_size() == 1
     return state, scalars
 
@@ -89,6 +97,30 @@ def test_accumulation_is_the_same_mathematics():
     np.testing.assert_allclose(whole.params["kernel"], parts.params["kernel"], rtol=1e-5)
     np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
     np.testing.assert_allclose(a["gradient_norm"], b["gradient_norm"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_step_that_is_not_finite_changes_only_the_step_number(accumulate):
+    """Parameters, moments, statistics and average are those of a run that never saw that batch."""
+
+    def some(number):
+        return poisoned(number) if number == 3 else batch_of(number)
+
+    with_it, scalars = run(squares(), steps=6, ema=0.9, accumulate=accumulate, skip=True, batches=some)
+    assert int(with_it.step) == 6 and np.isfinite(scalars["loss"])
+    before, lost = run(squares(), steps=4, ema=0.9, accumulate=accumulate, skip=True, batches=some)
+    assert not np.isfinite(lost["loss"])
+    three, _ = run(squares(), steps=3, ema=0.9, accumulate=accumulate, skip=True)
+    jax.tree.map(np.testing.assert_array_equal, before, three._replace(step=jnp.int32(4)))
+    # From there on it is a run from that state with the batches that follow.
+    rest, _ = run(squares(), steps=6, start=before, ema=0.9, accumulate=accumulate)
+    jax.tree.map(np.testing.assert_array_equal, with_it, rest)
+
+
+def test_skipping_changes_no_step_that_is_finite():
+    skipping, _ = run(squares(noise=0.1), steps=5, ema=0.9, skip=True)
+    plain, _ = run(squares(noise=0.1), steps=5, ema=0.9)
+    jax.tree.map(np.testing.assert_array_equal, skipping, plain)
 
 
 def test_frozen_parameters_stay_even_under_decay():
@@ -148,14 +180,22 @@ def test_optimizer_mistakes(node, message):
 class Calls:
     """Hooks that note what they were called for."""
 
-    def __init__(self, stop_at=None):
-        self.stop_at, self.logged, self.judged, self.saved = stop_at, [], [], []
+    def __init__(self, stop_at=None, allowed=0):
+        self.stop_at, self.allowed, self.logged, self.judged, self.saved = stop_at, allowed, [], [], []
+        self.skipped, self.spikes = [], []
         self.hooks = train.Hooks(
             tick=lambda step: step == self.stop_at,
-            log=lambda step, means: self.logged.append((step, means["loss"])),
+            log=lambda step, means: self.logged.append((step, means.get("loss"))),
             evaluate=lambda state: self.judged.append(int(state.step)),
             save=lambda state: self.saved.append(int(state.step)),
+            non_finite=self.non_finite,
+            spike=self.spikes.append,
         )
+
+    def non_finite(self, found):
+        if len(self.skipped) == self.allowed:
+            raise found
+        self.skipped.append((found.step, found.indices))
 
 
 def counting(state, batch):
@@ -209,3 +249,30 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved():
     assert caught.value.step == 4
     assert caught.value.indices == [3, 4]
     assert calls.saved == [2]
+
+
+def test_steps_that_are_not_finite_are_left_out_of_the_means_and_counted():
+    nan = float("nan")
+    calls = Calls(allowed=4)
+    state, _ = looped([1, nan, 3, nan, nan, float("inf"), 7], calls, total=7)
+    assert int(state.step) == 7
+    assert calls.skipped == [(2, [1, 2]), (4, [3, 4]), (5, [4, 5]), (6, [5, 6])]
+    assert calls.logged == [(3, 2.0), (6, None), (7, 7.0)]
+    with pytest.raises(train.NonFinite):
+        looped([1, nan, 3, nan, nan, 6, 7], Calls(allowed=2), total=7)
+
+
+def test_a_loss_far_above_the_median_is_told():
+    steady = [1.0 + number / 100 for number in range(25)]
+    calls = Calls()
+    looped([*steady, 5.5, 5.7, 1.0, 60.0], calls, total=29)
+    medians = [np.median([*steady]), np.median([*steady, 5.5])]
+    assert 5.5 < 5 * medians[0] < 5.7
+    assert [(spike.step, spike.loss, spike.indices) for spike in calls.spikes] == [
+        (27, pytest.approx(5.7), [26, 27]),
+        (29, 60.0, [28, 29]),
+    ]
+    assert calls.spikes[0].median == pytest.approx(medians[1])
+    early = Calls()
+    looped([1.0] * 10 + [100.0], early, total=11)
+    assert early.spikes == []  # a median of ten says little

@@ -23,7 +23,7 @@ from absl import flags
 
 from mapjax.data import sampling
 from mapjax.data.sampling import Sampler
-from mapjax.data.source import Source
+from mapjax.data.source import Source, name_of, truth_of
 from mapjax.data.transforms import Example, Transform
 from mapjax.errors import UserError
 from mapjax.task import Batch
@@ -31,6 +31,7 @@ from mapjax.task import Batch
 cv2.setNumThreads(0)  # the pipeline's own threads are the parallelism
 
 _TRIES = 100  # unreadable images in a row before giving up
+_DEATHS = 3  # of workers without a batch in between, likewise
 _log = logging.getLogger(__name__)
 
 Loaded = tuple[Example, dict[str, str]]  # an example or stacked examples, and what was unreadable: file → reason
@@ -43,12 +44,17 @@ class Batches(Iterator[Batch]):
     replaced: unreadable images met so far, file → reason.
     """
 
-    def __init__(self, dataset: grain.IterDataset, place: Callable[[Example], Batch], prefetch: int):
+    def __init__(
+        self, dataset_from: Callable[[int], grain.IterDataset], place: Callable[[Example], Batch], prefetch: int
+    ):
+        """Take the batches from that of a number on; asked for again when a worker process has been killed."""
         self.waited_s = 0.0
         self.replaced: dict[str, str] = {}
         self._queue: queue.Queue = queue.Queue(maxsize=max(prefetch, 1))
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._fill, args=(dataset, place), name="mapjax-batches", daemon=True)
+        self._thread = threading.Thread(
+            target=self._fill, args=(dataset_from, place), name="mapjax-batches", daemon=True
+        )
         self._thread.start()
 
     def __next__(self) -> Batch:
@@ -81,20 +87,25 @@ class Batches(Iterator[Batch]):
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _fill(self, dataset: grain.IterDataset, place: Callable[[Example], Batch]) -> None:
-        iterator = None
-        try:
-            iterator = iter(dataset)
-            for arrays, replaced in iterator:
-                if self._closed.is_set():
-                    return
-                self._put((place(arrays), replaced))
-            self._put((StopIteration(), {}))
-        except BaseException as error:  # handed to the consumer, whatever it is
-            self._put((error, {}))
-        finally:
-            if iterator is not None:
-                iterator.close()
+    def _fill(self, dataset_from: Callable[[int], grain.IterDataset], place: Callable[[Example], Batch]) -> None:
+        done, deaths = 0, 0
+        while not self._closed.is_set():
+            iterator = None
+            try:
+                iterator = iter(dataset_from(done))
+                for arrays, replaced in iterator:
+                    if self._closed.is_set():
+                        return
+                    self._put((place(arrays), replaced))
+                    done, deaths = done + 1, 0
+                return self._put((StopIteration(), {}))
+            except BaseException as error:  # handed to the consumer, whatever it is
+                deaths += 1
+                if (killed := _killed_worker(error, deaths)) is not None:
+                    return self._put((killed, {}))
+            finally:
+                if iterator is not None:
+                    iterator.close()
 
     def _put(self, item: tuple[Any, dict[str, str]]) -> None:
         while not self._closed.is_set():
@@ -102,6 +113,19 @@ class Batches(Iterator[Batch]):
                 return self._queue.put(item, timeout=0.1)
             except queue.Full:
                 continue
+
+
+def _killed_worker(error: BaseException, deaths: int) -> BaseException | None:
+    """Give the error to hand on; None where a worker process was killed, so that its batches are made once more."""
+    if "Worker process was terminated" not in str(error):  # grain raises a plain RuntimeError
+        return error
+    if deaths < _DEATHS:
+        _log.warning("a data worker was killed; the workers are started again, and no example is lost")
+        return None
+    return UserError(
+        f"data workers were killed {deaths} times before they made a batch, as happens when memory runs out; lower "
+        "input.workers, or set it to 0."
+    )
 
 
 def train_batches(
@@ -186,11 +210,10 @@ def _readable(source: Source, transform: Transform, index: int, rng: np.random.G
     replaced: dict[str, str] = {}
     for step in range(min(_TRIES, len(source.records))):
         position = (index + step) % len(source.records)
-        record = source.records[position]
         try:
-            example = transform(record, rng)
+            example = transform(source.records[position], rng)
         except UserError as error:
-            replaced[record["file"]] = str(error)
+            replaced[name_of(source, position)] = str(error)
             continue
         return _numbered(example, position, real=True), replaced
     raise UserError(
@@ -202,14 +225,13 @@ def _in_order(source: Source, transform: Transform, position: int) -> Loaded:
     """Load one row of an evaluation batch; past the end, and for an unreadable image, a blank row."""
     rng = np.random.default_rng(0)  # an evaluation's transform draws nothing
     index = min(position, len(source.records) - 1)
-    record = source.records[index]
+    replaced: dict[str, str] = {}
     if position == index:
         try:
-            return _numbered(transform(record, rng), index, real=True), {}
+            return _numbered(transform(source.records[index], rng), index, real=True), {}
         except UserError as error:
-            replaced = {record["file"]: str(error)}
-    else:
-        replaced = {}
+            replaced = {name_of(source, index): str(error)}
+    record = truth_of(source, index)
     blank = record | {"image": np.zeros((*record.get("size", (1, 1)), 3), np.uint8)}
     return _numbered(transform(blank, rng), index, real=False), replaced
 
@@ -238,12 +260,20 @@ def _batches(
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads its flags, and mapjax also runs outside absl.app
     options = grain.ReadOptions(num_threads=max(threads, 1), prefetch_buffer_size=2 * max(threads, 1))
-    dataset = grain.MapDataset.range(length).map(load).batch(rows, batch_fn=_collate).to_iter_dataset(options)
+
+    def dataset_from(first: int) -> grain.IterDataset:
+        positions = grain.MapDataset.range(first * rows, length)
+        made = positions.map(load).batch(rows, batch_fn=_collate).to_iter_dataset(options)
+        if workers <= 0:
+            return made
+        return made.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+
     if workers <= 0:
-        return Batches(dataset, place, prefetch)
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+        return Batches(dataset_from, place, prefetch)
     # Copied, because a device array on CPU may share its memory, and grain frees what workers send.
-    return Batches(dataset, lambda arrays: place({name: np.array(rows) for name, rows in arrays.items()}), prefetch)
+    return Batches(
+        dataset_from, lambda arrays: place({name: np.array(rows) for name, rows in arrays.items()}), prefetch
+    )
 
 
 def _length(source: Source) -> int:

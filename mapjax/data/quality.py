@@ -9,7 +9,7 @@ from rich.console import Group
 from mapjax.data import label_quality
 from mapjax.data.geometry import box_areas
 from mapjax.data.label_quality import LabelSummary
-from mapjax.data.source import Source
+from mapjax.data.source import Source, truth_of
 from mapjax.errors import UserError
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's borders between small, medium and large, pixels²
@@ -51,11 +51,11 @@ def inspect(source: Source, max_boxes: int) -> Summary | LabelSummary:
     looked_at = _looked_at(source)
     all_boxes, all_classes, crowds, files = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)], 0, set()
     for index in range(looked_at):
-        record = source.records[index]  # one at a time: it may hold a picture or masks
+        record = truth_of(source, index)  # one at a time: it may hold a picture or masks
         all_boxes.append(record["boxes"])
         all_classes.append(record["classes"])
         crowds += int(record["crowd"].sum())
-        if isinstance(record["image"], str):
+        if isinstance(record.get("image"), str):
             files.add(record["image"])
     boxes, classes = np.concatenate(all_boxes), np.concatenate(all_classes)
     counts = np.array([len(one) for one in all_classes[1:]], int)
@@ -89,7 +89,7 @@ def class_counts(source: Source) -> Int[np.ndarray, " c"]:
     """
     if _is_labelled(source):
         return label_quality.class_counts(source)
-    found = [source.records[index]["classes"] for index in range(_looked_at(source))]
+    found = [truth_of(source, index)["classes"] for index in range(_looked_at(source))]
     classes = np.concatenate([np.zeros(0, np.int32), *found])
     known = classes[(classes >= 0) & (classes < len(source.classes))]
     return np.bincount(known, minlength=len(source.classes))
@@ -100,12 +100,12 @@ def _is_labelled(source: Source) -> bool:
     known: Any = getattr(source.records, "labels", None)
     if known is not None and known() is not None:
         return True
-    return len(source.records) > 0 and "boxes" not in source.records[0]
+    return len(source.records) > 0 and "boxes" not in truth_of(source, 0)
 
 
 def _looked_at(source: Source) -> int:
     length = len(source.records)
-    generated = length > 0 and isinstance(source.records[0]["image"], np.ndarray)
+    generated = length > 0 and isinstance(truth_of(source, 0).get("image"), np.ndarray)
     return min(length, _GENERATED_LOOKED_AT) if generated else length
 
 

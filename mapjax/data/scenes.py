@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from mapjax.data import geometry
 from mapjax.data.source import Record, Records, Source
-from mapjax.errors import UserError, near
+from mapjax.errors import NoSuchSplit, UserError, near
 
 CLASSES = tuple("0123456789")
 SPLITS = ("train", "val")
@@ -52,7 +52,7 @@ def make(
       UserError: another split, or sizes and numbers that make no scene.
     """
     if split not in SPLITS:
-        raise UserError(f"scenes has no split {split!r}.{near(split, SPLITS)}")
+        raise NoSuchSplit(f"scenes has no split {split!r}.{near(split, SPLITS)}")
     length = train_length if split == "train" else val_length
     if min(size) < 32 or length < 1 or not 1 <= digits[0] <= digits[1] or not 8 <= digit_size[0] <= digit_size[1]:
         raise UserError(

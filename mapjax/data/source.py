@@ -21,9 +21,11 @@ class Records(Sequence[Record]):
         labels: np.ndarray | None = None,
         files: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
+        truth: Callable[[int], Record] | None = None,
     ):
-        """Give what is known without making a record, for `labels`, `files` and `name`."""
+        """Give what is known without making a record, for `labels`, `files`, `name` and `truth`."""
         self._length, self._at, self._labels, self._files, self._names = length, at, labels, files, names
+        self._truth = truth
 
     def labels(self) -> np.ndarray | None:
         """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they are not known."""
@@ -35,7 +37,11 @@ class Records(Sequence[Record]):
 
     def name(self, index: int) -> str:
         """Return the `file` of a record; its picture is not read where the name is known without."""
-        return self[index]["file"] if self._names is None else self._names[index]
+        return self.truth(index)["file"] if self._names is None else self._names[index]
+
+    def truth(self, index: int) -> Record:
+        """Return a record without its picture and masks where it is known without them, else the record."""
+        return self[index] if self._truth is None else self._truth(index)
 
     def __len__(self) -> int:
         return self._length
@@ -73,6 +79,12 @@ def name_of(source: Source, index: int) -> str:
     """Return the name for people of one picture of a source."""
     records = source.records
     return records.name(index) if isinstance(records, Records) else records[index]["file"]
+
+
+def truth_of(source: Source, index: int) -> Record:
+    """Return one record of a source for its labels; its picture is not read where they are known without."""
+    records = source.records
+    return records.truth(index) if isinstance(records, Records) else records[index]
 
 
 def labels_of(source: Source) -> Int32[np.ndarray, " n"] | Bool[np.ndarray, "n c"]:

@@ -13,7 +13,7 @@ import hotcoco
 import numpy as np
 from jaxtyping import Float
 
-from mapjax.data.source import Source
+from mapjax.data.source import Source, truth_of
 from mapjax.task import Batch, Counts, Metric, Result
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -76,7 +76,7 @@ def merge(one: Counts, other: Counts) -> Counts:
 def coco_truth(source: Source) -> dict[str, Any]:
     """Write the truth of a source as a COCO annotation dict (what pycocotools reads): boxes as x, y, width, height."""
     images, annotations = [], []
-    for record in source.records:
+    for record in (truth_of(source, index) for index in range(len(source.records))):
         height, width = (int(side) for side in record["size"])
         images.append({"id": int(record["id"]), "file_name": record["file"], "width": width, "height": height})
         boxes = np.asarray(record["boxes"], np.float64).reshape(-1, 4)

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mapjax import shard
 from mapjax.errors import UserError
 from mapjax.models import resnet
 from mapjax.models.fpn import FPN
@@ -176,7 +177,8 @@ class FasterRCNN(nn.Module):
     def regions(self, features, boxes) -> dict[str, Any]:
         names = self.pyramid[:-1]
         strides = [2 ** int(name[1:]) for name in names]
-        pooled = roi_align_batch([features[name] for name in names], strides, boxes, pool=self.pool)
+        pool = shard.per_example(lambda maps, boxes: roi_align_batch(maps, strides, boxes, pool=self.pool))
+        pooled = pool([features[name] for name in names], boxes)
         logits, deltas = self.roi_heads(pooled.reshape(-1, *pooled.shape[2:]))
         shape = boxes.shape[:2]
         return {

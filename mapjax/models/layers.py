@@ -239,13 +239,14 @@ class Dropout(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Leave a residual branch out for a share of the pictures in training (Huang et al. 2016)."""
+    """Leave a residual branch out for a share of the pictures in training (Huang et al. 2016); `rate` may be traced."""
 
-    rate: float
+    rate: Any
 
     @nn.compact
     def __call__(self, x, train: bool):
-        return _drop(self, x, (len(x),) + (1,) * (x.ndim - 1), self.rate) if train and self.rate > 0 else x
+        never = isinstance(self.rate, float) and self.rate == 0
+        return _drop(self, x, (len(x),) + (1,) * (x.ndim - 1), self.rate) if train and not never else x
 
 
 def _drop(module: nn.Module, x, shape: tuple[int, ...], rate: float):

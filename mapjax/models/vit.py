@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from mapjax.errors import UserError, near
 from mapjax.models.layers import Conv, Dense, Dropout, LayerNorm, StochasticDepth, model_of
+from mapjax.parallel import pipeline
 from mapjax.task import Model
 
 VARIANTS = {  # width, depth, heads, width of the MLP
@@ -88,36 +89,71 @@ class Layer(nn.Module):
     mlp: int
     dropout: float
     attention_dropout: float
-    rate: float
     weights: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x, train: bool, rate: Any = 0.0):
         attention = SelfAttention(self.heads, self.attention_dropout, self.weights, self.dtype, name="self_attention")
         y, weights = attention(LayerNorm(dtype=self.dtype, name="ln_1")(x), train)
-        x += StochasticDepth(self.rate)(Dropout(self.dropout)(y, train), train)
+        x += StochasticDepth(rate)(Dropout(self.dropout)(y, train), train)
         y = MLP(self.mlp, self.dropout, self.dtype, name="mlp")(LayerNorm(dtype=self.dtype, name="ln_2")(x), train)
-        return x + StochasticDepth(self.rate)(y, train), weights
+        return x + StochasticDepth(rate)(y, train), weights
 
 
 class Layers(nn.Module):
-    """Layers "encoder_layer_0", …: all their tokens and attention weights."""
+    """Layers "encoder_layer_0", …: all their tokens and attention weights.
+
+    stacked: the parameters of all layers are one array each, "stack", with the layer as the first axis: one layer is
+    compiled instead of depth, and the layers can be cut over a mesh's `pipe` (then only the last tokens are given).
+    """
 
     depth: int
     stochastic_depth: float
-    remat: bool
+    remat: bool | str
+    stacked: bool
+    micro_batches: int
     options: Mapping[str, Any]
 
     @nn.compact
     def __call__(self, x, train: bool):
-        layer = nn.remat(Layer, static_argnums=(2,)) if self.remat else Layer
+        rates = [self.stochastic_depth * i / max(self.depth - 1, 1) for i in range(self.depth)]
+        if self.stacked:
+            return self._run_stack(x, train, rates)
+        layer = nn.remat(Layer, static_argnums=(2, 3), policy=_policy(self.remat)) if self.remat else Layer
         outputs = []
-        for i in range(self.depth):
-            rate = self.stochastic_depth * i / max(self.depth - 1, 1)
-            x, weights = layer(rate=rate, name=f"encoder_layer_{i}", **self.options)(x, train)
+        for i, rate in enumerate(rates):
+            x, weights = layer(name=f"encoder_layer_{i}", **self.options)(x, train, rate)
             outputs.append((x, weights))
         return outputs
+
+    def _run_stack(self, x, train: bool, rates: list[float]):
+        layer = Layer(**self.options, parent=None)
+
+        def init(key):
+            return jax.vmap(lambda k: layer.init(k, x[:1], False)["params"])(jax.random.split(key, self.depth))
+
+        stack = {"params": self.param("stack", init)}
+        if train and self.has_rng("dropout"):
+            stack["key"] = jax.random.split(self.make_rng("dropout"), self.depth)
+        if any(rates):
+            stack["rate"] = jnp.asarray(rates)
+
+        def block(one, x, number):
+            rngs = {"dropout": jax.random.fold_in(one["key"], number)} if "key" in one else {}
+            return layer.apply({"params": one["params"]}, x, train, one.get("rate", 0.0), rngs=rngs)[0]
+
+        block = jax.checkpoint(block, policy=_policy(self.remat)) if self.remat else block
+        micro = 1 if self.is_initializing() else self.micro_batches
+        last, each = pipeline.apply(block, stack, x, micro_batches=micro)
+        if each is None:
+            return [(last, None)]
+        return [(tokens, None) for tokens in each]
+
+
+def _policy(remat: bool | str) -> Any:
+    """What rematerialisation keeps: nothing, or the results of matrix products."""
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
 
 
 class Encoder(nn.Module):
@@ -169,9 +205,10 @@ class ViT(nn.Module):
         encoder = Encoder(**self.encoder, dtype=self.dtype, name="encoder")
         layers, last = encoder(tokens, (stem.shape[1], stem.shape[2]), train)
         outputs = {"stem": stem}
-        outputs |= {f"layer{i + 1}": x[:, 1:].reshape(stem.shape) for i, (x, _) in enumerate(layers)}
+        missing = self.encoder["layers"]["depth"] - len(layers)  # a pipeline gives its last layer only
+        outputs |= {f"layer{missing + i}": x[:, 1:].reshape(stem.shape) for i, (x, _) in enumerate(layers, 1)}
         if layers[0][1] is not None:
-            outputs["attention"] = jnp.stack([weights for _, weights in layers], 1)
+            outputs["attention"] = jnp.stack([weights for _, weights in layers if weights is not None], 1)
         outputs |= {"map": last[:, 1:].reshape(stem.shape), "pool": last[:, 0].astype(jnp.float32)}
         if self.classes is not None:
             outputs["logits"] = Heads(self.classes, name="heads")(outputs["pool"])
@@ -220,7 +257,9 @@ def make(
     stochastic_depth: float = 0.0,
     attention: bool = False,
     classes: int | None = None,
-    remat: bool = False,
+    remat: bool | str = False,
+    stacked: bool = False,
+    micro_batches: int = 4,
     dtype: str = "float32",
 ) -> Model:
     """Make a ViT: images (b h w 3, normalised) → features by name, and "logits" (b classes) if `classes` is given.
@@ -237,7 +276,10 @@ def make(
         first.
       attention: give "attention" too, the weights of every layer (b depth heads s s, s = 1 + patches, the class token
         first, float32): b*depth*heads*s² numbers, and no fused kernel.
-      remat: recompute layers in the backward pass to save memory. dtype: of the arithmetic; parameters, "pool" and
+      remat: recompute layers in the backward pass to save memory; "dots" keeps the results of matrix products.
+      stacked: hold the parameters of all layers in one array each, as a mesh with `pipe` needs them (not those of
+        published files). micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
+      dtype: of the arithmetic; parameters, "pool" and
         "logits" are float32.
 
     Raises:
@@ -260,6 +302,17 @@ def make(
         "weights": attention,
         "dtype": jnp.dtype(dtype),
     }
-    layers = {"depth": depth, "stochastic_depth": stochastic_depth, "remat": remat, "options": layer}
+    if stacked and attention:
+        raise UserError("vit: attention weights are not given by stacked layers; set stacked=False or attention=False.")
+    if remat not in (False, True, "dots"):
+        raise UserError(f"vit: remat={remat!r} must be False, True or 'dots'.")
+    layers = {
+        "depth": depth,
+        "stochastic_depth": stochastic_depth,
+        "remat": remat,
+        "stacked": stacked,
+        "micro_batches": micro_batches,
+        "options": layer,
+    }
     encoder = {"positions": (sides[0] // patch, sides[1] // patch), "dropout": dropout, "layers": layers}
     return model_of(ViT(patch=patch, width=width, encoder=encoder, classes=classes, dtype=jnp.dtype(dtype)))

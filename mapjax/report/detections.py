@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from mapjax.data import images
-from mapjax.data.source import Record, Source
+from mapjax.data.source import Record, Source, truth_of
 from mapjax.errors import UserError
 from mapjax.metrics import precision
 from mapjax.report import draw, mistakes, plots
@@ -36,7 +36,8 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
       metrics: "AP/CLASS" and "AP50/CLASS" for the table of classes.
     """
     # A record may be costly to fetch (a rendered scene), so all but the pictures is fetched once.
-    light = [{key: v for key, v in record.items() if key not in ("image", "masks")} for record in source.records]
+    every = (truth_of(source, index) for index in range(len(source.records)))
+    light = [{key: v for key, v in record.items() if key not in ("image", "masks")} for record in every]
     truth = source._replace(records=light)
     measured = {index: light[index] for index in sorted(counts)}
     found = mistakes.survey(measured, counts, SCORE)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mapjax import shard
 from mapjax.metrics import precision
 from mapjax.models.faster_rcnn import Detector
 from mapjax.ops import boxes as box_ops
@@ -80,9 +81,9 @@ def make(
         truth = {"boxes": batch["boxes"], "classes": batch["classes"], "crowd": batch["crowd"], "valid": batch["valid"]}
         anchors = anchors_of(*batch["image"].shape[1:3])
         terms = first_loss(keys[0], objectness, deltas, truth, mask, anchors=anchors)
-        proposing = jax.vmap(partial(propose_train, anchors=anchors))
+        proposing = shard.per_example(jax.vmap(partial(propose_train, anchors=anchors)))
         proposals, real = jax.lax.stop_gradient(proposing(objectness, deltas, extents(batch)))
-        rois = jax.vmap(draw)(keys[1], proposals, real & mask[:, None], truth)
+        rois = shard.per_example(jax.vmap(draw))(keys[1], proposals, real & mask[:, None], truth)
         regions = model.regions(variables, outputs["features"], rois["boxes"])
         terms |= second_stage_loss(regions["logits"], regions["deltas"], rois, mask)
         total = sum(terms.values())
@@ -91,10 +92,11 @@ def make(
     def predict(variables: Variables, batch: Batch) -> Prediction:
         outputs, _ = model.apply(variables, normalize(batch["image"]), train=False, key=None)
         extent = extents(batch)
-        proposing = jax.vmap(partial(propose_test, anchors=anchors_of(*batch["image"].shape[1:3])))
+        anchors = anchors_of(*batch["image"].shape[1:3])
+        proposing = shard.per_example(jax.vmap(partial(propose_test, anchors=anchors)))
         proposals, real = proposing(outputs["objectness"], outputs["deltas"], extent)
         regions = model.regions(variables, outputs["features"], proposals)
-        found = jax.vmap(answer)(regions["logits"], regions["deltas"], proposals, real, extent)
+        found = shard.per_example(jax.vmap(answer))(regions["logits"], regions["deltas"], proposals, real, extent)
         return {"features": outputs["features"], "proposals": proposals, **found}
 
     return Task(init, loss, predict, decode, precision.make, report.sections, report.show)
@@ -167,9 +169,9 @@ def first_stage_loss(key, objectness, deltas, truth, mask, *, anchors, iou, samp
     Args:
       key, objectness, deltas, truth, mask: with the batch as leading axis. iou: (background below, object from).
     """
-    every = jnp.concatenate([jnp.asarray(level) for level in anchors])
 
     def one(key, objectness, deltas, truth, mask):
+        every = jnp.concatenate([jnp.asarray(level) for level in anchors])
         matched = _assign(every, truth, high=iou[1], low=iou[0], low_quality=True)
         index, real = matching.sample(key, matched >= 0, matched == matching.BACKGROUND, samples, positives)
         real &= mask
@@ -179,7 +181,7 @@ def first_stage_loss(key, objectness, deltas, truth, mask, *, anchors, iou, samp
         box = losses.smooth_l1(deltas[index], target, BETA).sum(-1)
         return losses.masked_sum(score, real), losses.masked_sum(box, positive), real.sum()
 
-    score, box, count = jax.vmap(one)(key, objectness, deltas, truth, mask)
+    score, box, count = shard.per_example(jax.vmap(one))(key, objectness, deltas, truth, mask)
     total = jnp.maximum(count.sum(), 1)
     return {"loss_objectness": score.sum() / total, "loss_rpn_box": box.sum() / total}
 

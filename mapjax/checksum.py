@@ -1,0 +1,56 @@
+"""Checksums of a folder's files, in the format of sha256sum: `cd FOLDER && sha256sum -c SHA256SUMS` checks them too.
+
+A flipped bit in the arrays of a checkpoint is read back without complaint, so what was written is noted beside it.
+"""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Sequence
+
+NAME = "SHA256SUMS"
+
+
+def write(folder: pathlib.Path, leave_out: Sequence[str] = ()) -> None:
+    """Note the checksum of every file under `folder`; the list is written whole or not at all.
+
+    Args:
+      leave_out: names of files that may still change.
+
+    Raises:
+      OSError: a file cannot be read, or the list cannot be written.
+    """
+    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder, leave_out)]
+    partial = folder / (NAME + ".partial")
+    partial.write_text("".join(lines), encoding="utf-8")
+    os.replace(partial, folder / NAME)
+
+
+def damage(folder: pathlib.Path) -> str | None:
+    """Say what of `folder` is not as it was written, "FILE is missing" or "FILE has changed since it was written".
+
+    None where everything is as it was; also where no checksums were written, as older versions did not.
+    """
+    listed = folder / NAME
+    if not listed.exists():
+        return None
+    for line in listed.read_text(encoding="utf-8", errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        if not name or len(digest) != 64:
+            return f"{NAME} has changed since it was written"
+        if not path.is_file():
+            return f"{name} is missing"
+        if _digest(path) != digest:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def _files(folder: pathlib.Path, leave_out: Sequence[str]) -> list[pathlib.Path]:
+    names = (NAME, NAME + ".partial", *leave_out)
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in names)
+
+
+def _digest(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

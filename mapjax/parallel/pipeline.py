@@ -1,0 +1,94 @@
+"""Pipeline parallelism: a stack of equal blocks cut over the mesh axis `pipe` (GPipe, Huang et al. 2019).
+
+Each device holds depth / p neighbouring blocks. The batch goes through in m micro-batches: in tick t device i works on
+micro-batch t - i and hands it on, so of m + p - 1 ticks every device idles for p - 1: the bubble. The gradient is the
+same loop backwards. Only `pipe` is handled here; the other axes of the mesh stay with the compiler.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, PyTree
+
+from mapjax import shard
+from mapjax.errors import UserError
+
+Block = Callable[[Any, Any, Any], Any]
+
+
+def bubble(stages: int, micro_batches: int) -> float:
+    """Give the share of a step that a device idles: (p - 1) / (m + p - 1)."""
+    return (stages - 1) / (micro_batches + stages - 1)
+
+
+def apply(
+    block: Block, stack: PyTree, x: Float[Array, "b *d"], *, micro_batches: int = 1
+) -> tuple[Float[Array, "b *d"], Float[Array, "depth b *d"] | None]:
+    """Apply a stack of blocks, over the `pipe` devices of the mesh in context (`jax.set_mesh`) where there are any.
+
+    Args:
+      block: (one block's slice of `stack`, x, number of the micro-batch) -> x of the same shape and dtype.
+      stack: what the blocks differ in; every leaf has depth as its first axis.
+      x: the batch. micro_batches: that it is cut into; only where there is a pipeline.
+
+    Returns:
+      What the last block gives; and what each gives, or None in a pipeline, where no device holds it all.
+
+    Raises:
+      UserError: depth does not divide over the devices, or the batch over devices and micro-batches.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    stages = shard.size(mesh, "pipe")
+    if stages == 1:
+        return _in_turn(block, stack, x, 0)
+    depth = len(jax.tree.leaves(stack)[0])
+    if depth % stages:
+        raise UserError(f"mesh.pipe={stages} does not divide the {depth} blocks of the network.")
+    ways = shard.ways(mesh)
+    if len(x) % (ways * micro_batches):
+        raise UserError(
+            f"a batch of {len(x)} does not divide into {micro_batches} micro-batches on {ways} devices (mesh "
+            f"data×fsdp); use a multiple of {ways * micro_batches}."
+        )
+
+    def stage(stack, x, number):
+        return _in_turn(block, stack, x, number)[0]
+
+    # Micro-batch i is every m-th example, so a batch that is sharded over devices stays where it is.
+    micro = jnp.moveaxis(x.reshape(-1, micro_batches, *x.shape[1:]), 1, 0)
+    split, whole = PartitionSpec("pipe"), PartitionSpec()
+    run = jax.shard_map(_schedule(stage, stages), in_specs=(split, whole), out_specs=whole, axis_names={"pipe"})
+    return jnp.moveaxis(run(stack, micro), 0, 1).reshape(x.shape), None
+
+
+def _in_turn(block: Block, stack: PyTree, x, number):
+    def body(x, one):
+        x = block(one, x, number)
+        return x, x
+
+    return jax.lax.scan(body, x, stack)
+
+
+def _schedule(stage: Block, stages: int) -> Callable[[PyTree, Any], Any]:
+    """Make what one device does: (its part of the stack, micro-batches (m b *d)) -> their outputs, on every device."""
+    onward = [(i, (i + 1) % stages) for i in range(stages)]
+
+    def run(stack, micro):
+        here = jax.lax.axis_index("pipe")
+
+        def tick(received, now):
+            number, fresh = now
+            x = stage(stack, jnp.where(here == 0, fresh, received), number - here)
+            return jax.lax.ppermute(x, "pipe", onward), x
+
+        ticks = len(micro) + stages - 1
+        padded = jnp.concatenate([micro, jnp.zeros_like(micro, shape=(stages - 1, *micro.shape[1:]))])
+        nothing = jax.lax.pcast(jnp.zeros_like(micro[0]), ("pipe",), to="varying")
+        _, outputs = jax.lax.scan(tick, nothing, (jnp.arange(ticks), padded))
+        last = outputs[stages - 1 :]
+        return jax.lax.psum(jnp.where(here == stages - 1, last, jnp.zeros_like(last)), "pipe")
+
+    return run

@@ -1,0 +1,62 @@
+"""Tensor parallelism: which parameters are split over the mesh axis `model`, and along which of their axes.
+
+A pair of layers is split as Shoeybi et al. 2019 (Megatron-LM) do: the first by its outputs, the second by its inputs.
+What lies between them, an activation per channel and a normalization of channels, then needs no other device, and one
+sum after the second makes the result whole again: one all-reduce a pair, and none of activations is gathered. Of a
+bottleneck with three convolutions the second and third are the pair.
+"""
+
+import re
+
+from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
+
+from mapjax import tree
+from mapjax.shard import Rules
+
+OUT, IN = P(None, "model"), P("model", None)
+CONV_OUT, CONV_IN = P(None, None, None, "model"), P(None, None, "model", None)
+EACH = P("model")  # a number a channel
+
+VIT = (  # in attention the heads are the last axis of the first projection, and the first of the second
+    (r"self_attention/in_proj_kernel$", P(None, None, "model")),
+    (r"self_attention/in_proj_bias$", P(None, "model")),
+    (r"self_attention/out_proj/kernel$", IN),
+    (r"mlp/0/kernel$", OUT),
+    (r"mlp/0/bias$", EACH),
+    (r"mlp/3/kernel$", IN),
+)
+CONVNEXT = ((r"block/3/kernel$", OUT), (r"block/3/bias$", EACH), (r"block/5/kernel$", IN))
+BOX_HEAD = (
+    (r"box_head/fc6/map_kernel$", CONV_OUT),
+    (r"box_head/fc6/bias$", EACH),
+    (r"box_head/fc7/kernel$", IN),
+)
+BOTTLENECK = (
+    (r"layer\d/\d+/conv2/kernel$", CONV_OUT),
+    (r"layer\d/\d+/bn2/", EACH),
+    (r"layer\d/\d+/conv3/kernel$", CONV_IN),
+)
+BASIC = (
+    (r"layer\d/\d+/conv1/kernel$", CONV_OUT),
+    (r"layer\d/\d+/bn1/", EACH),
+    (r"layer\d/\d+/conv2/kernel$", CONV_IN),
+)
+STACK = "stack/"  # before the parameters of equal blocks, whose first axis is the number of the block: over `pipe`
+
+
+def rules(params: PyTree) -> Rules:
+    """Give the rules of a network: ordered (expression over the path, PartitionSpec), none where nothing is known.
+
+    The paths of the optimizer's state, of averages and of statistics end as those of the parameters do, so that the
+    same rules hold for them.
+
+    Args:
+      params: parameters or their shapes.
+    """
+    paths = tree.paths(params)
+    residual = BOTTLENECK if any(re.search(BOTTLENECK[-1][0], path) for path in paths) else BASIC
+    known = [*VIT, *CONVNEXT, *BOX_HEAD, *residual]
+    stacked = [(f"{STACK}.*{expression}", P("pipe", *spec)) for expression, spec in known]
+    ordered = [*stacked, (f"{STACK}", P("pipe")), *known]
+    return [(expression, spec) for expression, spec in ordered if any(re.search(expression, path) for path in paths)]

@@ -1,0 +1,93 @@
+"""The devices that a step is planned for: those of a TPU slice that is not here, or the local ones."""
+
+import contextlib
+import importlib.util
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+from mapjax.errors import UserError
+from mapjax.plan import chips
+
+# What libtpu would else ask the cloud's servers for, or complain about; any values do where nothing is run.
+_SETTINGS = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is opened, so that several may plan at once
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
+
+
+class Place(NamedTuple):
+    """Where a step is to run: its devices, their kind, and a name for people; `local` ones could run it."""
+
+    name: str
+    devices: list[Any]
+    chip: chips.Chip
+    local: bool
+
+
+def prepare(topology: str | None) -> None:
+    """Set the environment for a topology; must come before jax starts its backends.
+
+    Raises:
+      UserError: an unknown topology, or libtpu is missing.
+    """
+    if topology is None:
+        return
+    chips.require_topology(topology)
+    library = os.environ.get("TPU_LIBRARY_PATH") or _library()
+    if library is None or not pathlib.Path(library).is_file():
+        where = f"there is no file {library} (TPU_LIBRARY_PATH)" if library else "libtpu is not installed"
+        raise UserError(
+            f"--topology {topology} needs the TPU compiler, and {where}; install it with pip install -e '.[tpu]' "
+            "(no TPU is needed)."
+        )
+    os.environ["TPU_LIBRARY_PATH"] = str(library)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # what runs beside the compiling, runs here
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def open_place(topology: str | None) -> Place:
+    """Give the devices of a topology, or the local ones where none is named.
+
+    Raises:
+      UserError: the TPU compiler does not know the topology.
+    """
+    import jax
+
+    if topology is None:
+        devices = jax.devices()
+        chip = chips.of_kind(devices[0].device_kind)
+        return Place(f"{len(devices)} local {devices[0].device_kind}", list(devices), _measured(chip, devices[0]), True)
+    from jax.experimental import topologies
+
+    jax.config.update("jax_enable_compilation_cache", False)  # such programs can be written to it, but not read back
+    chip, sides = chips.require_topology(topology)
+    options: dict[str, Any] = {}
+    if set(sides) == {1}:
+        options["chips_per_host_bounds"] = [1, 1, 1]
+    if chip.name == "v4":
+        options["chip_config_name"] = "megacore"  # both cores of a chip as one device, as on the real ones
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--topology {topology}: the TPU compiler refuses it: {reason}") from error
+    return Place(topology, list(found.devices), chip, False)
+
+
+def _library() -> str | None:
+    spec = importlib.util.find_spec("libtpu")
+    return str(pathlib.Path(spec.origin).with_name("libtpu.so")) if spec is not None and spec.origin else None
+
+
+def _measured(chip: chips.Chip, device: Any) -> chips.Chip:
+    """Take the memory that the device says it can give, where it says so."""
+    with contextlib.suppress(Exception):  # not every backend keeps such counts
+        limit = (device.memory_stats() or {}).get("bytes_limit")
+        return chip._replace(hbm=int(limit)) if limit else chip
+    return chip

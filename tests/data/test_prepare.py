@@ -1,0 +1,279 @@
+"""Any source becomes shards that say the same, whatever happened on the way."""
+
+import hashlib
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mapjax.data import array_record, images, prepare, shards
+from mapjax.data.source import labels_of
+from mapjax.errors import NoSuchSplit, UserError
+
+PICTURES = 7
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of seven pictures in two classes."""
+    rng = np.random.default_rng(0)
+    for number in range(PICTURES):
+        file = tmp_path / "data" / "train" / "ab"[number % 2] / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(rng.integers(0, 256, (6, 5, 3)).astype(np.uint8)).save(file)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Two pictures with boxes, ids of their own, a crowd and masks."""
+    (tmp_path / "coco" / "images").mkdir(parents=True)
+    for name in ("x.png", "y.png", "z.png"):
+        PIL.Image.new("RGB", (20, 16), (9, 90, 200)).save(tmp_path / "coco" / "images" / name)
+    objects = [
+        {
+            "id": 1,
+            "image_id": 40,
+            "category_id": 9,
+            "bbox": [1, 2, 5, 6],
+            "area": 20,
+            "segmentation": [[1, 2, 6, 2, 6, 8]],
+        },
+        {"id": 2, "image_id": 41, "category_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1, "segmentation": None},
+        {"id": 3, "image_id": 41, "category_id": 9, "bbox": [3, 3, 0, 2]},
+    ]
+    entries = [
+        {"id": 40 + n, "file_name": name, "height": 16, "width": 20} for n, name in enumerate(("x.png", "y.png"))
+    ]
+    categories = [{"id": 9, "name": "dog"}, {"id": 3, "name": "cat"}]
+    file = tmp_path / "coco" / "train.json"
+    file.write_text(json.dumps({"images": entries, "annotations": objects, "categories": categories}))
+    return {"name": "coco", "path": str(tmp_path / "coco"), "hold_out": 0, "masks": True}
+
+
+def opened(node, splits=("train",)):
+    return prepare.open_splits(node, splits)
+
+
+def written(node, out, *, splits=("train",), count=3, shuffle=None, **options):
+    sources = opened(node, splits)
+    plan = prepare.make_plan(sources, out, count, shuffle)
+    return sources, *prepare.prepare(sources, out, plan, data="test", **options)
+
+
+def folder(path, **options):
+    return {"name": "folder", "path": str(path), "hold_out": 0, **options}
+
+
+def contents(out):
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(pathlib.Path(out).iterdir())}
+
+
+def equal(record, other):
+    """Compare two records; the picture as it is stored where both store one, else its pixels."""
+    assert record.keys() == other.keys()
+    for key in record.keys() - {"image"}:
+        np.testing.assert_array_equal(record[key], other[key], strict=True)
+    np.testing.assert_array_equal(images.read(record["image"]), images.read(other["image"]))
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"name": "digits", "tail": 100, "hold_out": 0.05},
+        {"name": "scenes", "size": (32, 32), "digit_size": (10.0, 16.0), "train_length": 5, "val_length": 3},
+    ],
+)
+def test_embedded_sets_say_the_same(node, tmp_path):
+    sources, index, count = written(node, tmp_path / "out", splits=())
+    assert list(index["splits"]) == ["train", "val"] and count == 6
+    for split, source in sources.items():
+        found = array_record.make(split=split, path=str(tmp_path / "out"))
+        assert found.classes == source.classes and found.category_ids == source.category_ids
+        assert len(found.records) == len(source.records)
+        for row in range(0, len(source.records), 1 + len(source.records) // 40):
+            equal(found.records[row], source.records[row])
+        if node["name"] == "digits":
+            np.testing.assert_array_equal(labels_of(found), labels_of(source), strict=True)
+
+
+def test_boxes_crowds_masks_and_ids_of_coco(coco, tmp_path):
+    sources, index, _ = written(coco, tmp_path / "out")
+    found = array_record.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    assert found.classes == ("cat", "dog") and found.category_ids == (3, 9) and index["kind"] == "boxes"
+    assert found.dropped == sources["train"].dropped == {"empty box": ["annotations[2] (id 3)"]}
+    for record, original in zip(found.records, sources["train"].records):
+        equal(record, original)
+        assert record["image"] == pathlib.Path(original["image"]).read_bytes()
+        assert original["masks"].shape[1:] == (16, 20)
+    assert found.records[0]["masks"].any()
+
+
+def test_pictures_keep_their_bytes_and_their_order(pictures, tmp_path):
+    sources, _, count = written(folder(pictures), tmp_path / "out")
+    found = array_record.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    assert count == 3
+    for record, original in zip(found.records, sources["train"].records, strict=True):
+        assert record["image"] == pathlib.Path(original["image"]).read_bytes()
+        assert record["file"] == original["file"] and record["id"] == original["id"]
+
+
+def test_a_shuffle_is_a_permutation_by_its_seed(pictures, tmp_path):
+    orders = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        written(folder(pictures), tmp_path / name, shuffle=seed)
+        orders[name] = [
+            one["id"] for one in array_record.make(split="train", path=str(tmp_path / name), hold_out=0).records
+        ]
+        assert sorted(orders[name]) == list(range(PICTURES)) != orders[name]
+    assert orders["a"] == orders["b"] != orders["c"] and contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(pictures, tmp_path, monkeypatch):
+    written(folder(pictures), tmp_path / "whole")
+    write, calls = shards.write, []
+
+    def stopping(job, source, count=lambda records: True):
+        calls.append(job.path)
+        if len(calls) == 2:
+            (pathlib.Path(job.path + ".tmp")).write_bytes(b"half")  # as a kill leaves it
+            raise KeyboardInterrupt
+        return write(job, source, count)
+
+    monkeypatch.setattr(shards, "write", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        written(folder(pictures), tmp_path / "out")
+    names = [name for name in contents(tmp_path / "out") if not name.endswith(".tmp")]
+    assert names == ["train-00000-of-00003.array_record"]
+    with pytest.raises(UserError, match=r"has no index\.json"):
+        array_record.make(split="train", path=str(tmp_path / "out"))
+    before = (tmp_path / "out" / names[0]).stat().st_mtime_ns
+    _, _, count = written(folder(pictures), tmp_path / "out")
+    assert count == 2 and contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert (tmp_path / "out" / names[0]).stat().st_mtime_ns == before
+    assert written(folder(pictures), tmp_path / "out")[2] == 0
+
+
+def test_what_was_found_of_a_shard_without_its_shard_does_not_count(pictures, tmp_path):
+    sources = opened(folder(pictures))
+    job = prepare.make_plan(sources, tmp_path, 1, None).jobs[0]
+    assert shards.finished(job) is None
+    done = shards.write(job, sources["train"])
+    again = shards.finished(job)
+    assert again is not None and again.entry == done.entry and again.dropped == done.dropped
+    with open(job.path, "ab") as file:
+        file.write(b"more")
+    assert shards.finished(job) is None
+    pathlib.Path(job.path).unlink()
+    assert shards.finished(job) is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "flipped", "labels"])
+def test_damage_is_mended_from_the_source(pictures, tmp_path, damage):
+    out = tmp_path / "out"
+    written(folder(pictures), out)
+    whole = contents(out)
+    shard = out / ("train.labels.npz" if damage == "labels" else "train-00001-of-00003.array_record")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 255
+    shard.write_bytes(data[:100] if damage in ("short", "labels") else data)
+    if damage == "missing":
+        shard.unlink()
+    assert contents(out) != whole
+    count = written(folder(pictures), out, verify=damage == "flipped")[2]
+    assert count == (damage != "labels") and contents(out) == whole
+
+
+def test_a_picture_that_has_changed_is_told_when_its_shard_is_mended(pictures, tmp_path):
+    written(folder(pictures), tmp_path / "out")
+    (tmp_path / "out" / "train-00000-of-00003.array_record").unlink()
+    PIL.Image.new("RGB", (9, 9)).save(pictures / "train" / "a" / "0.jpg")
+    with pytest.raises(UserError, match="pictures of the source have changed"):
+        written(folder(pictures), tmp_path / "out")
+
+
+def test_missing_and_unreadable_pictures_are_left_out_and_counted(pictures, tmp_path):
+    sources = opened(folder(pictures))
+    (pictures / "train" / "a" / "0.jpg").unlink()
+    (pictures / "train" / "b" / "3.jpg").write_bytes(b"no picture")
+    plan = prepare.make_plan(sources, tmp_path / "out", 7, None)
+    index, _ = prepare.prepare(sources, tmp_path / "out", plan, data="test")
+    dropped = {"missing image": ["train/a/0.jpg"], "unreadable image": ["train/b/3.jpg"]}
+    assert index["splits"]["train"]["dropped"] == dropped and index["splits"]["train"]["records"] == PICTURES - 2
+    found = array_record.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    assert found.dropped == dropped
+    assert [one["file"][-5] for one in found.records] == list("24615")  # class a, then b
+    np.testing.assert_array_equal(labels_of(found), [0, 0, 0, 1, 1])
+
+
+def test_no_picture_at_all_is_a_mistake(pictures, tmp_path):
+    sources = opened(folder(pictures))
+    shutil.rmtree(pictures)
+    plan = prepare.make_plan(sources, tmp_path / "out", 1, None)
+    with pytest.raises(UserError, match="none of the 7 images of 'train' can be read"):
+        prepare.prepare(sources, tmp_path / "out", plan, data="test")
+
+
+def test_a_folder_with_something_else_is_left_alone(pictures, coco, tmp_path):
+    out = tmp_path / "out"
+    written(folder(pictures), out)
+    before = contents(out)
+    with pytest.raises(UserError, match="holds another data set"):
+        written(coco, out)
+    with pytest.raises(UserError, match="by other options"):
+        written(folder(pictures), out, count=2)
+    assert contents(out) == before
+    (out / "index.json").unlink()
+    with pytest.raises(UserError, match="holds files already, such as train-00000"):
+        written(folder(pictures), out)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "plan.tmp").write_text("another plan")
+    with pytest.raises(UserError, match="holds another data set"):
+        written(folder(pictures), tmp_path / "begun")
+
+
+def test_places_that_cannot_be_written(pictures, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/out cannot be written \(Not a directory\); name another --out"):
+        written(folder(pictures), tmp_path / "file" / "out")
+    with pytest.raises(UserError, match="written to a disk"):
+        written(folder(pictures), pathlib.Path("gs://bucket/out"))
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards.os, "fsync", full)
+    with pytest.raises(UserError, match=r"00000-of-00003.* \(No space left on device\); make room"):
+        shards.write(
+            prepare.make_plan(opened(folder(pictures)), tmp_path, 3, None).jobs[0], opened(folder(pictures))["train"]
+        )
+    assert not list(tmp_path.glob("*.array_record*"))
+
+
+def test_splits_and_shards_that_cannot_be(pictures, tmp_path):
+    with pytest.raises(NoSuchSplit, match="no split 'test'; there is: train"):
+        opened(folder(pictures), ("train", "test"))
+    with pytest.raises(UserError, match="a split's name becomes a file's"):
+        opened(folder(pictures), ("../train",))
+    with pytest.raises(UserError, match="--shards -1"):
+        prepare.make_plan(opened(folder(pictures)), tmp_path, -1, None)
+    assert list(opened(folder(pictures), ())) == ["train"]
+
+
+def test_nothing_is_held_out_for_a_split_that_is_not_asked_for(pictures):
+    node = {"name": "folder", "path": str(pictures)}
+    lengths = [{split: len(one.records) for split, one in opened(node, asked).items()} for asked in ((), ("train",))]
+    assert lengths == [{"train": 5, "val": 2}, {"train": 7}]
+    assert len(opened(node | {"hold_out": 0.5}, ("train",))["train"].records) < 5
+    assert list(opened({"name": "digits"}, ("train",))) == ["train"]
+
+
+def test_shards_are_even_and_no_more_than_records(pictures, tmp_path):
+    sources = opened(folder(pictures))
+    sizes = [len(job.rows) for job in prepare.make_plan(sources, tmp_path, 3, None).jobs]
+    assert sizes == [3, 2, 2]
+    assert len(prepare.make_plan(sources, tmp_path, 100, None).jobs) == PICTURES
+    assert len(prepare.make_plan(sources, tmp_path, 0, None).jobs) == 1

@@ -1,0 +1,70 @@
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def plan(*arguments, devices=8, timeout=600):
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "launch/plan.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config", "experiments/classify.py", "--topology", "v5e:3x3"], "no slice '3x3'"),
+        (["--config", "experiments/classify.py", "--mesh", "data=3"], r"mesh \(data=3.* does not fit 8 device"),
+        (["--config", "experiments/classify.py", "--batch", "60"], "batch=60 does not divide over 8 devices.*56 or 64"),
+        (["--config", "experiments/classify.py", "--batch", "auto"], "how much memory a cpu has is not known"),
+        (["--config", "experiments/classify.py", "--batch", "auto", "--mesh", "auto"], "choose one"),
+        (["--config", "experiments/classify.py", "--topologie", "v5e:2x2"], "Did you mean '--topology'"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, says):
+    import re
+
+    done = plan(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert re.search(says, done.stderr)
+
+
+@pytest.mark.process
+def test_eight_devices_sum_their_gradients(tmp_path):
+    done = plan("--config", "experiments/classify.py", "--json", str(tmp_path / "plan.json"))
+    assert done.returncode == 0, done.stderr
+    values = json.loads((tmp_path / "plan.json").read_text())
+    assert (values["devices"], values["mesh"]["data"], values["batch"]) == (8, 8, 64)
+    assert values["memory"]["parameters"] == 4 * values["parameters"]  # copied, not split
+    (summed,) = values["collectives"]
+    assert (summed["kind"], summed["axes"], summed["size"]) == ("all-reduce", ["data"], 8)
+    # Every gradient once, and the sums of batch norm beside them.
+    assert 4 * values["parameters"] < summed["bytes"] < 1.1 * 4 * values["parameters"]
+    assert "collectives of a step" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ, reason="needs libtpu"
+)
+def test_a_tpu_slice_that_is_not_here(tmp_path):
+    out = tmp_path / "plan.json"
+    done = plan("--config", "experiments/classify.py", "--topology", "v5e:2x4", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    values = json.loads(out.read_text())
+    assert (values["place"], values["devices"], values["memory"]["fits"]) == ("v5e:2x4", 8, True)
+    assert values["collectives"][0]["kind"] == "all-reduce"
+    assert 0 < values["seconds"]["step"] <= values["seconds"]["estimate"] < 1e-3

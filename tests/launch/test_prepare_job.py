@@ -1,0 +1,95 @@
+"""launch/prepare.py as a user runs it: write, stop and go on, verify, train; mistakes."""
+
+import hashlib
+import importlib.util
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mapjax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+SCENES = "scenes:train_length=60,val_length=6"
+
+
+def program():
+    spec = importlib.util.spec_from_file_location("launch_prepare", ROOT / "launch" / "prepare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def contents(out):
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(out.iterdir())}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for number in range(4):
+        file = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(np.full((6, 5, 3), 60 * number, np.uint8)).save(file)
+    (tmp_path / "data" / "a" / "notes.txt").touch()
+    return f"folder:{tmp_path / 'data'}"
+
+
+def test_it_writes_tells_and_verifies(pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["--data", pictures, "--out", str(out), "--workers", "1"]
+    assert program()(command) == 0
+    told = capsys.readouterr().out
+    assert "4 records of train, val → 2 shards" in told and "1 × not an image file" in told
+    assert "2 shards written" in told and f"--data array_record:{out}" in told
+    assert program()(command) == 0 and "nothing to do" in capsys.readouterr().out
+    assert program()(["--out", str(out), "--verify"]) == 0
+    assert "all checksums are right" in capsys.readouterr().out
+    shard = out / "train-00000-of-00001.array_record"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + b"x")
+    with pytest.raises(UserError, match=r"train-00000-of-00001.* is damaged: its checksum is wrong; run the command"):
+        program()(["--out", str(out), "--verify"])
+    assert program()([*command, "--verify"]) == 0 and "1 shards written" in capsys.readouterr().out
+    assert shard.read_bytes() == whole
+
+
+def test_mistakes_of_the_command(pictures, tmp_path):
+    for words, message in {
+        (): "--data FORMAT:PATH is missing",
+        ("--verify",): r"has no index\.json",
+        ("--data", "voc"): "say where the data is: voc:PATH",
+        ("--data", "nothing:x"): "no format 'nothing'",
+        ("--data", pictures, "--splits", "train,tst"): "no split 'tst'; there is: train",
+        ("--data", pictures, "--shard", "2"): "unknown argument '--shard'",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            program()(["--out", str(tmp_path / "out"), *words])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.process
+def test_a_run_killed_in_the_middle_goes_on_to_the_same_bytes(tmp_path):
+    command = [sys.executable, str(ROOT / "launch" / "prepare.py"), "--data", SCENES, "--shards", "6", "--shuffle", "1"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([*command, "--out", str(whole), "--workers", "1"], check=True, env=environment, timeout=120)
+    killed = subprocess.Popen([*command, "--out", str(out), "--workers", "2"], env=environment)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("*.array_record")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    time.sleep(2)  # its workers notice and end
+    left = contents(out)
+    shards = [name for name in left if not name.endswith(".tmp")]
+    assert shards and "index.json" not in left and all(left[name] == contents(whole)[name] for name in shards)
+    time.sleep(1)
+    assert contents(out) == left, "a worker outlived its parent"
+    subprocess.run([*command, "--out", str(out), "--workers", "2"], check=True, env=environment, timeout=120)
+    assert contents(out) == contents(whole)

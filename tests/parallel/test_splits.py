@@ -1,0 +1,89 @@
+"""Every way to split a network gives the mathematics of one device, with the collectives it should have, no others."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.process
+
+SLOW = ("resnet data, fsdp, model", "detector data", "detector data, fsdp, model")  # to compile
+DATA, FSDP, MODEL, PIPE = ("data",), ("fsdp",), ("model",), ("pipe",)
+SUM, GATHER, PERMUTE = "all-reduce", "all-gather", "collective-permute"
+BOTH = {(SUM, ("data", "fsdp")), (SUM, FSDP), (GATHER, FSDP)}
+# task, mesh, options of make_step, the collectives of its step
+CASES = {
+    "vit data": ("vit", {"data": 8}, {}, {(SUM, DATA)}),
+    "vit data, fsdp": ("vit", {"data": 2, "fsdp": 4}, {}, BOTH),
+    "vit data, model": ("vit_flat", {"data": 2, "model": 4}, {}, {(SUM, DATA), (SUM, MODEL)}),
+    "vit data, pipe": ("vit", {"data": 4, "pipe": 2}, {}, {(SUM, DATA), (SUM, PIPE), (PERMUTE, PIPE)}),
+    "vit fsdp, model, pipe": (
+        "vit",
+        {"fsdp": 2, "model": 2, "pipe": 2},
+        {},
+        {(SUM, FSDP), (GATHER, FSDP), (SUM, MODEL), (SUM, PIPE), (PERMUTE, PIPE)},
+    ),
+    "vit recomputed": ("vit_remat", {"data": 4, "pipe": 2}, {}, {(SUM, DATA), (SUM, PIPE), (PERMUTE, PIPE)}),
+    "vit dots kept": ("vit_dots", {"data": 8}, {}, {(SUM, DATA)}),
+    "vit accumulated": ("vit", {"data": 8}, {"accumulate": 2}, {(SUM, DATA)}),
+    "resnet data": ("resnet18", {"data": 8}, {}, {(SUM, DATA)}),
+    # The tiles of a CPU's fast convolution are made of whole kernels, so these are gathered over `model` too.
+    "resnet data, fsdp, model": (
+        "resnet18",
+        {"data": 2, "fsdp": 2, "model": 2},
+        {},
+        BOTH | {(SUM, MODEL), (GATHER, MODEL)},
+    ),
+    "detector data": ("detector", {"data": 8}, {}, {(SUM, DATA)}),
+    "detector data, fsdp, model": ("detector", {"data": 2, "fsdp": 2, "model": 2}, {}, BOTH | {(SUM, MODEL)}),
+}
+
+
+def run(cases):
+    """Run the program; give the report of each case."""
+    program = pathlib.Path(__file__).with_name("splits.py")
+    asked = json.dumps([CASES[case][:3] for case in cases])
+    done = subprocess.run([sys.executable, str(program), asked], capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(zip(cases, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return run([case for case in CASES if case not in SLOW])
+
+
+@pytest.fixture(scope="module")
+def slow():
+    return run(SLOW)
+
+
+@pytest.fixture
+def report(request, case):
+    return request.getfixturevalue("slow" if case in SLOW else "quick")[case]
+
+
+every_case = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else []) for case in CASES]
+)
+
+
+@every_case
+def test_three_steps_equal_those_of_one_device(report, case):
+    bound = 1e-3 if "detector" in case else 2e-5  # batch statistics and drawn proposals magnify rounding
+    assert max(report["scalars"]) < bound
+    assert report["params"] < bound
+
+
+@every_case
+def test_the_step_has_the_collectives_that_it_should(report, case):
+    found = {(kind, tuple(axes)) for kind, axes, _ in report["collectives"]}
+    assert found == CASES[case][3]
+
+
+@every_case
+def test_nothing_is_gathered_but_parameters(report, case):
+    gathered = [size for kind, _, size in report["collectives"] if kind == GATHER]
+    assert max(gathered, default=0) <= report["largest_parameter"]

@@ -1,0 +1,161 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mapjax.plan import chips, collectives, cost, hlo, roofline
+
+
+def program(opcode, left, right, out, attributes):
+    """Write a program of one operation on two arrays."""
+    return (
+        f"ENTRY %main (a: {left}, b: {right}) -> {out} {{\n  %a = {left} parameter(0)\n  %b = {right} parameter(1)\n"
+        f"  ROOT %c = {out} {opcode}(%a, %b), {attributes}\n}}\n"
+    )
+
+
+def total(text, what):
+    return sum(getattr(one, what) for one in cost.of_module(hlo.parse(text)))
+
+
+def products_by_brute_force(length, kernel, stride, pads, gap, spread):
+    """Convolve a side of ones with a window of ones, gaps and padding being zeros: the sum counts the products."""
+    side = np.zeros(sum(pads) + (length - 1) * gap + 1)
+    side[pads[0] : pads[0] + (length - 1) * gap + 1 : gap] = 1
+    reach = (kernel - 1) * spread + 1
+    starts = range(0, len(side) - reach + 1, stride)
+    return len(starts), int(sum(side[start : start + reach : spread].sum() for start in starts))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pads", "gap", "spread"),
+    [
+        (1, 1, (0, 0), 1, 1),
+        (3, 1, (1, 1), 1, 1),
+        (3, 2, (1, 1), 1, 1),
+        (7, 2, (3, 3), 1, 1),
+        (3, 1, (2, 1), 2, 1),  # the gradient of a stride
+        (3, 1, (2, 2), 1, 2),
+        (12, 1, (1, 1), 1, 1),  # the gradient of a kernel, where the map is the window
+    ],
+)
+def test_flops_of_a_convolution(kernel, stride, pads, gap, spread):
+    length, batch, channels, features = 12, 2, 6, 5
+    outputs, pairs = products_by_brute_force(length, kernel, stride, pads, gap, spread)
+    both = "x".join([f"{pads[0]}_{pads[1]}"] * 2)
+    window = f"window={{size={kernel}x{kernel} stride={stride}x{stride} pad={both}"
+    window += f" lhs_dilate={gap}x{gap} rhs_dilate={spread}x{spread}}}, dim_labels=b01f_01io->b01f"
+    text = program(
+        "convolution",
+        f"f32[{batch},{length},{length},{channels}]{{3,2,1,0}}",
+        f"f32[{kernel},{kernel},{channels},{features}]{{3,2,1,0}}",
+        f"f32[{batch},{outputs},{outputs},{features}]{{3,2,1,0}}",
+        window,
+    )
+    assert total(text, "flops") == 2 * batch * channels * features * pairs**2
+
+
+def test_flops_of_a_grouped_convolution():
+    text = program(
+        "convolution",
+        "f32[2,8,8,6]{3,2,1,0}",
+        "f32[1,1,3,4]{3,2,1,0}",
+        "f32[2,8,8,4]{3,2,1,0}",
+        "window={size=1x1}, dim_labels=b01f_01io->b01f, feature_group_count=2",
+    )
+    assert total(text, "flops") == 2 * 2 * 8 * 8 * 3 * 4  # each of the 4 features sees the 3 channels of its group
+
+
+def compiled(function, *shapes):
+    return jax.jit(function).lower(*(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes)).compile()
+
+
+def test_flops_and_bytes_are_xlas_own_where_there_is_no_loop():
+    found = compiled(lambda a, b: jnp.tanh(a @ b), (64, 96), (96, 48))
+    counts = found.cost_analysis()
+    works = cost.of_module(hlo.parse(found.as_text()))
+    assert sum(one.flops for one in works) == 2 * 64 * 96 * 48
+    assert sum(one.flops for one in works) == pytest.approx(counts["flops"], rel=0.03)  # it counts tanh's steps too
+    assert sum(one.bytes for one in works) == pytest.approx(counts["bytes accessed"], rel=0.01)
+
+
+def test_a_loop_counts_with_its_turns():
+    def repeated(a, b):
+        return jax.lax.scan(lambda x, _: (jnp.tanh(x @ b), None), a, None, length=7)[0]
+
+    text = compiled(repeated, (32, 32), (32, 32)).as_text()
+    assert total(text, "flops") == 7 * 2 * 32**3
+
+
+def test_what_lies_in_fast_memory_does_not_count():
+    text = program("add", "f32[8,128]{1,0:T(8,128)S(1)}", "f32[8,128]{1,0:T(8,128)}", "f32[8,128]{1,0}", "x=1")
+    assert total(text, "bytes") == 2 * 8 * 128 * 4
+
+
+SLICED = """
+%fused (p: f32[100,8], i: s32[], u: f32[1,8]) -> f32[100,8] {
+  %p = f32[100,8]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %u = f32[1,8]{1,0} parameter(2)
+  ROOT %update = f32[100,8]{1,0} dynamic-update-slice(%p, %u, %i, %i)
+}
+
+ENTRY %main (a: f32[100,8], j: s32[], b: f32[1,8]) -> f32[100,8] {
+  %a = f32[100,8]{1,0} parameter(0)
+  %j = s32[] parameter(1)
+  %b = f32[1,8]{1,0} parameter(2)
+  ROOT %c = f32[100,8]{1,0} fusion(%a, %j, %b), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_an_update_in_place_counts_what_it_changes():
+    assert total(SLICED, "bytes") == 8 * 4 + 8 * 4 + 4  # the row read, the row written, the index
+
+
+CHIP = chips.Chip("made", 100.0, 1000, 10.0, 5.0, 2.0)
+
+
+def work(flops, moved, cycles=0.0):
+    one = hlo.Instruction("x", "f32[]", "dot", (), "", "", False)
+    return cost.Work(one, 1, True, flops, moved, cycles)
+
+
+def test_bounds_of_a_step():
+    sent = [collectives.Collective("all-reduce", 10, ("data",), size=4)]
+    found = roofline.bound([work(200, 5), work(50, 30), work(0, 1, cycles=1)], sent, CHIP)
+    assert found.compute == 2.5
+    assert found.memory == pytest.approx(3.6)
+    assert found.work == pytest.approx(2.0 + 3.0 + 0.1)  # 200 FLOP, 30 bytes, 1 byte
+    assert found.network == 10 * 2 * 3 / 4 / 5
+    assert found.step == found.work
+    assert found.estimate == pytest.approx(2.0 + 3.0 + 0.5 + 3.0)  # one cycle takes longer than a byte
+    assert found.binding == "memory"
+
+
+def test_a_chip_of_which_nothing_is_published_has_no_bounds():
+    assert roofline.bound([work(1, 1)], [], chips.CHIPS["cpu"]) == roofline.Bound(*[None] * 6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_traffic_of_collectives_by_passing_blocks_round_a_ring(n):
+    """Send an array of n blocks round a ring of n devices: n - 1 times a block for each half of an all-reduce."""
+    block = 12
+    sent = sum(block for _ in range(n - 1))
+    whole = n * block
+
+    def traffic(kind, size):
+        return roofline.traffic(collectives.Collective(kind, size, (), size=n))
+
+    assert traffic("all-gather", whole) == pytest.approx(sent)
+    assert traffic("reduce-scatter", block) == sent
+    assert traffic("all-reduce", whole) == pytest.approx(2 * sent)
+
+
+def test_the_bubble_by_filling_a_schedule():
+    for stages, micro in itertools.product((1, 2, 4), (1, 3, 8)):
+        busy = {(stage, stage + number) for stage in range(stages) for number in range(micro)}
+        ticks = 1 + max(tick for _, tick in busy)
+        assert roofline.bubble(stages, micro) == pytest.approx(1 - len(busy) / (ticks * stages))

@@ -1,0 +1,126 @@
+import jax
+import pytest
+
+from mapjax import config as configs
+from mapjax import run, shard
+from mapjax.errors import UserError
+from mapjax.plan import job, step, summary, tables, topology
+from mapjax.plan.collectives import Collective
+
+DETECT, CLASSIFY = "experiments/detect.py", "experiments/classify.py"
+
+
+def load(name, **overrides):
+    return configs.load(name, {key.replace("__", "."): str(value) for key, value in overrides.items()})
+
+
+def shapes(config, source):
+    sharding = shard.batch_sharding(shard.make_mesh({"data": 1}, jax.devices()[:1]), 4)
+    batch = run.abstract_batch(source, run.make_transform(config, augment=True), 4, sharding)
+    return {name: (one.shape, one.dtype) for name, one in batch.items()}
+
+
+@pytest.mark.parametrize("name", [DETECT, CLASSIFY])
+def test_blank_pictures_have_the_shapes_of_real_ones(name):
+    config = load(name)
+    _, real, note = step.find_source(config)
+    assert note == ""
+    assert shapes(config, step.blank_source(config, 10, 100)) == shapes(config, real)
+
+
+def test_data_that_is_not_here_is_stood_in_for(tmp_path):
+    config = load(f"{DETECT}:coco", data__path=tmp_path / "none")
+    _, source, note = step.find_source(config)
+    assert (len(source.classes), len(source.records)) == (80, 118_287)
+    assert "none is not here: planned for 80 classes and 118,287 training pictures" in note
+
+
+def test_classes_and_examples_given_stand_before_the_data():
+    _, source, note = step.find_source(load(CLASSIFY), 7, 500)
+    assert (len(source.classes), len(source.records)) == (7, 500)
+    assert "the data is not read" in note
+
+
+def test_counts_that_cannot_be():
+    with pytest.raises(UserError, match="must be positive"):
+        step.find_source(load(CLASSIFY), 0, 500)
+
+
+@pytest.mark.parametrize("text", ["data", "data=", "data=x", "data=2,data=2", ""])
+def test_a_mesh_that_is_not_written_so(text):
+    with pytest.raises(UserError, match="no AXIS=N"):
+        job.read_mesh(text)
+
+
+def test_a_mesh_is_read():
+    assert job.read_mesh("data=-1, model=4") == {"data": -1, "model": 4}
+
+
+@pytest.mark.parametrize(
+    ("message", "needed", "limit"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 18.50G "
+            "of 15.75G hbm. Exceeded hbm capacity by 2.75G.",
+            18.5 * 2**30,
+            15.75 * 2**30,
+        ),
+        ("RESOURCE_EXHAUSTED: Ran out of memory", 0, 0),
+    ],
+)
+def test_what_a_compiler_says_of_too_large_a_step(message, needed, limit):
+    found = step._too_large(message)
+    assert found is not None
+    assert (found.needed, found.limit) == (int(needed), int(limit))
+    assert step._too_large("INTERNAL: a bug") is None
+
+
+def test_collectives_of_a_kind_are_added_up():
+    ones = [
+        Collective("all-reduce", 8, ("data",), "a", 3, True, 4),
+        Collective("all-reduce", 2, ("data",), "b", 1, True, 4),
+    ]
+    ones.append(Collective("all-gather", 40, ("data", "fsdp"), "c", 1, True, 8))
+    first, second = summary.together(ones)
+    assert first == summary.Sent("all-reduce", ("data",), 4, 4, 26, 26 * 2 * 3 / 4)
+    assert second == summary.Sent("all-gather", ("data", "fsdp"), 8, 1, 40, 40 * 7 / 8)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (tables.size(1023), "1023 B"),
+        (tables.size(1.5 * 2**30), "1.50 GiB"),
+        (tables.size(5000 * 2**30), "5000.00 GiB"),
+        (tables.amount(999), "999 "),
+        (tables.amount(2.5e12), "2.5 T"),
+        (tables.amount(3e18), "3e+03 P"),
+        (tables.seconds(None), "–"),
+        (tables.seconds(0.0025), "2.5 ms"),
+        (tables.seconds(7200.0), "2 h"),
+        (tables.seconds(4e-5), "40 µs"),
+        (tables.mesh_name({"data": 4, "fsdp": 1, "model": 2, "pipe": 1}), "data=4,model=2"),
+    ],
+)
+def test_figures_for_people(shown, expected):
+    assert shown == expected
+
+
+@pytest.mark.process
+def test_the_plan_of_a_small_step_on_the_local_device(capsys):
+    """The parameters' bytes are known; the forward and backward products of the two ends are counted by hand."""
+    config = load(CLASSIFY, batch=16, transform__augment="{}")
+    place = topology.open_place(None)._replace(devices=jax.devices()[:1])
+    found = summary.make(config, step.blank_source(config, 10, 160), place, shard.make_mesh({"data": 1}, place.devices))
+    parameters = found.compiled.parameters
+    held = found.compiled.shares
+    assert held.parameters == held.average == 4 * parameters
+    assert 8 * parameters <= held.optimizer <= 8 * parameters + 64  # Adam's two moments and counters
+    assert found.compiled.steps == 10
+    assert found.sent == []
+    assert found.unknown == 0
+    assert found.compiled.peak > held.total
+    assert 3 * 2 * 16 * 32 * 10 < found.flops < found.compiled.flops
+    assert found.bound.step is None
+    tables.wide().print(tables.plan(found))
+    assert "no collectives" in capsys.readouterr().out
