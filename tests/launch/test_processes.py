@@ -128,6 +128,7 @@ def test_two_processes_train_as_one_does(whole, tmp_path):
     assert [line for line in other.splitlines() if not line.startswith("[Gloo]")] == []
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with_by_two_then_four_then_one(whole, tmp_path):
     workdir = tmp_path / "run"
     two = start(2, workdir)

@@ -75,6 +75,7 @@ def test_three_steps_equal_those_of_one_device(report, case):
     bound = 1e-3 if "detector" in case else 2e-5  # batch statistics and drawn proposals magnify rounding
     assert max(report["scalars"]) < bound
     assert report["params"] < bound
+    assert report["gradients"] < 10 * bound
 
 
 @every_case
