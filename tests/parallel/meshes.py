@@ -1,6 +1,6 @@
 """Trains tiny tasks on one device and on meshes of 8 forced ones, and prints how far apart they end; a program.
 
-    python tests/parallel/splits.py '[["vit", {"data": 2, "model": 2, "pipe": 2}, {}]]'
+    python tests/parallel/meshes.py '[["vit", {"data": 2, "model": 2, "pipe": 2}, {}]]'
 
 Each case is a task, a mesh and options of make_step. A line of JSON a case: the relative differences of losses and
 gradient norms in each of 3 steps, of the gradients' sum (that is momentum) and of the parameters after them; and the

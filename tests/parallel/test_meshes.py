@@ -43,7 +43,7 @@ CASES = {
 
 def run(cases):
     """Run the program; give the report of each case."""
-    program = pathlib.Path(__file__).with_name("splits.py")
+    program = pathlib.Path(__file__).with_name("meshes.py")
     asked = json.dumps([CASES[case][:3] for case in cases])
     done = subprocess.run([sys.executable, str(program), asked], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
