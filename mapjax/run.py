@@ -95,8 +95,8 @@ def require_sound(config: ConfigDict, mesh: Mesh) -> None:
         raise UserError(f"image_size={size} must be height and width in pixels, as in (480, 640).")
     if config.dtype not in DTYPES:
         raise UserError(f"dtype={config.dtype!r} is not known.{near(config.dtype, DTYPES)}")
-    if config.get("skip_non_finite", 0) < 0:
-        raise UserError(f"skip_non_finite={config.skip_non_finite} must be how many steps may be left out, or 0.")
+    if (skipped := config.get("skip_non_finite", 0)) < 0:  # type: ignore[operator]
+        raise UserError(f"skip_non_finite={skipped} must be how many steps may be left out, or 0.")
     if config.seed < 0:
         raise UserError(f"seed={config.seed} must not be negative.")
     shard.batch_sharding(mesh, config.batch)
