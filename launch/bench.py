@@ -172,16 +172,9 @@ def config_step(config: Any) -> Callable[[], None]:
     with pipeline.train_batches(source, transform, batch=config.batch, seed=0, sharding=sharding) as batches:
         batch = next(batches)
     tx, _, frozen = run.make_optimizer(config, task, batch, schedule.Clock(config.batch, len(source.records), 1000))
-
-    def init(batch: Any) -> Any:
-        return train.init_state(task, tx, batch, seed=0, ema=config.ema)
-
-    places = shard.placement(jax.eval_shape(init, batch), mesh)
-    state = train.draw_state(init, batch, places)
-    options = {"seed": 0, "frozen": frozen, "accumulate": config.accumulate, "ema": config.ema}
-    # Placed as in fit: else the second step would compile again.
-    step = jax.jit(train.make_step(task, tx, **options), donate_argnums=0, out_shardings=(places, None))
-    kept = [state]
+    program = run.make_program(config, task, tx, frozen, batch, mesh)
+    step = program.compile(batch)
+    kept = [train.draw_state(program.init, batch, program.places)]
 
     def once() -> None:
         kept[0], scalars = step(kept[0], batch)

@@ -33,11 +33,10 @@ def main(argv: Sequence[str]) -> int:
     arguments, _ = terminal.parse(parser, argv)
     if arguments.steps < 1000:
         raise UserError(f"--steps {arguments.steps}: a curve needs at least 1000.")
-    folder = arguments.workdir or pathlib.Path("runs") / f"{time.strftime('%Y-%m-%d_%H%M%S')}-memory"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"--workdir {folder} cannot be made ({error.strerror}); name a new folder.") from error
+
+    from mapjax import workdir
+
+    folder = workdir.make_new(arguments.workdir, "memory")
     return watch_memory(folder, arguments.steps)
 
 

@@ -61,11 +61,10 @@ def main(argv: Sequence[str]) -> int:
     arguments, _ = terminal.parse(parser, argv)
     if arguments.minutes <= 0 or arguments.every <= 0:
         raise UserError("--minutes and --every must be above 0.")
-    folder = arguments.workdir or pathlib.Path("runs") / f"{time.strftime('%Y-%m-%d_%H%M%S')}-soak"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"--workdir {folder} cannot be made ({error.strerror}); name a new folder.") from error
+
+    from mapjax import workdir
+
+    folder = workdir.make_new(arguments.workdir, "soak")
     return soak(folder, arguments)
 
 

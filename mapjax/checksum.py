@@ -1,4 +1,4 @@
-"""Checksums of a folder's files, in the format of sha256sum: `cd FOLDER && sha256sum -c SHA256SUMS` checks them too.
+"""The checksum of a file, and of all files of a folder in the format of sha256sum, for `sha256sum -c SHA256SUMS`.
 
 A flipped bit in the arrays of a checkpoint is read back without complaint, so what was written is noted beside it.
 """
@@ -7,6 +7,8 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
+
+from etils import epath
 
 NAME = "SHA256SUMS"
 
@@ -20,7 +22,7 @@ def write(folder: pathlib.Path, leave_out: Sequence[str] = ()) -> None:
     Raises:
       OSError: a file cannot be read, or the list cannot be written.
     """
-    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder, leave_out)]
+    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder, leave_out)]
     partial = folder / (NAME + ".partial")
     partial.write_text("".join(lines), encoding="utf-8")
     os.replace(partial, folder / NAME)
@@ -41,7 +43,7 @@ def damage(folder: pathlib.Path) -> str | None:
             return f"{NAME} has changed since it was written"
         if not path.is_file():
             return f"{name} is missing"
-        if _digest(path) != digest:
+        if sha256(path) != digest:
             return f"{name} has changed since it was written"
     return None
 
@@ -51,6 +53,7 @@ def _files(folder: pathlib.Path, leave_out: Sequence[str]) -> list[pathlib.Path]
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in names)
 
 
-def _digest(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(file: pathlib.Path | epath.Path) -> str:
+    """Give the SHA-256 of a file, on a disk or in the cloud, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

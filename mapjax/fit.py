@@ -136,29 +136,16 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
     batches = [run.abstract_batch(this.seen, transform, config.batch, this.sharding) for transform in transforms]
     batch = batches[-1]
     tx, rate, frozen = run.make_optimizer(config, task, batch, this.clock)
-
-    def init(batch: Batch) -> State:
-        return train.init_state(task, tx, batch, seed=config.seed, ema=config.ema)
-
-    shapes = jax.eval_shape(init, batch)
-    places = run.make_places(config, shapes, this.mesh)
-    like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
-    restored = this.keeper.restore(like)
-    state, meta = restored or (train.draw_state(init, batch, places), {})
+    program = run.make_program(config, task, tx, frozen, batch, this.mesh)
+    restored = this.keeper.restore(program.like)
+    state, meta = restored or (train.draw_state(program.init, batch, program.places), {})
     if restored:
         _require_same_data(this, int(state.step), meta["data"])
     elif given is not None:
-        state = transfer.start_from(given, state, this.seen.classes, places, say)
-    step = train.make_step(
-        task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema,
-        places=places.params if this.mesh.shape["fsdp"] > 1 else None,
-        skip_non_finite=_may_skip(config) > 0,
-    )  # fmt: skip
-    say(f"{tree.count(shapes.params):,} parameters; compiling the train step …")
+        state = transfer.start_from(given, state, this.seen.classes, program.places, say)
+    say(f"{tree.count(program.like.params):,} parameters; compiling the train step …")
     began = time.perf_counter()
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
-    with jax.set_mesh(this.mesh):
-        compiled = {batch["image"].shape: jitted.lower(like, batch).compile() for batch in batches}
+    compiled = {batch["image"].shape: program.compile(batch) for batch in batches}
     say(f"compiled, or found in the cache, in {time.perf_counter() - began:.1f} s")
     if restored:
         say(f"going on from step {int(state.step)} of {this.clock.total} in {this.folder}")
@@ -168,10 +155,6 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
         return compiled[batch["image"].shape](state, batch)
 
     return Trainer(one, state, int(state.step), rates, Spent(**meta.get("spent", {})))
-
-
-def _may_skip(config: Any) -> int:
-    return int(config.get("skip_non_finite", 0))
 
 
 def _require_same_data(this: Run, step: int, saved: dict[str, Any]) -> None:
@@ -271,7 +254,7 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
 
         if start and train.Due(every["evaluate"], total)(start) and not this.keeper.is_scored(start):
             judge(trainer.state)  # the run was killed in this evaluation
-        watchers = watch.make(this.seen, spent, _may_skip(config), log)
+        watchers = watch.make(this.seen, spent, run.may_skip(config), log)
         speed.start(start, batches.waited_s)
         try:
             state, stopped = train.loop(

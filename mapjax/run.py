@@ -4,7 +4,6 @@ Nothing receives the whole config but these functions and `fit`; each part gets 
 """
 
 import contextlib
-import inspect
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from mapjax import checkpoint, evaluate, optimize, parts, schedule, shard, stages, workdir
+from mapjax import checkpoint, evaluate, optimize, parts, schedule, shard, stages, train, workdir
 from mapjax import config as configs
 from mapjax import log as logs
 from mapjax.data import pipeline, quality, sampling, splits
@@ -44,9 +43,8 @@ def make_source(config: ConfigDict, kind: str, split: str | None = None) -> Sour
     Nothing is held out of "train" for a "val" that is not asked for.
     """
     node = config.data.to_dict()
-    known = inspect.signature(parts.find("data", str(node.get("name")))).parameters
-    if kind == "train" and "hold_out" in known and config.splits.eval not in splits.VALIDATION:
-        node.setdefault("hold_out", 0)
+    if kind == "train" and config.splits.eval not in splits.VALIDATION:
+        node = splits.without_hold_out(node)
     return parts.make("data", node, split=split or config.splits[kind])
 
 
@@ -63,8 +61,8 @@ def open_sources(config: ConfigDict) -> tuple[ConfigDict, Source, Source]:
     if any(len(one) not in (1, longest) for one in names):
         raise UserError(f"splits.train={names[0]} and splits.eval={names[1]} must name as many splits, in pairs.")
     trains, evals = (one * longest if len(one) == 1 else one for one in names)
-    for number, (train, held) in enumerate(zip(trains, evals), 1):
-        chosen = configs.from_dict(configs.to_dict(config) | {"splits": {"train": train, "eval": held}})
+    for number, (learnt, held) in enumerate(zip(trains, evals), 1):
+        chosen = configs.from_dict(configs.to_dict(config) | {"splits": {"train": learnt, "eval": held}})
         try:
             sources = make_source(chosen, "eval"), make_source(chosen, "train")
         except NoSuchSplit:
@@ -95,8 +93,8 @@ def require_sound(config: ConfigDict, mesh: Mesh) -> None:
         raise UserError(f"image_size={size} must be height and width in pixels, as in (480, 640).")
     if config.dtype not in DTYPES:
         raise UserError(f"dtype={config.dtype!r} is not known.{near(config.dtype, DTYPES)}")
-    if (skipped := config.get("skip_non_finite", 0)) < 0:  # type: ignore[operator]
-        raise UserError(f"skip_non_finite={skipped} must be how many steps may be left out, or 0.")
+    if may_skip(config) < 0:
+        raise UserError(f"skip_non_finite={may_skip(config)} must be how many steps may be left out, or 0.")
     if config.seed < 0:
         raise UserError(f"seed={config.seed} must not be negative.")
     shard.batch_sharding(mesh, config.batch)
@@ -170,6 +168,49 @@ def make_places(config: ConfigDict, shapes: State, mesh: Mesh) -> State:
     places = shard.placement(shapes, mesh, rules or tensor.rules(shapes.params), strict=bool(rules))
     shard.require_used(places, mesh)
     return places
+
+
+class Program(NamedTuple):
+    """The train step of a config on a mesh, and the state that it takes.
+
+    init(batch) -> the state of step 0. places: where its parts are. like: their shapes, with these placements.
+    compile(batch) -> step(state, batch), compiled for batches of that shape; the state is donated.
+    """
+
+    init: Callable[[Batch], State]
+    places: State
+    like: State
+    compile: Callable[[Batch], Any]
+
+
+def make_program(
+    config: ConfigDict, task: Task, tx: optax.GradientTransformation, frozen: PyTree | None, batch: Batch, mesh: Mesh
+) -> Program:
+    """Make the one program that trains, is planned and is timed; `batch` gives the shapes."""
+    settings: Any = config
+
+    def init(batch: Batch) -> State:
+        return train.init_state(task, tx, batch, seed=settings.seed, ema=settings.ema)
+
+    shapes = jax.eval_shape(init, batch)
+    places = make_places(config, shapes, mesh)
+    like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
+    step = train.make_step(
+        task, tx, seed=settings.seed, frozen=frozen, accumulate=settings.accumulate, ema=settings.ema,
+        places=places.params if mesh.shape["fsdp"] > 1 else None, skip_non_finite=may_skip(config) > 0,
+    )  # fmt: skip
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+
+    def compiled(batch: Batch) -> Any:
+        with jax.set_mesh(mesh):
+            return jitted.lower(like, batch).compile()
+
+    return Program(init, places, like, compiled)
+
+
+def may_skip(config: Any) -> int:
+    """Give how many steps may be left out because they are not finite."""
+    return int(config.get("skip_non_finite", 0))
 
 
 def make_optimizer(

@@ -23,6 +23,8 @@ BATCH = PartitionSpec(("data", "fsdp"))
 
 FSDP_LEAST = 1024  # numbers; to gather a smaller array costs more than it saves
 
+STACK = "stack/"  # in the paths of equal blocks, whose first axis is the number of the block
+
 AnyMesh = Mesh | AbstractMesh
 Rules = Sequence[tuple[str, PartitionSpec]]
 
@@ -112,11 +114,12 @@ def read_rules(pairs: Any) -> Rules:
     for pair in pairs:
         try:
             expression, spec = pair
-            names = [name for part in spec for name in (part if isinstance(part, tuple | list) else (part,))]
+            names = [name for part in spec for name in _axes(part)]
+            re.compile(expression)
         except (TypeError, ValueError) as error:
             raise UserError(f"rules={pair!r}: write pairs, as in (('mlp/0/kernel$', (None, 'model')),).") from error
         for name in names:
-            if name is not None and name not in AXES:
+            if name not in AXES:
                 raise UserError(f"rules: {expression!r} names the axis {name!r}.{near(str(name), AXES)}")
         found.append((expression, PartitionSpec(*(tuple(part) if isinstance(part, list) else part for part in spec))))
     return found
@@ -153,12 +156,36 @@ def placement(values: PyTree, mesh: AnyMesh, rules: Rules = (), *, strict: bool 
 
 
 def gathered(places: PyTree) -> PyTree:
-    """Give the placements with which parameters are used: theirs, but whole along `fsdp`."""
+    """Give the placements with which parameters are used: theirs, but whole along `fsdp`.
 
-    def whole(place: NamedSharding) -> NamedSharding:
-        return NamedSharding(place.mesh, PartitionSpec(*(None if part == "fsdp" else part for part in place.spec)))
+    Those of a stack of blocks stay as they are: each block is gathered in its turn, by `use`.
+    """
 
-    return jax.tree.map(whole, places)
+    def whole(path: str, place: NamedSharding) -> NamedSharding:
+        if STACK in path:
+            return place
+        parts = [[axis for axis in _axes(part) if axis != "fsdp"] for part in place.spec]
+        spec = PartitionSpec(*(part[0] if len(part) == 1 else tuple(part) or None for part in parts))
+        return NamedSharding(place.mesh, spec)
+
+    return tree.map_with_path(whole, places)
+
+
+def use(block: PyTree, rules: Rules) -> PyTree:
+    """Gather one block of a stack along `fsdp`, where there is such an axis in context; it stays split by its rules.
+
+    Args:
+      block: its parameters, without the axis that numbers the blocks. rules: of a block by itself.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if size(mesh, "fsdp") == 1:
+        return block
+
+    def whole(path: str, leaf: Any) -> Any:
+        spec = next((spec for expression, spec in rules if re.search(expression, path)), PartitionSpec())
+        return jax.lax.with_sharding_constraint(leaf, PartitionSpec(*_fitting(path, leaf.shape, tuple(spec), mesh)))
+
+    return tree.map_with_path(whole, block)
 
 
 def require_used(places: PyTree, mesh: AnyMesh) -> None:
@@ -167,7 +194,7 @@ def require_used(places: PyTree, mesh: AnyMesh) -> None:
     Raises:
       UserError: the mesh has an axis `model` or `pipe` that no parameter is split over.
     """
-    used = {part for place in jax.tree.leaves(places) for part in place.spec}
+    used = {axis for place in jax.tree.leaves(places) for part in place.spec for axis in _axes(part)}
     for axis, mend in (("model", "rules"), ("pipe", "model.stacked=True (of a ViT)")):
         if size(mesh, axis) > 1 and axis not in used:
             raise UserError(
@@ -175,13 +202,20 @@ def require_used(places: PyTree, mesh: AnyMesh) -> None:
             )
 
 
-def _fitting(path: str, shape: tuple[int, ...], spec: tuple[Any, ...], mesh: AnyMesh, strict: bool) -> list[Any]:
+def _axes(part: Any) -> tuple[Any, ...]:
+    """List the axes of the mesh that one axis of an array is split over: part of a PartitionSpec."""
+    return () if part is None else tuple(part) if isinstance(part, tuple | list) else (part,)
+
+
+def _fitting(
+    path: str, shape: tuple[int, ...], spec: tuple[Any, ...], mesh: AnyMesh, strict: bool = False
+) -> list[Any]:
     """Give the axes of the mesh for each axis of an array, without those that do not divide it."""
     if strict and len(spec) > len(shape):
         raise UserError(f"rules: {spec} has more axes than {path} {shape}.")
     parts: list[Any] = [None] * len(shape)
     for i, part in enumerate(spec[: len(shape)]):
-        count = math.prod(size(mesh, axis) for axis in ((part,) if isinstance(part, str) else part or ()))
+        count = math.prod(size(mesh, axis) for axis in _axes(part))
         if shape[i] % count == 0:
             parts[i] = part if count > 1 else None
         elif strict:
@@ -193,7 +227,7 @@ def _over_fsdp(shape: tuple[int, ...], parts: list[Any], mesh: AnyMesh) -> list[
     """Split the longest axis that is still whole, and divides, over `fsdp`; small arrays stay as they are."""
     count = size(mesh, "fsdp")
     free = [i for i, part in enumerate(parts) if part is None and shape[i] % count == 0]
-    if count == 1 or "fsdp" in parts or math.prod(shape) < FSDP_LEAST or not free:
+    if count == 1 or any("fsdp" in _axes(part) for part in parts) or math.prod(shape) < FSDP_LEAST or not free:
         return parts
     longest = max(free, key=lambda i: shape[i])
     return [("fsdp" if i == longest else part) for i, part in enumerate(parts)]

@@ -30,6 +30,20 @@ def dated(name: str, root: pathlib.Path = pathlib.Path("runs")) -> pathlib.Path:
     return root / f"{datetime.datetime.now():%Y-%m-%d_%H%M%S}-{name}"
 
 
+def make_new(path: pathlib.Path | None, name: str) -> pathlib.Path:
+    """Make a folder that must not be there yet: `path`, or a dated one.
+
+    Raises:
+      UserError: it is there, or cannot be made.
+    """
+    path = path or dated(name)
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name a new folder.") from error
+    return path
+
+
 def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[str]) -> None:
     """Create the folder, or check that what was trained there is the same experiment.
 

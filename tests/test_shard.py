@@ -63,7 +63,11 @@ def test_rules_of_a_person_must_fit(rules, message):
 
 @pytest.mark.parametrize(
     ("pairs", "message"),
-    [((("kernel", ("modl",)),), r"names the axis 'modl'.*'model'"), (("kernel",), r"write pairs")],
+    [
+        ((("kernel", ("modl",)),), r"names the axis 'modl'.*'model'"),
+        (("kernel",), r"write pairs"),
+        (((5, ()),), r"write pairs"),
+    ],
 )
 def test_rules_that_are_none(pairs, message):
     with pytest.raises(UserError, match=message):
@@ -80,3 +84,16 @@ def test_devices_with_nothing_to_do(axis):
 
 def test_without_a_mesh_a_function_of_examples_is_called_as_it_is():
     assert shard.per_example(lambda x: x + 1)(1) == 2
+
+
+def test_tuples_of_axes_are_looked_into():
+    places = shard.placement(VALUES, SHAPE, [("kernel", PartitionSpec(("model", "fsdp")))])
+    assert places["a"]["kernel"].spec == PartitionSpec(("model", "fsdp")), "fsdp is used already"
+    assert shard.gathered(places)["a"]["kernel"].spec == PartitionSpec("model")
+    shard.require_used(places, SHAPE)
+
+
+def test_a_stack_is_not_gathered_as_a_whole():
+    stacked = {"stack": {"kernel": jax.ShapeDtypeStruct((2, 64, 30), np.float32)}}
+    places = shard.placement(stacked, SHAPE)
+    assert shard.gathered(places)["stack"]["kernel"].spec == PartitionSpec(None, "fsdp")

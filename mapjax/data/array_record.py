@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
+from mapjax import checksum
 from mapjax.data import encoding, labelled, splits
 from mapjax.data.source import Record, Records, Source
 from mapjax.data.truth import Truth, load
@@ -27,7 +28,6 @@ INDEX = "index.json"
 
 _THREADS = 16  # for the latency of asking many files for their size, and of reading them
 _BUFFER = 1 << 15  # bytes that ArrayRecord reads at least: more would be read in vain at random
-_CHUNK = 1 << 22  # bytes read at once for a checksum
 
 Entry = Mapping[str, Any]  # of a file in the index: file, bytes, sha256; of a shard also records
 
@@ -229,22 +229,13 @@ def require_checksums(path: str, files: Sequence[Entry], seen: Callable[[int], N
     """
     wrong = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        found: Iterable[str] = pool.map(lambda file: checksum(epath.Path(path) / file["file"]), files)
-        for count, (file, sha256) in enumerate(zip(files, found), 1):
-            wrong += [file["file"]] if sha256 != file["sha256"] else []
+        found: Iterable[str] = pool.map(lambda file: checksum.sha256(epath.Path(path) / file["file"]), files)
+        for count, (file, digest) in enumerate(zip(files, found), 1):
+            wrong += [file["file"]] if digest != file["sha256"] else []
             seen(count)
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise UserError(f"{epath.Path(path) / wrong[0]}{more} is damaged: its checksum is wrong; {_mend(path)}.")
-
-
-def checksum(file: epath.Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _read(file: epath.Path, missing: str) -> bytes:

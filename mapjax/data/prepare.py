@@ -4,7 +4,6 @@ What is written is a function of the source and of the plan alone, whatever the 
 """
 
 import hashlib
-import inspect
 import json
 import math
 import os
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mapjax import parts
+from mapjax import checksum, parts
 from mapjax.config import EMBEDDED
 from mapjax.data import array_record, encoding, shards, splits, truth
 from mapjax.data.array_record import FORMAT, INDEX, VERSION
@@ -47,9 +46,8 @@ def open_splits(node: Mapping[str, Any], asked: Sequence[str]) -> dict[str, Sour
     Raises:
       UserError: no such split, a name that is not fit for a file, or two splits with other classes.
     """
-    known = inspect.signature(parts.find("data", str(node.get("name")))).parameters
     whole = asked and not set(splits.VALIDATION).intersection(asked) and node["name"] not in EMBEDDED
-    node = {"hold_out": 0, **node} if whole and "hold_out" in known else node
+    node = splits.without_hold_out(node) if whole else node
     sources: dict[str, Source] = {}
     for name in asked or DEFAULT_SPLITS:
         if not re.fullmatch(r"[\w.-]+", name):
@@ -246,7 +244,7 @@ def repair(
 def is_whole(out: pathlib.Path, entry: array_record.Entry) -> bool:
     """Tell whether a file is there with the checksum of its entry."""
     try:
-        return array_record.checksum(array_record.epath.Path(out) / entry["file"]) == entry["sha256"]
+        return checksum.sha256(out / entry["file"]) == entry["sha256"]
     except OSError:
         return False
 

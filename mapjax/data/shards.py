@@ -18,11 +18,10 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 import numpy as np
-from etils import epath
 from jaxtyping import Int
 
+from mapjax import checksum
 from mapjax.data import encoding, images, truth
-from mapjax.data.array_record import checksum
 from mapjax.data.source import Record, Source, name_of
 from mapjax.errors import UserError
 
@@ -85,7 +84,7 @@ def write(job: Job, source: Source, count: Callable[[int], bool] = lambda record
             writer.close()
             _sync(tmp)
             entry = {"file": path.name, "records": len(kept), "bytes": tmp.stat().st_size}
-            written = Written(entry | {"sha256": checksum(epath.Path(tmp))}, truth.pack(kept), dropped)
+            written = Written(entry | {"sha256": checksum.sha256(tmp)}, truth.pack(kept), dropped)
             _save_done(job, written)
             os.replace(tmp, path)
     except BaseException:

@@ -1,9 +1,11 @@
 """Splits of a data set: found by name, or a validation split held out where there is none."""
 
 import hashlib
-from collections.abc import Collection, Sequence
-from typing import Literal
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
 
+from mapjax import parts
 from mapjax.errors import NoSuchSplit, UserError
 
 VALIDATION = ("val", "valid", "validation")
@@ -44,6 +46,12 @@ def locate(split: str, available: Collection[str], where: str, share: float | in
     if found is None:
         raise NoSuchSplit(f"{where} has no split {split!r}; there is: {', '.join(sorted(available)) or 'none'}.")
     return found, "whole"
+
+
+def without_hold_out(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a data node of a config that holds nothing out of "train", unless it says how much itself."""
+    known = inspect.signature(parts.find("data", str(node.get("name")))).parameters
+    return {"hold_out": 0, **node} if "hold_out" in known else dict(node)
 
 
 def take(names: Sequence[str], part: Part, seed: int, share: float | int) -> list[str]:

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mapjax import shard
 from mapjax.errors import UserError, near
 from mapjax.models.layers import Conv, Dense, Dropout, LayerNorm, StochasticDepth, model_of
-from mapjax.parallel import pipeline
+from mapjax.parallel import pipeline, tensor
 from mapjax.task import Model
 
 VARIANTS = {  # width, depth, heads, width of the MLP
@@ -141,11 +142,12 @@ class Layers(nn.Module):
 
         def block(one, x, number):
             rngs = {"dropout": jax.random.fold_in(one["key"], number)} if "key" in one else {}
-            return layer.apply({"params": one["params"]}, x, train, one.get("rate", 0.0), rngs=rngs)[0]
+            params = shard.use(one["params"], tensor.VIT)
+            return layer.apply({"params": params}, x, train, one.get("rate", 0.0), rngs=rngs)[0]
 
         block = jax.checkpoint(block, policy=_policy(self.remat)) if self.remat else block
-        micro = 1 if self.is_initializing() else self.micro_batches
-        last, each = pipeline.apply(block, stack, x, micro_batches=micro)
+        # A training batch that makes a larger bubble than was asked for is refused; evaluation takes any.
+        last, each = pipeline.apply(block, stack, x, micro_batches=self.micro_batches, exact=train)
         if each is None:
             return [(last, None)]
         return [(tokens, None) for tokens in each]

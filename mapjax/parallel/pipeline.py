@@ -5,6 +5,7 @@ micro-batch t - i and hands it on, so of m + p - 1 ticks every device idles for 
 same loop backwards. Only `pipe` is handled here; the other axes of the mesh stay with the compiler.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ def bubble(stages: int, micro_batches: int) -> float:
 
 
 def apply(
-    block: Block, stack: PyTree, x: Float[Array, "b *d"], *, micro_batches: int = 1
+    block: Block, stack: PyTree, x: Float[Array, "b *d"], *, micro_batches: int = 1, exact: bool = True
 ) -> tuple[Float[Array, "b *d"], Float[Array, "depth b *d"] | None]:
     """Apply a stack of blocks, over the `pipe` devices of the mesh in context (`jax.set_mesh`) where there are any.
 
@@ -33,6 +34,7 @@ def apply(
       block: (one block's slice of `stack`, x, number of the micro-batch) -> x of the same shape and dtype.
       stack: what the blocks differ in; every leaf has depth as its first axis.
       x: the batch. micro_batches: that it is cut into; only where there is a pipeline.
+      exact: refuse a batch that does not divide into so many; else it is cut into fewer.
 
     Returns:
       What the last block gives; and what each gives, or None in a pipeline, where no device holds it all.
@@ -48,6 +50,8 @@ def apply(
     if depth % stages:
         raise UserError(f"mesh.pipe={stages} does not divide the {depth} blocks of the network.")
     ways = shard.ways(mesh)
+    if not exact:
+        micro_batches = math.gcd(len(x) // ways, micro_batches)
     if len(x) % (ways * micro_batches):
         raise UserError(
             f"a batch of {len(x)} does not divide into {micro_batches} micro-batches on {ways} devices (mesh "

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 from mapjax import tree
-from mapjax.shard import Rules
+from mapjax.shard import STACK, Rules
 
 OUT, IN = P(None, "model"), P("model", None)
 CONV_OUT, CONV_IN = P(None, None, None, "model"), P(None, None, "model", None)
@@ -42,7 +42,6 @@ BASIC = (
     (r"layer\d/\d+/bn1/", EACH),
     (r"layer\d/\d+/conv2/kernel$", CONV_IN),
 )
-STACK = "stack/"  # before the parameters of equal blocks, whose first axis is the number of the block: over `pipe`
 
 
 def rules(params: PyTree) -> Rules:
@@ -58,5 +57,5 @@ def rules(params: PyTree) -> Rules:
     residual = BOTTLENECK if any(re.search(BOTTLENECK[-1][0], path) for path in paths) else BASIC
     known = [*VIT, *CONVNEXT, *BOX_HEAD, *residual]
     stacked = [(f"{STACK}.*{expression}", P("pipe", *spec)) for expression, spec in known]
-    ordered = [*stacked, (f"{STACK}", P("pipe")), *known]
+    ordered = [*stacked, (STACK, P("pipe")), *known]
     return [(expression, spec) for expression, spec in ordered if any(re.search(expression, path) for path in paths)]

@@ -121,7 +121,7 @@ def _largest(config: Config, source: Source, place: topology.Place, mesh: Any, s
         say(f"batch {batch}: {tables.size(peak)} of {tables.size(limit)}" + ("" if fits else ", too much"))
         return search.Tried(peak, fits)
 
-    unit = mesh.shape["data"] * mesh.shape["fsdp"] * config.accumulate
+    unit = shard.ways(mesh) * config.accumulate * summary.micro_batches(config, mesh)
     batch = search.largest_batch(attempt, unit, config.batch, limit)
     return with_batch(batch), plans[batch]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from mapjax import run, schedule, shard, train
+from mapjax import run, schedule, shard
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError
 from mapjax.task import Batch, State
@@ -148,22 +148,11 @@ def compile_step(config: Config, source: Source, mesh: Mesh) -> Compiled:
     counts = np.ones(len(source.classes), np.int64)  # how often each class comes is only a constant in the step
     task = run.make_task(config, source.classes, lambda: counts)
     tx, _, frozen = run.make_optimizer(config, task, batch, clock)
-
-    def init(batch: Batch) -> State:
-        return train.init_state(task, tx, batch, seed=config.seed, ema=config.ema)
-
-    shapes = jax.eval_shape(init, batch)
-    places = run.make_places(config, shapes, mesh)
-    like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
-    step = train.make_step(
-        task, tx, seed=config.seed, frozen=frozen, accumulate=config.accumulate, ema=config.ema,
-        places=places.params if mesh.shape["fsdp"] > 1 else None,
-    )  # fmt: skip
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+    program = run.make_program(config, task, tx, frozen, batch, mesh)
+    like = program.like
     began = time.perf_counter()
     try:
-        with jax.set_mesh(mesh):
-            compiled: Any = jitted.lower(like, batch).compile()
+        compiled = program.compile(batch)
     except jax.errors.JaxRuntimeError as error:
         raise _too_large(str(error)) or error from error
     taken = time.perf_counter() - began

@@ -88,11 +88,14 @@ def make(config: Config, source: Source, place: Place, mesh: Mesh) -> Plan:
 
 def _bubble(config: Config, mesh: Mesh) -> float:
     """The share of its time that a chip idles in the pipeline; 0.0 without one."""
-    stages = mesh.shape["pipe"]
-    if stages == 1:
-        return 0.0
-    micro = config.model.get("micro_batches") or options.optional(config.to_dict()).get("model.micro_batches", 1)
-    return float(pipeline.bubble(stages, micro))
+    return float(pipeline.bubble(mesh.shape["pipe"], micro_batches(config, mesh)))
+
+
+def micro_batches(config: Config, mesh: Mesh) -> int:
+    """Give the parts that the pipeline of a mesh cuts a batch into; 1 without a pipeline."""
+    if mesh.shape["pipe"] == 1:
+        return 1
+    return int(config.model.get("micro_batches") or options.optional(config.to_dict()).get("model.micro_batches", 1))
 
 
 def together(found: Sequence[Collective]) -> list[Sent]:

@@ -8,7 +8,6 @@ They are kept in $MAPJAX_CACHE, or else ~/.cache/mapjax/weights; a file put ther
 """
 
 import contextlib
-import hashlib
 import http.client
 import importlib
 import os
@@ -24,6 +23,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
+from mapjax.checksum import sha256
 from mapjax.errors import UserError, near
 from mapjax.weights.published import TORCHVISION, TORCHVISION_URL
 
@@ -121,14 +121,14 @@ def _kept(name: str, path: pathlib.Path, download: Callable[[pathlib.Path], None
     """Return the file at `path`, downloaded if it is not there; its name ends in the beginning of its SHA-256."""
     checksum = path.stem.rpartition("-")[2]
     if path.is_file():
-        if not _sha256(path).startswith(checksum):
+        if not sha256(path).startswith(checksum):
             raise UserError(f"{name}: the checksum of {path} is wrong, so it is cut short or another file; delete it.")
         return path
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         download(partial)
-        if not _sha256(partial).startswith(checksum):
+        if not sha256(partial).startswith(checksum):
             raise UserError(f"{name}: what came has a wrong checksum; try again, or {by_hand} by hand to {path}.")
         os.replace(partial, path)
     except (OSError, http.client.HTTPException, KeyError, zipfile.BadZipFile) as error:
@@ -170,14 +170,9 @@ def _timm(name: str, model: str) -> pathlib.Path:
 def _from_hub(hub: Any, name: str, scratch: pathlib.Path, path: pathlib.Path) -> None:
     about = hub.get_hf_file_metadata(hub.hf_hub_url(name, TIMM_FILE))
     found = pathlib.Path(hub.hf_hub_download(name, TIMM_FILE, revision=about.commit_hash, local_dir=scratch))
-    if re.fullmatch("[0-9a-f]{64}", about.etag or "") and _sha256(found) != about.etag:
+    if re.fullmatch("[0-9a-f]{64}", about.etag or "") and sha256(found) != about.etag:
         raise UserError(f"{name}: what came has a wrong checksum; try again.")
     os.replace(found, path)
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

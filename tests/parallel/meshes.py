@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import optax
 
-from mapjax import parts, shard, train
+from mapjax import evaluate, parts, shard, train, tree
 from mapjax.data import scenes
 from mapjax.parallel import tensor
 from mapjax.plan import collectives
@@ -90,6 +90,23 @@ def difference(wanted, found) -> float:
     return max(float(np.abs(a - b).max() / (np.abs(a).max() + 1e-3)) for a, b in pairs)
 
 
+def largest(shapes) -> int:
+    """Give the bytes of the largest parameter; of a stack, those of one block."""
+    sizes = tree.map_with_path(lambda path, s: s.size // (s.shape[0] if shard.STACK in path else 1), shapes)
+    return 4 * max(jax.tree.leaves(sizes))
+
+
+def answered(task, alone, state, batch, mesh) -> float:
+    """Give how far answers differ, to a batch that does not divide into micro-batches; parameters from the mesh."""
+    count = shard.ways(mesh) * (3 if 3 * shard.ways(mesh) <= BATCH else 1)
+    few = {key: value[:count] for key, value in batch.items()}
+    wanted = evaluate.make_answer(task)({"params": alone.params, "stats": alone.stats}, few)
+    variables = evaluate.place({"params": state.params, "stats": state.stats}, mesh)
+    answer = shard.within(mesh, evaluate.make_answer(task))
+    found = answer(variables, jax.device_put(few, shard.batch_sharding(mesh, count)))
+    return difference(jax.device_get(wanted), jax.device_get(found))
+
+
 def main() -> None:
     """Run the cases."""
     kept = {}
@@ -113,7 +130,8 @@ def main() -> None:
             "gradients": difference(alone[1].opt, state.opt),
             "params": difference(alone[1].params, state.params),
             "collectives": sorted({(one.kind, one.axes, one.bytes) for one in found}),
-            "largest_parameter": 4 * max(leaf.size for leaf in jax.tree.leaves(shapes)),
+            "largest_parameter": largest(shapes),
+            "answers": answered(task, alone[1], state, batches[0], mesh) if node["name"] == "vit" else 0.0,
         }
         print(json.dumps(report), flush=True)
 

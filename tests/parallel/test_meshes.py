@@ -76,6 +76,7 @@ def test_three_steps_equal_those_of_one_device(report, case):
     assert max(report["scalars"]) < bound
     assert report["params"] < bound
     assert report["gradients"] < 10 * bound
+    assert report["answers"] < bound
 
 
 @every_case
