@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
+VOID = 255  # the class of a pixel that has none
+
+
 class Key(NamedTuple):
     """A key of one or more stages: symbolic shape without batch axis, dtype, and what it means."""
 
@@ -48,6 +51,16 @@ KEYS: dict[str, Key] = {
     ),
     "areas": Key(("record",), "M", "float32", "area of the object in original pixels² (COCO's area, else the box's)"),
     "masks": Key(("record", "example", "batch"), "M H W", "bool", "instance masks in the frame of `image`"),
+    "label_map": Key(
+        ("record", "example", "batch", "result"),
+        "H W",
+        "uint8",
+        "0-based class of each pixel, VOID (255) where it has none: in the frame of `image`; a result's in original "
+        "pixels, at the top left of a frame that holds the largest picture",
+    ),
+    "truth_map": Key(
+        ("example", "batch"), "R S", "uint8", "label map in original pixels, to be scored against; VOID beside it"
+    ),
     "valid": Key(("example", "batch", "prediction", "result"), "M", "bool", "real rows of a padded list"),
     "matrix": Key(("example", "batch"), "3 3", "float32", "original pixels → pixels of `image`, homogeneous"),
     "index": Key(("example", "batch"), "", "int32", "position of the record in its source"),
@@ -55,6 +68,9 @@ KEYS: dict[str, Key] = {
     "proposals": Key(("prediction",), "P 4", "float32", "boxes of a first stage, best first, in network input"),
     "features": Key(("prediction",), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"),
     "logits": Key(("prediction",), "C", "float32", "a score for each class, before softmax or sigmoid"),
+    "map_logits": Key(
+        ("prediction",), "I J C", "float32", "a score for each class of each place on the network's map, before softmax"
+    ),
     "probabilities": Key(("result",), "C", "float32", "of each class; they sum to 1 where one class excludes another"),
     "scores": Key(("prediction", "result"), "M", "float32", "confidence, 0 to 1"),
 }

@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mapjax.data import coco_masks, splits
 from mapjax.data import images as pictures
-from mapjax.data import masks as segmentations
-from mapjax.data import splits
 from mapjax.data.records import Labels, Packed, check_box
 from mapjax.data.source import Source
 from mapjax.errors import UserError, near
@@ -51,7 +50,7 @@ def make(
         hold_out=0, the split asked for), or one for each split by name.
       images: instead of a search: the image folder, or one for each split by name.
       classes: names of categories in order; objects of others are dropped. By default all, by id.
-      masks: records have `masks`, drawn from the segmentations.
+      masks: records have `masks`, drawn from the coco_masks.
       hold_out: share of "train" that becomes "val" if there is no such file; 0 for none.
 
     Raises:
@@ -71,7 +70,7 @@ def make(
     labels = _pictures(entries, folder, file, dropped)
     for position, entry in enumerate(content["annotations"]):
         _add_object(entry, position, labels, listed, numbers, masks, file, dropped)
-    packed = Packed(folder, list(labels.values()), segmentations.draw if masks else None)
+    packed = Packed(folder, list(labels.values()), coco_masks.draw if masks else None)
     category_ids = tuple(numbers)[: len(names)]
     return Source(where, split, names, category_ids, packed.records(), dict(dropped), packed.fingerprint())
 
@@ -249,4 +248,4 @@ def _add_object(
     one.crowd.append(bool(entry.get("iscrowd", 0)))
     one.areas.append(float(area if isinstance(area, (int, float)) else width * height))
     if masks:
-        one.segmentations.append(entry.get("segmentation"))
+        one.coco_masks.append(entry.get("segmentation"))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as oracle
 
-from mapjax.data import masks
+from mapjax.data import coco_masks
 
 
 @settings(max_examples=40, deadline=None)
@@ -14,11 +14,11 @@ from mapjax.data import masks
 def test_run_lengths_agree_with_pycocotools(height, width, density, seed):
     mask = np.random.default_rng(seed).random((height, width)) < density
     packed = oracle.encode(np.asfortranarray(mask.astype(np.uint8)))
-    np.testing.assert_array_equal(masks.draw(packed, (height, width)), mask)
+    np.testing.assert_array_equal(coco_masks.draw(packed, (height, width)), mask)
     as_json = {"size": [height, width], "counts": packed["counts"].decode()}
-    np.testing.assert_array_equal(masks.draw(as_json, (height, width)), mask)
-    plain = {"size": [height, width], "counts": masks.decompress(packed["counts"])}
-    np.testing.assert_array_equal(masks.draw(plain, (height, width)), mask)
+    np.testing.assert_array_equal(coco_masks.draw(as_json, (height, width)), mask)
+    plain = {"size": [height, width], "counts": coco_masks.decompress(packed["counts"])}
+    np.testing.assert_array_equal(coco_masks.draw(plain, (height, width)), mask)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
@@ -29,15 +29,15 @@ def test_polygons_agree_with_pycocotools_but_for_the_border():
         x, y = 40 + reach * np.cos(angles), 35 + reach * np.sin(angles)
         polygon = np.stack([x, y], axis=1).ravel().tolist()
         expected = oracle.decode(oracle.merge(oracle.frPyObjects([polygon], 70, 80))).astype(bool)
-        drawn = masks.draw([polygon], (70, 80))
+        drawn = coco_masks.draw([polygon], (70, 80))
         assert (drawn & expected).sum() / (drawn | expected).sum() > 0.9
 
 
 def test_odd_segmentations():
     square = [2, 2, 6, 2, 6, 6, 2, 6]
-    both = masks.draw([square, [10, 10, 12, 10, 12, 12]], (16, 16))
+    both = coco_masks.draw([square, [10, 10, 12, 10, 12, 12]], (16, 16))
     assert both[4, 4] and both[10, 11] and not both[8, 8]
     for nothing in (None, [], [[1, 2]], "x"):
-        assert not masks.draw(nothing, (4, 5)).any()
+        assert not coco_masks.draw(nothing, (4, 5)).any()
     with pytest.raises(ValueError, match="add up to 3"):
-        masks.draw({"counts": [1, 2]}, (4, 5))
+        coco_masks.draw({"counts": [1, 2]}, (4, 5))
