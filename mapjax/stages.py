@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-
 VOID = 255  # the class of a pixel that has none
 
 

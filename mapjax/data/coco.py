@@ -50,7 +50,7 @@ def make(
         hold_out=0, the split asked for), or one for each split by name.
       images: instead of a search: the image folder, or one for each split by name.
       classes: names of categories in order; objects of others are dropped. By default all, by id.
-      masks: records have `masks`, drawn from the coco_masks.
+      masks: records have `masks`, drawn from the segmentations.
       hold_out: share of "train" that becomes "val" if there is no such file; 0 for none.
 
     Raises:
@@ -248,4 +248,4 @@ def _add_object(
     one.crowd.append(bool(entry.get("iscrowd", 0)))
     one.areas.append(float(area if isinstance(area, (int, float)) else width * height))
     if masks:
-        one.coco_masks.append(entry.get("segmentation"))
+        one.segmentations.append(entry.get("segmentation"))
