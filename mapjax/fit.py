@@ -95,7 +95,8 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     clock = clock._replace(total=clock.steps(config.duration, "duration"))
     if clock.total < 1:
         raise UserError(f"duration={config.duration!r} must be at least one step.")
-    task = run.make_task(config, seen.classes, functools.partial(run.class_counts, config, seen, sampler))
+    class_counts = functools.partial(run.class_counts, config, seen, sampler)
+    task = run.make_task(config, seen.classes, class_counts, functools.partial(quality.pixel_counts, seen))
     say(quality.table(*summaries))
     if shared := quality.overlap(*summaries):
         say(f"warning: {shared}")

@@ -15,9 +15,9 @@ from mapjax.errors import UserError
 
 KINDS = {"data": "data", "transform": "data", "model": "models", "backbone": "models", "task": "tasks"}
 OFFERED = {  # by the program, to parts of each kind
-    "data": ("split", "size"),
+    "data": ("split", "size", "needs", "canvas"),
     "models": ("classes", "dtype", "image_size"),
-    "tasks": ("model", "classes", "image_size", "class_counts"),
+    "tasks": ("model", "classes", "image_size", "class_counts", "pixel_counts"),
 }
 RUN = {"eval_size": None, "sizes": (), "sampling": "uniform", "init_from": "", "skip_non_finite": 0}
 

@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 
 from mapjax.data import images
 from mapjax.errors import UserError
+from mapjax.report import overlay
 from mapjax.report.section import Shown
 from mapjax.task import Batch, Result, Variables
 
@@ -133,7 +134,8 @@ def save(
 ) -> Saved:
     """Draw the answer to each picture into a folder, and list them in its predictions.json, a line a picture.
 
-    What was found is listed even if the run is interrupted.
+    A label map is written beside its drawing as NAME-mask.png, a pixel's value its class. What was found is listed even
+    if the run is interrupted.
 
     Args:
       found: what `predict` yields. names: of the drawings, one for each item (`output_names`).
@@ -155,6 +157,10 @@ def save(
                 drawn = _write(shown.drawing, out / name)
                 size = {"width": item.image.shape[1], "height": item.image.shape[0]}
                 row = {"file": item.file, **size, **shown.values, "drawing": drawn.relative_to(out).as_posix()}
+                if shown.label_map is not None:
+                    mask = drawn.with_name(f"{drawn.stem}-mask.png")
+                    mask.write_bytes(overlay.png(shown.label_map))
+                    row["mask"] = mask.relative_to(out).as_posix()
                 rows.append(json.dumps(row, ensure_ascii=False))
                 saved = saved._replace(pictures=saved.pictures + 1, findings=saved.findings + shown.findings)
         finally:

@@ -4,8 +4,10 @@ Nothing receives the whole config but these functions and `fit`; each part gets 
 """
 
 import contextlib
+import inspect
 import pathlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +21,7 @@ from mapjax import checkpoint, evaluate, optimize, parts, schedule, shard, stage
 from mapjax import config as configs
 from mapjax import log as logs
 from mapjax.data import pipeline, quality, sampling, splits
-from mapjax.data.source import Source, labels_of
+from mapjax.data.source import Source, labels_of, largest_size
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.parallel import tensor
 from mapjax.task import Batch, State, Task, Variables
@@ -43,9 +45,10 @@ def make_source(config: ConfigDict, kind: str, split: str | None = None) -> Sour
     Nothing is held out of "train" for a "val" that is not asked for.
     """
     node = config.data.to_dict()
+    needs = getattr(inspect.getmodule(parts.find("tasks", config.task.name)), "NEEDS", "boxes")
     if kind == "train" and config.splits.eval not in splits.VALIDATION:
         node = splits.without_hold_out(node)
-    return parts.make("data", node, split=split or config.splits[kind])
+    return parts.make("data", node, split=split or config.splits[kind], needs=needs)
 
 
 def open_sources(config: ConfigDict) -> tuple[ConfigDict, Source, Source]:
@@ -105,21 +108,33 @@ def require_sound(config: ConfigDict, mesh: Mesh) -> None:
 
 
 def make_task(
-    config: ConfigDict, classes: tuple[str, ...], class_counts: Callable[[], np.ndarray] | None = None
+    config: ConfigDict,
+    classes: tuple[str, ...],
+    class_counts: Callable[[], np.ndarray] | None = None,
+    pixel_counts: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Task:
-    """Make the task with its network; `class_counts`, of the training split, are for tasks that weigh classes."""
+    """Make the task with its network; the counts, of the training split, are for tasks that weigh classes."""
     size = config.image_size
     model = parts.make("models", config.model.to_dict(), classes=len(classes), dtype=config.dtype, image_size=size)
     offered = {"model": model, "classes": classes, "image_size": size, "class_counts": class_counts}
+    offered["pixel_counts"] = pixel_counts
     return parts.make("tasks", config.task.to_dict(), **offered)
 
 
-def make_transform(config: ConfigDict, *, augment: bool, size: tuple[int, int] | None = None) -> Callable[..., Any]:
-    """Make the transform of records to examples of `size` (by default as the config says)."""
+def make_transform(
+    config: ConfigDict, *, augment: bool, size: tuple[int, int] | None = None, scored: Source | None = None
+) -> Callable[..., Any]:
+    """Make the transform of records to examples of `size` (by default as the config says).
+
+    Args:
+      scored: the source whose examples are to be scored; None for training, and for pictures without truth.
+    """
     node = config.transform.to_dict()
     if augment:
         return parts.make("data", node, size=size or config.image_size)
-    return parts.make("data", {**node, "augment": None}, size=size or config.get("eval_size") or config.image_size)
+    chosen = size or config.get("eval_size") or config.image_size
+    canvas = None if scored is None else partial(largest_size, scored)
+    return parts.make("data", {**node, "augment": None}, size=chosen, canvas=canvas)
 
 
 def make_transforms(config: ConfigDict, clock: schedule.Clock) -> list[tuple[int, Callable[..., Any]]]:
@@ -243,7 +258,7 @@ def make_evaluation(
     """Make `evaluation(variables)` over a held-out split; it compiles once."""
     answer = shard.within(mesh, evaluate.make_answer(task))
     metric = task.metric(source)
-    transform = make_transform(config, augment=False)
+    transform = make_transform(config, augment=False, scored=source)
     batch, sharding = eval_batch(config, mesh)
     total = -(-len(source.records) // batch)
 

@@ -166,6 +166,15 @@ def map_masks(matrix: Matrix, masks: Bool[np.ndarray, "n h w"], size: Size) -> B
     return mapped
 
 
+def map_labels(matrix: Matrix, labels: UInt8[np.ndarray, "h w"], size: Size, fill: int) -> UInt8[np.ndarray, "h2 w2"]:
+    """Map a label map into a frame of height, width: a pixel has the class from where its centre comes, else `fill`."""
+    height, width = size
+    centred = _on_pixel_centres(matrix)[:2]
+    border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": fill}
+    mapped = cv2.warpAffine(labels, centred, (width, height), flags=cv2.INTER_NEAREST, **border)
+    return mapped.reshape(height, width)
+
+
 def mask_outline(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
     """Return points x,y whose convex hull is that of the mask's pixels (whole squares): the ends of every row."""
     rows = np.flatnonzero(mask.any(axis=1))

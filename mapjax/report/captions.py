@@ -14,7 +14,11 @@ _PAPER, _INK, _BAR = (24, 27, 33), (240, 242, 246), (47, 122, 229)
 
 
 def below(
-    image: UInt8[np.ndarray, "h w 3"], lines: Sequence[tuple[str, float]], *, enlarge: bool = False
+    image: UInt8[np.ndarray, "h w 3"],
+    lines: Sequence[tuple[str, float]],
+    *,
+    enlarge: bool = False,
+    colours: Sequence[tuple[int, int, int]] = (),
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Write a line for each class below a picture, on a bar as long as its probability.
 
@@ -22,6 +26,7 @@ def below(
       image: RGB. lines: names and probabilities, 0 to 1.
       enlarge: show a picture that is less than WIDTH wide and high as many whole times larger as fit; up to 64 pixels
         long without smoothing.
+      colours: of the bars, which are blue without.
     """
     height, width = image.shape[:2]
     times = max(1, WIDTH // max(height, width)) if enlarge else 1
@@ -37,7 +42,8 @@ def below(
     pen = PIL.ImageDraw.Draw(canvas)
     for number, (name, probability) in enumerate(lines):
         top = height + number * row
-        pen.rectangle((0, top + 1, round((across - 1) * min(max(probability, 0), 1)), top + row - 2), fill=_BAR)
+        bar = colours[number] if colours else _BAR
+        pen.rectangle((0, top + 1, round((across - 1) * min(max(probability, 0), 1)), top + row - 2), fill=bar)
         value = f"{probability:.2f}"
         room = across - 18 - pen.textlength(value, font=font)
         pen.text((6, top + row // 2), _fitting(pen, name, room, font), font=font, fill=_INK, anchor="lm")

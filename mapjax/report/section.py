@@ -15,8 +15,9 @@ class Section(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """An answer to one picture: plain values for JSON, a drawing, and how many things were found."""
+    """An answer to one picture: plain values for JSON, a drawing, how many things were found, perhaps a label map."""
 
     values: dict[str, Any]
     drawing: UInt8[np.ndarray, "h w 3"]
     findings: int
+    label_map: UInt8[np.ndarray, "h w"] | None = None

@@ -1,0 +1,236 @@
+"""Semantic segmentation: a picture becomes a class for every pixel."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mapjax.data.source import Source
+from mapjax.errors import UserError, near
+from mapjax.metrics import iou
+from mapjax.ops import imbalance, label_maps, pixel_losses
+from mapjax.ops.pictures import MEAN, STD, normalize
+from mapjax.ops.resize import bilinear
+from mapjax.report import segmentations as report
+from mapjax.stages import VOID
+from mapjax.task import Batch, Model, Prediction, Result, Task, Variables
+
+NEEDS = "label_map"  # of the data
+WEIGHTINGS = (*imbalance.WEIGHTINGS, "median")
+OPTIONS = {"losses": dict.fromkeys(pixel_losses.LOSSES, 0.0)}
+PixelCounts = tuple[np.ndarray, np.ndarray]
+
+
+def make(
+    *,
+    model: Model,
+    classes: Sequence[str],
+    image_size: tuple[int, int],
+    pixel_counts: Callable[[], PixelCounts] | None = None,
+    losses: Mapping[str, float] | None = None,
+    weighting: str = "none",
+    heaviest: float = 5.0,
+    auxiliary: float = 0.4,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    window: Sequence[int] = (),
+    overlap: float = 0.25,
+    tolerance: float = 0.0075,
+    mean: Sequence[float | int] = MEAN,
+    std: Sequence[float | int] = STD,
+) -> Task:
+    """Make the task of semantic segmentation.
+
+    Args:
+      model: its outputs hold "map_logits" (b i j c) at any stride; others whose names begin with "aux" and end with
+        "map_logits" are trained as well. classes: their names. image_size: height, width of its input in training.
+      pixel_counts: gives the training pixels of each class, and those of the pictures that have it, for `weighting`.
+      losses: their factors by name: cross_entropy (1 by default), focal, ohem, dice, lovasz (ops/pixel_losses.py).
+      weighting: of the classes: "none"; "median" (median frequency: Eigen & Fergus 2015); "inverse", "sqrt" or
+        "effective" of ops/imbalance.py. heaviest: the largest weight there may be.
+      auxiliary: factor of the losses of auxiliary heads.
+      flip, scales: in evaluation the probabilities are averaged over the mirrored picture and its sizes.
+      window: height, width of windows that slide over the picture in evaluation, whose scores are averaged; () takes
+        the picture whole. overlap: of neighbouring windows, at least this share of a side.
+      tolerance: distance within which contours agree, as a share of the diagonal of the largest picture.
+      mean, std: of the pictures, RGB, 0 to 1.
+
+    Raises:
+      UserError: an unknown loss or weighting, or views that cannot be.
+    """
+    factors = _factors(losses)
+    _require_views(scales, window, overlap)
+    if weighting not in WEIGHTINGS:
+        raise UserError(f"task.weighting={weighting!r} is not known.{near(weighting, WEIGHTINGS)}")
+    weights = np.ones(len(classes), np.float32)
+    if pixel_counts is not None and weighting != "none":
+        weights = class_weights(pixel_counts(), weighting, heaviest)
+
+    def init(key, batch: Batch) -> Variables:
+        return model.init(key, normalize(batch["image"], mean, std))
+
+    def loss(variables: Variables, batch: Batch, key):
+        if pixel_counts is None and weighting != "none":
+            raise UserError("task.weighting needs the pixels of the classes to train with.")
+        outputs, stats = model.apply(variables, normalize(batch["image"], mean, std), train=True, key=key)
+        labels = jnp.where(batch["mask"][:, None, None], batch["label_map"], VOID)
+        terms = {}
+        for head in sorted(name for name in outputs if _is_logits(name)):
+            logits = bilinear(outputs[head].astype(jnp.float32), labels.shape[1:])
+            own = "" if head == "map_logits" else f"{head.removesuffix('_map_logits')}_"
+            terms |= {
+                f"loss_{own}{name}": (
+                    factor * (auxiliary if own else 1.0),
+                    pixel_losses.LOSSES[name](logits, labels, weights),
+                )
+                for name, factor in factors.items()
+            }
+        total = sum(factor * value for factor, value in terms.values())
+        found = _nearest(outputs["map_logits"], labels.shape[1:])
+        right, known = (found == labels), labels != VOID
+        scalars = {"loss": total, "train_accuracy": (right & known).sum() / jnp.maximum(known.sum(), 1)}
+        scalars |= {name: value for name, (_, value) in terms.items() if len(terms) > 1}
+        return total, (stats, scalars)
+
+    def predict(variables: Variables, batch: Batch) -> Prediction:
+        images = normalize(batch["image"], mean, std)
+        answer = _answering(model, variables, window, overlap)
+        if not flip and tuple(scales) == (1.0,):
+            logits, features = answer(images)
+            return {"map_logits": logits, "features": features}
+        frame = images.shape[1:3]
+        views = []
+        for scale in scales:
+            seen = images if scale == 1 else bilinear(images, tuple(round(side * scale) for side in frame))
+            for mirrored in (False, True) if flip else (False,):
+                logits = answer(seen[:, :, ::-1] if mirrored else seen)[0]
+                views.append(jax.nn.softmax(bilinear(logits[:, :, ::-1] if mirrored else logits, frame)))
+        return {"map_logits": jnp.log(jnp.maximum(sum(views) / len(views), 1e-30)), "features": {}}
+
+    def decode(prediction: Prediction, batch: Batch) -> Result:
+        logits = prediction["map_logits"].astype(jnp.float32)
+        if "truth_map" not in batch:
+            return {"map_logits": logits, "matrix": batch["matrix"]}
+        truth = batch["truth_map"]
+        canvas = truth.shape[1], truth.shape[2]
+        scores = label_maps.map_back(logits, batch["matrix"], batch["image"].shape[1:3], canvas)
+        found = scores.argmax(-1).astype(jnp.uint8)
+        radius = max(1.0, tolerance * float(np.hypot(*canvas)))
+        return {
+            "label_map": found,
+            "confusion": label_maps.confusion(truth, found, len(classes)),
+            "contours": label_maps.contours(truth, found, len(classes), radius),
+        }
+
+    def metric(source: Source):
+        return iou.make(source)
+
+    return Task(init, loss, predict, decode, metric, report.sections, report.show)
+
+
+def class_weights(counts: PixelCounts, weighting: str, heaviest: float = float("inf")) -> np.ndarray:
+    """Weights of the classes (c), at most `heaviest`; a class without any pixel has 0.
+
+    Args:
+      counts: pixels of each class, and all pixels of the pictures that have it.
+      weighting: as for `make`. "median": the median of the classes' frequencies by each one's, where a frequency is
+        its share of the pixels of the pictures that have it.
+    """
+    pixels, pixels_with = (np.asarray(one, np.float64) for one in counts)
+    if weighting != "median":
+        return np.minimum(imbalance.class_weights(pixels, weighting), heaviest).astype(np.float32)
+    seen = pixels > 0
+    frequency = np.where(seen, pixels / np.maximum(pixels_with, 1), 1)
+    middle = np.median(frequency[seen]) if seen.any() else 1.0
+    return np.where(seen, np.minimum(middle / frequency, heaviest), 0).astype(np.float32)
+
+
+def slide(answer: Callable[[Any], Any], images, window: tuple[int, int], overlap: float = 0.25) -> Any:
+    """Average the scores of windows that slide over pictures.
+
+    Args:
+      answer: pictures (b p q 3) of the window's size → scores (b i j c) at any stride. images: (b h w 3).
+      window: p, q; cut to the pictures' size. overlap: of neighbours, at least this share of a side.
+
+    Returns:
+      Scores (b h w c).
+    """
+    frame = images.shape[1:3]
+    sides = tuple(min(one, other) for one, other in zip(window, frame))
+    tops, lefts = (_starts(whole, side, overlap) for whole, side in zip(frame, sides))
+    places = jnp.array([(top, left) for top in tops for left in lefts], jnp.int32)
+
+    def look(place):
+        seen = jax.lax.dynamic_slice(images, (0, place[0], place[1], 0), (len(images), *sides, images.shape[-1]))
+        return bilinear(answer(seen), sides)
+
+    def add(carry, place):
+        total, number = carry
+        start = (0, place[0], place[1], 0)
+        found = look(place)
+        both = (
+            (total, jax.lax.dynamic_slice(total, start, found.shape) + found),
+            (number, jax.lax.dynamic_slice(number, start, (1, *sides, 1)) + 1),
+        )
+        return tuple(jax.lax.dynamic_update_slice(whole, part, start) for whole, part in both), None
+
+    shape = jax.eval_shape(look, places[0])
+    empty = jnp.zeros((len(images), *frame, shape.shape[-1]), shape.dtype), jnp.zeros((1, *frame, 1), shape.dtype)
+    (total, number), _ = jax.lax.scan(add, empty, places)
+    return total / number
+
+
+def _starts(whole: int, side: int, overlap: float) -> list[int]:
+    """Where windows begin along a side: evenly, from one end to the other."""
+    number = 1 if whole == side else 1 + -(-(whole - side) // max(1, int(side * (1 - overlap))))
+    return [round(i * (whole - side) / max(number - 1, 1)) for i in range(number)]
+
+
+def _answering(model: Model, variables: Variables, window: Sequence[int], overlap: float):
+    """Make pictures → (scores, features by name), with sliding windows if there are any."""
+
+    def whole(images):
+        outputs = model.apply(variables, images, train=False, key=None)[0]
+        logits = outputs.pop("map_logits")
+        return logits, {name: value for name, value in outputs.items() if not _is_logits(name)}
+
+    if not window:
+        return whole
+    size = (int(window[0]), int(window[1]))
+    return lambda images: (slide(lambda seen: whole(seen)[0], images, size, overlap), {})
+
+
+def _is_logits(name: str) -> bool:
+    return name == "map_logits" or (name.startswith("aux") and name.endswith("map_logits"))
+
+
+def _nearest(logits, size: tuple[int, int]):
+    """The classes (b h w) of the nearest places of a coarser map: good enough to watch training by."""
+    rows, columns = (np.arange(side) * places // side for side, places in zip(size, logits.shape[1:3]))
+    return logits.argmax(-1)[:, rows][:, :, columns]
+
+
+def _factors(losses: Mapping[str, float] | None) -> dict[str, float]:
+    given = {name: float(factor) for name, factor in (losses or {"cross_entropy": 1.0}).items()}
+    for name, factor in given.items():
+        if name not in pixel_losses.LOSSES:
+            raise UserError(f"task.losses has no loss {name!r}.{near(name, pixel_losses.LOSSES)}")
+        if factor < 0:
+            raise UserError(f"task.losses.{name}={factor} must not be negative.")
+    chosen = {name: factor for name, factor in given.items() if factor}
+    if not chosen:
+        raise UserError(f"task.losses={given} leaves nothing to learn from; give one of them a factor above 0.")
+    return chosen
+
+
+def _require_views(scales: Sequence[float], window: Sequence[int], overlap: float) -> None:
+    if not scales or min(scales) <= 0:
+        raise UserError(
+            f"task.scales={tuple(scales)} must be factors of the picture's size, such as (0.75, 1.0, 1.25)."
+        )
+    if len(window) not in (0, 2) or (window and min(window) < 1):
+        raise UserError(f"task.window={tuple(window)} must be height and width in pixels, or () for none.")
+    if not 0 <= overlap < 1:
+        raise UserError(f"task.overlap={overlap} must be a share from 0 to below 1.")
