@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mapjax.errors import UserError
 from mapjax.models.layers import Conv, Dense, Dropout, MapDense, Norm, adaptive_pool, model_of, require_size
-from mapjax.ops import convolution
+from mapjax.ops import convolution, tiles
 from mapjax.task import Model
 
 LEAST = 32  # smallest side of a picture that leaves a pixel after the last pool
@@ -17,13 +17,17 @@ STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2,
 
 
 class Features(nn.Module):
-    """Five stages of 3×3 convolutions, each followed by a pool: picture → all of them by name."""
+    """Five stages of 3×3 convolutions, each followed by a pool: picture → all of them by name.
+
+    places: give "places1" … too, where each pool took its values from (`mapjax.ops.tiles`); sides are rounded up.
+    """
 
     depth: int = 16
     width: float = 1.0
     batch_norm: bool = False
     remat: bool = False
     dtype: Any = jnp.float32
+    places: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -32,7 +36,11 @@ class Features(nn.Module):
         first = 0  # torchvision numbers convolutions, normalizations, ReLUs and pools in one row
         for i, (count, channels) in enumerate(zip(STAGES[self.depth], CHANNELS), 1):
             outputs[f"stage{i}"] = x = stage(self, x, first, count, round(channels * self.width), train)
-            outputs[f"pool{i}"] = x = convolution.max_pool(x, 2, 2, 0)
+            if self.places:
+                x, outputs[f"places{i}"] = tiles.max_pool_all(x)
+            else:
+                x = convolution.max_pool(x, 2, 2, 0)
+            outputs[f"pool{i}"] = x
             first += count * (3 if self.batch_norm else 2) + 1
         return outputs
 

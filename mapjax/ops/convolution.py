@@ -6,14 +6,14 @@ goes by Winograd tiles. Elsewhere XLA's own is right.
 """
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mapjax.ops import depthwise, winograd
+from mapjax.ops import depthwise, tiles, winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -149,7 +149,7 @@ def max_pool(
       padding: never the largest. ceil: a last window that is only partly inside counts too (torch's ceil_mode).
     """
     if size == stride and padding == 0 and not ceil:
-        return _tiled_max(x, size)
+        return tiles.max_pool(x, size)[0]
     for axis in (1, 2):
         length = x.shape[axis] + 2 * padding - size
         count = (-(-length // stride) if ceil else length // stride) + 1
@@ -164,42 +164,6 @@ def max_pool(
         for other in slices[1:]:
             x = jnp.maximum(x, other)
     return x
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _tiled_max(x, size: int):
-    """Largest of windows that do not overlap; the place of each is kept for the gradient, rather than x."""
-    return reduce(jnp.maximum, _places(x, size))
-
-
-def _tiled_forward(x, size: int):
-    places = _places(x, size)
-    largest = reduce(jnp.maximum, places)
-    found = jnp.full(largest.shape, size**2 - 1, jnp.uint8)
-    for place in reversed(range(size**2 - 1)):  # the first of equals, as in torch
-        found = jnp.where(places[place] == largest, jnp.uint8(place), found)
-    # The barrier keeps later layers from computing these again.
-    largest, found = jax.lax.optimization_barrier((largest, found))
-    return largest, (found, jnp.zeros(x.shape[1:3], jnp.uint8))
-
-
-def _tiled_backward(size: int, saved, gradient):
-    found, frame = saved
-    b, h, w, c = gradient.shape
-    spread = [jnp.where(found == place, gradient, 0) for place in range(size**2)]
-    rows = [jnp.stack(spread[k * size : (k + 1) * size], 3).reshape(b, h, size * w, c) for k in range(size)]
-    whole = jnp.stack(rows, 2).reshape(b, size * h, size * w, c)
-    below, right = frame.shape[0] - size * h, frame.shape[1] - size * w
-    return (jnp.pad(whole, ((0, 0), (0, below), (0, right), (0, 0))),)
-
-
-_tiled_max.defvjp(_tiled_forward, _tiled_backward)
-
-
-def _places(x, size: int):
-    """The size² pictures that hold one place of every window each, row by row."""
-    height, width = (side // size * size for side in x.shape[1:3])
-    return [x[:, i:height:size, j:width:size] for i in range(size) for j in range(size)]
 
 
 def avg_pool(

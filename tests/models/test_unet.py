@@ -1,0 +1,175 @@
+"""Sizes, names and options of U-Nets; a small one by hand; any backbone."""
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mapjax import transfer, tree, weights
+from mapjax.errors import UserError
+from mapjax.models import backbone, efficientnet, resnet, unet, vgg
+from mapjax.ops.resize import bilinear
+
+KEY = jax.random.key(0)
+SMALL = {"depth": 2, "width": 4, "classes": 3}
+RESNET = {"name": "resnet", "depth": 18, "width": 0.0625}
+
+
+def shapes_of(model, size, train=False, dtype="float32"):
+    images = jax.ShapeDtypeStruct((2, *size, 3), dtype)
+    variables = jax.eval_shape(model.init, KEY, images)
+    outputs, stats = jax.eval_shape(lambda v, x: model.apply(v, x, train=train, key=KEY), variables, images)
+    return variables, outputs, stats
+
+
+def random_variables(model, images, seed=1):
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, KEY, images)
+    return jax.tree.map(lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47), (1, 1), (2, 5), (17, 16)])
+def test_as_large_as_the_picture(size):
+    _, outputs, _ = shapes_of(unet.make(depth=4, width=2, classes=5), size)
+    assert outputs["map_logits"].shape == (2, *size, 5) and outputs["map_logits"].dtype == jnp.float32
+    halved = [tuple(-(-side // 2**i) for side in size) for i in range(5)]
+    assert [outputs[f"level{i}"].shape[1:3] for i in range(5)] == halved
+
+
+def test_widths_double_up_to_the_widest():
+    variables, outputs, _ = shapes_of(unet.make(classes=21, depth=6), (64, 64))
+    assert [outputs[f"level{i}"].shape[3] for i in range(7)] == [32, 64, 128, 256, 512, 512, 512]
+    params = variables["params"]
+    assert params["decoder0"]["conv1"]["0"]["kernel"].shape == (3, 3, 64, 32)
+    assert params["decoder5"]["conv1"]["0"]["kernel"].shape == (3, 3, 1024, 512)
+    assert params["head"]["kernel"].shape == (1, 1, 32, 21)
+
+
+def conv(x, kernel):
+    """3×3 or 1×1 convolution by sums over shifted pictures."""
+    pad = kernel.shape[0] // 2
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    return sum(
+        padded[:, i : i + x.shape[1], j : j + x.shape[2]] @ kernel[i, j]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    )
+
+
+def test_a_small_one_by_hand():
+    model = unet.make(depth=1, width=2, classes=3, norm="none")
+    images = np.random.default_rng(0).normal(size=(1, 5, 6, 3)).astype(np.float32)
+    variables = random_variables(model, images)
+    params = variables["params"]
+
+    def double(x, block):
+        for layer in (block["conv1"]["0"], block["conv2"]["0"]):
+            x = np.maximum(conv(x, layer["kernel"]) + layer["bias"], 0)
+        return x
+
+    level0 = double(images, params["backbone"]["level0"])
+    padded = np.pad(level0, ((0, 0), (0, 1), (0, 0), (0, 0)), constant_values=-np.inf)
+    pooled = padded.reshape(1, 3, 2, 3, 2, 2).max((2, 4))
+    x = conv(double(pooled, params["backbone"]["level1"]), params["up0"]["kernel"]) + params["up0"]["bias"]
+    x = double(np.concatenate([level0, bilinear(jnp.asarray(x), (6, 6))[:, :5]], -1), params["decoder0"])
+    expected = conv(x, params["head"]["kernel"]) + params["head"]["bias"]
+    found, stats = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None))(variables, images)
+    np.testing.assert_allclose(found["map_logits"], expected, rtol=1e-4, atol=1e-4)
+    assert stats == {}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"depth": 1, "width": 4}, {"backbone": {"name": "tiny", "width": 4}, "norm": "group", "remat": True}],
+    ids=["own", "tiny"],
+)
+def test_gradients_are_finite_and_reach_every_parameter(options):
+    model = unet.make(classes=3, **options)
+    images = np.random.default_rng(0).normal(size=(2, 7, 10, 3)).astype(np.float32)
+    variables = random_variables(model, images)
+
+    def loss(params):
+        outputs, stats = model.apply({**variables, "params": params}, images, train=True, key=KEY)
+        return jnp.square(outputs["map_logits"] - 1).mean(), stats
+
+    gradient, stats = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    assert jax.tree.structure(stats) == jax.tree.structure(variables["stats"])
+    for path, leaf in zip(tree.paths(gradient), jax.tree.leaves(gradient)):
+        assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
+
+
+def test_levels_of_backbones():
+    found = {
+        "resnet": backbone.levels(resnet.make(depth=18, width=0.0625)),
+        "vgg": backbone.levels(vgg.make(depth=11, width=0.0625)),
+        "efficientnet": backbone.levels(efficientnet.make(variant="lite0")),
+    }
+    assert {name: [(level.name, level.stride) for level in rows] for name, rows in found.items()} == {
+        "resnet": [("layer1", 4), ("layer2", 8), ("layer3", 16), ("layer4", 32)],
+        "vgg": [("stage1", 1), ("stage2", 2), ("stage3", 4), ("stage4", 8), ("stage5", 16), ("pool5", 32)],
+        "efficientnet": [("stage1", 2), ("stage2", 4), ("stage3", 8), ("stage5", 16), ("stage7", 32)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        (RESNET, (24, 25)),
+        ({"name": "mobilenet", "version": 2, "width": 0.35}, (48, 49)),
+        ({"name": "convnext", "variant": "tiny"}, (23, 24)),
+        ({"name": "vgg", "depth": 11, "width": 0.0625}, (95, 98)),
+        ({"name": "inception"}, (45, 46)),  # unpadded convolutions
+    ],
+    ids=["resnet", "mobilenet", "convnext", "vgg", "inception"],
+)
+def test_any_backbone_as_encoder(node, expected):
+    size = (95, 98)
+    _, outputs, _ = shapes_of(unet.make(classes=4, backbone=node, width=2), size, train=True)
+    assert outputs["map_logits"].shape == (2, *expected, 4)
+
+
+def filled(model, value):
+    shapes = jax.eval_shape(model.init, KEY, jax.ShapeDtypeStruct((1, 64, 64, 3), "float32"))
+    return jax.tree.map(lambda leaf: np.full(leaf.shape, value, np.float32), shapes)
+
+
+def test_weights_of_a_classifier_fit_in_the_backbone():
+    node = {"name": "efficientnet", "variant": "lite0", "width": 0.25, "depth": 0.34}
+    model = unet.make(classes=4, backbone=node)
+    theirs = efficientnet.make(**{k: v for k, v in node.items() if k != "name"}, classes=7)
+    given, ours = filled(theirs, 1), filled(model, 0)
+    found = transfer.fit_in(weights.to_torchvision(given), ours, "file")
+    assert all((leaf == 1).all() for leaf in jax.tree.leaves(found.variables["params"]["backbone"]))
+    assert found.unused == ["backbone.classifier.1.bias", "backbone.classifier.1.weight"] and not found.resized
+    assert {name.split(".")[0].rstrip("0123456789") for name in found.fresh} == {"up", "decoder", "head"}
+    other = filled(unet.make(classes=9, backbone=node), 0)
+    assert transfer.fit_in(weights.to_torchvision(ours), other, "run").resized == ["head.bias", "head.weight"]
+
+
+def test_lower_precision_keeps_parameters_and_map_logits_in_float32():
+    variables, outputs, stats = shapes_of(unet.make(dtype="bfloat16", **SMALL), (8, 8), train=True)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, stats))} == {"float32"}
+    assert outputs["level2"].dtype == jnp.bfloat16 and outputs["map_logits"].dtype == jnp.float32
+
+
+def test_dropout_draws_in_training_only():
+    model = unet.make(dropout=0.5, **SMALL)
+    images = jax.ShapeDtypeStruct((1, 8, 8, 3), "float32")
+    variables = jax.eval_shape(model.init, KEY, images)
+    jax.eval_shape(lambda v, x: model.apply(v, x, train=False, key=None), variables, images)
+    with pytest.raises(flax.errors.InvalidRngError):
+        jax.eval_shape(lambda v, x: model.apply(v, x, train=True, key=None), variables, images)
+
+
+def test_mistakes_of_unets():
+    with pytest.raises(UserError, match=r"unet has no norm='bach'\. Did you mean 'batch'"):
+        unet.make(classes=2, norm="bach")
+    with pytest.raises(UserError, match=r"depth=0 must be 1 or more"):
+        unet.make(classes=2, depth=0)
+    with pytest.raises(UserError, match=r"depth=3 is of its own encoder; .* leave depth out"):
+        unet.make(classes=2, depth=3, backbone=RESNET)
+    with pytest.raises(UserError, match=r"takes no 'classes'"):
+        unet.make(classes=2, backbone={**RESNET, "classes": 3})
+    with pytest.raises(UserError, match=r"all maps of the backbone 'vit' have one stride"):
+        unet.make(classes=2, backbone={"name": "vit", "width": 8, "heads": 1, "depth": 1, "mlp": 8, "variant": "small"})
