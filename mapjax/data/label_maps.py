@@ -7,7 +7,7 @@ is always void; so are classes named "void", "unlabelled" or "ignore".
 
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -15,16 +15,10 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Bool, Int, UInt8
 
-from mapjax.data import labelled
+from mapjax.data import class_lists, labelled
+from mapjax.data.class_lists import VOID_NAMES, Colour
 from mapjax.errors import UserError, near
 from mapjax.stages import VOID
-
-VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore", "ignored")
-
-_LINE = re.compile(r"(.*\S)[\s,:;]+(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s:]*")  # "name r g b", and CVAT's "name:r,g,b::"
-_TURNED = re.compile(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(\S.*)")  # "r g b name", as CamVid has it
-
-Colour = tuple[str, int, int, int]  # a name, and red, green, blue
 
 
 class Coding(NamedTuple):
@@ -70,15 +64,15 @@ def find_coding(
     given = None if classes is None else labelled.class_names(classes)
     if palette is not None:
         lines = re.split("[;|]", palette) if isinstance(palette, str) else palette
-        colours, origin = palette_of(lines, "palette="), "palette="
+        colours, origin = class_lists.palette_of(lines, "palette="), "palette="
     elif files:
-        colours, origin = read_palette(files[0]), str(files[0])
+        colours, origin = class_lists.read_palette(files[0]), str(files[0])
     elif listed.is_file() or given is not None:
         colours, origin = [], ""
     else:
         colours, origin = list(default), "the list of Pascal VOC"
     if listed.is_file():
-        names, origin = read_names(listed), str(listed)
+        names, origin = class_lists.read_names(listed), str(listed)
         names += dict.fromkeys(name for name, *_ in colours if name.lower() in VOID_NAMES and name not in names)
     elif colours:
         names = list(dict.fromkeys(name for name, *_ in colours))
@@ -156,75 +150,6 @@ def _void_names(void: Any, names: Sequence[str], origin: str) -> set[str]:
         if isinstance(one, str) and one not in names:
             raise UserError(f"void={void!r} names {one!r}, which {origin} does not have.{near(one, names)}")
     return {one if isinstance(one, str) else names[one] for one in given if isinstance(one, str) or one < len(names)}
-
-
-def read_names(file: pathlib.Path) -> list[str]:
-    """Read a list of classes, one name a line; lines that are empty or begin with # are passed over.
-
-    Raises:
-      UserError: no such file, not text, or a name that is there twice.
-    """
-    names = [line for line in _lines(file) if line]
-    repeated = next((name for name in names if names.count(name) > 1 and name.lower() not in VOID_NAMES), None)
-    if repeated is not None:
-        raise UserError(f"{file} names {repeated!r} twice; a class has one line, whose number is its id in the masks.")
-    return names
-
-
-def read_palette(file: pathlib.Path) -> list[Colour]:
-    """Read the colours of classes, "name r g b" a line (or "r g b name", or CVAT's "name:r,g,b::").
-
-    Raises:
-      UserError: no such file, not text, or a line of another form.
-    """
-    return palette_of(_lines(file), str(file))
-
-
-def palette_of(lines: Iterable[Any], origin: str) -> list[Colour]:
-    """Read colours: each line a text as in `read_palette`, or a name and red, green, blue.
-
-    Raises:
-      UserError: a line of another form, or one colour for two names.
-    """
-    found: list[Colour] = []
-    names: dict[tuple[int, int, int], str] = {}
-    for line in lines:
-        if isinstance(line, str) and (not line or line.startswith("#")):
-            continue
-        one = _colour(line)
-        if one is None or max(one[1:]) > 255:
-            raise UserError(
-                f"{origin}: {line!r} must be a name and red, green, blue from 0 to 255, as in 'sky 0 0 255'."
-            )
-        if names.setdefault(one[1:], one[0]) != one[0]:
-            raise UserError(f"{origin} gives {one[0]!r} and {names[one[1:]]!r} the same colour {one[1:]}; change one.")
-        found.append(one)
-    return found
-
-
-def _colour(line: Any) -> Colour | None:
-    if not isinstance(line, str):
-        cells = tuple(line) if isinstance(line, Sequence) else ()
-        good = len(cells) == 4 and all(isinstance(value, int) and value >= 0 for value in cells[1:])
-        return (str(cells[0]), *cells[1:]) if good else None  # pyright: ignore[reportReturnType]
-    if (match := _LINE.fullmatch(line)) is not None:
-        name, *values = match.groups()
-    elif (match := _TURNED.fullmatch(line)) is not None:
-        *values, name = match.groups()
-    else:
-        return None
-    red, green, blue = map(int, values)
-    return name.strip().rstrip(",:;"), red, green, blue
-
-
-def _lines(file: pathlib.Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
-    except FileNotFoundError as error:
-        raise UserError(f"{file} is not there: write the names of the classes to it, one a line.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read as text ({error}); save it in UTF-8.") from error
-    return [line for line in lines if not line.startswith("#")]
 
 
 def read(file: str, coding: Coding, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:

@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import label_maps
+from mapjax.data import class_lists, label_maps
 from mapjax.errors import UserError
 from mapjax.stages import VOID
 
@@ -117,27 +117,27 @@ def test_a_coding_that_cannot_be_is_one_sentence(options, words):
 def test_palettes_are_read_in_their_usual_forms(tmp_path):
     file = tmp_path / "palette.txt"
     file.write_text("# name r g b\nsky 70 130 180\n128 64 128\troad\n\nlane mark: 1,2,3::\ncar, 0, 0, 142\nb 2:9,9,9::")
-    assert label_maps.read_palette(file) == [
+    assert class_lists.read_palette(file) == [
         ("sky", 70, 130, 180), ("road", 128, 64, 128), ("lane mark", 1, 2, 3), ("car", 0, 0, 142), ("b 2", 9, 9, 9),
     ]  # fmt: skip
-    assert label_maps.palette_of([("sky", 1, 2, 3), ["a", 0, 0, 0]], "") == [("sky", 1, 2, 3), ("a", 0, 0, 0)]
+    assert class_lists.palette_of([("sky", 1, 2, 3), ["a", 0, 0, 0]], "") == [("sky", 1, 2, 3), ("a", 0, 0, 0)]
     for line in ("sky 1 2", "sky 1 2 256", "sky", "sky 1 2 -3", "sky 1.0 2 3"):
         with pytest.raises(UserError, match="must be a name and red, green, blue from 0 to 255"):
-            label_maps.palette_of([line], "palette=")
+            class_lists.palette_of([line], "palette=")
     with pytest.raises(UserError, match=r"gives 'b' and 'a' the same colour \(1, 2, 3\)"):
-        label_maps.palette_of(["a 1 2 3", "b 1 2 3"], "palette=")
+        class_lists.palette_of(["a 1 2 3", "b 1 2 3"], "palette=")
 
 
 def test_lists_of_classes_are_read(tmp_path):
     file = tmp_path / "classes.txt"
     file.write_text("\ufeffsky\n\n road \r\nvoid\nvoid\n", "utf-8")
-    assert label_maps.read_names(file) == ["sky", "road", "void", "void"]
+    assert class_lists.read_names(file) == ["sky", "road", "void", "void"]
     file.write_text("sky\nroad\nsky\n")
     with pytest.raises(UserError, match=r"classes\.txt names 'sky' twice"):
-        label_maps.read_names(file)
+        class_lists.read_names(file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"classes\.txt cannot be read as text"):
-        label_maps.read_names(file)
+        class_lists.read_names(file)
 
 
 def find(root, **more):
