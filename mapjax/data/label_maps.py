@@ -212,7 +212,7 @@ def _require(good: np.ndarray, ids: np.ndarray, coding: Coding, file: str) -> No
     number, last = int(ids[row, column]), int(np.flatnonzero(coding.known[:VOID])[-1])
     raise UserError(
         f"{file} has the id {number} (row {row}, column {column}), and {coding.origin} names the ids 0 to {last} only: "
-        f"add its line, or say void={number} if such pixels have no class."
+        f"add its line, or say data.void={number} if such pixels have no class."
     )
 
 
