@@ -26,7 +26,7 @@ class Coding(NamedTuple):
 
     classes: the names; ids: the id (position in the list of names) that stands for each.
     table: id → class, VOID where it has none. known: which ids the list has.
-    colours: red·65536 + green·256 + blue of the known colours, ascending, and colour_ids: the id of each.
+    colours: red·65536 + green·256 + blue of the known colours, ascending, and colour_classes: the class of each.
     origin: what lists the classes, for messages.
     """
 
@@ -35,7 +35,7 @@ class Coding(NamedTuple):
     table: UInt8[np.ndarray, "256"]
     known: Bool[np.ndarray, "256"]
     colours: Int[np.ndarray, " k"]
-    colour_ids: UInt8[np.ndarray, " k"]
+    colour_classes: UInt8[np.ndarray, " k"]
     origin: str
 
 
@@ -70,10 +70,11 @@ def find_coding(
     elif listed.is_file() or given is not None:
         colours, origin = [], ""
     else:
-        colours, origin = list(default), "the list of Pascal VOC"
+        colours, origin = list(default), "the list of Pascal VOC (palette.txt gives another)"
     if listed.is_file():
         names, origin = class_lists.read_names(listed), str(listed)
-        names += dict.fromkeys(name for name, *_ in colours if name.lower() in VOID_NAMES and name not in names)
+    elif colours and colours == list(default):
+        names = [name for name, *_ in colours if name.lower() not in VOID_NAMES]
     elif colours:
         names = list(dict.fromkeys(name for name, *_ in colours))
     elif given is not None:
@@ -109,7 +110,8 @@ def make_coding(
         nothing |= {name for name in names if name.lower() in VOID_NAMES}
     chosen = tuple(name for name in dict.fromkeys(names if classes is None else classes) if name not in nothing)
     coloured = {colour[0] for colour in palette}
-    for name in (*chosen, *coloured):
+    unnamed = {name for name in coloured if name.lower() in VOID_NAMES and name not in names}
+    for name in (*chosen, *(coloured - unnamed)):
         if name not in names:
             raise UserError(f"{origin} has no class {name!r}.{near(name, names)}")
     for name in chosen if palette else ():
@@ -124,7 +126,8 @@ def make_coding(
     for number, name in enumerate(names):
         if name in chosen:
             table[number] = chosen.index(name)
-    rows = sorted({(red << 16) + (green << 8) + blue: names.index(name) for name, red, green, blue in palette}.items())
+    listed = {name: table[number] for number, name in reversed(list(enumerate(names)))}
+    rows = sorted(((red << 16) + (green << 8) + blue, listed.get(name, VOID)) for name, red, green, blue in palette)
     return Coding(
         chosen,
         tuple(map(list(names).index, chosen)),
@@ -231,4 +234,4 @@ def _from_colours(pixels: np.ndarray, coding: Coding, file: str) -> np.ndarray:
             f"{file} has the colour {tuple(pixels[row, column].tolist())} (row {row}, column {column}), which "
             f"{coding.origin} does not have; add 'NAME r g b' there, with the name 'void' if it has no class."
         )
-    return coding.table[coding.colour_ids][rows]
+    return coding.colour_classes[rows]

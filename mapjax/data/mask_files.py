@@ -85,7 +85,7 @@ def make_source(
         raise UserError(f"{name}: no picture of split {split!r} has a mask that fits; {reason}: {where[0]}.")
     files, masks = [pair.image for pair in kept], [pair.mask for pair in kept]
     digest = hashlib.sha256("\n".join([*coding.classes, "", *files, "", *masks]).encode("utf-8", "surrogateescape"))
-    for array in (sizes, lengths, coding.table, coding.colours, coding.colour_ids):
+    for array in (sizes, lengths, coding.table, coding.colours, coding.colour_classes):
         digest.update(np.ascontiguousarray(array).tobytes())
     masked = Masked(root, range(len(files)), files, sizes, Files(root, masks, coding))
     return source_of(

@@ -153,6 +153,6 @@ def test_the_list_of_classes_is_found(tmp_path):
     (tmp_path / "palette.txt").write_text("sky 1 1 1\nvoid 0 0 0\nroad 2 2 2\n")
     assert find(tmp_path).classes == ("sky", "road") and find(tmp_path, classes=("road",)).classes == ("road",)
     (tmp_path / "classes.txt").write_text("road\nsky\n")
-    assert find(tmp_path).classes == ("road", "sky") and find(tmp_path).colour_ids.tolist() == [2, 1, 0]
+    assert find(tmp_path).classes == ("road", "sky") and find(tmp_path).colour_classes.tolist() == [VOID, 1, 0]
     with pytest.raises(UserError, match="must name every class once; 'road' is there twice"):
         find(tmp_path, classes=("road", "road"))
