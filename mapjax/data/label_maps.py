@@ -27,7 +27,7 @@ class Coding(NamedTuple):
     classes: the names; ids: the id (position in the list of names) that stands for each.
     table: id → class, VOID where it has none. known: which ids the list has.
     colours: red·65536 + green·256 + blue of the known colours, ascending, and colour_classes: the class of each.
-    origin: what lists the classes, for messages.
+    origin: what lists the classes, and mend: what else helps against an id that it does not have, for messages.
     """
 
     classes: tuple[str, ...]
@@ -37,6 +37,7 @@ class Coding(NamedTuple):
     colours: Int[np.ndarray, " k"]
     colour_classes: UInt8[np.ndarray, " k"]
     origin: str
+    mend: str
 
 
 def find_coding(
@@ -91,6 +92,7 @@ def make_coding(
     void: int | str | Sequence[int | str] | None = None,
     palette: Sequence[Colour] = (),
     classes: Sequence[str] | None = None,
+    mend: str = ", or say data.void={id} if such pixels have no class",
 ) -> Coding:
     """Say what ids and colours mean.
 
@@ -100,6 +102,7 @@ def make_coding(
       void: ids or names of those that are no classes, besides 255 and VOID_NAMES.
       palette: the colour of names.
       classes: which names are classes, in order; all others are void. By default all that are not void.
+      mend: what else than a line more helps against an id that is not listed, for messages.
 
     Raises:
       UserError: no classes or more than 255; a name in `void`, `palette` or `classes` that is not among `names`; a
@@ -136,6 +139,7 @@ def make_coding(
         np.array([code for code, _ in rows], np.int32),
         np.array([number for _, number in rows], np.uint8),
         origin,
+        mend,
     )
 
 
@@ -163,16 +167,25 @@ def read(file: str, coding: Coding, size: tuple[int, int]) -> UInt8[np.ndarray, 
         does not have; colours where there is no palette.
     """
     pixels, own = read_pixels(file)
-    if pixels.shape[:2] != size:
-        raise UserError(
-            f"{file} has {pixels.shape[0]}×{pixels.shape[1]} pixels (height × width), and its picture has "
-            f"{size[0]}×{size[1]}; make them the same."
-        )
+    require_size(pixels, size, file)
     if pixels.ndim == 3:
         return _from_colours(pixels, coding, file)
     if own is not None and len(coding.colours):
         return _from_colours(own[pixels], coding, file)
     return _from_ids(pixels, coding, file)
+
+
+def require_size(pixels: np.ndarray, size: tuple[int, int], file: str) -> None:
+    """Refuse a mask that is not as large as its picture of height, width.
+
+    Raises:
+      UserError: naming both sizes.
+    """
+    if pixels.shape[:2] != size:
+        raise UserError(
+            f"{file} has {pixels.shape[0]}×{pixels.shape[1]} pixels (height × width), and its picture has "
+            f"{size[0]}×{size[1]}; make them the same."
+        )
 
 
 def read_pixels(file: str) -> tuple[np.ndarray, UInt8[np.ndarray, "256 3"] | None]:
@@ -215,7 +228,7 @@ def _require(good: np.ndarray, ids: np.ndarray, coding: Coding, file: str) -> No
     number, last = int(ids[row, column]), int(np.flatnonzero(coding.known[:VOID])[-1])
     raise UserError(
         f"{file} has the id {number} (row {row}, column {column}), and {coding.origin} names the ids 0 to {last} only: "
-        f"add its line, or say data.void={number} if such pixels have no class."
+        f"add it there{coding.mend.format(id=number)}."
     )
 
 

@@ -54,6 +54,7 @@ def test_masks_are_read_in_every_form(folder):
     for record in source.records:
         np.testing.assert_array_equal(record["label_map"], IDS)
         assert record.keys() == {"id", "file", "image", "size", "label_map"}
+    assert make(path, void="person").classes == (*source.classes[:15], *source.classes[16:])
     assert source.records[1]["file"] == "JPEGImages/b.jpg"
 
 
