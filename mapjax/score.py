@@ -17,6 +17,7 @@ from mapjax import parts, run, workdir
 from mapjax.data.source import Record, Records, Source, truth_of
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.report import page
+from mapjax.stages import VOID
 from mapjax.task import Counts, Task
 
 MOST_CLASSES, FEW = 100, 20  # that a terminal shows, and how many of more
@@ -64,6 +65,8 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
     known: Any = getattr(records, "labels", lambda: None)()
     labels = None if known is None else _spread(known, places, len(classes)) if known.ndim == 2 else places[known]
     files: Any = getattr(records, "files", lambda: None)()
+    sizes: Any = getattr(records, "sizes", lambda: None)()
+    label_map: Any = getattr(records, "label_map", None)
     ids = dict(zip(source.classes, source.category_ids))
     free = iter(n for n in range(1, 2 * len(classes) + len(ids) + 1) if n not in set(source.category_ids))
     return source._replace(
@@ -75,6 +78,8 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
             labels,
             files,
             truth=partial(_renumber, partial(truth_of, source), places, len(classes)),
+            sizes=sizes,
+            label_map=None if label_map is None else partial(_label_map, label_map, places),
         ),
     )
 
@@ -163,7 +168,20 @@ def _renumber(at: Callable[[int], Record], places: np.ndarray, count: int, index
             record[key] = places[record[key]]
     if "labels" in record:
         record["labels"] = _spread(record["labels"], places, count)
+    if "label_map" in record:
+        record["label_map"] = _renumber_map(record["label_map"], places)
     return record
+
+
+def _renumber_map(label_map: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Give a label map with its class k called places[k], and VOID as it is."""
+    table = np.full(256, VOID, np.uint8)
+    table[: len(places)] = places
+    return table[label_map]
+
+
+def _label_map(at: Callable[[int], np.ndarray], places: np.ndarray, index: int) -> np.ndarray:
+    return _renumber_map(at(index), places)
 
 
 def _spread(labels: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:

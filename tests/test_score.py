@@ -10,10 +10,11 @@ from rich.console import Console
 
 from mapjax import score
 from mapjax.data import labelled
-from mapjax.data.source import Source, labels_of
+from mapjax.data.source import Records, Source, has_label_maps, label_map_of, labels_of, largest_size
 from mapjax.errors import UserError
 from mapjax.metrics import precision
 from mapjax.report import detections
+from mapjax.stages import VOID
 from mapjax.task import Task
 
 
@@ -43,6 +44,20 @@ def test_classes_take_the_places_that_the_run_learned():
     assert source.category_ids == (2, 3, 1)  # those of the data; the class that it lacks gets a free one
     assert [record["classes"].tolist() for record in source.records] == [[2], [0]]
     assert len(source.records) == 2 and source.records[1]["id"] == 6
+
+
+def test_label_maps_are_renumbered_too():
+    label_map = np.array([[0, 1, VOID]], np.uint8)
+    record = {"id": 0, "file": "a", "image": "a.png", "size": np.array([1, 3], np.int32)}
+    records = Records(
+        1, lambda index: {**record, "label_map": label_map}, truth=lambda index: record,
+        sizes=np.array([[1, 3]], np.int32), label_map=lambda index: label_map,
+    )  # fmt: skip
+    source = Source("masks:x", "val", ("cat", "dog"), (0, 1), records, {}, "0")
+    found = score.with_classes(source, ["dog", "emu", "cat"])
+    assert has_label_maps(found) and largest_size(found) == (1, 3)
+    for one in (found.records[0]["label_map"], label_map_of(found, 0)):
+        assert one.dtype == np.uint8 and one.tolist() == [[2, 0, VOID]]
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def make(*, split: str, seed: int = 0, path: str, hold_out: float | int = 0.1, v
             names=truth.names(rows),
             truth=stored.truth,
             objects=None if labels is not None else stored.objects,
+            sizes=truth.sizes(rows),
         ),
         dropped=dict(entry["dropped"]),
         fingerprint=fingerprint,

@@ -74,13 +74,21 @@ def _files(source: Source) -> frozenset[str]:
 
 def table(*summaries: LabelSummary) -> Group:
     """Lay the summaries of the splits side by side, to print with rich."""
-    return side_by_side(summaries, _rows, _shown(summaries[0]), _notes)
+    return side_by_side(summaries, _rows, shown(summaries[0]), _notes)
+
+
+def _count(summary: Any, name: str) -> str:
+    return str(summary.per_class.get(name, 0))
 
 
 def side_by_side(
-    summaries: Sequence[Any], rows: Callable[[Any], dict[str, str]], classes: Iterable[str], notes: Callable[..., Any]
+    summaries: Sequence[Any],
+    rows: Callable[[Any], dict[str, str]],
+    classes: Iterable[str],
+    notes: Callable[..., Any],
+    value: Callable[[Any, str], str] = _count,
 ) -> Group:
-    """Lay out summaries with a column each: their `rows`, a row for each of `classes`, and `notes` below."""
+    """Lay out summaries with a column each: their `rows`, the `value` of each of `classes`, and `notes` below."""
     sheet = Table(title=Text(summaries[0].name) if summaries else None, title_justify="left")
     sheet.add_column("")
     for summary in summaries:
@@ -90,7 +98,7 @@ def side_by_side(
         sheet.add_row(label, *(row.get(label, "0") for row in found))
     sheet.add_section()
     for name in classes:
-        sheet.add_row(Text(f"class {name}"), *(str(summary.per_class.get(name, 0)) for summary in summaries))
+        sheet.add_row(Text(f"class {name}"), *(value(summary, name) for summary in summaries))
     return Group(sheet, *(Text(note) for summary in summaries for note in [*left_out(summary), *notes(summary)]))
 
 
@@ -102,8 +110,8 @@ def left_out(summary: Any) -> list[str]:
     ]
 
 
-def _shown(summary: LabelSummary) -> list[str]:
-    """Return the classes that get a row: all, or the largest and the smallest of many."""
+def shown(summary: Any) -> list[str]:
+    """Return the classes of a summary that get a row: all, or the largest and the smallest of many."""
     names = list(summary.per_class)
     if len(names) <= _SHOWN:
         return names

@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Int
 from rich.console import Group
 
-from mapjax.data import label_quality
+from mapjax.data import label_quality, map_quality
 from mapjax.data.geometry import box_areas
 from mapjax.data.label_quality import LabelSummary
-from mapjax.data.source import Source, truth_of
+from mapjax.data.map_quality import MapSummary
+from mapjax.data.source import Source, has_label_maps, truth_of
 from mapjax.errors import UserError
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's borders between small, medium and large, pixels²
@@ -44,8 +45,13 @@ class Summary(NamedTuple):
     files: frozenset[str]
 
 
-def inspect(source: Source, max_boxes: int) -> Summary | LabelSummary:
-    """Count what a source holds; no image file is opened. Of generated scenes the first 300 are looked at."""
+AnySummary = Summary | LabelSummary | MapSummary
+
+
+def inspect(source: Source, max_boxes: int) -> AnySummary:
+    """Count what a source holds; no image is decoded. Of generated scenes, and of masks, 300 are looked at."""
+    if has_label_maps(source):
+        return map_quality.inspect(source)
     if _is_labelled(source):
         return label_quality.inspect(source)
     length = len(source.records)
@@ -76,10 +82,12 @@ def inspect(source: Source, max_boxes: int) -> Summary | LabelSummary:
 
 
 def class_counts(source: Source) -> Int[np.ndarray, " c"]:
-    """Count the images of each class, or the boxes where the labels are boxes; no image is decoded.
+    """Count the images of each class, or the boxes or pixels where the labels are those; no image is decoded.
 
-    Of generated scenes the first 300 are looked at. Labels outside the list of classes are not counted.
+    Of generated scenes the first 300 are looked at, of masks 2,000. Labels outside the list of classes are not counted.
     """
+    if has_label_maps(source):
+        return map_quality.pixel_counts(source)[0]
     if _is_labelled(source):
         return label_quality.class_counts(source)
     classes = _objects(source, _looked_at(source))[0]["classes"]
@@ -120,7 +128,7 @@ def _looked_at(source: Source) -> int:
     return min(length, _GENERATED_LOOKED_AT) if generated else length
 
 
-def overlap(one: Summary | LabelSummary, other: Summary | LabelSummary) -> str:
+def overlap(one: AnySummary, other: AnySummary) -> str:
     """Say that two splits share image files, or nothing."""
     shared = len(one.files & other.files)
     return (
@@ -131,13 +139,14 @@ def overlap(one: Summary | LabelSummary, other: Summary | LabelSummary) -> str:
     )
 
 
-def table(*summaries: Summary | LabelSummary) -> Group:
+def table(*summaries: AnySummary) -> Group:
     """Lay the summaries of the splits side by side, to print with rich."""
     labels = [summary for summary in summaries if isinstance(summary, LabelSummary)]
+    maps = [summary for summary in summaries if isinstance(summary, MapSummary)]
     boxes = [summary for summary in summaries if isinstance(summary, Summary)]
-    if not labels:
-        return _box_table(*boxes)
-    return Group(label_quality.table(*labels), *([_box_table(*boxes)] if boxes else []))
+    sheets = [label_quality.table(*labels)] if labels else []
+    sheets += [map_quality.table(*maps)] if maps else []
+    return Group(*sheets, *([_box_table(*boxes)] if boxes else []))
 
 
 def _box_table(*summaries: Summary) -> Group:
@@ -168,7 +177,7 @@ def _notes(summary: Summary) -> list[str]:
     ]
 
 
-def require_trainable(source: Source, summary: Summary | LabelSummary) -> None:
+def require_trainable(source: Source, summary: AnySummary) -> None:
     """Stop where training or scoring on this source could not work; `summary` is what `inspect` found.
 
     Raises:
@@ -183,6 +192,8 @@ def require_trainable(source: Source, summary: Summary | LabelSummary) -> None:
         raise UserError(f"{where} has no classes; its annotations name none.{left_out}")
     if isinstance(summary, LabelSummary):
         return label_quality.require_trainable(source, summary)
+    if isinstance(summary, MapSummary):
+        return map_quality.require_trainable(source, summary)
     if summary.out_of_range:
         raise UserError(
             f"{where} has {summary.out_of_range} boxes whose class is not one of its {len(source.classes)} classes; "

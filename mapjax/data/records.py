@@ -50,7 +50,7 @@ class Packed:
 
     def records(self) -> Records:
         """Give random access to the records."""
-        return Records(len(self._files), self._record)
+        return Records(len(self._files), self._record, sizes=self._sizes)
 
     def _record(self, index: int) -> Record:
         rows = slice(int(self._ends[index]), int(self._ends[index + 1]))

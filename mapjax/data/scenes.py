@@ -3,8 +3,8 @@
 Scikit-learn ships 1,797 handwritten digits of 8×8 pixels and two photos. A scene is a random crop of a photo in a
 random light, with lines, blobs and arcs for clutter, and one to six digits, each enlarged smoothly, turned, coloured
 to stand out from what is behind it, sometimes on a plate, and overlapping. Ten classes; boxes and masks are those of
-the visible strokes. A scene is a pure function of (seed, split, index). Training and validation share neither digits
-nor any part of a photo.
+the visible strokes, and so is the label map, which has the background as its class 0. A scene is a pure function of
+(seed, split, index). Training and validation share neither digits nor any part of a photo.
 """
 
 from functools import lru_cache, partial
@@ -37,6 +37,7 @@ def make(
     digit_size: tuple[float | int, float | int] = (18.0, 56.0),
     train_length: int = 20_000,
     val_length: int = 500,
+    needs: str = "boxes",
 ) -> Source:
     """Make the source of one split.
 
@@ -47,6 +48,7 @@ def make(
       digits: least and most digits a scene (a digit that finds no room is left out).
       digit_size: least and largest side in pixels of the square in which a digit is written.
       train_length, val_length: scenes in each split.
+      needs: what the task learns from: with "label_map" records have that and no boxes.
 
     Raises:
       UserError: another split, or sizes and numbers that make no scene.
@@ -61,15 +63,23 @@ def make(
         )
     low, high = map(float, digit_size)
     recipe = _Recipe(split, seed, (size[0], size[1]), (digits[0], digits[1]), (low, high), length)
+    fingerprint = f"scenes-{VERSION}-{'-'.join(str(part) for part in recipe)}"
+    sizes = np.broadcast_to(np.array(recipe.size, np.int32), (length, 2))
+    if needs != "label_map":
+        records = Records(length, partial(draw, recipe), sizes=sizes)
+        return Source("scenes", split, CLASSES, tuple(range(1, 11)), records, {}, fingerprint)
     return Source(
         name="scenes",
         split=split,
-        classes=CLASSES,
-        category_ids=tuple(range(1, 11)),
-        records=Records(length, partial(draw, recipe)),
+        classes=("background", *CLASSES),
+        category_ids=tuple(range(11)),
+        records=Records(
+            length, partial(_mapped, recipe), truth=partial(_named, recipe), sizes=sizes,
+            label_map=partial(_label_map, recipe),
+        ),
         dropped={},
-        fingerprint=f"scenes-{VERSION}-{'-'.join(str(part) for part in recipe)}",
-    )
+        fingerprint=f"{fingerprint}-label_map",
+    )  # fmt: skip
 
 
 class _Recipe(NamedTuple):
@@ -90,16 +100,31 @@ def draw(recipe: _Recipe, index: int) -> Record:
     scene = _light(rng, scene)
     boxes = [geometry.mask_bounds(mask) for mask in masks]
     return {
-        "id": index,
-        "file": f"{recipe.split}/{index:06d}",
+        **_named(recipe, index),
         "image": scene,
-        "size": np.array(recipe.size, np.int32),
         "boxes": np.array(boxes, np.float32).reshape(-1, 4),
         "classes": np.array(classes, np.int32),
         "crowd": np.zeros(len(classes), bool),
         "areas": np.array([mask.sum() for mask in masks], np.float32),
         "masks": np.array(masks, bool).reshape(-1, *recipe.size),
     }
+
+
+def _named(recipe: _Recipe, index: int) -> Record:
+    return {"id": index, "file": f"{recipe.split}/{index:06d}", "size": np.array(recipe.size, np.int32)}
+
+
+def _mapped(recipe: _Recipe, index: int) -> Record:
+    """Draw one scene with its label map."""
+    scene = draw(recipe, index)
+    label_map = np.zeros(recipe.size, np.uint8)
+    for mask, digit in zip(scene["masks"], scene["classes"]):  # of what overlaps, the later digit is on top
+        label_map[mask] = digit + 1
+    return {**_named(recipe, index), "image": scene["image"], "label_map": label_map}
+
+
+def _label_map(recipe: _Recipe, index: int) -> np.ndarray:
+    return _mapped(recipe, index)["label_map"]
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, UInt8
 
 from mapjax.errors import UserError
 
@@ -23,10 +23,12 @@ class Records(Sequence[Record]):
         names: Sequence[str] | None = None,
         truth: Callable[[int], Record] | None = None,
         objects: Callable[[], Mapping[str, np.ndarray]] | None = None,
+        sizes: np.ndarray | None = None,
+        label_map: Callable[[int], np.ndarray] | None = None,
     ):
-        """Give what is known without making a record, for `labels`, `files`, `name`, `truth` and `objects`."""
+        """Give what is known without making a record, for the methods of these names."""
         self._length, self._at, self._labels, self._files, self._names = length, at, labels, files, names
-        self._truth, self._objects = truth, objects
+        self._truth, self._objects, self._sizes, self.label_map = truth, objects, sizes, label_map
 
     def labels(self) -> np.ndarray | None:
         """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they are not known."""
@@ -36,12 +38,16 @@ class Records(Sequence[Record]):
         """Return the image file of every record; None where they are not known or there are none."""
         return self._files
 
+    def sizes(self) -> Int32[np.ndarray, "n 2"] | None:
+        """Return height, width of every picture; None where they are not known."""
+        return self._sizes
+
     def name(self, index: int) -> str:
         """Return the `file` of a record; its picture is not read where the name is known without."""
         return self.truth(index)["file"] if self._names is None else self._names[index]
 
     def truth(self, index: int) -> Record:
-        """Return a record without its picture and masks where it is known without them, else the record."""
+        """Return a record without its picture, masks and label map where it is known without them, else the record."""
         return self[index] if self._truth is None else self._truth(index)
 
     def objects(self) -> Mapping[str, np.ndarray] | None:
@@ -116,3 +122,46 @@ def labels_of(source: Source) -> Int32[np.ndarray, " n"] | Bool[np.ndarray, "n c
         )
     made = np.stack([np.asarray(record[key]) for record in source.records])
     return made.astype(np.int32 if key == "label" else bool)
+
+
+def has_label_maps(source: Source) -> bool:
+    """Tell whether the records have a class for each pixel; at most one record is made.
+
+    Raises:
+      UserError: that record cannot be made.
+    """
+    if getattr(source.records, "label_map", None) is not None:
+        return True
+    known: Any = getattr(source.records, "labels", None)
+    if len(source.records) == 0 or (known is not None and known() is not None) or "boxes" in truth_of(source, 0):
+        return False
+    return "label_map" in source.records[0]
+
+
+def label_map_of(source: Source, index: int) -> UInt8[np.ndarray, "h w"]:
+    """Return the label map of one record of a source, by itself where the records can.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    alone: Any = getattr(source.records, "label_map", None)
+    return source.records[index]["label_map"] if alone is None else alone(index)
+
+
+def largest_size(source: Source) -> tuple[int, int]:
+    """Return height, width of the least frame that holds every picture of a source; 0, 0 where there is none.
+
+    Records that do not know their sizes (`Records.sizes`) are gone through one after the other.
+
+    Raises:
+      UserError: records that do not say how large their pictures are.
+    """
+    known: Any = getattr(source.records, "sizes", None)
+    sizes = None if known is None else known()
+    if sizes is None:
+        found = [truth_of(source, index).get("size") for index in range(len(source.records))]
+        if any(size is None for size in found):
+            raise UserError(f"{source.name} does not say how large its pictures are; give its records a 'size'.")
+        sizes = np.array(found, np.int32).reshape(-1, 2)
+    height, width = sizes.max(axis=0, initial=0).tolist()
+    return height, width

@@ -110,6 +110,10 @@ class Truth:
         """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they have boxes."""
         return self._arrays.get("label", self._arrays.get("labels"))
 
+    def sizes(self, rows: Int[np.ndarray, " m"]) -> np.ndarray | None:
+        """Return the sizes of some records, int32 (m 2); None where they have none."""
+        return self._arrays["size"][rows] if "size" in self._arrays else None
+
     def objects(self, rows: Int[np.ndarray, " m"]) -> Arrays:
         """Return the objects of some records, their rows ascending, end to end, as `Records.objects` does."""
         counts = self._arrays["objects"][rows]

@@ -1,4 +1,4 @@
-"""Pascal VOC folders: `Annotations/*.xml`, `JPEGImages/*`, `ImageSets/Main/*.txt`.
+"""Pascal VOC folders: `Annotations/*.xml`, `JPEGImages/*`, `ImageSets/Main/*.txt`; or their masks.
 
 The numbers of `bndbox` are taken as they are, as x1,y1,x2,y2 with the origin at 0: the original VOC counted pixels from
 1 and included the last, most tools that write the format do not, and nothing in a file tells them apart. `difficult`
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from mapjax.data import images, splits
+from mapjax.data import images, splits, voc_lists, voc_segmentation
 from mapjax.data.records import Labels, Packed, check_box
 from mapjax.data.source import Source
 from mapjax.errors import UserError
@@ -37,7 +37,14 @@ class _Annotation(NamedTuple):
 
 
 def make(
-    *, split: str, seed: int = 0, path: str, classes: Sequence[str] | None = None, hold_out: float | int = 0.1
+    *,
+    split: str,
+    seed: int = 0,
+    path: str,
+    classes: Sequence[str] | None = None,
+    hold_out: float | int = 0.1,
+    void: int | str | Sequence[int | str] | None = None,
+    needs: str = "boxes",
 ) -> Source:
     """Read one split of a VOC folder; no image is decoded, only headers are read.
 
@@ -51,21 +58,21 @@ def make(
       path: the folder.
       classes: their names in order; by default all names found in all annotations, sorted.
       hold_out: share of "train" that becomes "val" if there is no such list; 0 for none.
+      void: of masks, ids or names of pixels without a class, besides 255 and "void".
+      needs: what the task learns from: "label_map" reads the masks instead (mapjax.data.voc_segmentation).
 
     Raises:
       UserError: no such folder, not a VOC folder, or no such split.
     """
+    if needs == "label_map":
+        return voc_segmentation.open_split(split, seed, path, classes, hold_out, void)
     root = pathlib.Path(path)
     for folder in (root, root / "Annotations", root / "JPEGImages"):
         if not folder.is_dir():
             raise UserError(f"{folder} is not there: --data voc:DIR needs a folder with Annotations/ and JPEGImages/.")
     annotated = sorted(entry.name[:-4] for entry in os.scandir(root / "Annotations") if entry.name.endswith(".xml"))
-    pictures = {
-        os.path.splitext(entry.name)[0]: entry.name
-        for entry in sorted(os.scandir(root / "JPEGImages"), key=lambda entry: entry.name)
-        if entry.name.lower().endswith(images.EXTENSIONS)
-    }
-    lists = _lists(root, annotated)
+    pictures = voc_lists.files(root, "JPEGImages", images.EXTENSIONS)
+    lists = voc_lists.read(root / "ImageSets" / "Main", annotated)
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
     stems = splits.take(lists[found], part, seed, hold_out)
     dropped: dict[str, list[str]] = collections.defaultdict(list)
@@ -97,30 +104,6 @@ def make(
         dropped=dict(dropped),
         fingerprint=packed.fingerprint(),
     )
-
-
-def _lists(root: pathlib.Path, annotated: list[str]) -> dict[str, list[str]]:
-    """Read `ImageSets/Main/*.txt`, except the lists per class ("cat_train": name and -1, 0 or 1)."""
-    known = set(annotated)
-    found: dict[str, list[str]] = {}
-    for file in sorted((root / "ImageSets" / "Main").glob("*.txt")):
-        try:
-            lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file} cannot be read as text ({error}); write one image name a line.") from error
-        ends = {line.rsplit(maxsplit=1)[-1] for line in lines}
-        if "_" in file.stem and lines and ends <= {"-1", "0", "1"} and not known.issuperset(lines):
-            continue
-        found[file.stem] = list(dict.fromkeys(_stem(line, known) for line in lines))
-    return found or {"train": annotated}
-
-
-def _stem(line: str, known: set[str]) -> str:
-    """The image a line means: its name, or its name with an extension or with more columns behind it."""
-    if line in known:
-        return line
-    stem = os.path.splitext(line)[0] if line.lower().endswith(images.EXTENSIONS) else line
-    return stem if stem in known else line.split()[0]
 
 
 def _parse(file: pathlib.Path) -> _Annotation:

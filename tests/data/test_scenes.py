@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mapjax.data import geometry, scenes
+from mapjax.data.source import has_label_maps, label_map_of, largest_size, truth_of
 from mapjax.errors import UserError
 
 
@@ -59,6 +60,23 @@ def test_all_classes_come_about_equally_often():
     counts = np.bincount(classes, minlength=10)
     assert len(counts) == len(source.classes) == len(source.category_ids) == 10
     assert counts.min() > 0.4 * counts.mean()
+
+
+def test_a_label_map_has_the_visible_strokes_on_a_background():
+    boxes = scenes.make(split="val", size=(64, 80))
+    source = scenes.make(split="val", size=(64, 80), needs="label_map")
+    assert source.classes == ("background", *boxes.classes) and len(source.category_ids) == 11
+    assert source.fingerprint != boxes.fingerprint and largest_size(source) == largest_size(boxes) == (64, 80)
+    assert has_label_maps(source) and not has_label_maps(boxes)
+    for index in range(5):
+        drawn, mapped = boxes.records[index], source.records[index]
+        assert mapped.keys() == {"id", "file", "size", "image", "label_map"}
+        assert truth_of(source, index).keys() == {"id", "file", "size"}
+        np.testing.assert_array_equal(mapped["image"], drawn["image"])
+        weights = (drawn["classes"] + 1)[:, None, None]
+        np.testing.assert_array_equal(mapped["label_map"], (drawn["masks"] * weights).sum(0))  # no two overlap
+        np.testing.assert_array_equal(mapped["label_map"], label_map_of(source, index))
+    assert same(source.records[3], pickle.loads(pickle.dumps(source)).records[3])  # noqa: S301
 
 
 @pytest.mark.parametrize(

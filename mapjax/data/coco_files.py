@@ -1,0 +1,241 @@
+"""The JSON files and folders of COCO data sets: found, read, and their categories and images listed."""
+
+import collections
+import functools
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mapjax.data import images as pictures
+from mapjax.data import splits
+from mapjax.data.records import Labels
+from mapjax.errors import UserError, near
+
+_OTHER_KINDS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
+_KIND = re.compile("^(instances|panoptic|stuff)_")
+_TRIED = 20  # images looked for in a folder before it is taken for another
+
+Dropped = dict[str, list[str]]
+
+
+class Split(NamedTuple):
+    """One split as its JSON file lists it.
+
+    file, content: the JSON. names: of the classes; numbers: category id → class, -1 for those not asked for.
+    listed: all images of the file by id; labels: of those of this split that are there, by id, without objects yet.
+    folder: of the images. dropped: what is missing.
+    """
+
+    file: pathlib.Path
+    content: dict[str, Any]
+    names: tuple[str, ...]
+    numbers: dict[int, int]
+    listed: dict[int, dict[str, Any]]
+    labels: dict[int, Labels]
+    folder: pathlib.Path
+    dropped: Dropped
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Return the category id of each class."""
+        return tuple(self.numbers)[: len(self.names)]
+
+
+def open_split(
+    files: Mapping[str, pathlib.Path],
+    split: str,
+    seed: int,
+    path: str | None,
+    where: str,
+    images: str | Mapping[str, str] | None,
+    classes: Sequence[str] | None,
+    hold_out: float | int,
+) -> Split:
+    """Read what the file of a split lists; no image is opened, unless the JSON does not say its size.
+
+    Args:
+      files: the JSON file of every split; the others as for `coco.make`.
+
+    Raises:
+      UserError: as `coco.make`.
+    """
+    name, part = splits.locate(split, files, where, hold_out)
+    file = files[name]
+    content = load(file)
+    names, numbers = categories(content["categories"], classes, file)
+    dropped: Dropped = collections.defaultdict(list)
+    listed = listed_images(content["images"], file, dropped)
+    kept = set(splits.take([entry["file_name"] for entry in listed.values()], part, seed, hold_out))
+    entries = {number: entry for number, entry in listed.items() if entry["file_name"] in kept}
+    folder = image_folder(path, images, split, file, [entry["file_name"] for entry in entries.values()])
+    return Split(file, content, names, numbers, listed, present(entries, folder, file, dropped), folder, dropped)
+
+
+def find(
+    path: str | None, annotations: str | Mapping[str, str] | None, split: str, share: float | int, kind: str = ""
+) -> dict[str, pathlib.Path]:
+    """Find the JSON file of every split, as `coco.make` says; of a kind such as "panoptic", or of objects.
+
+    Raises:
+      UserError: no such folder, or nothing there of this kind.
+    """
+    if isinstance(annotations, Mapping):
+        return {name: pathlib.Path(file) for name, file in annotations.items()}
+    if annotations is not None:
+        return {"train" if share else split: pathlib.Path(annotations)}
+    if path is None:
+        raise UserError("coco needs path=, the data folder, or annotations= and images=.")
+    root = pathlib.Path(path)
+    if not root.is_dir():
+        raise UserError(f"{path} is not a folder: --data coco:DIR needs one with annotations/*.json and images.")
+    found: dict[str, pathlib.Path] = {}
+    candidates = [*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/_annotations.coco.json")]
+    for file in sorted(candidates):
+        if file.stem.startswith(f"{kind}_") if kind else not file.stem.startswith(_OTHER_KINDS):
+            found[_split_in(file)] = file
+    if not found:
+        what = f"annotations/{kind}_*.json" if kind else "annotations/*.json"
+        raise UserError(f"{path} has no {what}; put the COCO files there or name one by annotations=.")
+    years: dict[str, list[str]] = collections.defaultdict(list)
+    for stem in found:
+        years[re.sub(r"_?\d{4}$", "", stem)].append(stem)
+    found |= {short: found[stems[0]] for short, stems in years.items() if len(stems) == 1 and short}
+    if len(set(found.values())) == 1 and splits.find(split, found) is None and splits.find("train", found) is None:
+        found["train"] = next(iter(found.values()))  # one file of any other name holds everything
+    return found
+
+
+def _split_in(file: pathlib.Path) -> str:
+    """Return the split that the name of a file says."""
+    return file.parent.name if file.name == "_annotations.coco.json" else _KIND.sub("", file.stem)
+
+
+def load(file: pathlib.Path) -> dict[str, Any]:
+    """Read a JSON file of COCO's form.
+
+    Raises:
+      UserError: it is not there, cut short, or lacks a list.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: there is no such annotation file.") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UserError(f"{file} is not whole JSON ({error}); it may be cut short: fetch it again.") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise UserError(f"{file} lacks the list {key!r}; a COCO file has images, annotations and categories.")
+    return content
+
+
+def number_of(entry: Any, key: str, what: str, file: pathlib.Path) -> int:
+    """Return a whole-number id of an entry.
+
+    Raises:
+      UserError: there is none, or it is no whole number.
+    """
+    if not isinstance(entry, Mapping) or key not in entry:
+        raise UserError(f"{file}: {what} has no {key!r}; add it.")
+    value = entry[key]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UserError(f"{file}: {key!r} of {what} is {value!r}; COCO's ids are whole numbers, so write one.")
+    return value
+
+
+def categories(
+    categories: list[Any], classes: Sequence[str] | None, file: pathlib.Path
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Return the class names in order, and the class of each category id: those in that order, then -1 for others.
+
+    Raises:
+      UserError: a category without id or name, one that is there twice, or a class that is none.
+    """
+    ids: dict[str, int] = {}
+    for position, entry in enumerate(categories):
+        number = number_of(entry, "id", f"categories[{position}]", file)
+        name = entry.get("name")
+        if not isinstance(name, str):
+            raise UserError(f"{file}: categories[{position}] has no 'name'; add it.")
+        if name in ids or number in ids.values():
+            raise UserError(f"{file}: two categories have the name {name!r} or the id {number}; change one.")
+        ids[name] = number
+    names = tuple(sorted(ids, key=ids.__getitem__)) if classes is None else tuple(classes)
+    for name in names:
+        if name not in ids:
+            raise UserError(f"{file} has no category {name!r}.{near(name, ids)}")
+    return names, {ids[name]: position for position, name in enumerate(names)} | {
+        number: -1 for name, number in ids.items() if name not in names
+    }
+
+
+def listed_images(entries: list[Any], file: pathlib.Path, dropped: Dropped) -> dict[int, dict[str, Any]]:
+    """Return the images by id.
+
+    Raises:
+      UserError: one without id or name.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for position, entry in enumerate(entries):
+        number = number_of(entry, "id", f"images[{position}]", file)
+        if not isinstance(entry.get("file_name"), str):
+            raise UserError(f"{file}: images[{position}] has no 'file_name'; add it.")
+        if number in found:
+            dropped["repeated image id"].append(f"{entry['file_name']} (id {number})")
+        else:
+            found[number] = entry
+    return found
+
+
+def image_folder(
+    path: str | None, images: str | Mapping[str, str] | None, split: str, file: pathlib.Path, names: list[str]
+) -> pathlib.Path:
+    """Find the folder that the file names are relative to.
+
+    Raises:
+      UserError: none has the first of them.
+    """
+    given = images.get(split) if isinstance(images, Mapping) else images
+    stem = _split_in(file)
+    short = re.sub(r"_?\d{4}$", "", stem)
+    root = file.parent if path is None else pathlib.Path(path)
+    below = (stem, short, f"images/{stem}", f"images/{short}", "images", "JPEGImages", "")
+    tried = [pathlib.Path(given)] if given else [*(root / folder for folder in below), file.parent]
+    for folder in tried:
+        if not names or any((folder / name).is_file() for name in names[:_TRIED]):
+            return folder
+    places = ", ".join(str(folder) for folder in dict.fromkeys(tried))
+    raise UserError(f"{file}: no image such as {names[0]!r} in {places}; name the folder by images=.")
+
+
+def present(
+    entries: Mapping[int, dict[str, Any]], folder: pathlib.Path, file: pathlib.Path, dropped: Dropped
+) -> dict[int, Labels]:
+    """Start the labels of every image that is there."""
+
+    @functools.cache
+    def listing(parent: str) -> frozenset[str]:
+        return frozenset(os.listdir(folder / parent) if (folder / parent).is_dir() else ())
+
+    labels = {}
+    for number, entry in entries.items():
+        name = entry["file_name"]
+        parent, base = os.path.split(name)
+        if base not in listing(parent):
+            dropped["missing image"].append(name)
+            continue
+        height, width = entry.get("height"), entry.get("width")
+        if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+            try:
+                height, width = pictures.read_size(str(folder / name))
+            except UserError:
+                dropped["unreadable image"].append(name)
+                continue
+        labels[number] = Labels(number, name, (height, width), [], [], [], [], [])
+    return labels
