@@ -2,8 +2,8 @@
 
 Writes to --out each picture with its answer drawn, and predictions.json: a list with the file, its width and height
 and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their names;
-a classifier's class, its probability and the next ones; of a segmenter the share of each class, and `mask`, a PNG whose
-pixels are the classes in the order of the run's classes.json. `drawing` is the drawing's own name: of a.png and a.jpg one
+a classifier's class, its probability and the next ones; of a segmenter the share of each class, and `mask`, a
+PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the drawing's own name: of a.png and a.jpg one
 becomes a-2.jpg.
 """
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
     parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="a picture, or a folder")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
-    parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least confidence of a finding, 0 to 1 (0.5)")
+    parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least confidence, 0 to 1 (0.5)")
     parser.add_argument("--enlarge", action="store_true", help="draw small pictures 2 or 4 times larger")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
     arguments, _ = terminal.parse(parser, argv)

@@ -1,4 +1,4 @@
-"""From records of pictures with a label map to examples of one fixed shape: decode, change the colours, map both once."""
+"""From records of pictures with a label map to examples of one fixed shape: decode, change colours, map both once."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -116,7 +116,7 @@ def _average(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _row(source: Source, index: int, parts: Int[np.ndarray, "3 c"]) -> dict[str, Any]:
-    """Describe one picture: its pixels of each class by name, so that figures can be computed again from any of them."""
+    """Describe one picture: its pixels of each class by name, so that figures can be computed again."""
     both, truth, predicted = parts.tolist()
     named = {
         name: {"both": a, "truth": b, "predicted": c}

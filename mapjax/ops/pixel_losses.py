@@ -1,7 +1,7 @@
 """Losses of label maps: each takes scores of all pixels, gives one number, and passes over pixels without a class.
 
-Of all: logits (b h w c) float32; labels (b h w), 0-based, VOID where a pixel has none; weights (c) of the classes. A batch
-without any class gives 0. `LOSSES` names them for a config.
+Of all: logits (b h w c) float32; labels (b h w), 0-based, VOID where a pixel has none; weights (c) of the classes. A
+batch without any class gives 0. `LOSSES` names them for a config.
 """
 
 from collections.abc import Callable
