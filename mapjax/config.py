@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from mapjax.errors import UserError, near
 
 EMBEDDED = ("scenes", "digits")  # need no path
-FORMATS = (*EMBEDDED, "voc", "coco", "folder", "idx", "tfds", "table", "array_record")
+FORMATS = (*EMBEDDED, "voc", "coco", "folder", "idx", "tfds", "table", "masks", "array_record")
 
 
 def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | None = None) -> ConfigDict:

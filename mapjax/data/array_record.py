@@ -107,6 +107,10 @@ class Stored:
         """Return the labels of the record at `index`."""
         return self._truth.at(int(self._rows[index]))
 
+    def label_map(self, index: int) -> np.ndarray:
+        """Read the label map of the record at `index`; errors as for `record`."""
+        return self.record(index)["label_map"]
+
     def objects(self) -> Mapping[str, np.ndarray]:
         """Return the objects of all records."""
         return self._truth.objects(self._rows)
@@ -153,6 +157,7 @@ def make(*, split: str, seed: int = 0, path: str, hold_out: float | int = 0.1, v
             truth=stored.truth,
             objects=None if labels is not None else stored.objects,
             sizes=truth.sizes(rows),
+            label_map=stored.label_map if index.get("kind") == "label_map" else None,
         ),
         dropped=dict(entry["dropped"]),
         fingerprint=fingerprint,

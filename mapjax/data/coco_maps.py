@@ -113,7 +113,7 @@ class Segments:
         """Take the folder, the masks' names, and of each mask the ids of its segments, ascending, and their classes."""
         self._folder, self._masks = folder, masks
         self._ends = np.cumsum([0, *map(len, segments)])
-        self._ids: Int[np.ndarray, " n"] = np.array([number for one in segments for number, _ in one], np.int32)
+        self._ids: Int[np.ndarray, " n"] = np.array([number for one in segments for number, _ in one], np.int64)
         self._classes: UInt8[np.ndarray, " n"] = np.array([kind for one in segments for _, kind in one], np.uint8)
 
     def __call__(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:

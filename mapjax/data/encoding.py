@@ -3,8 +3,8 @@
     "mapjax1\\n" · length of the header, uint32 · header · arrays, one after the other · encoded picture
 
 The header is `{"id": 7, "file": "a.jpg", "arrays": [[key, dtype, shape, bytes], …]}`; numbers are little-endian. Arrays
-of yes and no with more than one axis (masks) are packed, 8 pixels a byte, and deflated (dtype "bits"). Nothing is
-executed when it is read, unlike pickle.
+of yes and no with more than one axis (masks) are packed, 8 pixels a byte, and deflated (dtype "bits"); bytes with more
+than one axis (label maps) are deflated ("bytes"). Nothing is executed when it is read, unlike pickle.
 """
 
 import json
@@ -89,6 +89,8 @@ def _pack(array: np.ndarray, key: str) -> tuple[str, bytes]:
         raise TypeError(f"{key!r} is {array.dtype}, not an array of numbers")
     if array.dtype == bool and array.ndim > 1:
         return "bits", zlib.compress(np.packbits(array.ravel()).tobytes())
+    if array.dtype == np.uint8 and array.ndim > 1:
+        return "bytes", zlib.compress(array.tobytes())
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return little.dtype.str, little.tobytes()
 
@@ -98,5 +100,7 @@ def _unpack(data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
     if dtype == "bits":
         bits = np.frombuffer(zlib.decompress(data), np.uint8)
         return np.unpackbits(bits, count=math.prod(shape)).astype(bool).reshape(shape)
+    if dtype == "bytes":
+        return np.frombuffer(bytearray(zlib.decompress(data)), np.uint8).reshape(shape)
     array = np.frombuffer(data, dtype).reshape(shape)
     return array[()] if not shape else array.copy()

@@ -195,7 +195,7 @@ def write_index(
         "format": FORMAT,
         "version": VERSION,
         "data": data,
-        "kind": next(key for key in ("boxes", "labels", "label") if key in arrays),
+        "kind": next((key for key in ("boxes", "labels", "label") if key in arrays), "label_map"),
         "classes": list(first.classes),
         "category_ids": list(first.category_ids),
         "plan": plan.digest,

@@ -56,6 +56,16 @@ def test_masks_are_small():
     np.testing.assert_array_equal(encoding.decode(data)["masks"], masks)
 
 
+def test_label_maps_are_small():
+    label_map = np.full((480, 640), 255, np.uint8)
+    label_map[100:200, 50:300] = 7
+    data = encoding.encode({"id": 0, "file": "", "label_map": label_map, "image": b""})
+    assert len(data) < 4000
+    back = encoding.decode(data)["label_map"]
+    np.testing.assert_array_equal(back, label_map)
+    assert back.flags.writeable
+
+
 @pytest.mark.parametrize("length", [0, 3, 11, 30])
 def test_bytes_that_are_cut_short_are_refused(length):
     data = encoding.encode({"id": 0, "file": "a", "boxes": np.ones((2, 4), np.float32), "image": b""})

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from mapjax.data import array_record, images, prepare, shards
-from mapjax.data.source import Records, Source, labels_of
+from mapjax.data.source import Records, Source, has_label_maps, label_map_of, labels_of, largest_size
 from mapjax.errors import NoSuchSplit, UserError
 
 PICTURES = 7
@@ -123,6 +123,23 @@ def test_boxes_crowds_masks_and_ids_of_coco(coco, tmp_path):
         assert record["image"] == pathlib.Path(original["image"]).read_bytes()
         assert original["masks"].shape[1:] == (16, 20)
     assert found.records[0]["masks"].any()
+
+
+def test_label_maps_are_prepared(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        for kind in ("images", "masks"):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            array = rng.integers(0, 3, (6, 5 + number)).astype(np.uint8)
+            PIL.Image.fromarray(array).save(tmp_path / "data" / kind / f"{number}.png")
+    (tmp_path / "data" / "classes.txt").write_text("void\nsky\nroad\n")
+    sources, index, _ = written({"name": "masks", "path": str(tmp_path / "data")}, tmp_path / "out")
+    found = array_record.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    assert index["kind"] == "label_map" and found.category_ids == (1, 2) and has_label_maps(found)
+    assert largest_size(found) == largest_size(sources["train"])
+    for row, (record, original) in enumerate(zip(found.records, sources["train"].records, strict=True)):
+        equal(record, original)
+        np.testing.assert_array_equal(label_map_of(found, row), original["label_map"])
 
 
 def test_pictures_keep_their_bytes_and_their_order(pictures, tmp_path):
