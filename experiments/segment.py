@@ -80,7 +80,7 @@ def scenes() -> ConfigDict:
 def camvid() -> ConfigDict:
     """Street scenes from random weights: a U-Net at half the size of CamVid's pictures."""
     config = scenes()
-    config.data = ConfigDict({"name": "masks", "path": "data/camvid"})
+    config.data = ConfigDict({"name": "masks", "path": "data/camvid", "void": "unlisted"})
     config.image_size = (180, 240)
     config.transform.augment = ConfigDict(
         {

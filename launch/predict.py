@@ -3,8 +3,8 @@
 Writes to --out each picture with its answer drawn, and predictions.json: a list with the file, its width and height
 and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their names;
 a classifier's class, its probability and the next ones; of a segmenter the share of each class, and `mask`, a
-PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the drawing's own name: of a.png and a.jpg one
-becomes a-2.jpg.
+PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the drawing's own name: of a.png
+and a.jpg one becomes a-2.jpg.
 """
 
 import functools

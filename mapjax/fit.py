@@ -16,7 +16,7 @@ from mapjax import checkpoint, distributed, run, schedule, score, shard, train, 
 from mapjax import config as configs
 from mapjax import evaluate as scoring
 from mapjax import log as logs
-from mapjax.data import pipeline, quality, sampling
+from mapjax.data import map_quality, pipeline, quality, sampling
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.stop import Stop
@@ -96,7 +96,7 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     if clock.total < 1:
         raise UserError(f"duration={config.duration!r} must be at least one step.")
     class_counts = functools.partial(run.class_counts, config, seen, sampler)
-    task = run.make_task(config, seen.classes, class_counts, functools.partial(quality.pixel_counts, seen))
+    task = run.make_task(config, seen.classes, class_counts, functools.partial(map_quality.pixel_counts, seen))
     say(quality.table(*summaries))
     if shared := quality.overlap(*summaries):
         say(f"warning: {shared}")

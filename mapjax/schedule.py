@@ -70,6 +70,11 @@ def linear(peak: float, total: int, *, final: float = 0.0) -> optax.Schedule:
     return optax.linear_schedule(peak, final * peak, max(total, 1))
 
 
+def polynomial(peak: float, total: int, *, power: float = 0.9, final: float = 0.0) -> optax.Schedule:
+    """Fall from `peak` to `final * peak` as (1 - share)^power (Chen et al. 2017, for segmentation)."""
+    return optax.polynomial_schedule(peak, final * peak, power, max(total, 1))
+
+
 def constant(peak: float, total: int) -> optax.Schedule:
     """Stay at `peak`."""
     del total
@@ -80,6 +85,7 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     "cosine": cosine,
     "linear": linear,
     "steps": steps,
+    "polynomial": polynomial,
     "constant": constant,
 }
 

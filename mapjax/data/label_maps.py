@@ -20,6 +20,8 @@ from mapjax.data.class_lists import VOID_NAMES, Colour
 from mapjax.errors import UserError, near
 from mapjax.stages import VOID
 
+UNLISTED = "unlisted"
+
 
 class Coding(NamedTuple):
     """What the pixels of masks mean.
@@ -99,7 +101,7 @@ def make_coding(
     Args:
       names: of all ids, in order. One name at several places is one class.
       origin: what lists them, for messages: a file.
-      void: ids or names of those that are no classes, besides 255 and VOID_NAMES.
+      void: ids or names of those that are no classes, besides 255 and VOID_NAMES; UNLISTED is every id without a name.
       palette: the colour of names.
       classes: which names are classes, in order; all others are void. By default all that are not void.
       mend: what else than a line more helps against an id that is not listed, for messages.
@@ -108,7 +110,8 @@ def make_coding(
       UserError: no classes or more than 255; a name in `void`, `palette` or `classes` that is not among `names`; a
         class that the palette leaves out.
     """
-    nothing = _void_names(void, names, origin)
+    lenient = void == UNLISTED
+    nothing = set[str]() if lenient else _void_names(void, names, origin)
     if classes is None:
         nothing |= {name for name in names if name.lower() in VOID_NAMES}
     chosen = tuple(name for name in dict.fromkeys(names if classes is None else classes) if name not in nothing)
@@ -126,6 +129,7 @@ def make_coding(
         )
     table, known = np.full(256, VOID, np.uint8), np.zeros(256, bool)
     known[[*range(len(names)), VOID, *_void_ids(void)]] = True
+    known |= lenient
     for number, name in enumerate(names):
         if name in chosen:
             table[number] = chosen.index(name)

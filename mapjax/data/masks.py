@@ -36,7 +36,8 @@ def make(
       path: the folder.
       classes: names in order of their ids, instead of `classes.txt`; where that or a palette is there, the names from
         it that are classes, in order: all others are void.
-      void: ids or names of pixels without a class, besides 255 and "void", "unlabelled", "ignore".
+      void: ids or names of pixels without a class, besides 255 and "void", "unlabelled", "ignore"; "unlisted" is every
+        id that has no name.
       palette: colours of names, ("sky 0 0 255", …) or (("sky", 0, 0, 255), …), instead of `palette.txt`.
       hold_out: share of "train" that becomes "val" if there is no such folder; 0 for none.
       needs: what the task learns from; there is nothing but "label_map".
