@@ -9,9 +9,8 @@ Here a pixel hears of *cells* of `stride`×`stride` pixels, each with its mean c
 cells of its tile (the truncation is that of Teichmann & Cipolla 2018, "Convolutional CRFs"). The listener keeps its
 own colour at full resolution, so that an answer turns at the edge of an object and not at that of a cell: on
 photographs its beliefs are a third closer to the exact ones than with messages among cells that are then enlarged.
-Pixels are listed tile by
-tile, so that a message is one product of matrices (cells in reach → pixels) a tile; all shapes and trips are fixed.
-With stride 1 and a reach as large as the picture the inference is exact.
+Pixels are listed tile by tile, so that a message is one product of matrices (cells in reach → pixels) a tile; all
+shapes and trips are fixed. With stride 1 and a reach as large as the picture the inference is exact.
 """
 
 from typing import Any, NamedTuple
