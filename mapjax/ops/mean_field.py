@@ -65,7 +65,7 @@ def infer(
     z_i(l) = logits_i(l) − Σ_l' compatibility(l', l) Σ_m weight_m(l') Σ_j k_m(i, j) Q_j(l') / Σ_j k_m(i, j), over all
     pixels j; the sum above leaves i itself out, and the one below does not, so that a pixel like no other hears
     nothing. What is heard is thus at most the weight. Differentiable by logits, energy and image; for the gradient
-    the logits of every iteration are kept and all else is computed again.
+    the logits of every iteration are kept and all else is computed again. No forward-mode derivative.
 
     Args:
       image: colours, of any number of channels. iterations: with 0 the logits come back.
