@@ -108,8 +108,9 @@ def _hear_backward(saved, gradient):
     cells, matrix = saved
     if matrix.ndim == 2:
         return jnp.einsum("ncp,sp->ncs", gradient, matrix), jnp.einsum("ncs,ncp->sp", cells, gradient)
-    # JAX's own rule has the matrix on the right, which takes XLA five times as long on a CPU.
-    turned = jnp.einsum("nsp,ncp->nsc", matrix, gradient).swapaxes(1, 2)
+    # The matrix stands on the left: on the right, as JAX's own rule has it and as XLA would turn the product, it takes
+    # five times as long on a CPU.
+    turned = jax.lax.optimization_barrier(jnp.einsum("nsp,ncp->nsc", matrix, gradient)).swapaxes(1, 2)
     return turned, jnp.einsum("ncs,ncp->nsp", cells, gradient)
 
 
@@ -159,8 +160,12 @@ def _from_tiles(tiles, grid: Grid, size: tuple[int, int], kernels: Kernels):
 def _pool(tiles, grid: Grid, kernels: Kernels):
     """Mean over each cell, where what is not inside must be 0 and counts: tiles (n c p) → cells (b c h w)."""
     (b, rows, columns), stride, tile = grid, kernels.stride, kernels.tile
-    cells = tiles.reshape(b, rows, columns, -1, tile, stride, tile, stride).mean((5, 7))
-    return cells.transpose(0, 3, 1, 4, 2, 5).reshape(b, -1, rows * tile, columns * tile)
+    line = np.arange(tile)[:, None] == np.arange(_side(kernels)) // stride
+    mean = np.einsum("ip,jq->ijpq", line, line).reshape(tile**2, -1).astype(np.float32) / stride**2
+    # A product, because the gradient of a mean over two of eight axes takes four times as long on a CPU.
+    cells = jnp.einsum("ncp,tp->nct", tiles, mean, precision="highest")
+    cells = cells.reshape(b, rows, columns, -1, tile, tile).transpose(0, 3, 1, 4, 2, 5)
+    return cells.reshape(b, -1, rows * tile, columns * tile)
 
 
 def _in_reach(cells, kernels: Kernels):
