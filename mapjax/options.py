@@ -1,7 +1,7 @@
 """Keys that a config may have beyond those its experiment file writes: every keyword that its parts take.
 
-A node with a `name` is a part, and the keywords of its `make` are its keys; `model.backbone` is a model too. Nested
-nodes that are no parts (augmentations) are named by `OPTIONS` of the module that reads them.
+A node with a `name` is a part, and the keywords of its `make` are its keys; `model.backbone` and `model.unary` are
+models too. Nested nodes that are no parts (augmentations) are named by `OPTIONS` of the module that reads them.
 """
 
 import importlib
@@ -13,7 +13,8 @@ from typing import Any
 from mapjax import optimize, parts, schedule
 from mapjax.errors import UserError
 
-KINDS = {"data": "data", "transform": "data", "model": "models", "backbone": "models", "task": "tasks"}
+MODELS = dict.fromkeys(("model", "backbone", "unary"), "models")
+KINDS = {"data": "data", "transform": "data", "task": "tasks"} | MODELS
 OFFERED = {  # by the program, to parts of each kind
     "data": ("split", "size", "needs", "canvas"),
     "models": ("classes", "dtype", "image_size"),

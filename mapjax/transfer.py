@@ -21,9 +21,10 @@ from mapjax.task import State, Variables
 
 Tensors = Mapping[str, np.ndarray]
 HEAD = re.compile(
-    r"(^|\.)(fc|classifier|pre_logits|heads?|aux\w*|AuxLogits|cls_score|bbox_pred|cls_logits|roi_heads|rpn)(\.|$)"
+    r"(^|\.)(fc|classifier|pre_logits|heads?|aux\w*|AuxLogits|cls_score|bbox_pred|cls_logits|roi_heads|rpn|crf)(\.|$)"
 )
-PLACES = ("", "backbone.body.", "backbone.")  # where in our network another one's tensors may belong
+# Where in our network another one's tensors may belong.
+PLACES = ("", "backbone.body.", "backbone.", "unary.", "unary.backbone.")
 _SHOWN = 4
 
 
