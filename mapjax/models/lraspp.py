@@ -81,6 +81,7 @@ def make(
     Raises:
       UserError: no such norm.
     """
-    options = {"version": 3, "size": "large", "dilated": True, "blocks": True}
-    backbone = mobilenet.make(width=width, norm=norm, remat=remat, dtype=dtype, **options)
+    backbone = mobilenet.make(
+        version=3, size="large", width=width, norm=norm, dilated=True, blocks=True, remat=remat, dtype=dtype
+    )
     return on_backbone(backbone, Head(classes, channels, norm, jnp.dtype(dtype)))
