@@ -21,7 +21,8 @@ from mapjax.task import State, Variables
 
 Tensors = Mapping[str, np.ndarray]
 HEAD = re.compile(
-    r"(^|\.)(fc|classifier|pre_logits|heads?|aux\w*|AuxLogits|cls_score|bbox_pred|cls_logits|roi_heads|rpn|crf)(\.|$)"
+    r"(^|\.)(fc|(low_|high_)?classifier|pre_logits|heads?|aux\w*|AuxLogits|cls_score|bbox_pred|cls_logits|roi_heads"
+    r"|rpn|crf)(\.|$)"
 )
 # Where in our network another one's tensors may belong.
 PLACES = ("", "backbone.body.", "backbone.", "unary.", "unary.backbone.")

@@ -37,6 +37,7 @@ class Block(NamedTuple):
     squeeze: int = 0  # channels; 0 is none
     squeeze_activation: Activation = nn.relu
     gate: Activation = nn.sigmoid
+    dilation: int = 1
 
 
 class Branch(nn.Module):
@@ -55,8 +56,8 @@ class Branch(nn.Module):
         if block.expanded != x.shape[-1]:
             x = ConvNorm(block.expanded, 1, activation=block.activation, name="0", **self.convolution)(x, train)
             i = 1
-        options = {"groups": block.expanded, "activation": block.activation, **self.convolution}
-        x = ConvNorm(block.expanded, block.kernel, block.stride, name=str(i), **options)(x, train)
+        options = {"groups": block.expanded, "activation": block.activation, "dilation": block.dilation}
+        x = ConvNorm(block.expanded, block.kernel, block.stride, name=str(i), **options, **self.convolution)(x, train)
         if block.squeeze:
             i += 1
             x = SqueezeExcite(block.squeeze, block.squeeze_activation, block.gate, dtype, name=str(i))(x)
@@ -119,6 +120,7 @@ class Features(nn.Module):
 
     nested: each stage is a numbered module of numbered blocks; otherwise the blocks are numbered throughout.
     drop_path: where stochastic depth would arrive after the last block; it grows from 0 in equal steps.
+    each: give what every block makes too: "block1", … (of stages that are not nested).
     """
 
     stem: int
@@ -130,6 +132,7 @@ class Features(nn.Module):
     nested: bool = False
     drop_path: float = 0.0
     remat: bool = False
+    each: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -143,7 +146,10 @@ class Features(nn.Module):
             else:
                 for block, rate in zip(blocks, rates):
                     module = residual(self.remat)(block, self.branch, rate, self.convolution, name=str(number))
-                    x, number = module(x, train), number + 1
+                    x = module(x, train)
+                    if self.each:
+                        outputs[f"block{number}"] = x
+                    number += 1
             outputs[f"stage{i + 1}"] = x
         last = ConvNorm(self.head, 1, activation=self.activation, name=str(number), **self.convolution)
         return {**outputs, "head": last(x, train)}

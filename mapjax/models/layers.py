@@ -186,13 +186,15 @@ class ConvNorm(nn.Module):
     momentum: float = 0.1
     activation: Activation | None = None
     padding: int | tuple[int, int] | str | None = None
+    dilation: int = 1
     init: Init = kaiming_fan_out
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, train: bool = False):
-        options = {"groups": self.groups, "padding": self.padding, "init": self.init, "dtype": self.dtype}
-        x = Conv(self.features, self.kernel, self.stride, bias=self.norm == "none", name="0", **options)(x)
+        places = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+        options = {"groups": self.groups, "bias": self.norm == "none", "init": self.init, "dtype": self.dtype}
+        x = Conv(self.features, self.kernel, name="0", **places, **options)(x)
         x = Norm(self.norm, self.epsilon, self.momentum, dtype=self.dtype, name="1")(x, train)
         return x if self.activation is None else self.activation(x)
 

@@ -173,6 +173,7 @@ class MobileNetV3(nn.Module):
     """Picture → "stem" (stride 2), the stages, "head" (stride 32), "pool", perhaps "logits".
 
     Large: "stage1" … "stage6" (strides 2, 4, 8, 16, 16, 32). Small: "stage1" … "stage5" (strides 4, 8, 16, 16, 32).
+    Dilated: the last stage and "head" have stride 16.
     """
 
     size: str
@@ -181,11 +182,13 @@ class MobileNetV3(nn.Module):
     dropout: float
     remat: bool
     convolution: Mapping[str, Any]
+    dilated: bool = False
+    blocks: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool = False):
-        stages = v3_blocks(self.size, self.width)
-        options = {"remat": self.remat, "convolution": self.convolution, "name": "features"}
+        stages = v3_blocks(self.size, self.width, self.dilated)
+        options = {"remat": self.remat, "each": self.blocks, "convolution": self.convolution, "name": "features"}
         features = Features(_scaled(16, self.width), stages, 6 * stages[-1][-1].features, nn.hard_swish, **options)
         outputs = features(x, train)
         outputs["pool"] = global_pool(outputs["head"])
@@ -212,8 +215,8 @@ def v2_blocks(width: float) -> tuple[tuple[Block, ...], ...]:
     return tuple(stages)
 
 
-def v3_blocks(size: str, width: float) -> tuple[tuple[Block, ...], ...]:
-    """The inverted residuals of version 3 by stage."""
+def v3_blocks(size: str, width: float, dilated: bool = False) -> tuple[tuple[Block, ...], ...]:
+    """The inverted residuals of version 3 by stage; the last ones perhaps with dilation 2 instead of a stride."""
 
     def block(kernel, expanded, features, squeeze, activation, stride):
         expanded = _scaled(expanded, width)
@@ -221,7 +224,8 @@ def v3_blocks(size: str, width: float) -> tuple[tuple[Block, ...], ...]:
         act = nn.relu if activation == "relu" else nn.hard_swish
         return Block(_scaled(features, width), expanded, kernel, stride, act, hidden, nn.relu, nn.hard_sigmoid)
 
-    return tuple(tuple(block(*row) for row in stage) for stage in V3[size])
+    *stages, last = (tuple(block(*row) for row in stage) for stage in V3[size])
+    return (*stages, tuple(one._replace(stride=1, dilation=2) for one in last) if dilated else last)
 
 
 def make(
@@ -235,6 +239,8 @@ def make(
     epsilon: float | None = None,
     momentum: float | None = None,
     padding: str = "torch",
+    dilated: bool = False,
+    blocks: bool = False,
     remat: bool = False,
     dtype: str = "float32",
 ) -> Model:
@@ -249,16 +255,20 @@ def make(
         (timm's of version 1, torchvision's of 2 and 3) were trained with; timm's of version 3 have epsilon 1e-5.
       norm: "batch", "frozen" (running statistics, never trained) or "group".
       padding: "torch" (k // 2 on each side) or "SAME" (TensorFlow's rule, for weights that come from there).
+      dilated: the last stage of version 3 has dilation 2 instead of a stride (torchvision's `dilated`). blocks: give
+        the maps "block1", … of each of its blocks too.
       remat: recompute blocks in the backward pass to save memory. dtype: of the arithmetic; parameters, "pool" and
         "logits" are float32.
 
     Raises:
-      UserError: a version, size, norm or padding that does not exist, or a size of a version that has none.
+      UserError: a version, size, norm or padding that does not exist, or what only version 3 has for another.
     """
     if version not in DEFAULTS:
         raise UserError(f"a mobilenet of version={version!r} does not exist: choose 1, 2 or 3.")
     if version != 3 and size is not None:
         raise UserError(f"mobilenet: size={size!r} is of version 3; version={version} has a width only.")
+    if version != 3 and (dilated or blocks):
+        raise UserError(f"mobilenet: dilated and blocks are of version 3; version={version} has neither.")
     if version == 3 and size not in (None, *V3):
         raise UserError(f"mobilenet has no size={size!r}.{near(str(size), V3)}")
     default = DEFAULTS[version]
@@ -267,5 +277,5 @@ def make(
     convolution = convolution_of(norm, epsilon, momentum, padding, dtype)
     options = (width, classes, default.dropout if dropout is None else dropout, remat, convolution)
     if version == 3:
-        return model_of(MobileNetV3(size or "large", *options))
+        return model_of(MobileNetV3(size or "large", *options, dilated, blocks))
     return model_of((MobileNetV1 if version == 1 else MobileNetV2)(*options))

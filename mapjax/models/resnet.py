@@ -31,12 +31,14 @@ class Block(nn.Module):
     zero_init: bool = False
     groups: int = 1
     width_per_group: int = 64
+    dilation: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, train: bool):
         def conv_norm(y, i, features, kernel, stride=1, groups=1, scale_init=nn.initializers.ones):
-            y = Conv(features, kernel, stride, groups=groups, dtype=self.dtype, name=f"conv{i}")(y)
+            options = {"groups": groups, "dilation": self.dilation, "dtype": self.dtype}
+            y = Conv(features, kernel, stride, name=f"conv{i}", **options)(y)
             return Norm(**self.norm, scale_init=scale_init, dtype=self.dtype, name=f"bn{i}")(y, train)
 
         last = nn.initializers.zeros if self.zero_init else nn.initializers.ones
@@ -70,7 +72,7 @@ class Downsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks "0", "1", …: the first with the stride."""
+    """Blocks "0", "1", …: the first with the stride; `dilations` of the first and of the others."""
 
     blocks: int
     features: int
@@ -81,6 +83,7 @@ class Stage(nn.Module):
     groups: int = 1
     width_per_group: int = 64
     remat: bool = False
+    dilations: tuple[int, int] = (1, 1)
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -93,15 +96,16 @@ class Stage(nn.Module):
             "dtype": self.dtype,
         }
         for i in range(self.blocks):
-            stride = self.stride if i == 0 else 1
-            x = block(self.features, stride, self.bottleneck, self.norm, name=str(i), **options)(x, train)
+            stride, dilation = (self.stride, self.dilations[0]) if i == 0 else (1, self.dilations[1])
+            one = block(self.features, stride, self.bottleneck, self.norm, dilation=dilation, name=str(i), **options)
+            x = one(x, train)
         return x
 
 
 class ResNet(nn.Module):
     """Picture → features by name: "stem" (stride 4), "layer1" … "layer4" (strides 4 … 32), "pool", perhaps "logits".
 
-    With the stem "small" the strides are 1, 1, 2, 4, 8.
+    With the stem "small" the strides are 1, 1, 2, 4, 8; where the stride is the output's, later stages are dilated.
     """
 
     depth: int = 50
@@ -114,6 +118,7 @@ class ResNet(nn.Module):
     classes: int | None = None
     zero_init: bool = False
     remat: bool = False
+    output_stride: int = 32
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -134,13 +139,31 @@ class ResNet(nn.Module):
             "remat": self.remat,
             "dtype": self.dtype,
         }
-        for i, blocks in enumerate(STAGES[self.depth]):
-            features, stride = round(64 * 2**i * self.width), 1 if i == 0 else 2
-            outputs[f"layer{i + 1}"] = x = Stage(blocks, features, stride, name=f"layer{i + 1}", **options)(x, train)
+        for i, (blocks, (stride, dilations)) in enumerate(zip(STAGES[self.depth], _steps(self.output_stride))):
+            features, name = round(64 * 2**i * self.width), f"layer{i + 1}"
+            stage = Stage(blocks, features, stride, dilations=dilations, name=name, **options)
+            outputs[name] = x = stage(x, train)
         outputs["pool"] = global_pool(x)
         if self.classes is not None:
             outputs["logits"] = Dense(self.classes, dtype=jnp.float32, name="fc")(outputs["pool"])
         return outputs
+
+
+def _steps(output_stride: int) -> list[tuple[int, tuple[int, int]]]:
+    """The stride of each stage and its dilations, of the first block and of the others (Chen et al. 2017).
+
+    A stage that would go beyond the output's stride keeps the resolution, and its convolutions see as far as ever.
+    """
+    steps, total, dilation = [(1, (1, 1))], 4, 1
+    for _ in range(3):
+        before = dilation
+        if total == output_stride:
+            dilation *= 2
+            steps.append((1, (before, dilation)))
+        else:
+            total *= 2
+            steps.append((2, (1, 1)))
+    return steps
 
 
 def make(
@@ -155,6 +178,7 @@ def make(
     classes: int | None = None,
     zero_init: bool = False,
     remat: bool = False,
+    output_stride: int = 32,
     dtype: str = "float32",
 ) -> Model:
     """Make a ResNet: images (b h w 3, normalised) → features by name, and "logits" (b classes) if `classes` is given.
@@ -168,6 +192,8 @@ def make(
       norm: "batch", "frozen" (running statistics, never trained) or "group". epsilon: added to its variance.
       zero_init: each block starts as the identity (Goyal et al. 2017). remat: recompute blocks in the backward
         pass to save memory. dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
+      output_stride: 32, 16 or 8 (with the stem "imagenet"): the last stages are dilated instead of strided, as
+        torchvision's `replace_stride_with_dilation` has it.
     """
     return model_of(
         module_of(
@@ -181,6 +207,7 @@ def make(
             classes=classes,
             zero_init=zero_init,
             remat=remat,
+            output_stride=output_stride,
             dtype=dtype,
         )
     )
@@ -199,6 +226,9 @@ def module_of(
     for option in options:
         if option not in ResNet.__dataclass_fields__:
             raise UserError(f"resnet takes no {option!r}.{near(option, inspect.signature(make).parameters)}")
+    stride = options.get("output_stride", 32)
+    if stride not in (8, 16, 32) or (stride != 32 and stem == "small"):
+        raise UserError(f"resnet: output_stride={stride} must be 32, 16 or 8, and 32 with stem='small'.")
     if depth < 50 and (options.get("groups", 1), options.get("width_per_group", 64)) != (1, 64):
         raise UserError(f"resnet: groups and width_per_group are of bottlenecks, which depth={depth} has none of.")
     return ResNet(depth=depth, norm=norm, stem=stem, dtype=jnp.dtype(dtype), **options)

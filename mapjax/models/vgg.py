@@ -1,12 +1,23 @@
 """VGG (Simonyan & Zisserman 2014, arXiv 1409.1556), with or without batch normalization."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from mapjax.errors import UserError
-from mapjax.models.layers import Conv, Dense, Dropout, MapDense, Norm, adaptive_pool, model_of, require_size
+from mapjax.models.layers import (
+    Conv,
+    Dense,
+    Dropout,
+    Init,
+    MapDense,
+    Norm,
+    adaptive_pool,
+    model_of,
+    require_size,
+)
 from mapjax.ops import convolution, tiles
 from mapjax.task import Model
 
@@ -74,6 +85,38 @@ class Classifier(nn.Module):
         return {"fc6": fc6, "fc7": fc7, "logits": Dense(self.classes, init=normal, dtype=jnp.float32, name="6")(x)}
 
 
+class MapConv(nn.Module):
+    """A dense layer over a map of `GRID`, applied at every place of a map: its kernel fits into a convolution."""
+
+    features: int
+    init: Init
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        def init(key, shape, dtype):
+            return self.init(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(shape)
+
+        kernel = self.param("map_kernel", init, (GRID, GRID, x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return convolution.conv(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+
+
+class ConvClassifier(nn.Module):
+    """Map → maps "fc6" and "fc7" (after ReLU): the first layers of `Classifier` as convolutions, dropout between."""
+
+    hidden: int
+    dropout: float = 0.5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        normal = nn.initializers.normal(0.01)
+        fc6 = nn.relu(MapConv(self.hidden, normal, self.dtype, name="0")(x))
+        x = Dropout(self.dropout)(fc6, train)
+        return {"fc6": fc6, "fc7": nn.relu(Dense(self.hidden, init=normal, dtype=self.dtype, name="3")(x))}
+
+
 class VGG(nn.Module):
     """Picture → features by name, with classes "logits"; see `make`."""
 
@@ -83,6 +126,7 @@ class VGG(nn.Module):
     classes: int | None = None
     dropout: float = 0.5
     remat: bool = False
+    convolutional: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -90,10 +134,13 @@ class VGG(nn.Module):
         require_size("vgg", x, LEAST)
         arguments = (self.depth, self.width, self.batch_norm, self.remat, self.dtype)
         outputs = Features(*arguments, name="features")(x, train)
+        hidden = round(4096 * self.width)
+        if self.convolutional:
+            classifier = ConvClassifier(hidden, self.dropout, self.dtype, name="classifier")
+            return outputs | classifier(outputs["pool5"], train)
         pooled = adaptive_pool(outputs["pool5"], GRID)
         outputs["pool"] = pooled.reshape(len(x), -1).astype(jnp.float32)
         if self.classes is not None:
-            hidden = round(4096 * self.width)
             classifier = Classifier(hidden, self.classes, self.dropout, self.dtype, name="classifier")
             outputs |= classifier(pooled, train)
         return outputs
@@ -107,6 +154,7 @@ def make(
     classes: int | None = None,
     dropout: float = 0.5,
     remat: bool = False,
+    convolutional: bool = False,
     dtype: str = "float32",
 ) -> Model:
     """Make a VGG: images (b h w 3, normalised, sides of 32 or more) → outputs by name.
@@ -119,10 +167,14 @@ def make(
       depth: 11, 13, 16 or 19 layers with weights. batch_norm: after each convolution (which keeps its bias).
       width: factor of all channel counts. dropout: after fc6 and fc7. remat: recompute each stage in the backward
         pass to save memory. dtype: of the arithmetic; parameters are float32.
+      convolutional: without classes, give "fc6" and "fc7" as maps of stride 32 (of the same weights: Long et al.
+        2015), and no "pool"; dropout after fc6.
 
     Raises:
-      UserError: there is no such depth.
+      UserError: there is no such depth, or classes for a convolutional one.
     """
     if depth not in STAGES:
         raise UserError(f"a vgg of depth={depth} does not exist: choose one of {', '.join(map(str, STAGES))}.")
-    return model_of(VGG(depth, width, batch_norm, classes, dropout, remat, jnp.dtype(dtype)))
+    if convolutional and classes is not None:
+        raise UserError("vgg: with convolutional=True it has no classes of its own; take the network 'fcn'.")
+    return model_of(VGG(depth, width, batch_norm, classes, dropout, remat, convolutional, jnp.dtype(dtype)))

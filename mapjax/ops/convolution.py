@@ -38,8 +38,9 @@ def conv(
     if groups == 1:
         return _dense(x, kernel, stride, pads, dilation)
     slow = partial(_direct, stride=stride, pads=pads, groups=groups, dilation=dilation)
-    if groups == x.shape[-1] == kernel.shape[3] and dilation == 1:
-        fast, gradients = (partial(f, stride=stride, pads=pads) for f in (depthwise.conv, depthwise.gradients))
+    if groups == x.shape[-1] == kernel.shape[3]:
+        options = {"stride": stride, "pads": pads, "dilation": dilation}
+        fast, gradients = (partial(f, **options) for f in (depthwise.conv, depthwise.gradients))
         return _by_platform(x, kernel, fast, gradients, slow)
     merged = partial(_merged, stride=stride, pads=pads, groups=groups, dilation=dilation)
 

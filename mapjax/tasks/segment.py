@@ -64,9 +64,9 @@ def make(
     _require_views(scales, window, overlap)
     if weighting not in WEIGHTINGS:
         raise UserError(f"task.weighting={weighting!r} is not known.{near(weighting, WEIGHTINGS)}")
-    weights = np.ones(len(classes), np.float32)
+    shares = np.ones(len(classes), np.float32)
     if pixel_counts is not None and weighting != "none":
-        weights = class_weights(pixel_counts(), weighting, heaviest)
+        shares = class_weights(pixel_counts(), weighting, heaviest)
 
     def init(key, batch: Batch) -> Variables:
         return model.init(key, normalize(batch["image"], mean, std))
@@ -75,6 +75,7 @@ def make(
         if pixel_counts is None and weighting != "none":
             raise UserError("task.weighting needs the pixels of the classes to train with.")
         outputs, stats = model.apply(variables, normalize(batch["image"], mean, std), train=True, key=key)
+        weights = jnp.asarray(shares)
         labels = jnp.where(batch["mask"][:, None, None], batch["label_map"], VOID)
         terms = {}
         for head in sorted(name for name in outputs if _is_logits(name)):

@@ -86,6 +86,14 @@ TORCHVISION: dict[str, dict[str, str]] = {
         "ssd300_vgg16": "ssd300_vgg16_coco-b556d3b4",
         "ssdlite320_mobilenet_v3_large": "ssdlite320_mobilenet_v3_large_coco-a79551df",
     },
+    "COCO_WITH_VOC_LABELS_V1": {
+        "deeplabv3_mobilenet_v3_large": "deeplabv3_mobilenet_v3_large-fc3c493d",
+        "deeplabv3_resnet50": "deeplabv3_resnet50_coco-cd0a2569",
+        "deeplabv3_resnet101": "deeplabv3_resnet101_coco-586e9e4e",
+        "fcn_resnet50": "fcn_resnet50_coco-1167a1af",
+        "fcn_resnet101": "fcn_resnet101_coco-7ecb50ca",
+        "lraspp_mobilenet_v3_large": "lraspp_mobilenet_v3_large-d234d4ea",
+    },
     "COCO_LEGACY": {
         "keypointrcnn_resnet50_fpn": "keypointrcnn_resnet50_fpn_coco-9f466800",
     },

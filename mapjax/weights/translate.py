@@ -23,9 +23,10 @@ LEAVES = {  # ours → the last part of theirs; a leaf that is not here has the 
     "var": "running_var",
     "in_proj_kernel": "in_proj_weight",
 }
-OLD_NAMES = (  # of published detection weights, before torchvision 0.13
+OLD_NAMES = (  # of published weights: of detectors before torchvision 0.13, and of segmentation on a MobileNet
     (re.compile(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
+    (re.compile(r"^backbone\.(\d+)\."), r"backbone.features.\1."),
 )
 
 
@@ -41,7 +42,7 @@ def from_torchvision(tensors: Tensors, variables: Variables) -> Variables:
     """Fill a network's variables from a torchvision state dict.
 
     Args:
-      tensors: torchvision's names → arrays; the names of its detectors before 0.13 are understood.
+      tensors: torchvision's names → arrays; those of `OLD_NAMES` are understood.
       variables: of the network to fill, as its `init` or `jax.eval_shape` gives them; only their shapes matter.
 
     Raises:
@@ -79,7 +80,7 @@ def to_torchvision(variables: Variables) -> dict[str, np.ndarray]:
 
 
 def new_name(name: str) -> str:
-    """Give the name that torchvision has had since 0.13 for a tensor of its detectors."""
+    """Give the name of a tensor that has another in some of torchvision's files."""
     for pattern, replacement in OLD_NAMES:
         name = pattern.sub(replacement, name)
     return name

@@ -90,7 +90,23 @@ def test_statistics_of_each_norm(norm):
     assert last == ({"mean", "var", "scale", "bias"} if norm == "frozen" else set())
 
 
+def test_dilated_and_each_block():
+    options = {"version": 3, "size": "large", "width": 0.25}
+    variables, outputs, _ = shapes_of(mobilenet.make(dilated=True, blocks=True, **options))
+    strided, plain, _ = shapes_of(mobilenet.make(**options))
+    assert variables == strided
+    assert outputs["stage6"].shape[1:3] == outputs["head"].shape[1:3] == outputs["stage5"].shape[1:3] == (5, 6)
+    assert plain["stage6"].shape[1:3] == (3, 3)
+    assert {f"block{i}" for i in range(1, 16)} == set(outputs) - set(plain)
+    assert outputs["block4"].shape == outputs["stage3"].shape and outputs["block3"].shape == outputs["stage2"].shape
+    blocks = mobilenet.v3_blocks("large", 1.0, dilated=True)
+    assert [(one.stride, one.dilation) for one in blocks[-1]] == [(1, 2)] * 3
+    assert {one.dilation for stage in blocks[:-1] for one in stage} == {1}
+
+
 def test_mistakes():
+    with pytest.raises(UserError, match=r"dilated and blocks are of version 3; version=2 has neither"):
+        mobilenet.make(dilated=True)
     with pytest.raises(UserError, match=r"version=4 does not exist: choose 1, 2 or 3"):
         mobilenet.make(version=4)
     with pytest.raises(UserError, match=r"no size='smal'\. Did you mean 'small'"):

@@ -77,6 +77,20 @@ def test_small_stem_keeps_the_resolution():
     }
 
 
+@pytest.mark.parametrize("depth", [18, 50])
+def test_output_strides(depth):
+    images = jax.ShapeDtypeStruct((2, 65, 96, 3), "float32")
+    found = {}
+    for stride in (32, 16, 8):
+        variables, outputs, _ = shapes_of(resnet.make(depth=depth, width=0.0625, output_stride=stride), images)
+        found[stride] = [outputs[f"layer{i}"].shape[1:3] for i in range(1, 5)]
+        counts = [leaf.shape for leaf in jax.tree.leaves(variables)]
+        assert found.setdefault("variables", counts) == counts
+    assert found[32] == [(17, 24), (9, 12), (5, 6), (3, 3)]
+    assert found[16] == [(17, 24), (9, 12), (5, 6), (5, 6)]
+    assert found[8] == [(17, 24), (9, 12), (9, 12), (9, 12)]
+
+
 def test_names_are_those_of_torchvision():
     variables, _, _ = shapes_of(resnet.make(depth=50, classes=7))
     names = tree.paths(variables["params"])
@@ -158,5 +172,8 @@ def test_mistakes():
         resnet.make(stem="smal")
     with pytest.raises(UserError, match=r"groups and width_per_group are of bottlenecks, which depth=34 has none of"):
         resnet.make(depth=34, groups=32)
+    for options in ({"output_stride": 4}, {"output_stride": 8, "stem": "small"}):
+        with pytest.raises(UserError, match=r"output_stride=. must be 32, 16 or 8, and 32 with stem='small'"):
+            resnet.make(depth=50, **options)
     with pytest.raises(UserError, match=r"takes no 'widht'\. Did you mean 'width'"):
         resnet.module_of(widht=2)

@@ -52,21 +52,28 @@ def plain(stride, padding, groups=1, dilation=1):
     height=st.integers(7, 12),
     width=st.integers(7, 12),
     same=st.booleans(),
+    dilation=st.integers(1, 3),
 )
-def test_depthwise(size, stride, height, width, same):
+def test_depthwise(size, stride, height, width, same, dilation):
     x, kernel = random(2, height, width, 3), random(size, size, 1, 3, seed=2)
-    padding = "SAME" if same else [(size // 2, size // 2)] * 2
+    pad = (dilation * (size - 1) + 1) // 2
+    padding = "SAME" if same else [(pad, pad)] * 2
     both(
-        lambda x, k: convolution.conv(x, k, stride, padding="SAME" if same else None, groups=3),
-        plain(stride, padding, groups=3),
+        lambda x, k: convolution.conv(x, k, stride, padding="SAME" if same else None, groups=3, dilation=dilation),
+        plain(stride, padding, groups=3, dilation=dilation),
         x,
         kernel,
     )
 
 
-def test_depthwise_is_taken_by_shifts_on_a_cpu():
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_depthwise_is_taken_by_shifts_on_a_cpu(dilation):
     x, kernel = random(1, 8, 8, 4), random(3, 3, 1, 4)
-    text = jax.jit(jax.grad(lambda x, k: convolution.conv(x, k, groups=4).sum(), (0, 1))).lower(x, kernel).compile()
+
+    def total(x, kernel):
+        return convolution.conv(x, kernel, groups=4, dilation=dilation).sum()
+
+    text = jax.jit(jax.grad(total, (0, 1))).lower(x, kernel).compile()
     assert "convolution(" not in (text.as_text() or "")
 
 
