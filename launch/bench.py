@@ -161,11 +161,16 @@ def config_step(config: Any) -> Callable[[], None]:
     import jax
 
     from mapjax import run, schedule, shard, train
-    from mapjax.data import pipeline
+    from mapjax.data import map_quality, pipeline
 
     config, source, _ = run.open_sources(config)
     sampler = run.make_sampler(config, source)
-    task = run.make_task(config, source.classes, functools.partial(run.class_counts, config, source, sampler))
+    task = run.make_task(
+        config,
+        source.classes,
+        functools.partial(run.class_counts, config, source, sampler),
+        functools.partial(map_quality.pixel_counts, source),
+    )
     mesh = shard.make_mesh(config.mesh.to_dict())
     sharding = shard.batch_sharding(mesh, config.batch)
     transform = run.make_transform(config, augment=True)

@@ -61,16 +61,21 @@ KEYS: dict[str, Key] = {
         ("example", "batch"), "R S", "uint8", "label map in original pixels, to be scored against; VOID beside it"
     ),
     "valid": Key(("example", "batch", "prediction", "result"), "M", "bool", "real rows of a padded list"),
-    "matrix": Key(("example", "batch"), "3 3", "float32", "original pixels → pixels of `image`, homogeneous"),
+    "matrix": Key(("example", "batch", "result"), "3 3", "float32", "original pixels → pixels of `image`, homogeneous"),
     "index": Key(("example", "batch"), "", "int32", "position of the record in its source"),
     "mask": Key(("batch",), "", "bool", "a real example, not padding of the last batch"),
     "proposals": Key(("prediction",), "P 4", "float32", "boxes of a first stage, best first, in network input"),
     "features": Key(("prediction",), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"),
     "logits": Key(("prediction",), "C", "float32", "a score for each class, before softmax or sigmoid"),
     "map_logits": Key(
-        ("prediction",), "I J C", "float32", "a score for each class of each place on the network's map, before softmax"
+        ("prediction", "result"),
+        "I J C",
+        "float32",
+        "a score for each class of each place on a map over the frame of `image`, before softmax",
     ),
     "probabilities": Key(("result",), "C", "float32", "of each class; they sum to 1 where one class excludes another"),
+    "confusion": Key(("result",), "C C", "int32", "pixels of each true class (rows) that were given each class"),
+    "contours": Key(("result",), "C 4", "int32", "contour pixels: predicted, of these right; true, of these found"),
     "scores": Key(("prediction", "result"), "M", "float32", "confidence, 0 to 1"),
 }
 

@@ -15,6 +15,7 @@ from mapjax import parts
 from mapjax.errors import UserError
 from mapjax.ops import mean_field
 from mapjax.ops.mean_field import Energy, Kernels
+from mapjax.ops.resize import bilinear
 from mapjax.task import Model
 
 BILATERAL, SPATIAL = 1.0, 0.5  # weights at the start: a tie is turned by neighbours, a certain pixel is not
@@ -85,7 +86,7 @@ def refined(unary: Model, kernels: Kernels, *, iterations: int, classes: int, na
             raise UserError(
                 f"crf_rnn: {name!r} gives no 'map_logits' to refine; choose a network of segmentation for model.unary."
             )
-        logits = _enlarged(outputs["map_logits"].astype(jnp.float32), images.shape[1:3])
+        logits = bilinear(outputs["map_logits"].astype(jnp.float32), images.shape[1:3])
         crf = params["crf"]
         energy = Energy(jnp.exp(crf["log_bilateral"]), jnp.exp(crf["log_spatial"]), crf["compatibility"])
         better = mean_field.infer(logits, images.astype(jnp.float32), energy, kernels, iterations=iterations)
@@ -93,11 +94,3 @@ def refined(unary: Model, kernels: Kernels, *, iterations: int, classes: int, na
         return {**outputs, **own}, {"unary": changed}
 
     return Model(jax.jit(init), apply)
-
-
-def _enlarged(logits, size: tuple[int, int]):
-    """Bilinear, half-pixel centres: products of matrices, whose gradient scatters nothing."""
-    if logits.shape[1:3] == size:
-        return logits
-    shape = (len(logits), *size, logits.shape[3])
-    return jax.image.resize(logits, shape, "bilinear", antialias=False)

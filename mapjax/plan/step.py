@@ -146,7 +146,7 @@ def compile_step(config: Config, source: Source, mesh: Mesh) -> Compiled:
     transform = run.make_transforms(config, clock)[-1][1]
     batch = run.abstract_batch(source, transform, config.batch, shard.batch_sharding(mesh, config.batch))
     counts = np.ones(len(source.classes), np.int64)  # how often each class comes is only a constant in the step
-    task = run.make_task(config, source.classes, lambda: counts)
+    task = run.make_task(config, source.classes, lambda: counts, lambda: (counts, counts))
     tx, _, frozen = run.make_optimizer(config, task, batch, clock)
     program = run.make_program(config, task, tx, frozen, batch, mesh)
     like = program.like

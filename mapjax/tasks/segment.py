@@ -113,7 +113,7 @@ def make(
     def decode(prediction: Prediction, batch: Batch) -> Result:
         logits = prediction["map_logits"].astype(jnp.float32)
         if "truth_map" not in batch:
-            return {"map_logits": logits, "matrix": batch["matrix"]}
+            return {"map_logits": bilinear(logits, batch["image"].shape[1:3]), "matrix": batch["matrix"]}
         truth = batch["truth_map"]
         canvas = truth.shape[1], truth.shape[2]
         scores = label_maps.map_back(logits, batch["matrix"], batch["image"].shape[1:3], canvas)
@@ -195,7 +195,8 @@ def _answering(model: Model, variables: Variables, window: Sequence[int], overla
     def whole(images):
         outputs = model.apply(variables, images, train=False, key=None)[0]
         logits = outputs.pop("map_logits")
-        return logits, {name: value for name, value in outputs.items() if not _is_logits(name)}
+        maps = {name: value for name, value in outputs.items() if jnp.issubdtype(value.dtype, jnp.floating)}
+        return logits, {name: value for name, value in maps.items() if not _is_logits(name)}
 
     if not window:
         return whole

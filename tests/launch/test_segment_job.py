@@ -1,0 +1,217 @@
+"""Semantic segmentation as a user runs it: train, resume, evaluate, predict; every variant; mistakes."""
+
+import importlib.util
+import json
+import pathlib
+import shutil
+
+import cv2
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from mapjax import config as configs
+from mapjax import fit, parts, run, weights
+from mapjax.errors import UserError
+from mapjax.stages import VOID
+
+pytestmark = pytest.mark.process
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = {
+    "model.width": "4",
+    "model.depth": "2",
+    "image_size": "(24, 32)",
+    "batch": "4",
+    "eval_batch": "3",
+    "duration": "60 steps",
+    "every.log": "20 steps",
+    "every.save": "30 steps",
+}
+
+
+def program(name):
+    spec = importlib.util.spec_from_file_location(f"launch_{name}", ROOT / "launch" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def config_of(variant="", data=None, **changes):
+    return configs.load(str(ROOT / "experiments" / "segment.py") + variant, changes, data=data)
+
+
+def folder_of_masks(root: pathlib.Path, size=(36, 50), counts=(8, 5)) -> pathlib.Path:
+    """Pictures whose halves are dark and bright, with their masks; id 2 is not listed."""
+    rng = np.random.default_rng(0)
+    for split, count in zip(("train", "val"), counts):
+        for kind in ("images", "masks"):
+            (root / kind / split).mkdir(parents=True)
+        for k in range(count):
+            labels = np.zeros(size, np.uint8)
+            labels[:, rng.integers(15, 35) :] = 1
+            image = np.clip(60 + 130 * labels[..., None] + rng.normal(0, 20, (*size, 3)), 0, 255).astype(np.uint8)
+            labels[:3] = 2
+            cv2.imwrite(str(root / "images" / split / f"{k}.jpg"), image)
+            cv2.imwrite(str(root / "masks" / split / f"{k}.png"), labels)
+    (root / "classes.txt").write_text("dark\nbright\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return folder_of_masks(tmp_path_factory.mktemp("masks"))
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    fit.fit(config_of(":camvid", f"masks:{data}", **TINY), workdir)
+    return workdir
+
+
+def test_the_folder_holds_what_it_should(whole):
+    result = json.loads((whole / "result.json").read_text())
+    assert {"mIoU", "pixel_accuracy", "boundary_f1", "IoU/dark", "dice/bright"} <= set(result["metrics"])
+    assert result["metrics"]["mIoU"] > 0.6
+    assert result["eval_images"] == 5
+    rows = json.loads((whole / "predictions.json").read_text())
+    assert [row["file"] for row in rows] == [f"images/val/{k}.jpg" for k in range(5)]
+    matrix = np.array(json.loads((whole / "confusion.json").read_text())["matrix"])
+    assert matrix.sum() == 5 * 33 * 50  # every original pixel with a class, once
+    page = (whole / "report.html").read_text()
+    assert "Worst pictures" in page and page.count('title="errors"') >= 5
+
+
+def test_it_goes_on_to_the_same_bits(whole, data, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "60")
+    (tmp_path / "run" / "result.json").unlink()
+    fit.fit(config_of(":camvid", f"masks:{data}", **TINY), tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, run.load(tmp_path / "run").variables, run.load(whole).variables)
+
+
+def test_evaluate_gives_the_same_and_predict_writes_masks(whole, data, tmp_path):
+    assert program("evaluate")(["--workdir", str(whole), "--out", str(tmp_path / "scores")]) == 0
+    again = json.loads((tmp_path / "scores" / "result.json").read_text())["metrics"]
+    assert again == json.loads((whole / "result.json").read_text())["metrics"]
+    pictures = str(data / "images" / "val")
+    assert program("predict")(["--workdir", str(whole), "--images", pictures, "--out", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(rows) == 5
+    right = total = 0
+    for row in rows:
+        mask = PIL.Image.open(tmp_path / "out" / row["mask"])
+        assert mask.mode == "P" and mask.size == (row["width"], row["height"]) == (50, 36)
+        found = np.asarray(mask)
+        truth = cv2.imread(str(data / "masks" / "val" / f"{pathlib.Path(row['file']).stem}.png"), cv2.IMREAD_UNCHANGED)
+        right, total = right + (found == truth)[truth < 2].sum(), total + (truth < 2).sum()
+        assert row["shares"] == pytest.approx(
+            {n: (found == k).mean() for k, n in enumerate(("dark", "bright"))}, abs=1e-5
+        )
+    assert right / total == pytest.approx(again["pixel_accuracy"], abs=0.005)
+
+
+def small_lite0(file: pathlib.Path) -> pathlib.Path:
+    model = parts.make("models", {"name": "efficientnet", "variant": "lite0", "width": 0.25}, classes=7)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    weights.save(file, weights.to_torchvision(jax.tree.map(lambda s: np.full(s.shape, 0.01, np.float32), shapes)))
+    return file
+
+
+@pytest.mark.parametrize("variant", ["", ":camvid_segnet", ":camvid_crf", ":finetune", ":voc"])
+def test_every_variant_runs(tmp_path, data, whole, variant, capsys):
+    changes = {"duration": "2 steps", "batch": "4", "eval_batch": "4", "image_size": "(24, 32)"}
+    if variant == "":
+        changes |= {"data.val_length": "6", "model.width": "4", "image_size": "(128, 128)"}
+    elif variant == ":camvid_segnet":
+        changes |= {"model.width": "0.125"}
+    elif variant == ":camvid_crf":
+        changes |= {"model.unary.width": "4", "model.unary.depth": "2", "init_from": str(whole)}
+    elif variant == ":finetune":
+        changes |= {"model.backbone.width": "0.25", "init_from": str(small_lite0(tmp_path / "lite0.safetensors"))}
+    else:
+        changes |= {"input.workers": "0", "input.threads": "2", "eval_size": "(32, 32)", "init_from": ""}
+        changes |= {"model.backbone.depth": "18", "model.backbone.width": "0.125", "data.void": "unlisted"}
+    kind = {"": None, ":voc": f"masks:{data}"}.get(variant, f"masks:{data}")
+    result = fit.fit(config_of(variant, kind, **changes), tmp_path / "run")
+    assert result["steps"] == 2
+    assert 0 <= result["metrics"]["mIoU"] <= 1
+    if variant == ":camvid_crf":
+        assert "unary.backbone" in capsys.readouterr().out
+
+
+def test_views_in_evaluation(whole, data, tmp_path):
+    changes = {
+        **TINY,
+        "task.flip": "True",
+        "task.scales": "(0.75, 1.0)",
+        "task.window": "(16, 16)",
+        "duration": "2 steps",
+    }
+    changes |= {
+        "eval_size": "(36, 50)",
+        "task.losses.lovasz": "0.5",
+        "task.losses.ohem": "0.5",
+        "task.losses.focal": "1",
+    }
+    result = fit.fit(config_of(":camvid", f"masks:{data}", **changes), tmp_path / "run")
+    assert result["metrics"]["mIoU"] >= 0
+
+
+def spoilt(root: pathlib.Path, how: str) -> pathlib.Path:
+    data = folder_of_masks(root / "data")
+    mask = data / "masks" / "train" / "0.png"
+    if how == "size":
+        cv2.imwrite(str(mask), np.zeros((36, 49), np.uint8))
+    elif how == "missing":
+        mask.unlink()
+    elif how == "id":
+        cv2.imwrite(str(mask), np.full((36, 50), 7, np.uint8))
+    elif how == "split":
+        shutil.rmtree(data / "masks" / "val")
+    elif how == "void":
+        for file in (data / "masks" / "train").iterdir():
+            cv2.imwrite(str(file), np.full((36, 50), VOID, np.uint8))
+    elif how == "colour":
+        (data / "palette.txt").write_text("dark 10 10 10\nbright 200 200 200\n")
+        for file in data.glob("masks/*/*.png"):
+            cv2.imwrite(str(file), np.full((36, 50, 3), (1, 2, 3), np.uint8))
+    return data
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("split", r"masks/val has no \.png files"),
+        ("void", "not one pixel|no pixel"),
+        ("colour", "palette"),
+    ],
+)
+def test_data_that_cannot_train_is_one_sentence(tmp_path, how, message):
+    with pytest.raises(UserError, match=message):
+        fit.fit(config_of(":camvid", f"masks:{spoilt(tmp_path, how)}", **TINY), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"), [("size", "36×50"), ("missing", "without a mask|missing mask"), ("id", "id 7")]
+)
+def test_a_bad_mask_is_left_out_and_told(tmp_path, how, message, capsys):
+    changes = {**TINY, "duration": "4 steps"}
+    if how == "id":
+        changes["data.void"] = "2"
+    result = fit.fit(config_of(":camvid", f"masks:{spoilt(tmp_path, how)}", **changes), tmp_path / "run")
+    assert result["steps"] == 4
+    told = capsys.readouterr().out + json.dumps(result["unreadable"])
+    assert any(part in told for part in message.split("|"))
+
+
+def test_a_class_that_never_occurs_is_left_out_of_the_mean_and_told(tmp_path):
+    data = folder_of_masks(tmp_path / "data")
+    (data / "classes.txt").write_text("dark\nbright\nsky\nsea\n")
+    result = fit.fit(config_of(":camvid", f"masks:{data}", **{**TINY, "duration": "4 steps"}), tmp_path / "run")
+    metrics = result["metrics"]
+    assert metrics["IoU/sea"] == -1
+    assert metrics["mIoU"] == pytest.approx(np.mean([metrics[f"IoU/{name}"] for name in ("dark", "bright", "sky")]))
+    assert "No pixel here has the class sea" in (tmp_path / "run" / "report.html").read_text()
