@@ -143,7 +143,9 @@ def voc() -> ConfigDict:
     config.transform.augment = ConfigDict({"flip_horizontal": 0.5, "scale": (0.5, 2.0), "translate": 0.2})
     config.input = ConfigDict({"threads": 16, "workers": 8, "prefetch": 4})
     config.init_from = "torchvision/resnet50.IMAGENET1K_V1"
-    config.model = ConfigDict({"name": "deeplab", "backbone": {"name": "resnet", "depth": 50, "output_stride": 8}})
+    config.model = ConfigDict(
+        {"name": "deeplab", "backbone": {"name": "resnet", "depth": 50, "output_stride": 8}, "aux": True}
+    )
     config.task = ConfigDict({"name": "segment", "losses": {"cross_entropy": 1.0}, "auxiliary": 0.5})
     config.batch = 32
     config.duration = "30 epochs"

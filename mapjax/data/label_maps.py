@@ -111,7 +111,8 @@ def make_coding(
         class that the palette leaves out.
     """
     lenient = void == UNLISTED
-    nothing = set[str]() if lenient else _void_names(void, names, origin)
+    void = None if lenient else _void_items(void, names)
+    nothing = _void_names(void, names, origin)
     if classes is None:
         nothing |= {name for name in names if name.lower() in VOID_NAMES}
     chosen = tuple(name for name in dict.fromkeys(names if classes is None else classes) if name not in nothing)
@@ -128,7 +129,7 @@ def make_coding(
             f"{origin} must name from 1 to {VOID} classes, for masks hold 8-bit ids; it names {len(names)}."
         )
     table, known = np.full(256, VOID, np.uint8), np.zeros(256, bool)
-    known[[*range(len(names)), VOID, *_void_ids(void)]] = True
+    known[[*range(len(names)), VOID, *(one for one in void or () if isinstance(one, int))]] = True
     known |= lenient
     for number, name in enumerate(names):
         if name in chosen:
@@ -147,19 +148,20 @@ def make_coding(
     )
 
 
-def _void_ids(void: Any) -> list[int]:
-    given = () if void is None else (void,) if isinstance(void, int | str) else void
-    return [number for number in given if isinstance(number, int)]
+def _void_items(void: Any, names: Sequence[str]) -> tuple[int | str, ...]:
+    """Give what is void as a tuple; "11" is an id, unless a class has that name."""
+    given = () if void is None else (void,) if isinstance(void, int | str) else tuple(void)
+    return tuple(int(one) if isinstance(one, str) and one.isdigit() and one not in names else one for one in given)
 
 
 def _void_names(void: Any, names: Sequence[str], origin: str) -> set[str]:
     """Return the names that are void, and check what was given."""
-    given = () if void is None else (void,) if isinstance(void, int | str) else tuple(void)
+    given = void or ()
     for one in given:
         if isinstance(one, int) and not 0 <= one <= 255:
-            raise UserError(f"void={void!r} must be ids from 0 to 255, or names of {origin}.")
+            raise UserError(f"void={one!r} must be ids from 0 to 255, or names of {origin}.")
         if isinstance(one, str) and one not in names:
-            raise UserError(f"void={void!r} names {one!r}, which {origin} does not have.{near(one, names)}")
+            raise UserError(f"void={one!r} is no id, and {origin} does not name it.{near(one, names)}")
     return {one if isinstance(one, str) else names[one] for one in given if isinstance(one, str) or one < len(names)}
 
 
@@ -249,6 +251,6 @@ def _from_colours(pixels: np.ndarray, coding: Coding, file: str) -> np.ndarray:
         row, column = map(int, np.argwhere(~good)[0])
         raise UserError(
             f"{file} has the colour {tuple(pixels[row, column].tolist())} (row {row}, column {column}), which "
-            f"{coding.origin} does not have; add 'NAME r g b' there, with the name 'void' if it has no class."
+            "the palette does not have; add 'NAME r g b' to it, with the name 'void' if it has no class."
         )
     return coding.colour_classes[rows]

@@ -74,7 +74,7 @@ def test_what_is_void_can_be_said():
         (np.full((20, 30), 4, np.uint8), {}, r"mask\.png has the id 4 \(row 0, column 0\), and classes\.txt names the"),
         (np.full((20, 30), 300, np.uint16), {}, "has the id 300 .*add it there, or say data.void=300"),
         (COLOURS, {}, r"mask\.png is in colours; write what they mean to palette\.txt"),
-        (COLOURS + np.uint8(1), {"palette": PALETTE}, r"has the colour \(.*\) \(row 0, column 0\), which classes\.txt"),
+        (COLOURS + np.uint8(1), {"palette": PALETTE}, r"has the colour \(.*\) \(row 0, column 0\), which the palette"),
         (IDS[1:], {}, r"has 19×30 pixels \(height × width\), and its picture has 20×30"),
         (PIL.Image.new("CMYK", (30, 20)), {}, "is a picture of the kind CMYK; save masks as PNG"),
     ],
@@ -102,7 +102,7 @@ def test_a_broken_mask_is_named(tmp_path):
     [
         ({"names": []}, "classes.txt must name from 1 to 255 classes.*names 0"),
         ({"names": [str(n) for n in range(256)]}, "it names 256"),
-        ({"void": "rode"}, r"void='rode' names 'rode', which classes\.txt does not have\. Did you mean 'road'"),
+        ({"void": "rode"}, r"void='rode' is no id, and classes\.txt does not name it\. Did you mean 'road'"),
         ({"void": 256}, "void=256 must be ids from 0 to 255"),
         ({"classes": ("cars",)}, r"classes\.txt has no class 'cars'\. Did you mean 'car'"),
         ({"palette": [*PALETTE, ("bus", 1, 1, 1)]}, r"classes\.txt has no class 'bus'"),
