@@ -1,7 +1,8 @@
 """Time mapjax, and torch and torchvision beside it where they are installed: in turns, with the same CPU threads.
 
 What is timed: the train step of a --config (a detector's peer is torchvision's Faster R-CNN with its own defaults;
---like makes ours the same network); forward passes and train steps of classification networks (--networks); or the
+--like makes ours the same network; --evaluation: the forward pass of an evaluation, and it with decoding and measuring);
+forward passes and train steps of classification networks (--networks); or the
 input pipeline on your own JPEGs (--input FOLDER): decode, random crop to 224 pixels, flip, batch. Medians and ratios
 are printed; above 1 mapjax is the faster.
 """
@@ -21,6 +22,7 @@ EXAMPLES = """
 python launch/bench.py --config experiments/detect.py
 python launch/bench.py --config experiments/detect.py:bccd --data voc:DIR --peer
 python launch/bench.py --config experiments/detect.py:bccd --data voc:DIR --peer --like
+python launch/bench.py --config experiments/segment.py --evaluation
 python launch/bench.py --networks resnet50,mobilenet_v2 --batch 8 --side 224 --peer
 python launch/bench.py --input PICTURES --peer
 """
@@ -56,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--input", type=pathlib.Path, metavar="DIR", help="a folder of JPEGs")
     parser.add_argument("--peer", action="store_true", help="time torch and torchvision as well")
     parser.add_argument("--like", action="store_true", help="give a detector torchvision's sizes")
+    parser.add_argument("--evaluation", action="store_true", help="time an evaluation of --config, not its train step")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each is timed (5)")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="of --networks and --input (8)")
     parser.add_argument("--side", type=int, default=224, metavar="N", help="of the pictures of --networks (224)")
@@ -80,6 +83,11 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> None:
 
     chosen = {**(LIKE if arguments.like else {}), **overrides}
     config: Any = configs.load(arguments.config, chosen, data=arguments.data)
+    if arguments.evaluation:
+        times = in_turns(evaluations(config), arguments.rounds)
+        report("a batch of evaluation", times, config.eval_batch)
+        forward, whole = (statistics.median(times[name]) for name in ("forward", "whole"))
+        return print(f"  decoding and measuring add {100 * (whole / forward - 1):.1f} %")
     steps = {"mapjax": config_step(config)}
     if arguments.peer:
         import peers
@@ -149,7 +157,7 @@ def report(title: str, times: dict[str, list[float]], images: int) -> None:
     for name, taken in times.items():
         span, rate = f"{1e3 * min(taken):.1f}–{1e3 * max(taken):.1f}", images / medians[name]
         print(f"  {name:12s} {1e3 * medians[name]:8.1f} ms  ({span})  {rate:8.1f} images/s", flush=True)
-    for name in times:
+    for name in times if "mapjax" in times else ():
         if name != "mapjax":
             print(f"  mapjax is {medians[name] / medians['mapjax']:.2f} times as fast as {name}", flush=True)
 
@@ -186,6 +194,34 @@ def config_step(config: Any) -> Callable[[], None]:
         jax.block_until_ready(scalars)
 
     return once
+
+
+def evaluations(config: Any) -> dict[str, Callable[[], None]]:
+    """Make the forward pass of an evaluation batch, and it with decoding and measuring as `evaluate` does them."""
+    import jax
+
+    from mapjax import evaluate, run, shard
+    from mapjax.data import pipeline
+
+    config, _, source = run.open_sources(config)
+    task = run.make_task(config, source.classes)
+    mesh = shard.make_mesh(config.mesh.to_dict())
+    size, sharding = run.eval_batch(config, mesh)
+    transform = run.make_transform(config, augment=False, scored=source)
+    with pipeline.eval_batches(source, transform, batch=size, sharding=sharding) as batches:
+        batch = next(batches)
+    variables = jax.jit(task.init)(jax.random.key(0), batch)
+    metric = task.metric(source)
+    forward = jax.jit(lambda variables, batch: {**task.predict(variables, batch), "features": None})
+    answer = evaluate.make_answer(task)
+
+    def whole() -> None:
+        metric.measure(evaluate.local(answer(variables, batch)), evaluate.local(batch))
+
+    def only_forward() -> None:
+        jax.block_until_ready(forward(variables, batch))
+
+    return {"forward": only_forward, "whole": whole}
 
 
 def network(node: dict[str, Any], batch: int, side: int, *, train: bool) -> Callable[[], None]:
