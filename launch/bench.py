@@ -1,10 +1,10 @@
 """Time mapjax, and torch and torchvision beside it where they are installed: in turns, with the same CPU threads.
 
 What is timed: the train step of a --config (a detector's peer is torchvision's Faster R-CNN with its own defaults;
---like makes ours the same network; --evaluation: the forward pass of an evaluation, and it with decoding and measuring);
-forward passes and train steps of classification networks (--networks); or the
-input pipeline on your own JPEGs (--input FOLDER): decode, random crop to 224 pixels, flip, batch. Medians and ratios
-are printed; above 1 mapjax is the faster.
+--like makes ours the same network), or with --evaluation a forward pass over its held-out split, and the same with
+decoding and measuring; forward passes and train steps of classification networks (--networks); or the input pipeline
+on your own JPEGs (--input FOLDER): decode, random crop to 224 pixels, flip, batch. Medians and ratios are printed;
+above 1 mapjax is the faster.
 """
 
 import itertools

@@ -31,6 +31,23 @@ def test_the_default_run_reaches_its_score(tmp_path):
     assert result["input_wait"] <= 0.10
 
 
+def test_segmentation_of_scenes_reaches_its_score_in_time(tmp_path):
+    began = time.perf_counter()
+    command = [
+        sys.executable,
+        "launch/main.py",
+        "--config",
+        "experiments/segment.py",
+        "--workdir",
+        str(tmp_path / "run"),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert time.perf_counter() - began <= 360
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["eval_images"] == 500
+    assert result["metrics"]["mIoU"] >= 0.80
+
+
 def test_digits_reach_their_score_in_time(tmp_path):
     scores = []
     for seed in range(3):
