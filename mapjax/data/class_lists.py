@@ -61,7 +61,7 @@ def palette_of(lines: Iterable[Any], origin: str) -> list[Colour]:
 
 def _colour(line: Any) -> Colour | None:
     if not isinstance(line, str):
-        cells = tuple(line) if isinstance(line, Sequence) else ()
+        cells: tuple[Any, ...] = tuple(line) if isinstance(line, Sequence) else ()
         good = len(cells) == 4 and all(isinstance(value, int) and value >= 0 for value in cells[1:])
         return (str(cells[0]), *cells[1:]) if good else None  # pyright: ignore[reportReturnType]
     if (match := _LINE.fullmatch(line)) is not None:

@@ -161,7 +161,8 @@ def _stuff(found: Split, where: str, split: str, path: str | None) -> Source:
 
 def _mask_folder(file: pathlib.Path, name: str, path: str | None, masks: list[str]) -> pathlib.Path:
     """Find the folder of masks, beside the JSON or in the data folder."""
-    tried = list(dict.fromkeys([file.parent / name, *([pathlib.Path(path) / name] if path is not None else [])]))
+    places = [file.parent, *([pathlib.Path(path)] if path is not None else [])]
+    tried = [place / name for place in dict.fromkeys(places)]
     for folder in tried:
         if not masks or any((folder / mask).is_file() for mask in masks[:_TRIED]):
             return folder

@@ -170,8 +170,9 @@ def map_labels(matrix: Matrix, labels: UInt8[np.ndarray, "h w"], size: Size, fil
     """Map a label map into a frame of height, width: a pixel has the class from where its centre comes, else `fill`."""
     height, width = size
     centred = _on_pixel_centres(matrix)[:2]
-    border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": fill}
-    mapped = cv2.warpAffine(labels, centred, (width, height), flags=cv2.INTER_NEAREST, **border)
+    mapped = cv2.warpAffine(
+        labels, centred, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
+    )
     return mapped.reshape(height, width)
 
 

@@ -156,13 +156,17 @@ def _void_items(void: Any, names: Sequence[str]) -> tuple[int | str, ...]:
 
 def _void_names(void: Any, names: Sequence[str], origin: str) -> set[str]:
     """Return the names that are void, and check what was given."""
-    given = void or ()
-    for one in given:
+    found = set[str]()
+    for one in void or ():
         if isinstance(one, int) and not 0 <= one <= 255:
             raise UserError(f"void={one!r} must be ids from 0 to 255, or names of {origin}.")
         if isinstance(one, str) and one not in names:
             raise UserError(f"void={one!r} is no id, and {origin} does not name it.{near(one, names)}")
-    return {one if isinstance(one, str) else names[one] for one in given if isinstance(one, str) or one < len(names)}
+        if isinstance(one, str):
+            found.add(one)
+        elif one < len(names):
+            found.add(names[one])
+    return found
 
 
 def read(file: str, coding: Coding, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:

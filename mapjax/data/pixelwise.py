@@ -49,7 +49,8 @@ def make(
     whole = None if canvas is None else canvas()
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        image = images.read_as_labelled(record["image"], tuple(map(int, record["size"])))
+        height, width = map(int, record["size"])
+        image = images.read_as_labelled(record["image"], (height, width))
         original = image.shape[:2]
         if augment is None:
             matrix = FITS[fit](original, frame)

@@ -70,8 +70,9 @@ def infer(
     Args:
       image: colours, of any number of channels. iterations: with 0 the logits come back.
     """
-    size = logits.shape[1:3]
-    grid = len(logits), *(-(-length // _side(kernels)) for length in size)
+    size = logits.shape[1], logits.shape[2]
+    rows, columns = (-(-length // _side(kernels)) for length in size)
+    grid = len(logits), rows, columns
     inside = _to_tiles(jnp.ones((len(logits), *size, 1), logits.dtype), kernels)  # n 1 p
     unary = _to_tiles(logits, kernels)
     colours = _to_tiles(image / kernels.colour, kernels)

@@ -1,12 +1,14 @@
 """Bilinear resizing of NHWC maps, whose gradient is no scatter: that is ten times as slow on a CPU."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 
-def bilinear(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b i j c"]:
+def bilinear(x: Float[Array, "b h w c"], size: Sequence[int]) -> Float[Array, "b i j c"]:
     """Resize so that the corners of both maps coincide; pixels are squares with their values in the centres.
 
     That is torch's `interpolate` with align_corners=False. A smaller map is sampled, not averaged (no antialiasing).

@@ -39,7 +39,7 @@ def over(image: Picture, labels: LabelMap, strength: float = 0.55) -> Picture:
 def errors(image: Picture, truth: LabelMap, predicted: LabelMap) -> Picture:
     """Show where a prediction is right (blue) and wrong (red) over the grey picture; pixels without truth stay dark."""
     grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-    tone = np.where((truth == predicted)[..., None], np.uint8(_RIGHT), np.uint8(_WRONG)).astype(np.uint8)
+    tone = np.where((truth == predicted)[..., None], np.array(_RIGHT), np.array(_WRONG))
     strength = np.where(truth == predicted, 0.2, 0.75)[..., None]
     shown = grey * (1 - strength) + tone * strength
     shown[truth == VOID] = 0.35 * grey[truth == VOID]

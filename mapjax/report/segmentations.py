@@ -77,7 +77,8 @@ def maps(source: Source, counts: Counts, indexes: Sequence[int], title: str, not
     for index in indexes:
         try:
             record = source.records[index]
-            image = images.read_as_labelled(record["image"], tuple(map(int, record["size"])))
+            height, width = map(int, record["size"])
+            image = images.read_as_labelled(record["image"], (height, width))
         except UserError:
             continue
         predicted, truth = counts["maps"][index], record["label_map"]
@@ -122,7 +123,7 @@ def show(
     shares = np.bincount(labels.ravel(), minlength=VOID + 1) / labels.size
     found = [k for k in np.argsort(-shares, kind="stable").tolist() if shares[k] > 0]
     painted = overlay.over(image, labels)
-    lines = [(classes[k], float(shares[k])) for k in found]
+    lines = [(str(classes[k]), float(shares[k])) for k in found]
     drawing = captions.below(painted, lines, enlarge=enlarge, colours=[draw.colour(k) for k in found])
     values = {"shares": {name: round(share, 6) for name, share in lines}}
     return Shown(values, drawing, len(found), labels)

@@ -208,7 +208,7 @@ def _is_logits(name: str) -> bool:
     return name == "map_logits" or (name.startswith("aux") and name.endswith("map_logits"))
 
 
-def _nearest(logits, size: tuple[int, int]):
+def _nearest(logits, size: Sequence[int]):
     """The classes (b h w) of the nearest places of a coarser map: good enough to watch training by."""
     rows, columns = (np.arange(side) * places // side for side, places in zip(size, logits.shape[1:3]))
     return logits.argmax(-1)[:, rows][:, :, columns]
