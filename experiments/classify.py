@@ -115,7 +115,7 @@ def cifar10() -> ConfigDict:
     )
     config.schedule = ConfigDict({"name": "linear", "warmup": "20 %"})
     config.ema = 0.98
-    config.every = ConfigDict({"log": "50 steps", "evaluate": "2 epochs", "save": "2 epochs"})
+    config.every = ConfigDict({"log": "50 steps", "evaluate": "3 epochs", "save": "3 epochs"})
     return config
 
 
