@@ -77,7 +77,13 @@ def test_labels_of_whole_pictures_too(labels, expected):
 
 
 def folder_config(path):
-    return ConfigDict({"data": {"name": "folder", "path": str(path)}, "splits": {"train": "train", "eval": "val"}})
+    return ConfigDict(
+        {
+            "data": {"name": "folder", "path": str(path)},
+            "task": {"name": "classify"},
+            "splits": {"train": "train", "eval": "val"},
+        }
+    )
 
 
 def test_other_data_is_scored_whole(tmp_path):

@@ -29,7 +29,8 @@ class Coding(NamedTuple):
     classes: the names; ids: the id (position in the list of names) that stands for each.
     table: id → class, VOID where it has none. known: which ids the list has.
     colours: red·65536 + green·256 + blue of the known colours, ascending, and colour_classes: the class of each.
-    origin: what lists the classes, and mend: what else helps against an id that it does not have, for messages.
+    origin: what lists the classes, mend: what else helps against an id that it does not have, and palette: what gives
+      the colours, for messages.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +41,7 @@ class Coding(NamedTuple):
     colour_classes: UInt8[np.ndarray, " k"]
     origin: str
     mend: str
+    palette: str
 
 
 def find_coding(
@@ -67,13 +69,14 @@ def find_coding(
     given = None if classes is None else labelled.class_names(classes)
     if palette is not None:
         lines = re.split("[;|]", palette) if isinstance(palette, str) else palette
-        colours, origin = class_lists.palette_of(lines, "palette="), "palette="
+        colours, palette_origin = class_lists.palette_of(lines, "palette="), "palette="
     elif files:
-        colours, origin = class_lists.read_palette(files[0]), str(files[0])
+        colours, palette_origin = class_lists.read_palette(files[0]), str(files[0])
     elif listed.is_file() or given is not None:
-        colours, origin = [], ""
+        colours, palette_origin = [], ""
     else:
-        colours, origin = list(default), "the list of Pascal VOC (palette.txt gives another)"
+        colours, palette_origin = list(default), "the list of Pascal VOC (palette.txt gives another)"
+    origin = palette_origin
     if listed.is_file():
         names, origin = class_lists.read_names(listed), str(listed)
     elif colours and colours == list(default):
@@ -84,7 +87,7 @@ def find_coding(
         names, given, origin = list(given), None, "classes="
     else:
         raise UserError(f"{listed} is not there: write the names of the classes to it, that of id 0 first, one a line.")
-    return make_coding(names, origin, void=void, palette=colours, classes=given)
+    return make_coding(names, origin, void=void, palette=colours, palette_origin=palette_origin, classes=given)
 
 
 def make_coding(
@@ -93,6 +96,7 @@ def make_coding(
     *,
     void: int | str | Sequence[int | str] | None = None,
     palette: Sequence[Colour] = (),
+    palette_origin: str = "palette=",
     classes: Sequence[str] | None = None,
     mend: str = ", or say data.void={id} if such pixels have no class",
 ) -> Coding:
@@ -102,7 +106,7 @@ def make_coding(
       names: of all ids, in order. One name at several places is one class.
       origin: what lists them, for messages: a file.
       void: ids or names of those that are no classes, besides 255 and VOID_NAMES; UNLISTED is every id without a name.
-      palette: the colour of names.
+      palette: the colour of names. palette_origin: what gives them, for messages.
       classes: which names are classes, in order; all others are void. By default all that are not void.
       mend: what else than a line more helps against an id that is not listed, for messages.
 
@@ -145,6 +149,7 @@ def make_coding(
         np.array([number for _, number in rows], np.uint8),
         origin,
         mend,
+        palette_origin,
     )
 
 
@@ -255,6 +260,6 @@ def _from_colours(pixels: np.ndarray, coding: Coding, file: str) -> np.ndarray:
         row, column = map(int, np.argwhere(~good)[0])
         raise UserError(
             f"{file} has the colour {tuple(pixels[row, column].tolist())} (row {row}, column {column}), which "
-            "the palette does not have; add 'NAME r g b' to it, with the name 'void' if it has no class."
+            f"{coding.palette} does not have; add 'NAME r g b' there, with the name 'void' if it has no class."
         )
     return coding.colour_classes[rows]

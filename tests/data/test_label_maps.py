@@ -74,7 +74,7 @@ def test_what_is_void_can_be_said():
         (np.full((20, 30), 4, np.uint8), {}, r"mask\.png has the id 4 \(row 0, column 0\), and classes\.txt names the"),
         (np.full((20, 30), 300, np.uint16), {}, "has the id 300 .*add it there, or say data.void=300"),
         (COLOURS, {}, r"mask\.png is in colours; write what they mean to palette\.txt"),
-        (COLOURS + np.uint8(1), {"palette": PALETTE}, r"has the colour \(.*\) \(row 0, column 0\), which the palette"),
+        (COLOURS + np.uint8(1), {"palette": PALETTE}, r"has the colour \(.*\) \(row 0, column 0\), which palette="),
         (IDS[1:], {}, r"has 19×30 pixels \(height × width\), and its picture has 20×30"),
         (PIL.Image.new("CMYK", (30, 20)), {}, "is a picture of the kind CMYK; save masks as PNG"),
     ],

@@ -24,6 +24,7 @@ CONFIG = {
     "image_size": (32, 32),
     "transform": {"name": "transforms", "max_boxes": 4, "augment": {}},
     "input": {"threads": 1, "workers": 0, "prefetch": 1},
+    "task": {"name": "detect"},
     "eval_batch": 2,
     "mesh": {"data": 1, "fsdp": 1, "model": 1, "pipe": 1},
 }
