@@ -154,7 +154,9 @@ def make_coding(
 
 
 def _void_items(void: Any, names: Sequence[str]) -> tuple[int | str, ...]:
-    """Give what is void as a tuple; "11" is an id, unless a class has that name."""
+    """Give what is void as a tuple; "11" is an id, unless a class has that name; "0, 11, sky" is three."""
+    if isinstance(void, str) and void not in names:
+        void = [part.strip() for part in void.strip("()").split(",") if part.strip()]
     given = () if void is None else (void,) if isinstance(void, int | str) else tuple(void)
     return tuple(int(one) if isinstance(one, str) and one.isdigit() and one not in names else one for one in given)
 

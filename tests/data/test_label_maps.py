@@ -62,6 +62,9 @@ def test_a_palette_gives_colours_their_classes(tmp_path):
 def test_what_is_void_can_be_said():
     assert coding(void=0).classes == coding(void="sky").classes == ("road", "car")
     assert coding(void=(1, 9)).classes == ("sky", "car") and coding(void=9).known[9]
+    assert coding(void="9, sky").classes == coding(void="(0, 9)").classes == ("road", "car")
+    everything = coding(void="unlisted")
+    assert everything.classes == ("sky", "road", "car") and everything.known.all()
     assert coding(classes=("car", "sky")).table[:5].tolist() == [1, VOID, VOID, 0, VOID]
     assert coding(classes=("void", "car")).table[:4].tolist() == [VOID, VOID, 0, 1]
     twice = label_maps.make_coding(["a", "void", "b", "a", "void"], "")
