@@ -96,7 +96,7 @@ def camvid() -> ConfigDict:
     config.duration = "740 steps"  # 20 minutes on 2 cores
     config.model = ConfigDict({"name": "unet", "width": 24, "depth": 4})
     config.task = ConfigDict(
-        {"name": "segment", "weighting": "median", "losses": {"cross_entropy": 1.0, "dice": 0.5}, "flip": True}
+        {"name": "segment", "weighting": "sqrt", "losses": {"cross_entropy": 1.0, "dice": 0.5}, "flip": True}
     )
     config.optimizer.learning_rate = 2e-3
     config.ema = 0.99
