@@ -50,7 +50,7 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
             raise
         raise UserError(f"--config {name}: there is no variant {variant!r} ({error}).") from error
     if data is not None:
-        config.data = ConfigDict(_merged(config.data.to_dict(), parse_data(data)))
+        config.data = ConfigDict(merged(config.data.to_dict(), parse_data(data)))
     config.lock()
     # What a part takes depends on its name, so names come first.
     for key, value in sorted((overrides or {}).items(), key=lambda pair: not pair[0].endswith(".name")):
@@ -58,7 +58,7 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
     return config
 
 
-def _merged(variant: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def merged(variant: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Keep what a variant says of its format, if only another path of that is given."""
     return {**variant, **given} if set(given) == {"name", "path"} and given["name"] == variant.get("name") else given
 

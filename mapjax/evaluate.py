@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from mapjax import shard
 from mapjax.task import Batch, Counts, Metric, Result, Task, Variables
 
+FOLDED = 32  # batches
 Answer = Callable[[Variables, Batch], Result]
 
 
@@ -35,12 +36,14 @@ def make_answer(task: Task) -> Answer:
 def evaluate(answer: Answer, variables: Variables, batches: Iterable[Batch], metric: Metric) -> Evaluation:
     """Score the answers over all batches; each image counts once, on any number of devices and processes."""
     began = time.perf_counter()
-    measured: list[Counts] = []
+    measured: list[Counts] = []  # folded now and then, as counts may hold answers worth forgetting
     seen: list[np.ndarray] = []
 
     def measure(result: Result, batch: Batch) -> None:
         result, batch = local(result), local(batch)
         measured.append(metric.measure(result, batch))
+        if len(measured) == FOLDED:
+            measured[:] = [functools.reduce(metric.merge, measured)]
         seen.append(batch["index"][batch["mask"]])
 
     waiting: tuple[Result, Batch] | None = None
@@ -60,8 +63,8 @@ def evaluate(answer: Answer, variables: Variables, batches: Iterable[Batch], met
 
 
 def local(values: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Bring this process's rows of a batch or a result to the host; pictures stay where they are."""
-    return {name: _rows(value) for name, value in values.items() if name != "image"}
+    """Bring this process's rows of a batch or a result to the host; pictures and true maps stay where they are."""
+    return {name: _rows(value) for name, value in values.items() if name not in ("image", "truth_map")}
 
 
 def gather(own: dict[Any, Any]) -> list[dict[Any, Any]]:

@@ -39,7 +39,7 @@ def open_source(
     """
     if data is None:
         return with_classes(run.make_source(config, "eval", split), classes)
-    node = configs.parse_data(data)
+    node = configs.merged(config.data.to_dict(), configs.parse_data(data))
     if "hold_out" in inspect.signature(parts.find("data", node["name"])).parameters:
         node.setdefault("hold_out", 0)
     config = configs.from_dict({**configs.to_dict(config), "data": node})

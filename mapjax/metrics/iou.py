@@ -8,8 +8,8 @@ batches, devices and processes gives the same figures exactly:
     images     index → (3 c) pixels in both, true, predicted
     maps       index → label map (h w), predicted in original pixels: of some evenly spread pictures, and the worst
 
-Pixels without a true class do not count. A class that no pixel has is not measured: its figures are -1, and the means
-over the classes leave it out.
+Pixels without a true class do not count. A class that no pixel has is not measured, even if it is predicted somewhere:
+its figures are -1, and the means over the classes leave it out.
 """
 
 from typing import Any
@@ -46,14 +46,14 @@ def make(source: Source) -> Metric:
             "confusion": tables.sum(0),
             "contours": np.asarray(result["contours"])[real].sum(0, dtype=np.int64),
             "images": images,
-            "maps": {i: np.asarray(result["label_map"][row, :h, :w]) for i, (row, h, w) in rows.items()},
+            "maps": {i: np.array(result["label_map"][row, :h, :w]) for i, (row, h, w) in rows.items()},
         }
 
     def merge(one: Counts, other: Counts) -> Counts:
         if not one or not other:
             return one or other
-        images = {**one["images"], **other["images"]}
-        maps = {**one["maps"], **other["maps"]}
+        # What came from another process has lost its empty dicts.
+        images, maps = ({**one.get(name, {}), **other.get(name, {})} for name in ("images", "maps"))
         chosen = set(_worst({i: images[i] for i in maps})) | kept
         sums = {name: one[name] + other[name] for name in ("confusion", "contours")}
         return {**sums, "images": images, "maps": {i: found for i, found in maps.items() if i in chosen}}

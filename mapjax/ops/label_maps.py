@@ -24,7 +24,9 @@ def map_back(
     down = _weights(matrix[:, 1, 1], matrix[:, 1, 2], size[0], maps.shape[1], frame[0])
     across = _weights(matrix[:, 0, 0], matrix[:, 0, 2], size[1], maps.shape[2], frame[1])
     # Products with matrices, where a gather of the four neighbours would be slow on every platform.
-    return jnp.einsum("bsj,brjc->brsc", across, jnp.einsum("bri,bijc->brjc", down, maps))
+    exact = jax.lax.Precision.HIGHEST
+    rows = jnp.einsum("bri,bijc->brjc", down, maps, precision=exact)
+    return jnp.einsum("bsj,brjc->brsc", across, rows, precision=exact)
 
 
 def _weights(scale, shift, length: int, places: int, frame: int):
@@ -90,12 +92,12 @@ def _contour_bits(labels, known, first: int, number: int) -> UInt32[Array, "b r 
 
 def _dilate(words: UInt32[Array, "b r s"], radius: float) -> UInt32[Array, "b r s"]:
     """Set every bit that is set within a disc around."""
-    reach = int(radius)
-    spread, found = {0: words}, jnp.zeros_like(words)
-    for half in range(1, reach + 1):
-        spread[half] = spread[half - 1] | _shift(words, half, 2) | _shift(words, -half, 2)
-    for down in range(-reach, reach + 1):
-        found |= _shift(spread[int(np.sqrt(radius**2 - down**2))], down, 1)
+    half, spread, found = 0, words, jnp.zeros_like(words)
+    for down in range(int(radius), -1, -1):  # from the ends of the disc to its middle, where it is widest
+        while half < int(np.sqrt(radius**2 - down**2)):
+            half += 1
+            spread |= _shift(words, half, 2) | _shift(words, -half, 2)
+        found |= _shift(spread, down, 1) | _shift(spread, -down, 1)
     return found
 
 

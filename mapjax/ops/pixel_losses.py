@@ -81,7 +81,7 @@ def _likelihood(logits: Logits, labels: Labels, weights: Weights):
     """Negative log-likelihood of each pixel's class and its weight; both 0 for a pixel without one."""
     truth, known = _one_hot(labels, logits.shape[-1])
     each = jnp.where(known, jax.nn.logsumexp(logits, -1) - (truth * logits).sum(-1), 0)
-    return each, jnp.where(known, truth @ weights, 0)
+    return each, jnp.where(known, (truth * weights).sum(-1), 0)
 
 
 def _one_hot(labels: Labels, classes: int):

@@ -145,6 +145,11 @@ def map_back(
 
 
 def _panels(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> str:
+    scale = SIDE / max(image.shape[:2])
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        truth, predicted = (cv2.resize(one, size, interpolation=cv2.INTER_NEAREST) for one in (truth, predicted))
     urls = (
         draw.jpeg(image, longest=SIDE),
         overlay.url(truth, longest=SIDE),

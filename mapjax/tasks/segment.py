@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mapjax import shard
 from mapjax.data.source import Source
 from mapjax.errors import UserError, near
 from mapjax.metrics import iou
@@ -18,7 +19,7 @@ from mapjax.stages import VOID
 from mapjax.task import Batch, Model, Prediction, Result, Task, Variables
 
 NEEDS = "label_map"  # of the data
-WEIGHTINGS = (*imbalance.WEIGHTINGS, "median")
+WEIGHTINGS = ("none", "median", "inverse", "sqrt")
 OPTIONS = {"losses": dict.fromkeys(pixel_losses.LOSSES, 0.0)}
 PixelCounts = tuple[np.ndarray, np.ndarray]
 
@@ -48,8 +49,8 @@ def make(
         "map_logits" are trained as well. classes: their names. image_size: height, width of its input in training.
       pixel_counts: gives the training pixels of each class, and those of the pictures that have it, for `weighting`.
       losses: their factors by name: cross_entropy (1 by default), focal, ohem, dice, lovasz (ops/pixel_losses.py).
-      weighting: of the classes: "none"; "median" (median frequency: Eigen & Fergus 2015); "inverse", "sqrt" or
-        "effective" of ops/imbalance.py. heaviest: the largest weight there may be.
+      weighting: of the classes: "none"; "median" (median frequency: Eigen & Fergus 2015); "inverse" or "sqrt" of
+        ops/imbalance.py. heaviest: the largest weight there may be.
       auxiliary: factor of the losses of auxiliary heads.
       flip, scales: in evaluation the probabilities are averaged over the mirrored picture and its sizes.
       window: height, width of windows that slide over the picture in evaluation, whose scores are averaged; () takes
@@ -75,6 +76,7 @@ def make(
         if pixel_counts is None and weighting != "none":
             raise UserError("task.weighting needs the pixels of the classes to train with.")
         outputs, stats = model.apply(variables, normalize(batch["image"], mean, std), train=True, key=key)
+        _require_logits(outputs)
         weights = jnp.asarray(shares)
         labels = jnp.where(batch["mask"][:, None, None], batch["label_map"], VOID)
         terms = {}
@@ -114,16 +116,22 @@ def make(
         logits = prediction["map_logits"].astype(jnp.float32)
         if "truth_map" not in batch:
             return {"map_logits": bilinear(logits, batch["image"].shape[1:3]), "matrix": batch["matrix"]}
-        truth = batch["truth_map"]
-        canvas = truth.shape[1], truth.shape[2]
-        scores = label_maps.map_back(logits, batch["matrix"], batch["image"].shape[1:3], canvas)
-        found = scores.argmax(-1).astype(jnp.uint8)
+        frame, canvas = batch["image"].shape[1:3], batch["truth_map"].shape[1:3]
         radius = max(1.0, tolerance * float(np.hypot(*canvas)))
-        return {
-            "label_map": found,
-            "confusion": label_maps.confusion(truth, found, len(classes)),
-            "contours": label_maps.contours(truth, found, len(classes), radius),
-        }
+
+        def score(one):
+            logits, matrix, truth = (part[None] for part in one)
+            scores = label_maps.map_back(logits, matrix, frame, canvas)
+            found = scores.argmax(-1).astype(jnp.uint8)
+            return {
+                "label_map": found[0],
+                "confusion": label_maps.confusion(truth, found, len(classes))[0],
+                "contours": label_maps.contours(truth, found, len(classes), radius)[0],
+            }
+
+        # One picture after the other: the scores of a large one for many classes take more memory than all else.
+        every = shard.per_example(lambda *parts: jax.lax.map(score, parts))
+        return every(logits, batch["matrix"], batch["truth_map"])
 
     def metric(source: Source):
         return iou.make(source)
@@ -132,7 +140,7 @@ def make(
 
 
 def class_weights(counts: PixelCounts, weighting: str, heaviest: float = float("inf")) -> np.ndarray:
-    """Weights of the classes (c), at most `heaviest`; a class without any pixel has 0.
+    """Weights of the classes (c), at most `heaviest`; a class without a pixel in the masks counted weighs the most.
 
     Args:
       counts: pixels of each class, and all pixels of the pictures that have it.
@@ -141,11 +149,14 @@ def class_weights(counts: PixelCounts, weighting: str, heaviest: float = float("
     """
     pixels, pixels_with = (np.asarray(one, np.float64) for one in counts)
     if weighting != "median":
-        return np.minimum(imbalance.class_weights(pixels, weighting), heaviest).astype(np.float32)
+        counted = np.maximum(pixels, 1)
+        return np.minimum(imbalance.class_weights(counted, weighting), heaviest).astype(np.float32)
     seen = pixels > 0
     frequency = np.where(seen, pixels / np.maximum(pixels_with, 1), 1)
     middle = np.median(frequency[seen]) if seen.any() else 1.0
-    return np.where(seen, np.minimum(middle / frequency, heaviest), 0).astype(np.float32)
+    weights = middle / frequency
+    weights[~seen] = weights[seen].max(initial=1.0)
+    return np.minimum(weights, heaviest).astype(np.float32)
 
 
 def slide(answer: Callable[[Any], Any], images, window: tuple[int, int], overlap: float = 0.25) -> Any:
@@ -194,6 +205,7 @@ def _answering(model: Model, variables: Variables, window: Sequence[int], overla
 
     def whole(images):
         outputs = model.apply(variables, images, train=False, key=None)[0]
+        _require_logits(outputs)
         logits = outputs.pop("map_logits")
         maps = {name: value for name, value in outputs.items() if jnp.issubdtype(value.dtype, jnp.floating)}
         return logits, {name: value for name, value in maps.items() if not _is_logits(name)}
@@ -202,6 +214,14 @@ def _answering(model: Model, variables: Variables, window: Sequence[int], overla
         return whole
     size = (int(window[0]), int(window[1]))
     return lambda images: (slide(lambda seen: whole(seen)[0], images, size, overlap), {})
+
+
+def _require_logits(outputs: Mapping[str, Any]) -> None:
+    if "map_logits" not in outputs:
+        raise UserError(
+            "this network gives no 'map_logits', a class for every pixel; choose one of segmentation for model.name, "
+            "such as 'unet'."
+        )
 
 
 def _is_logits(name: str) -> bool:

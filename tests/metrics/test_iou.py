@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from mapjax import evaluate
 from mapjax.data.source import Source
 from mapjax.metrics import iou
 from mapjax.stages import VOID
@@ -114,3 +115,13 @@ def test_files_say_what_each_picture_holds():
 def test_nothing_to_measure_is_minus_one():
     nothing = iou.scalars(np.zeros((2, 2), np.int64), np.zeros((2, 4), np.int64), ("a", "b"))
     assert set(nothing.values()) == {-1.0}
+
+
+def test_counts_of_a_process_without_a_picture_come_through_the_post():
+    _, _, result = answers(3)
+    metric = iou.make(source_of(3))
+    rows = batch([0, 1, 2])
+    nothing = metric.measure(result, rows | {"mask": np.zeros(3, bool)})
+    posted = [evaluate._unpack(evaluate._pack(counts)) for counts in (nothing, metric.measure(result, rows))]
+    merged = functools.reduce(metric.merge, posted)
+    assert metric.summarize(merged) == metric.summarize(metric.measure(result, rows))

@@ -160,8 +160,10 @@ def test_windows_cover_every_pixel_with_the_overlap():
 def test_weights_of_classes():
     pixels, with_class = np.array([900, 100, 10, 0]), np.array([1000, 500, 100, 0])
     frequency = np.array([0.9, 0.2, 0.1])
-    assert segment.class_weights((pixels, with_class), "median") == pytest.approx([*(0.2 / frequency), 0])
-    assert segment.class_weights((pixels, with_class), "median", heaviest=1.5) == pytest.approx([0.2 / 0.9, 1, 1.5, 0])
+    assert segment.class_weights((pixels, with_class), "median") == pytest.approx([*(0.2 / frequency), 2.0])
+    assert segment.class_weights((pixels, with_class), "median", heaviest=1.5) == pytest.approx(
+        [0.2 / 0.9, 1, 1.5, 1.5]
+    )
     inverse = segment.class_weights((pixels, with_class), "inverse")
     assert inverse[:3] * pixels[:3] == pytest.approx([inverse[0] * 900] * 3)
     task = make(weighting="median", pixel_counts=lambda: (pixels[:3], with_class[:3]))
@@ -197,3 +199,12 @@ def test_weighting_needs_counts():
     variables = task.init(jax.random.key(0), batch)
     with pytest.raises(UserError, match=r"task\.weighting needs the pixels"):
         task.loss(variables, batch, jax.random.key(0))
+
+
+def test_a_network_of_another_task_is_one_sentence():
+    task = make(model=Model(pointwise().init, lambda v, x, *, train, key: ({"logits": x}, v["stats"])))
+    batch = batch_of()
+    variables = task.init(jax.random.key(0), batch)
+    for call in (lambda: task.loss(variables, batch, jax.random.key(0)), lambda: task.predict(variables, batch)):
+        with pytest.raises(UserError, match="gives no 'map_logits'"):
+            call()
