@@ -11,7 +11,7 @@
     python launch/main.py --config experiments/segment.py:camvid_crf --data masks:DIR --init_from WORKDIR
         camvid_crf: a CRF as the last layer of a trained U-Net, learned end to end.
     python launch/main.py --config experiments/segment.py:voc --data voc:DIR
-        voc: DeepLabV3 on a ResNet-50, as torchvision trains it; for accelerators.
+        voc: DeepLabV3 on a ResNet-50 with torchvision's optimizer and losses; for accelerators.
 
 What each takes and reaches stands in the README's table.
 """

@@ -55,14 +55,16 @@ def make(
     coding = label_maps.find_coding(root, classes=classes, void=void, palette=palette)
     folders = _splits(root)
     found, part = splits.locate(split, folders, where, hold_out)
-    pictures = _by_stem(root, f"images{folders[found]}", images.EXTENSIONS)
-    masks = _by_stem(root, f"masks{folders[found]}", (".png",))
+    pictures, repeated = _by_stem(root, f"images{folders[found]}", images.EXTENSIONS)
+    masks, _ = _by_stem(root, f"masks{folders[found]}", (".png",))
     for kind, known in (("images", pictures), ("masks", masks)):
         if not known:
             form = "pictures" if kind == "images" else ".png files"
             raise UserError(f"{root / kind}{folders[found]} has no {form}; put those of split {found!r} there.")
     stems = splits.take(sorted({*pictures, *masks}), part, seed, hold_out)
     pairs, dropped = mask_files.pair_up(pictures, masks, stems)
+    if repeated:
+        dropped["second picture of a name"] = repeated
     return mask_files.make_source(where, split, root, pairs, coding, dropped)
 
 
@@ -72,9 +74,11 @@ def _splits(root: pathlib.Path) -> dict[str, str]:
     return {name: f"/{name}" for name in inner} or {"train": ""}
 
 
-def _by_stem(root: pathlib.Path, folder: str, extensions: tuple[str, ...]) -> dict[str, str]:
-    """List the files of a folder by their names without extension."""
+def _by_stem(root: pathlib.Path, folder: str, extensions: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """List the files of a folder by their names without extension, and those whose name is taken."""
     place = root / folder
     names = sorted(entry.name for entry in os.scandir(place)) if place.is_dir() else []
     shown = [name for name in names if name.lower().endswith(extensions) and name[0] != "."]
-    return {os.path.splitext(name)[0]: f"{folder}/{name}" for name in shown}
+    found: dict[str, str] = {}
+    repeated = [f"{folder}/{name}" for name in shown if found.setdefault(os.path.splitext(name)[0], name) != name]
+    return {stem: f"{folder}/{name}" for stem, name in found.items()}, repeated

@@ -139,3 +139,11 @@ def test_camvid_has_a_void_id_beyond_its_list(folder):
     np.testing.assert_array_equal(make(path, void=3).records[0]["label_map"], [[0, 2, VOID]])
     with pytest.raises(UserError, match=r"a\.png has the id 3 \(row 0, column 2\), and .*classes\.txt names the ids 0"):
         make(path).records[0]
+
+
+def test_a_second_picture_of_a_name_is_left_out_and_named(folder):
+    path = folder({"train/a": IDS})
+    PIL.Image.fromarray(np.zeros((*IDS.shape, 3), np.uint8)).save(f"{path}/images/train/a.png")
+    source = make(path)
+    assert len(source.records) == 1
+    assert source.dropped == {"second picture of a name": ["images/train/a.png"]}
