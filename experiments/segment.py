@@ -52,7 +52,7 @@ def scenes() -> ConfigDict:
             "input": {"threads": 2, "workers": 0, "prefetch": 2},
             "batch": 16,
             "accumulate": 1,
-            "duration": "900 steps",
+            "duration": "430 steps",
             "sampling": "uniform",
             "init_from": "",  # weights to start from: a file, a name or the folder of a run
             "model": {"name": "unet", "width": 16, "depth": 4},
