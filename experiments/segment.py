@@ -50,16 +50,16 @@ def scenes() -> ConfigDict:
                 "augment": {"brightness": 0.1},  # no scene is seen twice, and they vary by themselves
             },
             "input": {"threads": 2, "workers": 0, "prefetch": 2},
-            "batch": 16,
+            "batch": 8,
             "accumulate": 1,
-            "duration": "430 steps",
+            "duration": "2000 steps",
             "sampling": "uniform",
             "init_from": "",  # weights to start from: a file, a name or the folder of a run
-            "model": {"name": "unet", "width": 16, "depth": 4},
-            "task": {"name": "segment", "weighting": "none", "losses": {"cross_entropy": 1.0, "dice": 0.5}},
+            "model": {"name": "unet", "width": 8, "backbone": {"name": "resnet", "depth": 18, "width": 0.5}},
+            "task": {"name": "segment", "weighting": "median", "losses": {"cross_entropy": 1.0, "dice": 0.5}},
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 4e-3,
+                "learning_rate": 2e-3,
                 "weight_decay": 0.05,
                 "decay": "kernel$",
                 "clip": 10.0,
