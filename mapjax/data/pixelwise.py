@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from mapjax.data import augment as augmentation
-from mapjax.data import crops, geometry, images
+from mapjax.data import crops, geometry, transforms
 from mapjax.data.source import Record
-from mapjax.data.transforms import IMAGENET_MEAN, Example, Transform
+from mapjax.data.transforms import Example, Transform
 from mapjax.errors import UserError, near
 from mapjax.stages import VOID
 
@@ -49,22 +49,8 @@ def make(
     whole = None if canvas is None else canvas()
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        height, width = map(int, record["size"])
-        image = images.read_as_labelled(record["image"], (height, width))
-        original = image.shape[:2]
-        if augment is None:
-            matrix = FITS[fit](original, frame)
-        else:
-            matrix = augmentation.draw_matrix(config, rng, original, frame)
-        small, onward = geometry.shrink(image, matrix)
-        if augment is not None:
-            small = augmentation.draw_colours(config, rng)(small)
-        example = {
-            "image": geometry.map_image(onward, small, frame, IMAGENET_MEAN),
-            "matrix": matrix.astype(np.float32),
-            "size": np.array(original, np.int32),
-        }
-        labels = record.get("label_map")
+        example, matrix = transforms.map_picture(record, rng, frame, None if augment is None else config, FITS[fit])
+        original, labels = tuple(example["size"].tolist()), record.get("label_map")
         if labels is not None and labels.shape != original:
             raise UserError(
                 f"{record['file']} has {original[0]}×{original[1]} pixels (height × width) and its mask "

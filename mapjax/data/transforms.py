@@ -50,26 +50,7 @@ def make(
     warned = []
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        height, width = map(int, record["size"])
-        image = images.read_as_labelled(record["image"], (height, width))
-        original = image.shape[:2]
-        if original != (height, width):
-            raise UserError(
-                f"{record['file']} has {original[0]}×{original[1]} pixels (height × width), and its labels were drawn "
-                f"on {height}×{width}; label it again, or restore the picture."
-            )
-        if augment is None:
-            matrix = geometry.letterbox(original, frame)
-        else:
-            matrix = augmentation.draw_matrix(config, rng, original, frame)
-        small, onward = geometry.shrink(image, matrix)
-        if augment is not None:
-            small = augmentation.draw_colours(config, rng)(small)
-        example = {
-            "image": geometry.map_image(onward, small, frame, IMAGENET_MEAN),
-            "matrix": matrix.astype(np.float32),
-            "size": np.array(original, np.int32),
-        }
+        example, matrix = map_picture(record, rng, frame, None if augment is None else config)
         boxes, keep = map_labels(matrix, record, frame, 0.0 if augment is None else config["min_visible"])
         rows = np.flatnonzero(keep)
         if len(rows) > max_boxes:
@@ -90,11 +71,42 @@ def make(
             valid=np.ones(len(rows), bool),
         )
         if masks:
-            given = record["masks"][rows] if "masks" in record else np.zeros((0, *original), bool)
+            given = record["masks"][rows] if "masks" in record else np.zeros((0, *example["size"]), bool)
             example |= _padded(max_boxes, masks=geometry.map_masks(matrix, given, frame))
         return example
 
     return transform
+
+
+def map_picture(
+    record: Record,
+    rng: np.random.Generator,
+    frame: geometry.Size,
+    config: Mapping[str, Any] | None,
+    fit: Callable[[geometry.Size, geometry.Size], geometry.Matrix] = geometry.letterbox,
+) -> tuple[Example, geometry.Matrix]:
+    """Read the picture of a record and map it into the frame: `image`, `matrix` and `size`; and the matrix in float64.
+
+    Args:
+      config: of the augmentation, complete; None for evaluation. fit: (size, frame) -> the mapping in evaluation.
+
+    Raises:
+      UserError: a picture that cannot be read, or has another size than its labels were drawn on.
+    """
+    height, width = map(int, record["size"])
+    image = images.read_as_labelled(record["image"], (height, width))
+    original = image.shape[:2]
+    if original != (height, width):
+        raise UserError(
+            f"{record['file']} has {original[0]}×{original[1]} pixels (height × width), and its labels were drawn "
+            f"on {height}×{width}; label it again, or restore the picture."
+        )
+    matrix = fit(original, frame) if config is None else augmentation.draw_matrix(config, rng, original, frame)
+    small, onward = geometry.shrink(image, matrix)
+    if config is not None:
+        small = augmentation.draw_colours(config, rng)(small)
+    mapped = geometry.map_image(onward, small, frame, IMAGENET_MEAN)
+    return {"image": mapped, "matrix": matrix.astype(np.float32), "size": np.array(original, np.int32)}, matrix
 
 
 def map_labels(

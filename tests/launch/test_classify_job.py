@@ -1,7 +1,6 @@
 """Classification as a user runs it: train, resume, transfer, evaluate, predict, probe; every variant; mistakes."""
 
 import gzip
-import importlib.util
 import json
 import pathlib
 import pickle
@@ -13,6 +12,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from programs import program
 from sklearn.datasets import load_digits
 
 from mapjax import config as configs
@@ -39,13 +39,6 @@ SMALL = {
     "task.cutmix": "1.0",
 }
 PLAIN = {key: value for key, value in SMALL.items() if key != "data.tail"}
-
-
-def program(name):
-    spec = importlib.util.spec_from_file_location(f"launch_{name}", ROOT / "launch" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def config_of(variant="", data=None, **changes):

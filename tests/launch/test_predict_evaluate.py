@@ -1,6 +1,5 @@
 """launch/predict.py and launch/evaluate.py on a fake run that finds white rectangles."""
 
-import importlib.util
 import json
 import pathlib
 
@@ -9,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from ml_collections import ConfigDict
+from programs import program
 
 from mapjax import run
 from mapjax.errors import UserError
@@ -28,13 +28,6 @@ CONFIG = {
     "eval_batch": 2,
     "mesh": {"data": 1, "fsdp": 1, "model": 1, "pipe": 1},
 }
-
-
-def program(name):
-    spec = importlib.util.spec_from_file_location(f"launch_{name}", LAUNCH / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def whole_picture(prediction, batch):

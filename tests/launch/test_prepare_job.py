@@ -1,7 +1,6 @@
 """launch/prepare.py as a user runs it: write, stop and go on, verify, train; mistakes."""
 
 import hashlib
-import importlib.util
 import os
 import pathlib
 import signal
@@ -12,18 +11,12 @@ import time
 import numpy as np
 import PIL.Image
 import pytest
+from programs import program
 
 from mapjax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCENES = "scenes:train_length=60,val_length=6"
-
-
-def program():
-    spec = importlib.util.spec_from_file_location("launch_prepare", ROOT / "launch" / "prepare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def contents(out):
@@ -43,19 +36,19 @@ def pictures(tmp_path):
 def test_it_writes_tells_and_verifies(pictures, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["--data", pictures, "--out", str(out), "--workers", "1"]
-    assert program()(command) == 0
+    assert program("prepare")(command) == 0
     told = capsys.readouterr().out
     assert "4 records of train, val → 2 shards" in told and "1 × not an image file" in told
     assert "2 shards written" in told and f"--data array_record:{out}" in told
-    assert program()(command) == 0 and "nothing to do" in capsys.readouterr().out
-    assert program()(["--out", str(out), "--verify"]) == 0
+    assert program("prepare")(command) == 0 and "nothing to do" in capsys.readouterr().out
+    assert program("prepare")(["--out", str(out), "--verify"]) == 0
     assert "all checksums are right" in capsys.readouterr().out
     shard = out / "train-00000-of-00001.array_record"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + b"x")
     with pytest.raises(UserError, match=r"train-00000-of-00001.* is damaged: its checksum is wrong; run the command"):
-        program()(["--out", str(out), "--verify"])
-    assert program()([*command, "--verify"]) == 0 and "1 shards written" in capsys.readouterr().out
+        program("prepare")(["--out", str(out), "--verify"])
+    assert program("prepare")([*command, "--verify"]) == 0 and "1 shards written" in capsys.readouterr().out
     assert shard.read_bytes() == whole
 
 
@@ -69,7 +62,7 @@ def test_pictures_in_two_splits_are_told(tmp_path, capsys):
         PIL.Image.new("RGB", (5, 6)).save(tmp_path / "voc" / "JPEGImages" / f"{name}.png")
     for split, names in {"train": "a\nb", "val": "b\nc"}.items():
         (tmp_path / "voc" / "ImageSets" / "Main" / f"{split}.txt").write_text(names)
-    program()(["--data", f"voc:{tmp_path / 'voc'}", "--out", str(tmp_path / "out"), "--workers", "1"])
+    program("prepare")(["--data", f"voc:{tmp_path / 'voc'}", "--out", str(tmp_path / "out"), "--workers", "1"])
     assert "warning: 1 of the 2 images of 'val' are in 'train' too" in capsys.readouterr().out
 
 
@@ -83,7 +76,7 @@ def test_mistakes_of_the_command(pictures, tmp_path):
         ("--data", pictures, "--shard", "2"): "unknown argument '--shard'",
     }.items():
         with pytest.raises(UserError, match=message):
-            program()(["--out", str(tmp_path / "out"), *words])
+            program("prepare")(["--out", str(tmp_path / "out"), *words])
     assert not (tmp_path / "out").exists()
 
 

@@ -1,6 +1,5 @@
 """Semantic segmentation as a user runs it: train, resume, evaluate, predict; every variant; mistakes."""
 
-import importlib.util
 import json
 import pathlib
 import shutil
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+from programs import program
 
 from mapjax import config as configs
 from mapjax import fit, parts, run, weights
@@ -29,13 +29,6 @@ TINY = {
     "every.log": "20 steps",
     "every.save": "30 steps",
 }
-
-
-def program(name):
-    spec = importlib.util.spec_from_file_location(f"launch_{name}", ROOT / "launch" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def config_of(variant="", data=None, **changes):

@@ -1,6 +1,5 @@
 """The soak and memory programs: their judgement, and (slow) a short run of each."""
 
-import importlib.util
 import json
 import pathlib
 import random
@@ -10,6 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from programs import module
 
 from mapjax import log as logs
 from mapjax.data import folder, images
@@ -18,14 +18,7 @@ from mapjax.errors import UserError
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def program(name):
-    spec = importlib.util.spec_from_file_location(f"launch_{name}", ROOT / "launch" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-soak, memory = program("soak"), program("memory")
+soak, memory = module("soak"), module("memory")
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -76,7 +69,7 @@ def test_a_corrupt_picture_keeps_its_size_and_the_data_its_fingerprint(tmp_path)
 @pytest.mark.parametrize("name", ["soak", "memory"])
 def test_a_folder_that_is_there_is_not_written_into(tmp_path, name):
     with pytest.raises(UserError, match="name a new folder"):
-        program(name).main(["--workdir", str(tmp_path)])
+        module(name).main(["--workdir", str(tmp_path)])
 
 
 @pytest.mark.process

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gradients import assert_finite_and_everywhere
 
 from mapjax import transfer, tree, weights
 from mapjax.errors import UserError
@@ -80,15 +81,7 @@ def test_gradients_of_segnet():
     model = segnet.make(**SMALL)
     images = np.random.default_rng(0).normal(size=(2, 17, 16, 3)).astype(np.float32)
     variables = random_variables(model, images)
-
-    def loss(params):
-        outputs, stats = model.apply({**variables, "params": params}, images, train=True, key=None)
-        return jnp.square(outputs["map_logits"] - 1).mean(), stats
-
-    gradient, stats = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
-    assert jax.tree.structure(stats) == jax.tree.structure(variables["stats"])
-    for path, leaf in zip(tree.paths(gradient), jax.tree.leaves(gradient)):
-        assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
+    assert_finite_and_everywhere(model, variables, images, None)
 
 
 def test_weights_of_vgg16_bn_fit_in():

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gradients import assert_finite_and_everywhere
 
-from mapjax import transfer, tree, weights
+from mapjax import transfer, weights
 from mapjax.errors import UserError
 from mapjax.models import backbone, efficientnet, resnet, unet, vgg
 from mapjax.ops.resize import bilinear
@@ -88,15 +89,7 @@ def test_gradients_are_finite_and_reach_every_parameter(options):
     model = unet.make(classes=3, **options)
     images = np.random.default_rng(0).normal(size=(2, 7, 10, 3)).astype(np.float32)
     variables = random_variables(model, images)
-
-    def loss(params):
-        outputs, stats = model.apply({**variables, "params": params}, images, train=True, key=KEY)
-        return jnp.square(outputs["map_logits"] - 1).mean(), stats
-
-    gradient, stats = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
-    assert jax.tree.structure(stats) == jax.tree.structure(variables["stats"])
-    for path, leaf in zip(tree.paths(gradient), jax.tree.leaves(gradient)):
-        assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
+    assert_finite_and_everywhere(model, variables, images, KEY)
 
 
 def test_levels_of_backbones():

@@ -133,6 +133,7 @@ def main() -> None:
         found = collectives.find(compiled.as_text(), mesh)
         alone = kept[name]
         report = {
+            "losses": [difference(one["loss"], other["loss"]) for one, other in zip(alone[0], scalars)],
             "scalars": [difference(*pair) for pair in zip(alone[0], scalars)],
             "gradients": distance(alone[1].opt, state.opt),
             "params": difference(alone[1].params, state.params),

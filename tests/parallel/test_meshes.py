@@ -73,6 +73,7 @@ every_case = pytest.mark.parametrize(
 @every_case
 def test_three_steps_equal_those_of_one_device(report, case):
     bound = 2e-5 if "vit" in case else 1e-3  # ReLUs, batch statistics and drawn proposals magnify rounding
+    assert max(report["losses"]) < (bound if "detector" in case else 2e-5)  # continuous, whichever side of a ReLU
     assert max(report["scalars"]) < bound
     assert report["params"] < bound
     assert report["gradients"] < 10 * bound
