@@ -8,6 +8,8 @@
         fashion: the same for the grey pictures of 28×28 of Fashion-MNIST, where Debian's dataset-fashion-mnist puts it.
     python launch/main.py --config experiments/classify.py:finetune --data folder:DIR --init_from WEIGHTS
         finetune: EfficientNet-Lite0 from published weights; for your own pictures.
+    python launch/main.py --config experiments/classify.py:cifar10_finetune --data folder:FILE.zip --init_from WEIGHTS
+        cifar10_finetune: the same network on CIFAR's small pictures, enlarged to 80×80.
     python launch/main.py --config experiments/classify.py:imagenet --data folder:DIR
         imagenet: ResNet-50 for 90 epochs (Goyal et al. 2017); for accelerators.
     python launch/main.py --config experiments/classify.py:imagenet_modern --data folder:DIR
@@ -28,6 +30,7 @@ def get_config(variant: str = "digits") -> ConfigDict:
         "cifar10": cifar10,
         "fashion": fashion,
         "finetune": finetune,
+        "cifar10_finetune": cifar10_finetune,
         "imagenet": imagenet,
         "imagenet_modern": imagenet_modern,
     }
@@ -154,6 +157,25 @@ def finetune() -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.ema = 0.998
     config.every = ConfigDict({"log": "50 steps", "evaluate": "1 epochs", "save": "1 epochs"})
+    return config
+
+
+def cifar10_finetune() -> ConfigDict:
+    """CIFAR-10 from published weights: EfficientNet-Lite0 on pictures enlarged to 80×80."""
+    config = finetune()
+    config.data = ConfigDict({"name": "folder", "path": "data/cifar10.zip"})
+    config.splits = ConfigDict({"train": "train", "eval": "test"})
+    config.image_size = (80, 80)
+    config.transform.augment = ConfigDict({"random_resized_crop": (0.7, 1.0), "flip_horizontal": 0.5})
+    config.task.views = "flip"
+    config.batch = 64
+    config.eval_batch = 250
+    config.duration = "2.2 epochs"  # 23 minutes on 2 cores
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.factors = (("^classifier", 10.0),)  # the only part that begins anew
+    config.model.drop_path = 0.0
+    config.schedule.warmup = "3 %"
+    config.every = ConfigDict({"log": "50 steps", "evaluate": "1.1 epochs", "save": "500 steps"})
     return config
 
 

@@ -140,8 +140,8 @@ def voc() -> ConfigDict:
     config.dtype = "bfloat16"
     config.data = ConfigDict({"name": "voc", "path": "data/VOC2012"})
     config.image_size = (480, 480)
-    config.eval_size = (520, 520)
-    config.transform.augment = ConfigDict({"flip_horizontal": 0.5, "scale": (0.5, 2.0), "translate": 0.2})
+    config.eval_size = (694, 694)  # as large as with a shorter side of 520
+    config.transform.augment = ConfigDict({"flip_horizontal": 0.5, "scale": (0.7, 2.8), "translate": 0.4})
     config.input = ConfigDict({"threads": 16, "workers": 8, "prefetch": 4})
     config.init_from = "torchvision/resnet50.IMAGENET1K_V1"
     config.model = ConfigDict(

@@ -4,7 +4,8 @@ What is timed: the train step of a --config (a detector's peer is torchvision's 
 --like makes ours the same network), or with --evaluation a forward pass over its held-out split, and the same with
 decoding and measuring; forward passes and train steps of classification networks (--networks); or the input pipeline
 on your own JPEGs (--input FOLDER): decode, random crop to 224 pixels, flip, batch. Medians and ratios are printed;
-above 1 mapjax is the faster.
+above 1 mapjax is the faster. --profile also says from which source file, and in what kind of operation, ours takes the
+time.
 """
 
 import itertools
@@ -13,7 +14,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mapjax import terminal
 from mapjax.errors import UserError, near
@@ -24,6 +25,7 @@ python launch/bench.py --config experiments/detect.py:bccd --data voc:DIR --peer
 python launch/bench.py --config experiments/detect.py:bccd --data voc:DIR --peer --like
 python launch/bench.py --config experiments/segment.py --evaluation
 python launch/bench.py --networks resnet50,mobilenet_v2 --batch 8 --side 224 --peer
+python launch/bench.py --networks mobilenet_v2 --profile
 python launch/bench.py --input PICTURES --peer
 """
 
@@ -59,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--peer", action="store_true", help="time torch and torchvision as well")
     parser.add_argument("--like", action="store_true", help="give a detector torchvision's sizes")
     parser.add_argument("--evaluation", action="store_true", help="time an evaluation of --config, not its train step")
+    parser.add_argument("--profile", action="store_true", help="say where our time goes in a train step")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each is timed (5)")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="of --networks and --input (8)")
     parser.add_argument("--side", type=int, default=224, metavar="N", help="of the pictures of --networks (224)")
@@ -88,7 +91,8 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> None:
         report("a batch of evaluation", times, config.eval_batch)
         forward, whole = (statistics.median(times[name]) for name in ("forward", "whole"))
         return print(f"  decoding and measuring add {100 * (whole / forward - 1):.1f} %")
-    steps = {"mapjax": config_step(config)}
+    ours = config_step(config)
+    steps = {"mapjax": ours.run}
     if arguments.peer:
         import peers
 
@@ -96,6 +100,8 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> None:
             raise UserError("--peer knows a step for detectors only; for networks of classification use --networks.")
         steps["torchvision"] = peers.detector_step(config)
     report("train step", in_turns(steps, arguments.rounds), config.batch)
+    if arguments.profile:
+        show_profile(ours)
 
 
 def time_networks(arguments: Any) -> None:
@@ -105,13 +111,16 @@ def time_networks(arguments: Any) -> None:
             raise UserError(f"--networks {name}: not known.{near(name, NETWORKS)}")
     for name in arguments.networks.split(","):
         for train in (False, True):
-            calls = {"mapjax": network(NETWORKS[name], arguments.batch, arguments.side, train=train)}
+            ours = network(NETWORKS[name], arguments.batch, arguments.side, train=train)
+            calls = {"mapjax": ours.run}
             if arguments.peer:
                 import peers
 
                 calls["torchvision"] = peers.network(name, arguments.batch, arguments.side, train=train)
             title = f"{name} {'train step' if train else 'forward'}"
             report(title, in_turns(calls, arguments.rounds), arguments.batch)
+            if arguments.profile and train:
+                show_profile(ours)
 
 
 def time_input(arguments: Any) -> None:
@@ -162,7 +171,26 @@ def report(title: str, times: dict[str, list[float]], images: int) -> None:
             print(f"  mapjax is {medians[name] / medians['mapjax']:.2f} times as fast as {name}", flush=True)
 
 
-def config_step(config: Any) -> Callable[[], None]:
+def show_profile(step: "Timed", most: int = 16) -> None:
+    """Print where the time of a step goes."""
+    from mapjax.plan import measured
+
+    found = measured.parts(step.run, step.text())
+    print("  share  ms of all threads   runs  where, and what")
+    for part in found[:most]:
+        print(f"  {100 * part.share:4.1f} %  {1e3 * part.seconds:10.1f}  {part.runs:13.0f}  {part.where}: {part.kind}")
+    if rest := found[most:]:
+        print(f"  {100 * sum(part.share for part in rest):4.1f} %  {len(rest)} others")
+
+
+class Timed(NamedTuple):
+    """What is timed: `run` waits for the end; `text` gives the compiled program."""
+
+    run: Callable[[], None]
+    text: Callable[[], str]
+
+
+def config_step(config: Any) -> Timed:
     """Make our step of a config: loss, gradients and update of a real batch."""
     import functools
 
@@ -193,7 +221,7 @@ def config_step(config: Any) -> Callable[[], None]:
         kept[0], scalars = step(kept[0], batch)
         jax.block_until_ready(scalars)
 
-    return once
+    return Timed(once, step.as_text)
 
 
 def evaluations(config: Any) -> dict[str, Callable[[], None]]:
@@ -224,7 +252,7 @@ def evaluations(config: Any) -> dict[str, Callable[[], None]]:
     return {"forward": only_forward, "whole": whole}
 
 
-def network(node: dict[str, Any], batch: int, side: int, *, train: bool) -> Callable[[], None]:
+def network(node: dict[str, Any], batch: int, side: int, *, train: bool) -> Timed:
     """Make our forward pass, or a step of SGD with momentum, of a network with 1,000 classes."""
     import jax
     import jax.numpy as jnp
@@ -247,7 +275,7 @@ def network(node: dict[str, Any], batch: int, side: int, *, train: bool) -> Call
         def once_forward() -> None:
             jax.block_until_ready(forward(variables, images))
 
-        return once_forward
+        return Timed(once_forward, lambda: forward.lower(variables, images).compile().as_text() or "")
     tx = optax.sgd(1e-4, momentum=0.9)
 
     def loss(params: Any, stats: Any, key: Any) -> Any:
@@ -267,7 +295,7 @@ def network(node: dict[str, Any], batch: int, side: int, *, train: bool) -> Call
     def once() -> None:
         kept[0] = jax.block_until_ready(jitted(kept[0]))
 
-    return once
+    return Timed(once, lambda: jitted.lower(kept[0]).compile().as_text() or "")
 
 
 def our_input(files: Sequence[pathlib.Path], batch: int, workers: int) -> Any:

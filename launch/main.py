@@ -15,7 +15,8 @@ python launch/main.py --config experiments/detect.py:bccd --data voc:DIR
 python launch/main.py --config experiments/detect.py --data coco:DIR --workdir runs/mine
 python launch/main.py --config experiments/classify.py
 python launch/main.py --config experiments/classify.py:finetune --data folder:DIR --init_from efficientnet_lite0
-python launch/main.py --config experiments/detect.py --config.duration="12 epochs" --config.batch=8
+python launch/main.py --config experiments/detect.py --config.duration="12 epochs" --batch 8
+python launch/main.py --config experiments/classify.py:imagenet --data folder:DIR --batch auto
 python launch/main.py --config experiments/detect.py --keys      (lists every key and its value)
 python launch/main.py --config experiments/detect.py --coordinator HOST:PORT --processes 2 --process 0
 """
@@ -39,6 +40,9 @@ def main(argv: Sequence[str]) -> int:
         metavar="WEIGHTS",
         help="start from a file (.safetensors .npz .pth), a name (torchvision/resnet50.DEFAULT) or a workdir",
     )
+    parser.add_argument(
+        "--batch", metavar="N", help="examples of a step on all devices together, or auto: as many as fit here"
+    )
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
     parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
     cluster.add_arguments(parser)
@@ -48,6 +52,8 @@ def main(argv: Sequence[str]) -> int:
 
     if arguments.init_from:
         overrides["init_from"] = arguments.init_from
+    if arguments.batch not in (None, "auto"):
+        overrides["batch"] = arguments.batch
     config = configs.load(arguments.config, overrides, data=arguments.data)
     if arguments.keys:
         from mapjax import options
@@ -64,6 +70,10 @@ def main(argv: Sequence[str]) -> int:
 
     name = arguments.config.removesuffix(".py").replace(".py:", "-").rpartition("/")[2]
     folder = pathlib.Path(distributed.share("workdir", str(arguments.workdir or workdir.dated(name))))
+    if arguments.batch == "auto":
+        from mapjax.plan import job
+
+        config.batch = job.local_batch(config, folder)
     result = fit.fit(config, folder)
     return 128 + result["stopped"] if "stopped" in result else 0
 

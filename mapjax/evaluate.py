@@ -40,7 +40,7 @@ def evaluate(answer: Answer, variables: Variables, batches: Iterable[Batch], met
     seen: list[np.ndarray] = []
 
     def measure(result: Result, batch: Batch) -> None:
-        result, batch = local(result), local(batch)
+        result, batch = local(result), {**local(batch), "mask": own_rows(batch["mask"])}
         measured.append(metric.measure(result, batch))
         if len(measured) == FOLDED:
             measured[:] = [functools.reduce(metric.merge, measured)]
@@ -65,6 +65,25 @@ def evaluate(answer: Answer, variables: Variables, batches: Iterable[Batch], met
 def local(values: dict[str, Any]) -> dict[str, np.ndarray]:
     """Bring this process's rows of a batch or a result to the host; pictures and true maps stay where they are."""
     return {name: _rows(value) for name, value in values.items() if name not in ("image", "truth_map")}
+
+
+def own_rows(mask: Any) -> np.ndarray:
+    """Give this process's rows of a batch's mask, without those that another process counts.
+
+    Where a mesh's `model` axis goes over several processes, each of them has the same rows.
+    """
+    if not isinstance(mask, jax.Array) or mask.is_fully_addressable:
+        return np.asarray(mask)
+    return _rows(mask) & _first_copies(
+        [(s.index[0].start or 0, len(s.data), s.replica_id) for s in mask.addressable_shards]
+    )
+
+
+def _first_copies(shards: list[tuple[int, int, int]]) -> np.ndarray:
+    """Say of each row whether its first copy is here; shards: start, length, number of the copy."""
+    lengths = {start: length for start, length, _ in shards}
+    here = {start for start, _, copy in shards if copy == 0}
+    return np.concatenate([np.full(lengths[start], start in here) for start in sorted(lengths)])
 
 
 def gather(own: dict[Any, Any]) -> list[dict[Any, Any]]:

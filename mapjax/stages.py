@@ -61,7 +61,12 @@ KEYS: dict[str, Key] = {
         ("example", "batch"), "R S", "uint8", "label map in original pixels, to be scored against; VOID beside it"
     ),
     "valid": Key(("example", "batch", "prediction", "result"), "M", "bool", "real rows of a padded list"),
-    "matrix": Key(("example", "batch", "result"), "3 3", "float32", "original pixels → pixels of `image`, homogeneous"),
+    "matrix": Key(
+        ("example", "batch", "result"),
+        "3 3",
+        "float32",
+        "original pixels → pixels of `image`, or the places of `map_logits`",
+    ),
     "index": Key(("example", "batch"), "", "int32", "position of the record in its source"),
     "mask": Key(("batch",), "", "bool", "a real example, not padding of the last batch"),
     "proposals": Key(("prediction",), "P 4", "float32", "boxes of a first stage, best first, in network input"),
@@ -71,7 +76,7 @@ KEYS: dict[str, Key] = {
         ("prediction", "result"),
         "I J C",
         "float32",
-        "a score for each class of each place on a map over the frame of `image`, before softmax",
+        "a score for each class of each place on a map over the frame, before softmax",
     ),
     "probabilities": Key(("result",), "C", "float32", "of each class; they sum to 1 where one class excludes another"),
     "confusion": Key(("result",), "C C", "int32", "pixels of each true class (rows) that were given each class"),

@@ -98,3 +98,9 @@ def test_several_processes_agree_with_one(count, length):
         assert images == length
         assert indices == list(range(length))
         assert all(np.isfinite(list(metrics.values())))
+
+
+def test_rows_that_several_processes_hold_are_counted_by_the_one_with_the_first_copy():
+    """Rows 0–1 are here twice, once as the first copy; rows 4–6 are another process's first."""
+    found = evaluate._first_copies([(4, 3, 1), (0, 2, 2), (0, 2, 0)])
+    np.testing.assert_array_equal(found, [True, True, False, False, False])

@@ -40,12 +40,6 @@ def model_of(module: nn.Module) -> Model:
     return Model(jax.jit(init), apply)
 
 
-def fan_out_dense(key, shape, dtype=jnp.float32):
-    """Uniform within 1/√(outputs), as torchvision starts the last layer of its EfficientNets."""
-    limit = 1 / math.sqrt(shape[-1])
-    return jax.random.uniform(key, shape, dtype, -limit, limit)
-
-
 class Conv(nn.Module):
     """Convolution of NHWC pictures.
 

@@ -58,7 +58,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Features by name → "map_logits" (b i j classes, float32) at the resolution of the first of `names`.
 
-    names: of the maps, finest first. widths: channels at each of them but the last.
+    names: of the maps, finest first. widths: channels at each of them but the last. supervised: in training the other
+    levels give "aux{i}_map_logits" too.
     """
 
     names: tuple[str, ...]
@@ -66,18 +67,23 @@ class Decoder(nn.Module):
     classes: int
     norm: str
     dropout: float
+    supervised: bool
     remat: bool
     dtype: Any
 
     @nn.compact
     def __call__(self, features: Mapping[str, Any], train: bool = False):
+        outputs = {}
         x = Dropout(self.dropout)(features[self.names[-1]], train)
         for i in reversed(range(len(self.widths))):
             skip, width = features[self.names[i]], self.widths[i]
             x = Conv(width, 1, bias=True, dtype=self.dtype, name=f"up{i}")(x)
             x = jnp.concatenate([skip, grow(x, skip.shape[1:3])], -1)
             x = _double(self.remat)(width, self.norm, self.dtype, name=f"decoder{i}")(x, train)
-        return {"map_logits": Conv(self.classes, 1, bias=True, dtype=jnp.float32, name="head")(x)}
+            if self.supervised and i > 0:
+                logits = Conv(self.classes, 1, bias=True, dtype=jnp.float32, name=f"head{i}")(x)
+                outputs |= {f"aux{i}_map_logits": logits} if train else {}
+        return {"map_logits": Conv(self.classes, 1, bias=True, dtype=jnp.float32, name="head")(x), **outputs}
 
 
 def grow(x, size: tuple[int, int]):
@@ -102,6 +108,7 @@ def make(
     widest: int = 512,
     norm: str = "batch",
     dropout: float = 0.0,
+    supervised: bool = False,
     remat: bool = False,
     dtype: str = "float32",
 ) -> Model:
@@ -116,6 +123,7 @@ def make(
       depth: how often its own encoder halves the picture; None is 4. A backbone has its own.
       width: channels at stride 1, doubled with each halving up to `widest`; None is 32, on a backbone 16.
       norm: "batch", "group" or "none", of the decoder and its own encoder. dropout: on the coarsest map.
+      supervised: train scores of every level of the decoder, as auxiliary ones (deep supervision: Lee et al. 2015).
       remat: recompute levels in the backward pass to save memory. dtype: of the arithmetic; parameters and logits
         are float32.
 
@@ -140,7 +148,9 @@ def make(
             raise UserError(f"unet: all maps of the backbone {backbone['name']!r} have one stride; choose another.")
         names = tuple(level.name for level in found)
         widths = _widths(width or WIDTH_ON_BACKBONE, [level.stride for level in found], widest)
-    return on_backbone(encoder, Decoder(names, widths[:-1], classes, norm, dropout, remat, jnp.dtype(dtype)))
+    return on_backbone(
+        encoder, Decoder(names, widths[:-1], classes, norm, dropout, supervised, remat, jnp.dtype(dtype))
+    )
 
 
 def _widths(width: int, strides: list[int], widest: int) -> tuple[int, ...]:

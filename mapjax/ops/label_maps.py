@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Integer, UInt32
 from mapjax.stages import VOID
 
 LabelMaps = Integer[Array, "b r s"]
+BLOCK = 4096  # pixels counted at once: their one-hots fit in a core's cache
 
 
 def map_back(
@@ -23,10 +24,11 @@ def map_back(
     """
     down = _weights(matrix[:, 1, 1], matrix[:, 1, 2], size[0], maps.shape[1], frame[0])
     across = _weights(matrix[:, 0, 0], matrix[:, 0, 2], size[1], maps.shape[2], frame[1])
-    # Products with matrices, where a gather of the four neighbours would be slow on every platform.
+    # Products with matrices, where a gather of the four neighbours would be slow on every platform; of whole planes, so
+    # that nothing but the small maps is transposed.
     exact = jax.lax.Precision.HIGHEST
-    rows = jnp.einsum("bri,bijc->brjc", down, maps, precision=exact)
-    return jnp.einsum("bsj,brjc->brsc", across, rows, precision=exact)
+    rows = jnp.einsum("bcij,bsj->bcis", jnp.moveaxis(maps, -1, 1), across, precision=exact)
+    return jnp.moveaxis(jnp.einsum("bri,bcis->bcrs", down, rows, precision=exact), 1, -1)
 
 
 def _weights(scale, shift, length: int, places: int, frame: int):
@@ -41,15 +43,28 @@ def confusion(truth: LabelMaps, predicted: LabelMaps, classes: int) -> Int[Array
 
     Pixels without a true class do not count.
     """
-    pixels = math.prod(truth.shape[1:])
-    rows, columns = (labels.reshape(len(labels), pixels) for labels in (truth, predicted))
-    # One-hot products: whole numbers, exact in float32 up to 2^24 pixels a part, and fast on every platform.
-    parts = -(-pixels // 2**23)
-    padded = -(-pixels // parts) * parts - pixels
-    rows = jnp.pad(rows, ((0, 0), (0, padded)), constant_values=VOID).reshape(len(rows), parts, -1)
-    columns = jnp.pad(columns, ((0, 0), (0, padded))).reshape(len(columns), parts, -1)
-    one, other = (jax.nn.one_hot(x, classes, dtype=jnp.float32) for x in (rows, columns))
-    return jnp.einsum("bpnk,bpnl->bpkl", one, other).astype(jnp.int32).sum(1)
+    return _pairs(truth, predicted, classes, classes)
+
+
+def _pairs(one: LabelMaps, other: LabelMaps, rows: int, columns: int) -> Int[Array, "b rows columns"]:
+    """Count how often the first map has the value of a row where the second has that of a column; VOID is no row."""
+    batch, pixels = len(one), math.prod(one.shape[1:])
+    parts = -(-pixels // BLOCK)
+    flat = ((0, 0), (0, parts * BLOCK - pixels))
+    blocks = [
+        jnp.pad(x.reshape(batch, pixels), flat, constant_values=VOID).reshape(batch, parts, BLOCK).swapaxes(0, 1)
+        for x in (one, other)
+    ]
+
+    def add(total, block):
+        # Products of one-hots: fast on every platform, and whole numbers that float32 holds.
+        first, second = (
+            (x[:, None] == jnp.arange(number, dtype=x.dtype)[:, None]).astype(jnp.float32)
+            for x, number in zip(block, (rows, columns))
+        )
+        return total + jnp.einsum("brn,bcn->brc", first, second).astype(jnp.int32), None
+
+    return jax.lax.scan(add, jnp.zeros((batch, rows, columns), jnp.int32), blocks)[0]
 
 
 def contours(truth: LabelMaps, predicted: LabelMaps, classes: int, radius: float) -> Int[Array, "b c 4"]:
@@ -63,15 +78,17 @@ def contours(truth: LabelMaps, predicted: LabelMaps, classes: int, radius: float
       the boundary F1 (Csurka et al. 2013).
     """
     known = truth != VOID
-    groups = [(first, min(32, classes - first)) for first in range(0, classes, 32)]
-    counts = []
-    for first, number in groups:
+    counts = jnp.zeros((len(truth), classes, 4), jnp.int32)
+    for first in range(0, classes, 32):
         # A bit for each class: 32 dilations in one.
-        drawn, meant = (_contour_bits(x, known, first, number) for x in (predicted, truth))
-        words = (drawn, drawn & _dilate(meant, radius), meant, meant & _dilate(drawn, radius))
-        bits = jnp.arange(number, dtype=jnp.uint32)
-        counts.append(jnp.stack([((w[..., None] >> bits) & 1).sum((1, 2), dtype=jnp.int32) for w in words], -1))
-    return jnp.concatenate(counts, 1)
+        bits = [_contour_bits(x, known, first, min(32, classes - first)) for x in (predicted, truth)]
+        both = []
+        for labels, own, others in zip((predicted, truth), bits, reversed(bits)):
+            near = (own & _dilate(others, radius)) != 0
+            table = _pairs(jnp.where(own != 0, labels, VOID), near.astype(jnp.uint8), classes, 2)
+            both += [table.sum(-1), table[..., 1]]
+        counts += jnp.stack(both, -1)
+    return counts
 
 
 def _contour_bits(labels, known, first: int, number: int) -> UInt32[Array, "b r s"]:

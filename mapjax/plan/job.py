@@ -3,11 +3,15 @@
 import pathlib
 from typing import Any, NamedTuple
 
-from mapjax import log, shard
+import jax
+
+from mapjax import distributed, log, run, shard, workdir
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.plan import search, step, summary, tables, topology
 from mapjax.plan.step import Config
+
+HERE = 0.85  # of the memory of local devices that a step may take
 
 
 class Asked(NamedTuple):
@@ -63,6 +67,25 @@ def plan(asked: Asked, *, largest: bool = False, program: pathlib.Path | None = 
     return summary.as_dict(found, asked.name, note)
 
 
+def local_batch(config: Config, folder: pathlib.Path) -> int:
+    """Find the largest batch that the local devices can train with, or the one that `folder` has been trained with.
+
+    Of several processes the first one's memory counts, and all learn its answer.
+
+    Raises:
+      UserError: no batch fits, or it is not known how much memory there is.
+    """
+    say = log.Log(None, quiet=jax.process_index() != 0).say
+    if workdir.is_trained(folder):
+        return int(workdir.read_json(folder / "config.json")["batch"])
+    config, source, _ = run.open_sources(config)
+    mesh = shard.make_mesh(config.mesh.to_dict())
+    chosen, _ = _largest(config, source, topology.open_place(None), mesh, say)
+    batch = int(distributed.share("batch", str(chosen.batch)))
+    say(f"batch {batch} fits; the learning rate stays {config.optimizer.learning_rate:g}")
+    return batch
+
+
 def rank(asked: Asked) -> list[dict[str, Any]]:
     """Print the meshes of the devices, the one with the shortest estimate first; give the figures of all.
 
@@ -100,7 +123,8 @@ def _open(asked: Asked, say: Any) -> tuple[topology.Place, Config, Source, str]:
 
 
 def _largest(config: Config, source: Source, place: topology.Place, mesh: Any, say: Any) -> tuple[Config, summary.Plan]:
-    limit = place.chip.hbm
+    # Here the data, and what others hold of the memory, need some as well.
+    limit = int(place.chip.hbm * HERE) if place.chip.hbm and place.local else place.chip.hbm
     if limit is None:
         raise UserError(f"--batch auto: how much memory a {place.chip.name} has is not known; name a --topology.")
     plans: dict[int, summary.Plan] = {}

@@ -87,6 +87,7 @@ def blank_source(config: Config, classes: int, examples: int) -> Source:
         "crowd": np.zeros(0, bool),
         "areas": np.zeros(0, np.float32),
         "label": np.int32(0),
+        "label_map": np.zeros((height, width), np.uint8),
     }
 
     def at(_: int) -> Record:

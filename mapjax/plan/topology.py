@@ -85,8 +85,19 @@ def _library() -> str | None:
     return str(pathlib.Path(spec.origin).with_name("libtpu.so")) if spec is not None and spec.origin else None
 
 
+def _memory() -> int:
+    """Bytes of memory that this process may have: the machine's, or less in a container."""
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            found = min(found, int(pathlib.Path(path).read_text(encoding="ascii")))
+    return found
+
+
 def _measured(chip: chips.Chip, device: Any) -> chips.Chip:
-    """Take the memory that the device says it can give, where it says so."""
+    """Take the memory that the device says it can give, where it says so; of a CPU its share of the machine's."""
+    if device.platform == "cpu":
+        return chip._replace(hbm=_memory() // len(device.client.local_devices()))
     with contextlib.suppress(Exception):  # not every backend keeps such counts
         limit = (device.memory_stats() or {}).get("bytes_limit")
         return chip._replace(hbm=int(limit)) if limit else chip

@@ -115,7 +115,7 @@ def show(
     """Show the classes of one picture's pixels: over the picture, with each class's share below it, and as a mask.
 
     Args:
-      result: a row of the task's Result: "map_logits" (p q c) over the frame, and the "matrix" that leads there.
+      result: a row of the task's Result: "map_logits" (p q c), and the "matrix" that leads to its places.
       image: upright RGB. classes: their names. score: of no meaning here. enlarge: draw a small picture larger.
     """
     del score
@@ -132,7 +132,11 @@ def show(
 def map_back(
     logits: Float[np.ndarray, "p q c"], matrix: Float[np.ndarray, "3 3"], size: geometry.Size
 ) -> UInt8[np.ndarray, "h w"]:
-    """Give the class of every pixel of an original picture, sampling the scores over the frame bilinearly."""
+    """Give the class of every pixel of an original picture, sampling the scores bilinearly.
+
+    Args:
+      logits: a map of any size. matrix: original pixels → its places, as pixels of their own. size: of the picture.
+    """
     back = (geometry.translate(-0.5, -0.5) @ matrix.astype(np.float64) @ geometry.translate(0.5, 0.5))[:2]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)

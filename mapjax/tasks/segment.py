@@ -115,7 +115,10 @@ def make(
     def decode(prediction: Prediction, batch: Batch) -> Result:
         logits = prediction["map_logits"].astype(jnp.float32)
         if "truth_map" not in batch:
-            return {"map_logits": bilinear(logits, batch["image"].shape[1:3]), "matrix": batch["matrix"]}
+            # Sampled at the original pixels later (report/segmentations.py), straight from the network's map as here.
+            (height, width), (rows, columns) = batch["image"].shape[1:3], logits.shape[1:3]
+            onto = np.array([[columns / width], [rows / height], [1]], np.float32)
+            return {"map_logits": logits, "matrix": onto * batch["matrix"]}
         frame, canvas = batch["image"].shape[1:3], batch["truth_map"].shape[1:3]
         radius = max(1.0, tolerance * float(np.hypot(*canvas)))
 

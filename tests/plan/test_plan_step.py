@@ -9,7 +9,7 @@ from mapjax.errors import UserError
 from mapjax.plan import job, step, summary, tables, topology
 from mapjax.plan.collectives import Collective
 
-DETECT, CLASSIFY = "experiments/detect.py", "experiments/classify.py"
+DETECT, CLASSIFY, SEGMENT = (f"experiments/{name}.py" for name in ("detect", "classify", "segment"))
 
 
 def load(name, **overrides):
@@ -22,7 +22,7 @@ def shapes(config, source):
     return {name: (one.shape, one.dtype) for name, one in batch.items()}
 
 
-@pytest.mark.parametrize("name", [DETECT, CLASSIFY])
+@pytest.mark.parametrize("name", [DETECT, CLASSIFY, SEGMENT])
 def test_blank_pictures_have_the_shapes_of_real_ones(name):
     config = load(name)
     _, real, note = step.find_source(config)
@@ -41,6 +41,23 @@ def test_classes_and_examples_given_stand_before_the_data():
     _, source, note = step.find_source(load(CLASSIFY), 7, 500)
     assert (len(source.classes), len(source.records)) == (7, 500)
     assert "the data is not read" in note
+
+
+def test_the_largest_batch_that_fits_here_is_found_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(topology, "_memory", lambda: 20_000_000)
+    config = load(CLASSIFY)
+    batch = job.local_batch(config, tmp_path)
+
+    def peak(batch):
+        config.batch = batch
+        _, source, _ = step.find_source(config)
+        return step.compile_step(config, source, shard.make_mesh(config.mesh.to_dict())).peak
+
+    assert batch != 64
+    assert peak(batch) <= job.HERE * 20_000_000 < peak(batch + max(1, batch // 8))
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    (tmp_path / "config.json").write_text('{"batch": 7}')
+    assert job.local_batch(load(CLASSIFY), tmp_path) == 7
 
 
 def test_counts_that_cannot_be():
