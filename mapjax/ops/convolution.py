@@ -53,7 +53,7 @@ def conv(
 def _dense(x, kernel, stride: int, pads: Padding, dilation: int):
     """Convolve every channel with every other."""
     if kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)):
-        return jax.lax.platform_dependent(x[:, ::stride, ::stride], kernel, cpu=_pointwise, default=_direct)
+        return _by_platform(x[:, ::stride, ::stride], kernel, _pointwise, _pointwise_gradients, _direct)
     same = kernel.shape[:2] == (3, 3) and pads == ((1, 1), (1, 1)) and stride == dilation == 1
     if same and _tiles_pay(x, kernel):
         slow = partial(_direct, pads=pads)
@@ -107,6 +107,14 @@ def _direct(x, kernel, stride: int = 1, pads: Padding = ((0, 0), (0, 0)), groups
 
 def _pointwise(x, kernel):
     return x @ kernel[0, 0]
+
+
+def _pointwise_gradients(x, kernel, gradient):
+    # Behind the barrier the gradient is a plain array. Else XLA computes it, with the backward pass of the
+    # normalization before it, once more in transposed order for the product with x, against the cache.
+    gradient = jax.lax.optimization_barrier(gradient)
+    rows, columns = (one.reshape(-1, one.shape[-1]) for one in (x, gradient))
+    return gradient @ kernel[0, 0].T, (rows.T @ columns)[None, None]
 
 
 def _by_platform(
