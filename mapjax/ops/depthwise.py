@@ -1,6 +1,7 @@
 """Depthwise convolution as shifts, products and sums: what a CPU runs 4 to 8 times faster than XLA's own form."""
 
 import itertools
+import math
 from functools import reduce
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+TOGETHER = 8  # pictures whose products are added up in one turn
 
 
 def conv(
@@ -51,17 +53,27 @@ def _input_gradient(x, kernel, gradient, stride: int, pads: Padding, dilation: i
 
 
 def _kernel_gradient(x, kernel, gradient, stride: int, pads: Padding, dilation: int):
-    """Sum over the rows of the output in a scan, so that the products of one row stay in the cache."""
+    """Sum over pictures and rows of the output in a scan, so that the products of one row stay in the cache.
+
+    Those of a few pictures are added one by one, and those along the row at the end: so no turn has a reduction, which
+    XLA would run several times as long as sums of arrays.
+    """
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     rows, columns, _, channels = kernel.shape
-    width = gradient.shape[2]
+    images, height, width, _ = gradient.shape
+    together = math.gcd(images, TOGETHER)
 
-    def body(total, row):
-        seen = jax.lax.dynamic_slice_in_dim(x, row * stride, _span(rows, dilation), 1)[:, ::dilation]
-        wanted = jax.lax.dynamic_slice_in_dim(gradient, row, 1, 1)
+    def body(total, turn):
+        first, row = turn // height * together, turn % height
+        seen = (together, _span(rows, dilation), x.shape[2], channels)
+        seen = jax.lax.dynamic_slice(x, (first, row * stride, 0, 0), seen)[:, ::dilation].astype(jnp.float32)
+        wanted = jax.lax.dynamic_slice(gradient, (first, row, 0, 0), (together, 1, width, channels))
         starts = range(0, _span(columns, dilation), dilation)
         shifted = [seen[:, :, n : n + (width - 1) * stride + 1 : stride] for n in starts]
-        return total + jnp.stack([(one * wanted).sum((0, 2), dtype=jnp.float32) for one in shifted], 1), None
+        return total + jnp.stack(
+            [reduce(jnp.add, [one[i] * wanted[i] for i in range(together)]) for one in shifted], 1
+        ), None
 
-    total, _ = jax.lax.scan(body, jnp.zeros((rows, columns, channels), jnp.float32), jnp.arange(gradient.shape[1]))
-    return total[:, :, None].astype(kernel.dtype)
+    empty = jnp.zeros((rows, columns, width, channels), jnp.float32)
+    total, _ = jax.lax.scan(body, empty, jnp.arange(images // together * height))
+    return total.sum(2)[:, :, None].astype(kernel.dtype)
