@@ -145,14 +145,14 @@ def time_input(arguments: Any) -> None:
     report(f"input, {number} batches", in_turns(calls, arguments.rounds, settle=1.0), number * arguments.batch)
 
 
-def in_turns(calls: dict[str, Callable[[], None]], rounds: int, settle: float = 0.0) -> dict[str, list[float]]:
+def in_turns(calls: dict[str, Callable[[], None]], rounds: int, settle: float = 0.3) -> dict[str, list[float]]:
     """Time each call `rounds` times, one after the other; the first call of each, which compiles, does not count."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
     for _ in range(rounds):
         for name, call in calls.items():
-            time.sleep(settle)  # let what another has prefetched come to rest
+            time.sleep(settle)  # let prefetching, and threads that spin for a while after their work, come to rest
             began = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - began)
