@@ -4,11 +4,15 @@ Orbax writes each step into a folder of its own and renames it when it is whole,
 a half-written step under a step's name; the checksums of its files (checksum.py) are written before the renaming.
 What is broken nevertheless (a cut disk, a flipped bit) is named, set aside as `STEP.broken`, and the one before it
 is used. How good each step is stands in scores.json.
+
+Of several processes the first looks into the folder and says what is there, damaged or saved already: each by itself
+could see something else, on a file system that is slow to tell, and they would wait for each other.
 """
 
 import dataclasses
 import errno
 import itertools
+import json
 import logging
 import os
 import pathlib
@@ -21,7 +25,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from mapjax import checksum, tree, workdir
+from mapjax import checksum, distributed, tree, workdir
 from mapjax.errors import UserError
 from mapjax.task import State, Variables
 
@@ -31,6 +35,9 @@ TIMES = "_CHECKPOINT_METADATA"  # of a save; Orbax writes the last of them after
 # What the words of a failed save are looked through for; around it there are whole paragraphs.
 REASONS = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO)]
 SLOW_S = 5.0  # training that waits longer than this for the save before is told
+READ_S = 600.0  # for all processes to have read a checkpoint, where one of them could not
+ERRORS = 100  # of one save that are heard at most
+PROBE = 1 << 16  # bytes that must find room before several processes begin a save
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +57,8 @@ class Checkpoints:
         self.waited_s = 0.0  # that training waited for files to be written
         self._told_slow = False
         self._scores = _read_scores(self.folder / SCORES)
+        if not read_only:  # whether a step was scored decides what all processes do next
+            self._scores = {int(step): score for step, score in _first_says(self._scores).items()}
         policy = policies.AnyPreservationPolicy([policies.LatestN(n=keep), _Best(self._scores)])
         # Steps that could not be finished are cleaned up at the next start. Orbax calls `_sum` when all files of a step
         # are written, before it renames the folder.
@@ -60,7 +69,7 @@ class Checkpoints:
             async_options=None if read_only else _async_options(self._sum),
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+        self._manager = _Manager(self.folder, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
         """List the steps that are saved whole, ascending."""
@@ -92,25 +101,27 @@ class Checkpoints:
         step = int(state.step)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), meta=ocp.args.JsonSave(meta))
         self._wait_for_the_one_before()
-        if step in self.steps():
+        if _first_says(step in self.steps()):
             return True
+        if distributed.joined() and (refusal := _first_says(self._refusal() if distributed.is_chief() else "")):
+            return self._give_up(OSError(refusal))
         try:
             return self._manager.save(step, args=items, force=True)
         except (OSError, ValueError, RuntimeError) as error:
-            return self._report(error)
+            return self._give_up(error)
 
     def wait(self) -> bool:
         """Wait until everything is on disk; False when the last save failed."""
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:
-            return self._report(error)
+            return self._give_up(error)
         return True
 
     def restore(self, like: State, step: int | None = None) -> tuple[State, dict[str, Any]] | None:
         """Restore the last whole checkpoint (or `step`), placed as `like`, a State of ShapeDtypeStructs.
 
-        One that cannot be read is set aside, once an older one could be.
+        One that cannot be read is set aside, once an older one could be. All processes restore the same one.
 
         Returns:
           The state and the `meta` it was saved with; None where there is no checkpoint.
@@ -118,25 +129,22 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints and none of them can be read, or they are of another network.
         """
-        broken: list[tuple[int, Exception]] = []
-        for candidate in [step] if step is not None else self.steps()[::-1]:
-            try:
-                self._require_whole(candidate)
-                self._require_alike(candidate, like)
-                items = ocp.args.Composite(state=ocp.args.StandardRestore(like._asdict()), meta=ocp.args.JsonRestore())
-                found = self._manager.restore(candidate, args=items)
-            except UserError:
-                raise
-            except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged folder
-                broken.append((candidate, error))
+        broken: list[tuple[int, str]] = []
+        found: Any = None
+        for candidate in [step] if step is not None else _first_says(self.steps())[::-1]:
+            damage = _first_says(self._damage(candidate, like) if distributed.is_chief() else "")
+            if not damage:
+                found, failed = self._read(candidate, like)
+                damage = next(filter(None, distributed.exchange("checkpoint read", failed, seconds=READ_S)), "")
+            if damage:
+                broken.append((candidate, damage))
                 continue
-            for number, error in broken:
-                self._set_aside(number, error)
+            self._set_aside(broken)
             return State(**found["state"]), dict(found["meta"])
         if broken:
-            number, error = broken[0]
+            number, damage = broken[0]
             raise UserError(
-                f"none of the checkpoints in {self.folder} can be read ({number}: {_first_line(error)}); "
+                f"none of the checkpoints in {self.folder} can be read ({number}: {damage}); "
                 "nothing was changed there: restore the files, or start again with another --workdir."
             )
         return None
@@ -186,12 +194,58 @@ class Checkpoints:
         if damage := checksum.damage(self.folder / str(step)):
             raise OSError(damage)
 
-    def _report(self, error: Exception) -> bool:
+    def _damage(self, step: int, like: State) -> str:
+        """Say why a step cannot be restored; "" where its files are as they were written."""
+        try:
+            self._require_whole(step)
+            self._require_alike(step, like)
+        except UserError:
+            raise
+        except Exception as error:  # Orbax and tensorstore raise many kinds for a damaged folder
+            return _first_line(error)
+        return ""
+
+    def _read(self, step: int, like: State) -> tuple[Any, str]:
+        """Read a step, together with the other processes; or say why it cannot be read."""
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(like._asdict()), meta=ocp.args.JsonRestore())
+        distributed.wait_to_see(self.folder / str(step))
+        try:
+            return self._manager.restore(step, args=items), ""
+        except Exception as error:  # as in _damage
+            return None, _first_line(error)
+
+    def _refusal(self) -> str:
+        """Say why nothing can be written here now; "" where it can.
+
+        A save that fails in one of several processes leaves the others waiting for it in Orbax, so the usual reasons,
+        a full disk and one that became read-only, are looked for before.
+        """
+        probe = self.folder / ("probe" + UNFINISHED)
+        try:
+            probe.mkdir(exist_ok=True)
+            (probe / "probe").write_bytes(bytes(PROBE))
+        except OSError as error:
+            return str(error)
+        finally:
+            shutil.rmtree(probe, ignore_errors=True)
+        return ""
+
+    def _report(self, error: Exception) -> None:
         reason = next((known for known in REASONS if known in str(error)), _first_line(error))
         self.failed.append(reason)
         logger.error("could not save a checkpoint to %s (%s); earlier ones stay, training goes on", self.folder, reason)
-        if jax.process_index() == 0:
-            for unfinished in self.folder.glob("*" + UNFINISHED):  # what it wrote would fill the disk further
+
+    def _give_up(self, error: Exception) -> bool:
+        """Leave nothing of a save that failed: neither files, which would fill the disk further, nor errors."""
+        self._report(error)
+        for _ in range(ERRORS):  # Orbax raises one at a time, the others only in the saves to come
+            try:
+                self._manager.check_for_errors()
+                break
+            except (OSError, ValueError, RuntimeError):
+                continue
+        if distributed.is_chief():
+            for unfinished in self.folder.glob("*" + UNFINISHED):
                 shutil.rmtree(unfinished, ignore_errors=True)
         return False
 
@@ -210,16 +264,27 @@ class Checkpoints:
                     "code, or name another --workdir."
                 )
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        if jax.process_index() == 0:
+    def _set_aside(self, broken: Sequence[tuple[int, str]]) -> None:
+        for step, damage in broken if distributed.is_chief() else ():
             names = (self.folder / f"{step}.broken{number or ''}" for number in itertools.count())
             aside = next(path for path in names if not path.exists())
             (self.folder / str(step)).rename(aside)
             logger.warning(
                 "checkpoint %s cannot be read (%s); it is set aside as %s and the one before it used",
-                step, _first_line(error), aside.name,
+                step, damage, aside.name,
             )  # fmt: skip
+        _first_says(None)  # the others look again only now
         self._manager.reload()
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which would tell JAX the steps that it saves: JAX takes the last number that it was told for how far
+    this process has come, and only `stop.Stop` counts that."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """Say that nobody asks to leave; that is heard elsewhere."""
+        del step
+        return False
 
 
 @dataclasses.dataclass
@@ -253,6 +318,11 @@ def _read_scores(path: pathlib.Path) -> dict[int, float]:
     except (UserError, AttributeError, TypeError, ValueError):
         logger.warning("%s is damaged and passed over; which checkpoint was the best is no longer known", path)
         return {}
+
+
+def _first_says(value: Any) -> Any:
+    """Give the first process's `value`, plain JSON, to all; they go on when all have come here."""
+    return json.loads(distributed.share("checkpoint", json.dumps(value)))
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -25,8 +26,9 @@ from mapjax.errors import UserError
 
 HEARTBEAT_S = 30  # without a heartbeat a process is dead
 LOST = 75  # exit code when another process has died (EX_TEMPFAIL of sysexits.h): start again
+ASKED = (129, 143)  # exit codes of a process that SIGHUP or SIGTERM ended: starting again is no mistake either
 _POLL_S = 2.0  # between two looks at the others
-_DAY_MS = 24 * 3600 * 1000  # for what takes its time: reading a large data set, writing the report
+_DAY_S = 24 * 3600.0  # for what takes its time: reading a large data set, writing the report
 _GRACE_S = 1.0  # in which a process tells its own mistake rather than another's
 _FAILED = "mapjax/failed/"
 _BROKEN = ("Gloo", "NCCL", "closed by peer", "reset by peer", "oordination service", "Socket closed", "heartbeat")
@@ -40,6 +42,7 @@ class _Here:
     processes: int = 1
     begun: bool = False
     client: Any = None
+    turns: Counter[str] = dataclasses.field(default_factory=Counter)  # how often a key was exchanged
     failing: threading.Event = dataclasses.field(default_factory=threading.Event)  # it tells its own mistake
     over: threading.Event = dataclasses.field(default_factory=threading.Event)  # all are done
 
@@ -118,29 +121,40 @@ def begun() -> bool:
     return _here.begun
 
 
+def joined() -> bool:
+    """Say whether JAX's service holds this process, with others or alone on a TPU host; JAX may catch SIGTERM then."""
+    return _here.client is not None
+
+
 def name() -> str:
     """Name this process before what it says: "process 3: "; empty where it is alone."""
     return f"process {_here.process}: " if _here.begun else ""
 
 
 def share(key: str, value: str) -> str:
-    """Give process 0's `value` to all; every process calls it, once for a key."""
+    """Give process 0's `value` to all; every process calls it, equally often for a key."""
     return exchange(key, value)[0]
 
 
-def exchange(key: str, value: str) -> list[str]:
-    """Give the values of all processes, in their order; every process calls it, once for a key."""
+def exchange(key: str, value: str, *, seconds: float = _DAY_S) -> list[str]:
+    """Give the values of all processes, in their order; every process calls it, equally often for a key.
+
+    Args:
+      seconds: to wait for the others before it fails.
+    """
     if _here.client is None:
         return [value]
     client: Any = _here.client
-    client.key_value_set(f"mapjax/{key}/{_here.process}", value)
-    client.wait_at_barrier(f"mapjax/{key}", _DAY_MS)
-    found = {int(path.rpartition("/")[2]): text for path, text in client.key_value_dir_get(f"mapjax/{key}/")}
+    place = f"mapjax/{key}/{_here.turns[key]}"
+    _here.turns[key] += 1
+    client.key_value_set(f"{place}/{_here.process}", value)
+    client.wait_at_barrier(place, int(1000 * seconds))
+    found = {int(path.rpartition("/")[2]): text for path, text in client.key_value_dir_get(f"{place}/")}
     return [found[number] for number in range(_here.processes)]
 
 
 def require_same(key: str, facts: Mapping[str, Any]) -> None:
-    """Refuse to go on where the processes differ in `facts`; every process calls it, once for a key.
+    """Refuse to go on where the processes differ in `facts`; every process calls it, equally often for a key.
 
     Raises:
       UserError: names a process, the first key in which it differs from process 0, and both values.
@@ -165,12 +179,21 @@ def difference(every: list[dict[str, str]]) -> str:
 
 
 def require_seen(path: pathlib.Path, seconds: float = 30.0) -> None:
-    """Wait until a file that process 0 has made is seen here (network file systems take a moment).
+    """Wait until a file that process 0 has made is seen here; every process calls it.
 
     Raises:
       UserError: it is not: the folder is not shared.
     """
     share(f"made {path}", "")
+    wait_to_see(path, seconds)
+
+
+def wait_to_see(path: pathlib.Path, seconds: float = 30.0) -> None:
+    """Wait until a file that process 0 sees is seen here too (network file systems take a moment).
+
+    Raises:
+      UserError: it is not: the folder is not shared.
+    """
     limit = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > limit:
@@ -195,7 +218,7 @@ def fail(reason: str, code: int) -> NoReturn:
     _here.failing.set()
     if _here.client is not None:
         with contextlib.suppress(Exception):  # the service may be what is gone
-            _here.client.key_value_set(f"{_FAILED}{_here.process}", reason)
+            _here.client.key_value_set(f"{_FAILED}{_here.process}", f"{code} {reason}")
             time.sleep(2 * _POLL_S + _GRACE_S)  # process 0 holds the service: the others must read it there first
     _exit(code)
 
@@ -204,7 +227,7 @@ def leave(code: int) -> NoReturn:
     """End together: process 0, which holds the service, goes last."""
     if _here.client is not None:
         with contextlib.suppress(Exception):  # the work is done; whoever is late is watched by nobody any more
-            _here.client.wait_at_barrier("mapjax/end", _DAY_MS)
+            _here.client.wait_at_barrier("mapjax/end", int(1000 * _DAY_S))
             _here.over.set()
             if _here.process:
                 _here.client.key_value_set(f"mapjax/left/{_here.process}", "")
@@ -255,10 +278,11 @@ def _watch() -> None:
             live = _here.client.get_live_nodes(list(range(_here.processes)))
         except Exception:  # without process 0 nobody answers; that is told by _watch_coordinator
             continue
-        for number, reason in failed.items():
+        for number, text in failed.items():
             if int(number) != _here.process:
                 time.sleep(_GRACE_S)
-                _end(f"process {number} has stopped: {reason}", 2)
+                code, _, reason = text.partition(" ")
+                _end(f"process {number} has stopped: {reason}", LOST if int(code) in ASKED else 2)
         for number in sorted(set(range(_here.processes)) - set(live)):
             _end(_died(number), LOST)
 

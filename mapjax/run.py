@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from mapjax import checkpoint, evaluate, optimize, parts, schedule, shard, stages, train, workdir
+from mapjax import checkpoint, distributed, evaluate, optimize, parts, schedule, shard, stages, train, workdir
 from mapjax import config as configs
 from mapjax import log as logs
 from mapjax.data import pipeline, quality, sampling, splits
@@ -297,7 +297,8 @@ def load(folder: str | pathlib.Path, *, which: str = "last") -> Loaded:
     task = make_task(config, classes)
     keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep, read_only=True)
     with contextlib.closing(keeper):
-        step = _pick(keeper, folder, which)
+        # Of several processes, the first says which: another may not see the newest yet.
+        step = int(distributed.share("step", str(_pick(keeper, folder, which) if distributed.is_chief() else 0)))
         saved = keeper.restore_variables(step)
     return Loaded(config, classes, task, saved, step)
 
