@@ -210,7 +210,7 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
     every = {name: clock.steps(config.every[name], f"every.{name}") for name in ("log", "evaluate", "save")}
     with (
         contextlib.closing(batches),
-        Stop(together=jax.process_count() > 1) as stop,
+        Stop(together=distributed.joined()) as stop,
         log.bar("train", total, start) as bar,
     ):
         note: dict[str, str] = {"train": "", "eval": ""}

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mapjax import distributed
+from mapjax import distributed, stop
 from mapjax.errors import UserError, near
 
 
@@ -70,6 +70,8 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
+        if stop.HANGUP is not None and signal.getsignal(stop.HANGUP) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(stop.HANGUP, _terminated)
     try:
         code = main(argv)
     except UserError as error:
@@ -104,7 +106,7 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
 
 
 def _terminated(number: int, _: Any) -> None:
-    """Unwind on SIGTERM, so that what was found so far is written; training takes the signal over (stop.py)."""
+    """Unwind on SIGTERM or SIGHUP, so that what was found so far is written; training takes them over (stop.py)."""
     sys.exit(128 + number)
 
 

@@ -1,0 +1,66 @@
+"""Signals that ask to leave: which are heard, and that none is lost before the loop begins where JAX catches them."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# In a process of its own: a signal that is not caught would end the tests.
+ALONE = """
+import os, signal
+from mapjax.stop import Stop
+{before}
+with Stop() as stop:
+    assert not stop.after(1)
+    os.kill(os.getpid(), signal.{name})
+    print(stop.after(2), stop.signal == signal.{name})
+"""
+
+# A SIGTERM that comes while a run is prepared, of a run that goes on from step 500.
+JOINED = """
+import argparse, os, signal, sys, time
+from mapjax import distributed, stop
+flags = dict(coordinator="127.0.0.1:{port}", processes=1, process=0, wait=60)
+distributed.start(argparse.Namespace(**flags), preemption=True)
+if "{when}" == "before":
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(3)  # JAX looks once a second
+with stop.Stop(together=distributed.joined()) as asked:
+    steps = iter(range(501, 520))
+    if "{when}" == "within":
+        assert not asked.after(next(steps))
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(3)
+    print(next(step for step in steps if asked.after(step)), int(asked.signal), flush=True)
+distributed.leave(0)
+"""
+
+
+def printed(program: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_asks_to_leave(name):
+    assert printed(ALONE.format(name=name, before="")) == ["True", "True"]
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    assert printed(ALONE.format(name="SIGHUP", before=before)) == ["False", "False"]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("name", "when", "step"), [("SIGTERM", "before", 501), ("SIGHUP", "within", 502)])
+def test_where_jax_catches_signals_none_is_lost(name, when, step):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert printed(JOINED.format(name=name, when=when, port=port)) == [str(step), "15"]
