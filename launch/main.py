@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         from mapjax.plan import job
 
         config.batch = job.local_batch(config, folder)
-    result = fit.fit(config, folder)
+    result = fit.fit(config, folder, pathlib.Path(arguments.config.partition(":")[0]))
     return 128 + result["stopped"] if "stopped" in result else 0
 
 

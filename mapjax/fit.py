@@ -38,6 +38,7 @@ class Run:
     task: Task
     keeper: checkpoint.Checkpoints
     began: float
+    code: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +69,11 @@ class Spent:
     skipped: int = 0
 
 
-def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
+def fit(config: ConfigDict, folder: pathlib.Path, experiment: pathlib.Path | None = None) -> dict[str, Any]:
     """Train, evaluate and report; an unfinished run of the same config in `folder` is gone on with, exactly.
+
+    Args:
+      experiment: the file that the config is from; a part of the code that all processes must have in common.
 
     Returns:
       What result.json holds; {"stopped": signal number} when a signal stopped the run (it is saved then).
@@ -79,8 +83,9 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
     """
     began = time.perf_counter()
     mesh = shard.make_mesh(config.mesh.to_dict())
+    sources = workdir.sources(experiment)
     if jax.process_count() > 1:
-        distributed.require_same("config", _facts(config, mesh))
+        distributed.require_same("config", _facts(config, mesh, sources))
     run.require_sound(config, mesh)
     given = None
     if config.get("init_from") and fresh:
@@ -110,18 +115,21 @@ def fit(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
         keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep)
         stack.callback(keeper.close)
         sharding = shard.batch_sharding(mesh, config.batch)
-        this = Run(config, folder, mesh, sharding, seen, held_out, sampler, clock, task, keeper, began)
+        this = Run(
+            config, folder, mesh, sharding, seen, held_out, sampler, clock, task, keeper, began, workdir.code(sources)
+        )
         trainer = _prepare(this, given, say)
         log = logs.Log(folder, start=trainer.start, quiet=not chief)
         stack.callback(log.close)
         return _train_and_finish(this, trainer, log)
 
 
-def _facts(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+def _facts(config: ConfigDict, mesh: Mesh, sources: dict[str, str]) -> dict[str, Any]:
     """List what all processes must have in common before they compute together."""
     environment = workdir.environment(mesh)
     values = {f"config.{key}": value for key, value in configs.flat_values(config)}
-    return {**values, **environment["versions"], **{key: environment[key] for key in ("revision", "mesh", "devices")}}
+    where = {key: environment[key] for key in ("revision", "mesh", "devices")}
+    return {**values, **environment["versions"], **sources, **where}
 
 
 def _check_data(seen: Source, held_out: Source, max_boxes: int) -> list[Any]:
@@ -276,7 +284,7 @@ def _train(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[S
 def _finish(this: Run, trainer: Trainer, log: logs.Log, state: State, final: scoring.Evaluation) -> dict[str, Any]:
     """Write the results and the report."""
     path, spent = this.folder / "result.json", trainer.spent
-    environment = workdir.environment(this.mesh)
+    environment = {**workdir.environment(this.mesh), "code": this.code}
     # A finished run that is evaluated again keeps what its training took.
     took = {"wall_s": spent.wall_s, "peak_rss_mb": max(spent.peak_rss_mb, environment["peak_rss_mb"])}
     if trainer.start == this.clock.total and path.exists():

@@ -5,6 +5,7 @@ config.json classes.json metrics.jsonl tensorboard/ checkpoints/ predictions.jso
 
 import contextlib
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -20,8 +21,8 @@ import jax
 from jax.sharding import Mesh
 
 import mapjax
+from mapjax import checksum, options
 from mapjax import config as configs
-from mapjax import options
 from mapjax.errors import UserError
 
 
@@ -109,7 +110,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def environment(mesh: Mesh) -> dict[str, Any]:
-    """Describe what a run ran on: versions, devices, mesh, git revision, peak memory of this process."""
+    """Describe what a run ran on: versions, devices, mesh, code, git revision, peak memory of this process."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
     return {
         "versions": {
@@ -140,5 +141,24 @@ def _revision() -> str | None:
         run = ["git", "-C", str(here)]
         revision = subprocess.run([*run, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         dirty = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        "code": code(sources()),
         return revision.stdout.strip() + ("+" if dirty.stdout.strip() else "")
     return None
+def sources(experiment: pathlib.Path | None = None) -> dict[str, str]:
+    """List the files of what is run, with their checksums: of this package, the programs beside it, an experiment.
+
+    Unlike git's revision that is there without a checkout, and tells two uncommitted changes apart.
+    """
+    here = pathlib.Path(__file__).resolve().parent
+    files = [path for folder in (here, here.parent / "launch") for path in folder.rglob("*.py")]
+    named = {path.relative_to(here.parent).as_posix(): path for path in files}
+    if experiment is not None:
+        named[experiment.name] = experiment
+    return {name: checksum.sha256(path)[:12] for name, path in sorted(named.items())}
+
+
+def code(files: Mapping[str, str]) -> str:
+    """Give one checksum of what `sources` lists."""
+    return hashlib.sha256(json.dumps(dict(files)).encode()).hexdigest()[:12]
+
+
