@@ -262,6 +262,10 @@ class _Recent:
         self._losses.append(loss)
 
 
-def _indices(index: Any) -> list[int]:
-    """Give the indices of the records of a batch, as far as this process holds them."""
-    return sorted({int(i) for shard in index.addressable_shards for i in np.asarray(shard.data)})
+def _indices(index: jax.Array) -> list[int]:
+    """Give the indices of the records of a batch; all processes ask at the same step, for all hold its scalars."""
+    if not index.is_fully_addressable:
+        from jax.experimental import multihost_utils
+
+        index = multihost_utils.process_allgather(index, tiled=True)
+    return sorted(set(np.asarray(index).tolist()))

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from mapjax import distributed, shard
+from mapjax import distributed, shard, train
 from mapjax.data import pipeline
 from mapjax.data.source import Source
 from mapjax.errors import UserError
@@ -55,8 +55,8 @@ from mapjax import distributed
 flags = dict(coordinator="127.0.0.1:{port}", processes={count}, process=int(sys.argv[1]), wait=100)
 distributed.start(argparse.Namespace(**flags), preemption=False)
 import test_distributed
-read, seen = test_distributed.train_order()
-print(json.dumps([read, distributed.exchange("seen", json.dumps(seen))]))
+read, seen, told = test_distributed.train_order()
+print(json.dumps([read, distributed.exchange("seen", json.dumps(seen)), told]))
 sys.stdout.flush()
 distributed.leave(0)
 """
@@ -66,8 +66,8 @@ def source() -> Source:
     return Source("test", "train", ("a",), (1,), [{"id": i, "file": f"{i}.png"} for i in range(20)], {}, "")
 
 
-def train_order(steps: int = 6) -> tuple[list[int], list[list[int]]]:
-    """Take batches of 8 of 20 records: which records this process has read, and its rows of every batch."""
+def train_order(steps: int = 6) -> tuple[list[int], list[list[int]], list[list[int]]]:
+    """Take batches of 8 of 20 records: which this process has read, its rows of every batch, and what is told of it."""
     read = []
 
     def note(record, rng):
@@ -79,7 +79,8 @@ def train_order(steps: int = 6) -> tuple[list[int], list[list[int]]]:
     with contextlib.closing(pipeline.train_batches(source(), note, **options)) as batches:
         taken = [next(batches)["index"] for _ in range(steps)]
     rows = [sorted(batch.addressable_shards, key=lambda part: part.index[0].start or 0) for batch in taken]
-    return read, [np.concatenate([np.asarray(part.data) for part in parts]).tolist() for parts in rows]
+    seen = [np.concatenate([np.asarray(part.data) for part in parts]).tolist() for parts in rows]
+    return read, seen, [train._indices(batch) for batch in taken]
 
 
 @pytest.mark.process
@@ -95,9 +96,11 @@ def test_every_process_reads_only_its_own_rows_of_the_same_batches(count):
     ]
     outputs = [worker.communicate(timeout=200)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * count
-    _, whole = train_order()
+    _, whole, told = train_order()
+    assert told == [sorted(set(rows)) for rows in whole]
     for number, output in enumerate(outputs):
-        read, seen = json.loads(output.splitlines()[-1])
+        read, seen, there = json.loads(output.splitlines()[-1])
+        assert there == told  # a step that goes wrong is told with all records of its batch
         parts = [json.loads(text) for text in seen]
         np.testing.assert_array_equal(
             np.concatenate(parts, axis=1), np.array(whole)
