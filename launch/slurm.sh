@@ -36,6 +36,6 @@ code=0
 execute srun --kill-on-bad-exit=1 "${PYTHON:-.venv/bin/python}" launch/main.py "$@" || code=$?
 case $code in
   # Stopped and saved, killed, or another process died: again from the last checkpoint. A user's mistake (2) is not.
-  75 | 137 | 143) execute scontrol requeue "${SLURM_JOB_ID:-JOB}" ;;
+  75 | 129 | 137 | 143) execute scontrol requeue "${SLURM_JOB_ID:-JOB}" ;;
 esac
 exit "$code"

@@ -1,11 +1,14 @@
 """The scripts for clusters, as far as they can be checked without one: their commands, and what failures do."""
 
+import json
 import os
 import pathlib
 import shlex
 import shutil
 import subprocess
+import sys
 
+import jsonschema
 import pytest
 import yaml
 
@@ -15,6 +18,10 @@ from mapjax.cluster import Place, find_place
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = ("tpu_vm.sh", "slurm.sh")
 TRAIN = ("--config", "experiments/detect.py:coco", "--workdir", "/mnt/share/a run")
+TRAINED = ("resources delete", "resources create", "scp", "launch/main.py")  # on a new slice
+SHELLCHECK = shutil.which(
+    "shellcheck", path=os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
+)
 
 
 def bash(script, *args, env=None):
@@ -41,7 +48,7 @@ def stubs(tmp_path):
     def answer(codes, states=()):
         (tmp_path / "codes.txt").write_text("".join(f"{code}\n" for code in codes))
         (tmp_path / "states.txt").write_text("".join(f"{state}\n" for state in states))
-        return {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "77"}
+        return {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "PAUSE": "0"}
 
     return answer, lambda: (tmp_path / "calls.txt").read_text().splitlines()
 
@@ -51,10 +58,10 @@ def test_the_scripts_parse(script):
     assert subprocess.run(["bash", "-n", str(ROOT / "launch" / script)], check=False).returncode == 0
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.skipif(SHELLCHECK is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_shellcheck_finds_nothing(script):
-    found = subprocess.run(["shellcheck", str(ROOT / "launch" / script)], capture_output=True, text=True, check=False)
+    found = subprocess.run([SHELLCHECK, str(ROOT / "launch" / script)], capture_output=True, text=True, check=False)
     assert found.stdout == ""
 
 
@@ -77,19 +84,62 @@ def test_a_slice_is_made_filled_and_used():
     assert words == list(TRAIN)
 
 
+def did(calls):
+    """What was done to a slice, in order."""
+    words = ("resources delete", "resources create", "pkill", "scp", "launch/main.py")
+    return [word for call in calls() for word in words if word in call and "KILL" not in call]
+
+
 def test_a_slice_that_is_taken_away_is_made_again(stubs):
     answer, calls = stubs
-    env = answer([75, 0], ["", "ACTIVE", "SUSPENDED", "SUSPENDED", "ACTIVE"])
+    env = answer([75, 0], ["", "ACTIVE", "SUSPENDED", "ACTIVE"])
     done = bash("tpu_vm.sh", "train", *TRAIN, env=env)
     assert done.returncode == 0, done.stderr
     assert "stopped with code 75; going on from the last checkpoint" in done.stdout
-    did = [
-        word
-        for call in calls()
-        for word in ("resources delete", "resources create", "scp", "launch/main.py")
-        if word in call
-    ]
-    assert did == ["resources delete", "resources create", "scp", "launch/main.py"] * 2
+    assert did(calls) == ["resources delete", "resources create", "scp", "launch/main.py"] * 2
+
+
+@pytest.mark.parametrize("code", [137, 255, 129, 143])
+def test_a_host_that_died_is_filled_again_and_goes_on(stubs, code):
+    """One that was started again has lost its mount; one that was only cut off may still train."""
+    answer, calls = stubs
+    done = bash("tpu_vm.sh", "train", *TRAIN, env=answer([code, 0], ["ACTIVE", "ACTIVE"]))
+    assert done.returncode == 0, done.stderr
+    assert f"stopped with code {code}; going on from the last checkpoint" in done.stdout
+    assert did(calls) == ["pkill", "scp", "launch/main.py"] * 2
+
+
+def test_a_fault_of_the_program_counts_only_while_there_is_a_slice(stubs):
+    answer, calls = stubs
+    done = bash("tpu_vm.sh", "train", *TRAIN, env=answer([1, 1], ["ACTIVE", "SUSPENDED", "", "ACTIVE", "ACTIVE"]))
+    assert done.returncode == 1, done.stderr
+    assert did(calls) == ["pkill", "scp", "launch/main.py", *TRAINED]
+
+
+def test_a_run_that_is_killed_each_time_is_given_up(stubs):
+    answer, calls = stubs
+    done = bash("tpu_vm.sh", "train", *TRAIN, env=answer([137] * 20, ["ACTIVE"] * 20))
+    assert done.returncode == 137
+    assert "error: 10 tries one after the other came to nothing; the last stopped with code 137" in done.stderr
+    assert did(calls).count("launch/main.py") == 10
+
+
+@pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
+def test_a_request_that_comes_to_nothing_is_told(stubs, state):
+    answer, calls = stubs
+    done = bash("tpu_vm.sh", "create", env=answer([], ["WAITING_FOR_RESOURCES", "PROVISIONING", state, "ACTIVE"]))
+    assert done.returncode == 255
+    assert done.stdout.count("waiting for v5litepod-16") == 2
+    assert f"error: the request for v5litepod-16 in us-west4-a is {state}" in done.stderr
+    assert did(calls) == ["resources create"]
+
+
+def test_training_asks_again_where_a_request_comes_to_nothing(stubs):
+    answer, calls = stubs
+    states = ["", "WAITING_FOR_RESOURCES", "FAILED", "FAILED", "CREATING", "ACTIVE"]
+    done = bash("tpu_vm.sh", "train", *TRAIN, env=answer([0], states))
+    assert done.returncode == 0, done.stderr
+    assert did(calls) == ["resources delete", "resources create", *TRAINED]
 
 
 def test_a_mistake_ends_training_on_a_slice(stubs):
@@ -110,7 +160,7 @@ def test_slurm_starts_one_process_a_task():
 
 
 @pytest.mark.parametrize(
-    ("code", "again"), [(0, False), (2, False), (distributed.LOST, True), (143, True), (137, True)]
+    ("code", "again"), [(0, False), (2, False), (distributed.LOST, True), (143, True), (137, True), (129, True)]
 )
 def test_slurm_queues_again_what_was_stopped(stubs, code, again):
     answer, calls = stubs
@@ -132,19 +182,37 @@ def test_the_tpu_script_explains_itself():
     assert "bash launch/tpu_vm.sh create" in done.stdout and "set -euo" not in done.stdout
 
 
+def mistakes(jobset):
+    """What Kubernetes would say of a JobSet: names that it does not know, values that it does not take."""
+    schema = json.loads((ROOT / "tests" / "launch" / "jobset.schema.json").read_text())
+    return sorted(error.json_path for error in jsonschema.Draft202012Validator(schema).iter_errors(jobset))
+
+
+def test_the_schema_is_one_and_finds_mistakes():
+    schema = json.loads((ROOT / "tests" / "launch" / "jobset.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    text = (ROOT / "launch" / "jobset.yaml").read_text()
+    for right, wrong, where in [
+        ("enableDNSHostnames", "enableDnsHostnames", "$.spec.network"),
+        ("maxRestarts: 20", "maxRestarts: '20'", "$.spec.failurePolicy.maxRestarts"),
+        ("[PodFailurePolicy]", "[PodFailure]", "$.spec.failurePolicy.rules[0].onJobFailureReasons[0]"),
+        ("completionMode: Indexed", "completionMode: indexed", "$.spec.replicatedJobs[0].template.spec.completionMode"),
+        ("restartPolicy: Never", "restartPolicy: OnFailure", ".template.spec.template.spec.restartPolicy"),
+        ('value: "4"', "value: 4", ".containers[0].env[1].value"),
+        ("mountPath: /share", "path: /share", ".containers[0].volumeMounts[0]"),
+        ("claimName", "claim", ".volumes[0].persistentVolumeClaim"),
+    ]:
+        assert right in text
+        found = mistakes(yaml.safe_load(text.replace(right, wrong)))
+        assert found and all(path.endswith(where) for path in found), (wrong, found)
+
+
 def test_the_jobset_is_one():
-    """Its structure, by JobSet's API v1alpha2; a name that Kubernetes does not know would be dropped or refused."""
+    """By JobSet's API v1alpha2; and its parts fit together."""
     jobset = yaml.safe_load((ROOT / "launch" / "jobset.yaml").read_text())
-    assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
-    spec = jobset["spec"]
-    assert set(spec) <= {
-        "replicatedJobs", "network", "successPolicy", "failurePolicy", "startupPolicy", "suspend", "coordinator",
-        "managedBy", "ttlSecondsAfterFinished",
-    }  # fmt: skip
-    assert set(spec["failurePolicy"]) <= {"maxRestarts", "restartStrategy", "rules"}
-    [workers] = spec["replicatedJobs"]
+    assert mistakes(jobset) == []
+    [workers] = jobset["spec"]["replicatedJobs"]
     job = workers["template"]["spec"]
-    assert set(job) <= {"parallelism", "completions", "completionMode", "backoffLimit", "podFailurePolicy", "template"}
     assert job["backoffLimit"] == 0 and job["completionMode"] == "Indexed"
     pod = job["template"]["spec"]
     assert pod["restartPolicy"] == "Never"  # a podFailurePolicy asks for it
