@@ -6,12 +6,17 @@ import pathlib
 import pickle
 import subprocess
 import sys
+from typing import ClassVar
 
 import cv2
 import jax
 import numpy as np
 import PIL.Image
 import pytest
+from array_record.python import array_record_module
+from etils.epath import backend as epath_backend
+from fsspec.implementations import memory
+from fsspec.registry import _registry as registered
 
 from mapjax import config as configs
 from mapjax import score
@@ -166,6 +171,73 @@ def test_a_cloud_path_without_its_package_is_told(monkeypatch):
 
 def missing_package(self):
     raise ImportError("Please install gcsfs to access Google Storage")
+
+
+class Bucket(memory.MemoryFileSystem):
+    """gs://BUCKET/NAME as gcsfs shows it to etils.epath, in the memory of this process."""
+
+    protocol = ("gcs", "gs")
+    cachable = False
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+
+    def __init__(self, finalize_on_close=False):
+        super().__init__()
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).removeprefix("gs://"))
+
+
+@pytest.fixture
+def bucket(data, tmp_path, monkeypatch):
+    """The prepared VOC in gs://bucket/set; ArrayRecord, which reads from the cloud by itself, is handed a copy."""
+    epath_backend.fsspec_backend._get_filesystem.cache_clear()
+    monkeypatch.setitem(registered, "gcs", Bucket)
+    Bucket.store.clear()
+    cloud = Bucket()
+    for path in (data / "voc.out").iterdir():
+        cloud.pipe_file(f"gs://bucket/set/{path.name}", path.read_bytes())
+    read, opened = array_record_module.ArrayRecordReader, []
+
+    def reader(path, **options):
+        if not path.startswith("gs://"):
+            return read(path, **options)
+        opened.append(path)
+        copy = tmp_path / path.rpartition("/")[2]
+        copy.write_bytes(cloud.cat_file(path))
+        return read(str(copy), **options)
+
+    monkeypatch.setattr(array_record_module, "ArrayRecordReader", reader)
+    yield cloud, opened
+    epath_backend.fsspec_backend._get_filesystem.cache_clear()
+
+
+def test_data_in_the_cloud_is_the_same(data, bucket):
+    _, opened = bucket
+    _, local = pair(data, "voc")
+    away = array_record.make(split="train", path="gs://bucket/set", verify=True)
+    assert (away.classes, away.fingerprint) == (local.classes, local.fingerprint)
+    assert opened == []  # opening a data set opens no shard
+    assert equal(batches(away, BOXED), batches(local, BOXED))
+    assert {path.rpartition("/")[0] for path in opened} == {"gs://bucket/set"}
+
+
+def test_what_is_wrong_in_the_cloud_is_told_by_its_address(bucket):
+    cloud, _ = bucket
+    [shard, *_] = (path for path in sorted(cloud.find("gs://bucket/set")) if "train" in path and "array_record" in path)
+    whole = cloud.cat_file(shard)
+    cloud.pipe_file(shard, whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"gs://bucket/set/.* is damaged: its checksum is wrong"):
+        array_record.make(split="train", path="gs://bucket/set", verify=True)
+    cloud.pipe_file(shard, whole[:-1])
+    with pytest.raises(UserError, match=r"gs://bucket/set/.* is cut short"):
+        array_record.make(split="train", path="gs://bucket/set")
+    cloud.rm_file(shard)
+    with pytest.raises(UserError, match=r"gs://bucket/set/.* is missing"):
+        array_record.make(split="train", path="gs://bucket/set")
+    with pytest.raises(UserError, match=r"gs://bucket/other"):
+        array_record.make(split="train", path="gs://bucket/other")
 
 
 @pytest.fixture
