@@ -8,17 +8,21 @@ device.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from mapjax import tree
 from mapjax.errors import UserError, near
 
-AXES = ("data", "fsdp", "model", "pipe")
+# The more the devices along an axis have to say to each other, the further back: the last are the nearest neighbours.
+AXES = ("data", "fsdp", "pipe", "model")
 BATCH = PartitionSpec(("data", "fsdp"))
 
 FSDP_LEAST = 1024  # numbers; to gather a smaller array costs more than it saves
@@ -33,7 +37,8 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[Any] | None = None) ->
     """Make the mesh; one axis may be -1 and takes the devices that are left.
 
     Raises:
-      UserError: an unknown axis, two axes of -1, or sizes whose product is not the number of devices.
+      UserError: an unknown axis, two axes of -1, sizes whose product is not the number of devices, or devices that
+        cannot be laid out so.
     """
     devices = list(devices or jax.devices())
     for axis in sizes:
@@ -41,14 +46,55 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[Any] | None = None) ->
             raise UserError(f"mesh.{axis} is not an axis.{near(axis, AXES)}")
     wanted = [sizes.get(axis, 1) for axis in AXES]
     fixed = math.prod(size for size in wanted if size != -1)
+    named = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, wanted))
     if wanted.count(-1) > 1 or fixed < 1 or len(devices) % fixed or (-1 not in wanted and fixed != len(devices)):
-        shape = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, wanted))
         raise UserError(
-            f"mesh ({shape}) does not fit {len(devices)} device(s): the sizes must multiply to that number, "
+            f"mesh ({named}) does not fit {len(devices)} device(s): the sizes must multiply to that number, "
             "and one of them may be -1 to take what is left."
         )
     shape = tuple(len(devices) // fixed if size == -1 else size for size in wanted)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    try:
+        laid_out = _lay_out(shape, devices)
+    except (AssertionError, NotImplementedError, ValueError) as error:  # as JAX says that it knows no way
+        raise UserError(
+            f"mesh ({named}) cannot be laid out on these {len(devices)} device(s), which are neither one whole slice "
+            "nor slices of one size; start on others, or on some of them."
+        ) from error
+    return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _lay_out(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+    """Lay devices out in a shape, so that those along its last axes are joined by the fastest links.
+
+    Slices of a pod, or hosts, are joined by slow ones: `data` crosses these, then the axes after it, `model` only where
+    it is larger than a slice or host.
+    """
+    unit, count = _islands(devices)
+    if count == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    across, left = [], count
+    for size in shape:
+        across.append(math.gcd(size, left))
+        left //= across[-1]
+    inside = [size // part for size, part in zip(shape, across)]
+    by_process = unit == "process_index"
+    return mesh_utils.create_hybrid_device_mesh(
+        inside, across, devices, process_is_granule=by_process, allow_split_physical_axes=True
+    )
+
+
+def _islands(devices: list[Any]) -> tuple[str, int]:
+    """Say which attribute of devices numbers what fast links join, slices or else processes, and how many there are.
+
+    Islands of different sizes count as one: no mesh has an axis between them.
+    """
+    # The fast links of a TPU slice go from host to host.
+    units = ("slice_index",) if devices[0].platform == "tpu" else ("slice_index", "process_index")
+    for unit in units:
+        members = Counter(getattr(device, unit, 0) for device in devices)
+        if len(members) > 1 and len(set(members.values())) == 1:
+            return unit, len(members)
+    return "", 1
 
 
 def batch_sharding(mesh: Mesh, batch: int, key: str = "batch") -> NamedSharding:

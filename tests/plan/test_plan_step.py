@@ -108,7 +108,7 @@ def test_collectives_of_a_kind_are_added_up():
 @pytest.mark.parametrize(("stages", "micro"), [(1, 4), (2, 4), (4, 8)])
 def test_the_bubble_by_filling_a_schedule(stages, micro):
     config = load(CLASSIFY, model="{'name': 'vit', 'variant': 'small', 'patch': 4}", model__micro_batches=micro)
-    mesh = Mesh(np.arange(stages).reshape(1, 1, 1, stages), shard.AXES)
+    mesh = Mesh(np.arange(stages).reshape(1, 1, stages, 1), shard.AXES)
     busy = {(stage, stage + number) for stage in range(stages) for number in range(micro)}
     ticks = 1 + max(tick for _, tick in busy)
     assert summary._bubble(config, mesh) == pytest.approx(1 - len(busy) / (ticks * stages))
