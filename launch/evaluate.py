@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     if chief:
         print(f"mapjax: evaluating {arguments.workdir}; starting JAX …", flush=True)
 
-    from mapjax import evaluate, log, run, score, shard, workdir
+    from mapjax import evaluate, log, run, score, workdir
 
     loaded = run.load(arguments.workdir, which=arguments.checkpoint)
     config: Any = loaded.config
@@ -41,8 +41,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"checkpoint of step {loaded.step}{done}", flush=True)
     source = score.open_source(config, loaded.classes, data=arguments.data, split=arguments.split)
     distributed.require_same("run", {"checkpoint": loaded.step, "data": source.fingerprint})
-    mesh = shard.make_mesh(config.mesh.to_dict())
-    evaluation = run.make_evaluation(config, loaded.task, source, mesh, log.Log(None, quiet=not chief))
+    console = log.Log(None, quiet=not chief)
+    mesh = evaluate.make_mesh(config.mesh.to_dict(), console.say)
+    evaluation = run.make_evaluation(config, loaded.task, source, mesh, console)
     found = evaluation(evaluate.place(loaded.variables, mesh))
     if not chief:
         return 0

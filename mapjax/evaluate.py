@@ -4,7 +4,7 @@ import functools
 import io
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from mapjax import shard
+from mapjax.errors import UserError
 from mapjax.task import Batch, Counts, Metric, Result, Task, Variables
 
 FOLDED = 32  # batches
@@ -98,6 +99,19 @@ def gather(own: dict[Any, Any]) -> list[dict[Any, Any]]:
     padded[: message.size] = message
     rows = multihost_utils.process_allgather(padded)
     return [_unpack(row[:length].tobytes()) for row, length in zip(np.asarray(rows), lengths.tolist())]
+
+
+def make_mesh(sizes: Mapping[str, int], say: Callable[[str], Any] = print) -> Mesh:
+    """Make the mesh of a trained run, or one that shares out the batch where other devices are here than there were.
+
+    Scores are the same on any mesh.
+    """
+    try:
+        return shard.make_mesh(sizes)
+    except UserError:
+        mesh = shard.make_mesh({"data": -1})
+        say(f"the mesh of the run does not fit the devices here; scoring with mesh.data={mesh.size}")
+        return mesh
 
 
 def place(variables: Variables, mesh: Mesh) -> Variables:

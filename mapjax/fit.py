@@ -107,8 +107,8 @@ def fit(config: ConfigDict, folder: pathlib.Path, experiment: pathlib.Path | Non
     say(quality.table(*summaries))
     if shared := quality.overlap(*summaries):
         say(f"warning: {shared}")
-    if chief:
-        workdir.open_for(folder, configs.to_dict(config), seen.classes)
+    if chief and (moved := workdir.open_for(folder, configs.to_dict(config), seen.classes)):
+        say(f"the same experiment, placed otherwise: {moved}")
     if jax.process_count() > 1:
         distributed.require_seen(folder / "config.json")
     with contextlib.ExitStack() as stack:

@@ -25,6 +25,9 @@ from mapjax import checksum, options
 from mapjax import config as configs
 from mapjax.errors import UserError
 
+# Where a run computes, and how its input comes there: nothing that it learns depends on these keys of a config.
+PLACING = ("mesh", "rules", "input", "eval_batch")
+
 
 def dated(name: str, root: pathlib.Path = pathlib.Path("runs")) -> pathlib.Path:
     """Name a new folder: runs/2026-01-31_120000-detect."""
@@ -45,8 +48,11 @@ def make_new(path: pathlib.Path | None, name: str) -> pathlib.Path:
     return path
 
 
-def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[str]) -> None:
+def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[str]) -> str:
     """Create the folder, or check that what was trained there is the same experiment.
+
+    Returns:
+      What of `PLACING` differs from before ("mesh.model: 2 → 1"), "" for nothing; config.json then says the new.
 
     Raises:
       UserError: it holds another experiment or another class list (what differs is named), or cannot be written.
@@ -58,23 +64,36 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
             write_json(path / "config.json", dict(config))
         except OSError as error:
             raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name another folder.") from error
-        return
+        return ""
     before = read_json(path / "config.json")
-    changed = list(configs.differences(before, config))
+    (old, old_places), (new, new_places) = map(_parted, (before, config))
+    changed = list(configs.differences(old, new))
     if changed:  # perhaps one of the two only writes what the other leaves at its default
-        changed = list(configs.differences(options.filled(before), options.filled(config)))
+        old, new = (_parted(options.filled(one))[0] for one in (before, config))
+        changed = list(configs.differences(old, new))
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise UserError(
             f"--workdir {path} holds another experiment ({'; '.join(changed[:4])}{more}); "
             "name another folder, or give the same options to go on with it."
         )
-    before = read_json(path / "classes.json")
-    if before != list(classes):
+    known = read_json(path / "classes.json")
+    if known != list(classes):
         raise UserError(
-            f"--workdir {path} was trained on other classes ({', '.join(map(str, before))}), and the data now has "
+            f"--workdir {path} was trained on other classes ({', '.join(map(str, known))}), and the data now has "
             f"{', '.join(classes)}; name another folder, or mend the data."
         )
+    moved = "; ".join(configs.differences(old_places, new_places))
+    if moved:
+        with contextlib.suppress(OSError):  # where the disk is full, training goes on as well as it can
+            write_json(path / "config.json", dict(config))
+    return moved
+
+
+def _parted(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part a plain config in what a run computes, and where (without what is empty)."""
+    rest = {key: value for key, value in config.items() if key not in PLACING}
+    return rest, {key: config[key] for key in PLACING if config.get(key)}
 
 
 def is_trained(path: pathlib.Path) -> bool:

@@ -33,6 +33,24 @@ def test_another_experiment_is_refused(tmp_path):
         workdir.open_for(tmp_path, CONFIG, ("cat", "dog"))
 
 
+def test_other_devices_are_no_other_experiment(tmp_path):
+    placed = {"mesh": {"data": 2, "model": 2}, "rules": [], "input": {"threads": 2}, "eval_batch": 32}
+    assert workdir.open_for(tmp_path, CONFIG | placed, ("cat",)) == ""
+    trained(tmp_path)
+    assert workdir.open_for(tmp_path, CONFIG | placed, ("cat",)) == ""
+    other = {"mesh": {"data": -1, "model": 1}, "rules": [[".", []]], "input": {"threads": 8}, "eval_batch": 5}
+    said = workdir.open_for(tmp_path, CONFIG | other, ("cat",))
+    assert said == (
+        "eval_batch: 32 → 5; input.threads: 2 → 8; mesh.data: 2 → -1; mesh.model: 2 → 1; rules: None → [['.', []]]"
+    )
+    assert workdir.read_json(tmp_path / "config.json") == CONFIG | other
+    with pytest.raises(UserError, match=r"another experiment \(batch: 16 → 8\)"):
+        workdir.open_for(tmp_path, CONFIG | placed | {"batch": 8}, ("cat",))
+    with pytest.raises(UserError, match="trained on other classes"):
+        workdir.open_for(tmp_path, CONFIG | placed, ("dog",))
+    assert workdir.read_json(tmp_path / "config.json") == CONFIG | other, "a mistake changes nothing"
+
+
 def test_a_mistake_may_be_mended_while_nothing_is_trained(tmp_path):
     workdir.open_for(tmp_path, CONFIG, ("cat",))
     workdir.open_for(tmp_path, {"batch": 8}, ("dog",))

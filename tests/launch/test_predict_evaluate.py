@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
@@ -84,6 +85,15 @@ def test_evaluate(workdir, capsys):
     assert len(json.loads((out / "predictions.json").read_text())) == 3
     assert (out / "report.html").stat().st_size > 10_000
     assert "AP50" in capsys.readouterr().out
+
+
+def test_evaluate_where_the_mesh_of_the_run_does_not_fit(workdir, monkeypatch, capsys):
+    monkeypatch.setitem(CONFIG, "mesh", {"data": 2, "fsdp": 1, "model": 8, "pipe": 1})
+    assert program("evaluate")(["--workdir", str(workdir)]) == 0
+    result = json.loads((workdir / "evaluation-val" / "result.json").read_text())
+    assert result["mesh"] == {"data": jax.device_count(), "fsdp": 1, "model": 1, "pipe": 1}
+    assert result["eval_images"] == 3
+    assert "scoring with mesh.data=" in capsys.readouterr().out
 
 
 def test_evaluate_on_what_is_not_there(workdir):
