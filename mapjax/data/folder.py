@@ -113,7 +113,8 @@ def _read_folder(path: str) -> _Tree:
         below = "" if place == str(root) else os.path.relpath(place, root).replace(os.sep, "/") + "/"
         folders += [below + name for name in inner]
         files += [below + name for name in names]
-    files, folders, around = _look_through(sorted(_visible(files)), sorted(folders))
+    around = _around(files := sorted(_visible(files)), folders)
+    files, folders = _inside(files, around), _inside(sorted(folders), around)
     pictures, others = _pictures(files)
     top = str(root / around)
     return _Tree(
@@ -127,8 +128,10 @@ def _read_folder(path: str) -> _Tree:
 
 def _read_archive(path: str) -> _Tree:
     listing = archive.read_listing(path)
-    shown = [row for row, name in enumerate(listing.files) if _is_visible(name)]
-    files, folders, _ = _look_through([listing.files[row] for row in shown], list(_visible(listing.folders)))
+    folders = list(_visible(listing.folders))
+    around = _around(list(_visible(listing.files)), folders)
+    shown = [row for row, name in enumerate(listing.files) if _is_visible(name) and name.startswith(around)]
+    files, folders = _inside([listing.files[row] for row in shown], around), _inside(folders, around)
     pictures, others = _pictures(files)
     members = listing.members.take(np.array(shown, np.int64)[pictures])
     return _Tree([files[row] for row in pictures], others, folders, members.take, members.sizes)
@@ -142,26 +145,37 @@ def _visible(names: Iterable[str]) -> Iterable[str]:
     return filter(_is_visible, names)
 
 
+def _shows(name: str) -> bool:
+    return name.lower().endswith(images.EXTENSIONS)
+
+
+def _inside(names: Iterable[str], around: str) -> list[str]:
+    """Names as seen from within a folder, of what is in it."""
+    return [name[len(around) :] for name in names if name.startswith(around) and len(name) > len(around)]
+
+
 def _pictures(files: Sequence[str]) -> tuple[list[int], list[str]]:
     """Return the positions of the image files, and the other files."""
-    are = [name.lower().endswith(images.EXTENSIONS) for name in files]
+    are = [_shows(name) for name in files]
     return [row for row, yes in enumerate(are) if yes], [name for name, yes in zip(files, are) if not yes]
 
 
-def _look_through(files: list[str], folders: list[str]) -> tuple[list[str], list[str], str]:
-    """Take off the folders around everything; they come back as the third."""
+def _around(files: Sequence[str], folders: Sequence[str]) -> str:
+    """Return the path of the folders around everything, "" for none; files beside them that are no pictures are passed.
+
+    So a data set stays one whose author put a LICENSE beside its only folder.
+    """
     around = ""
     while True:
-        tops = {name.partition("/")[0] for name in (*files, *folders)}
+        inner, places = _inside(files, around), _inside(folders, around)
+        counted = [*places, *(name for name in inner if "/" in name or _shows(name))]
+        tops = {name.partition("/")[0] for name in counted}
         top = next(iter(tops), "")
-        inside = len(top) + 1
-        deeper = any("/" in name[inside:] for name in files)
-        direct = any("/" not in name[inside:] and name.lower().endswith(images.EXTENSIONS) for name in files)
-        if len(tops) != 1 or _is_split(top) or direct or not deeper:
-            return files, folders, around
+        below = _inside(inner, f"{top}/")
+        direct = any("/" not in name and _shows(name) for name in below)
+        if len(tops) != 1 or _is_split(top) or direct or not any("/" in name for name in below):
+            return around
         around += f"{top}/"
-        files = [name[inside:] for name in files]
-        folders = [name[inside:] for name in folders if len(name) > inside]
 
 
 def _prefixes(tree: _Tree, where: str) -> dict[str, str]:

@@ -15,9 +15,11 @@ Part = Literal["whole", "kept", "held out"]
 
 
 def find(split: str, available: Collection[str]) -> str | None:
-    """Return the available name of a split, maybe in another spelling ("valid" for "val"); None if there is none."""
-    spellings = next((names for names in _SPELLINGS if split in names), ())
-    return next((name for name in (split, *spellings) if name in available), None)
+    """Return the available name of a split, maybe in another spelling ("valid" or "Val" for "val"); None if none is."""
+    spellings = next((names for names in _SPELLINGS if split.casefold() in names), ())
+    folded = {name.casefold(): name for name in sorted(available)}
+    near = (folded.get(name.casefold()) for name in (split, *spellings))
+    return split if split in available else next(filter(None, near), None)
 
 
 def locate(split: str, available: Collection[str], where: str, share: float | int) -> tuple[str, Part]:
@@ -39,7 +41,7 @@ def locate(split: str, available: Collection[str], where: str, share: float | in
         raise UserError(f"hold_out={share} must be a share from 0 to below 1.")
     found, train = find(split, available), find("train", available)
     if train is not None and find("val", available) is None and share > 0:
-        if split in _SPELLINGS[1]:
+        if split.casefold() in VALIDATION:
             return train, "held out"
         if found == train:
             return train, "kept"

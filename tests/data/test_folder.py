@@ -92,6 +92,27 @@ def test_folders_of_splits(tmp_path, write, around):
 
 
 @pytest.mark.parametrize("write", WRITERS)
+def test_splits_in_capitals(tmp_path, write):
+    names = ["Train/cat/a.png", "Train/dog/b.png", "Test/cat/c.png"]
+    path = write(tmp_path, content(names))
+    train, test = (folder.make(split=split, path=path, hold_out=0) for split in ("train", "test"))
+    assert train.classes == test.classes == ("cat", "dog")
+    assert [r["file"] for r in train.records] == names[:2] and [r["file"] for r in test.records] == names[2:]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_file_beside_the_folder_around_everything(tmp_path, write):
+    beside = ["LICENSE", "README.md", "photos/about.txt"]
+    path = write(tmp_path, content([*beside, *(f"photos/all/{name}" for name in SPLIT)]))
+    train, test = (folder.make(split=split, path=path) for split in ("train", "test"))
+    assert train.classes == ("cat", "dog") and [r["file"] for r in train.records] == sorted(SPLIT[:4])
+    assert (images.read(test.records[0]["image"]) == len(beside) + SPLIT.index(SPLIT[5])).all()
+    place = tmp_path / "two" if write is write_folder else tmp_path
+    two = write(place, content(["a/LICENSE", "cat/a.png", "dog/b.png"]))
+    assert folder.make(split="train", path=two, hold_out=0).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("write", WRITERS)
 def test_folders_of_classes_are_divided_by_class(tmp_path, write):
     names = [f"{name}/{i}.png" for name, count in (("2", 20), ("10", 10), ("1", 1)) for i in range(count)]
     path = write(tmp_path, content(names))

@@ -18,6 +18,13 @@ NAMES = [f"image{i}" for i in range(50)]
         ("train", ["train", "test"], ("train", "kept")),
         ("validation", ["train", "test"], ("train", "held out")),
         ("trainval", ["train", "trainval"], ("trainval", "whole")),
+        ("val", ["Train", "Valid"], ("Valid", "whole")),
+        ("train", ["TRAIN", "Test"], ("TRAIN", "kept")),
+        ("val", ["TRAIN", "Test"], ("TRAIN", "held out")),
+        ("Val", ["train", "test"], ("train", "held out")),
+        ("test", ["Train", "Test"], ("Test", "whole")),
+        ("Test", ["train", "testing"], ("testing", "whole")),
+        ("train", ["Train", "train"], ("train", "kept")),
     ],
 )
 def test_splits_are_found_by_name(split, available, expected):
