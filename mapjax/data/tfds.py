@@ -6,8 +6,11 @@ It is read, never downloaded: preparing a data set needs TensorFlow, on any mach
 `tfds build mnist --file_format=array_record --data_dir=DIR`.
 """
 
+import contextlib
 import difflib
 import hashlib
+import os
+import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +47,7 @@ def make(
     classes: str | Sequence[str] | None = None,
     hold_out: float | int = 0.1,
 ) -> Source:
-    """Open one split of a data set; of its records only the labels are read.
+    """Open one split of a data set. The first time all of it is read for its labels, which are kept.
 
     Args:
       split: its name there; "val" is held out of "train" where there is none.
@@ -65,7 +68,8 @@ def make(
     names = labelled.class_names(_class_names(builder, where) if classes is None else classes)
     found, part = splits.locate(split, list(builder.info.splits), where, hold_out)
     raw = tensorflow_datasets.decode.DeserializeMethod.RAW_BYTES
-    labels = _labels(records := builder.as_data_source(found, deserialize_method=raw))
+    records = builder.as_data_source(found, deserialize_method=raw)
+    labels = _labels(builder, records, found)
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
         wrong = labels[(labels < 0) | (labels >= len(names))]
         raise UserError(
@@ -74,7 +78,7 @@ def make(
         )
     train = splits.find("train", builder.info.splits)
     if train not in (None, found):
-        trained = np.unique(_labels(builder.as_data_source(train, deserialize_method=raw)))
+        trained = np.unique(_labels(builder, builder.as_data_source(train, deserialize_method=raw), train))
         labelled.require_trained([names[k] for k in np.unique(labels)], [names[k] for k in trained], where, found)
     positions = [f"{found}/{row:06d}" for row in range(len(labels))]
     rows = labelled.rows_of(part, positions, labels, seed, hold_out)
@@ -129,7 +133,45 @@ def _class_names(builder: Any, where: str) -> list[str]:
     return list(features["label"].names)
 
 
-def _labels(records: Any) -> np.ndarray:
+def _labels(builder: Any, records: Any, split: str) -> np.ndarray:
+    """Return the label of every record: read once, for that all of it must be read, and kept in a file.
+
+    The file's name depends on the data set, its version, and the names, sizes and times of the split's shards.
+    """
+    key = f"{builder.info.full_name} {split} {len(records)}"
+    for shard in builder.info.splits[split].filepaths:
+        facts = shard.stat()
+        key += f" {shard.name} {facts.length} {facts.mtime}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    if digest in _read:
+        return _read[digest]
+    file = _cache() / f"{builder.info.name}-{split}-{digest}.npy"
+    try:
+        found = np.load(file, allow_pickle=False)
+        if found.shape != (len(records),) or found.dtype != np.int32:
+            raise ValueError
+    except (OSError, ValueError, EOFError):  # not there, or no longer whole
+        found = _read_labels(records)
+        with contextlib.suppress(OSError):  # a home that cannot be written to costs the time once more, no more
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+            with partial.open("wb") as out:
+                np.save(out, found)
+            os.replace(partial, file)
+    return _read.setdefault(digest, found)
+
+
+_read: dict[str, np.ndarray] = {}  # by this process, which opens the training split for each of its splits
+
+
+def _cache() -> pathlib.Path:
+    """The folder of labels that were read: $MAPJAX_CACHE/labels, or ~/.cache/mapjax/labels."""
+    if chosen := os.environ.get("MAPJAX_CACHE"):
+        return pathlib.Path(chosen).expanduser() / "labels"
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "mapjax" / "labels"
+
+
+def _read_labels(records: Any) -> np.ndarray:
     found = np.zeros(len(records), np.int32)
     for start in range(0, len(records), _CHUNK):
         rows = range(start, min(start + _CHUNK, len(records)))

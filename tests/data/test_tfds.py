@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import pickle
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -17,6 +19,14 @@ FEATURES = tensorflow_datasets.features
 LENGTHS = {"train": 20, "test": 3}
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of labels of its own, as a new process finds it."""
+    monkeypatch.setenv("MAPJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tfds, "_read", {})
+    return tmp_path / "cache" / "labels"
+
+
 def png(value):
     stream = io.BytesIO()
     PIL.Image.new("RGB", (5, 4), (value, value, value)).save(stream, "PNG")
@@ -24,8 +34,8 @@ def png(value):
     return stream
 
 
-def prepare(folder, name, label=None, offset=0):
-    """Write a data set; the picture says its number and split, the label is the number's remainder by 2."""
+def prepare(folder, name, label=None, label_of=lambda split, i: i % 2):
+    """Write a data set and give its kind; a picture says its number and split, its label is that number's remainder."""
     label = label or FEATURES.ClassLabel(names=["even", "odd"])
 
     def info(self):
@@ -35,7 +45,7 @@ def prepare(folder, name, label=None, offset=0):
     def generate(self, split):
         for i in range(LENGTHS[split]):
             # The key decides the order, and tfds shuffles by it.
-            yield i, {"image": png(i + 100 * (split == "test")), "label": i % 2 + offset}
+            yield i, {"image": png(i + 100 * (split == "test")), "label": label_of(split, i)}
 
     members = {
         "VERSION": tensorflow_datasets.core.Version("1.0.0"),
@@ -46,13 +56,14 @@ def prepare(folder, name, label=None, offset=0):
     }
     kind = type(name, (tensorflow_datasets.core.GeneratorBasedBuilder,), members)
     kind(data_dir=folder, file_format="array_record").download_and_prepare()
+    return kind
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
     prepare(folder, "EvenOdd")
-    prepare(folder, "Unlabelled", offset=-1)
+    prepare(folder, "Unlabelled", label_of=lambda split, i: i % 2 - 1)
     prepare(folder, "Amounts", label=FEATURES.Scalar(np.int64))
     return folder
 
@@ -111,3 +122,54 @@ def test_tfrecord_is_refused(data_dir):
         UserError, match=r"serial:1\.0\.0 is stored as tfrecord in .*serial/1\.0\.0, which has no random access"
     ):
         tfds.make(split="train", path="serial:1.0.0", data_dir=str(data_dir))
+
+
+def test_a_class_of_validation_only_is_told(data_dir, cache):
+    prepare(data_dir, "Late", label_of=lambda split, i: i % 2 if split == "test" else 0)
+    with pytest.raises(UserError, match=r"tfds:late: the class 'odd' of split 'test' has no pictures to train on; add"):
+        tfds.make(split="test", path="late", data_dir=str(data_dir))
+
+
+def test_all_records_are_read_once_for_their_labels(data_dir, cache, monkeypatch):
+    reads, read = [], tfds._read_labels
+
+    def counted(records):
+        reads.append(len(records))
+        return read(records)
+
+    monkeypatch.setattr(tfds, "_read_labels", counted)
+    options = {"path": "even_odd", "data_dir": str(data_dir), "hold_out": 0}
+
+    def both():
+        return [labels_of(tfds.make(split=split, **options)) for split in ("test", "train")]
+
+    first = both()
+    assert reads == [3, 20]
+    monkeypatch.setattr(tfds, "_read", {})  # as another process begins
+    for before, after in zip(first, both()):
+        np.testing.assert_array_equal(before, after)
+    assert reads == [3, 20] and len(list(cache.iterdir())) == 2
+    for file in cache.iterdir():
+        file.write_bytes(file.read_bytes()[:-4])
+    monkeypatch.setattr(tfds, "_read", {})
+    for before, after in zip(first, both()):
+        np.testing.assert_array_equal(before, after)
+    assert reads == [3, 20, 3, 20]
+
+
+def test_labels_of_shards_that_changed_are_read_anew(tmp_path):
+    shift = [0]
+    kind = prepare(tmp_path, "Changing", label_of=lambda split, i: (i + shift[0]) % 2)
+    options = {"split": "test", "path": "changing", "data_dir": str(tmp_path)}
+    before = labels_of(tfds.make(**options))
+    shutil.rmtree(tmp_path / "changing")
+    shift[0] = 1
+    kind(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    for shard in tmp_path.rglob("*array_record*"):
+        os.utime(shard, (1e9, 1e9))
+    np.testing.assert_array_equal(labels_of(tfds.make(**options)), 1 - before)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(data_dir, cache):
+    cache.parent.write_text("a file where the folder should be")
+    assert len(labels_of(tfds.make(split="test", path="even_odd", data_dir=str(data_dir)))) == 3
