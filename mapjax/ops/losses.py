@@ -27,3 +27,11 @@ def binary_cross_entropy(logits: Float[Array, "*n"], target: Float[Array, "*n"])
 def masked_sum(values: Float[Array, "*n"], mask: Bool[Array, "*n"]) -> Float[Array, ""]:
     """Sum of the values where `mask`; a masked value may be infinite or not a number."""
     return jnp.sum(jnp.where(mask, values, 0))
+
+
+def modulated(miss: Float[Array, "*n"], gamma: float | int) -> Float[Array, "*n"]:
+    """What was missed, 0 to 1, to the power of `gamma`: the factor of a focal loss (Lin et al. 2017).
+
+    Where rounding leaves nothing missed, its slope is infinite for a gamma below 1, and is given as 0.
+    """
+    return jnp.maximum(miss, 1e-12) ** gamma

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+from mapjax.ops import losses
 from mapjax.stages import VOID
 
 Logits = Float[Array, "b h w c"]
@@ -27,7 +28,7 @@ def cross_entropy(logits: Logits, labels: Labels, weights: Weights) -> Loss:
 def focal(logits: Logits, labels: Labels, weights: Weights, gamma: float = 2.0) -> Loss:
     """Cross-entropy times (1 - p)^gamma, p that of the true class (Lin et al. 2017): easy pixels count less."""
     each, weight = _likelihood(logits, labels, weights)
-    return _mean(each * (1 - jnp.exp(-each)) ** gamma, weight)
+    return _mean(each * losses.modulated(-jnp.expm1(-each), gamma), weight)
 
 
 def ohem(logits: Logits, labels: Labels, weights: Weights, threshold: float = 0.7, share: float = 1 / 16) -> Loss:

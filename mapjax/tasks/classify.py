@@ -18,6 +18,7 @@ from mapjax.task import Batch, Model, Prediction, Result, Task, Variables
 
 LOSSES = ("softmax", "sigmoid")
 VIEWS = ("one", "flip", "five", "ten")
+CENTRE = 4  # of the windows of "five" and "ten"
 
 
 def make(
@@ -54,7 +55,8 @@ def make(
       mixup, cutmix: the α of each (0: none), for `mix_probability` of the batches.
       auxiliary: weight of the loss of auxiliary heads (GoogLeNet: 0.3, Inception-v3: 0.4).
       views: of a picture in evaluation, their probabilities averaged: "one", "flip" (and mirrored), "five" (corners
-        and centre; the config's `eval_size` should be larger than image_size), "ten" (both).
+        and centre; the config's `eval_size` should be larger than image_size), "ten" (both). The features given are
+        those of the picture as it is, or of its centre.
       mean, std: of the pictures, RGB, 0 to 1.
 
     Raises:
@@ -95,7 +97,8 @@ def make(
         seen = [normalize(view, mean, std) for view in views_of(batch["image"], views, image_size)]
         outputs = [model.apply(variables, images, train=False, key=None)[0] for images in seen]
         logits = [one.pop("logits") for one in outputs]
-        return {"logits": _mean_logits(logits, loss) if len(logits) > 1 else logits[0], "features": outputs[0]}
+        shown = CENTRE if views in ("five", "ten") else 0
+        return {"logits": _mean_logits(logits, loss) if len(logits) > 1 else logits[0], "features": outputs[shown]}
 
     def decode(prediction: Prediction, batch: Batch) -> Result:
         del batch
@@ -172,7 +175,7 @@ def _criterion(
 def _softmax_loss(logits, wanted, options: _Options):
     wanted = wanted * (1 - options.smoothing) + options.smoothing / wanted.shape[-1]
     chance = jax.nn.log_softmax(logits)
-    hardness = (1 - jnp.exp(chance)) ** options.focal if options.focal else 1.0
+    hardness = losses.modulated(-jnp.expm1(chance), options.focal) if options.focal else 1.0
     return -(options.weights * wanted * hardness * chance).sum(-1)
 
 
@@ -181,7 +184,7 @@ def _sigmoid_loss(logits, wanted, options: _Options):
     each = losses.binary_cross_entropy(logits, smooth)
     if options.focal:
         chance = jax.nn.sigmoid(logits)
-        each *= jnp.abs(wanted - chance) ** options.focal
+        each *= losses.modulated(jnp.abs(wanted - chance), options.focal)
     return (each * jnp.where(wanted > 0, options.weights, 1)).sum(-1)
 
 

@@ -74,3 +74,13 @@ def test_masked_sum_ignores_whatever_is_masked():
     assert losses.masked_sum(values, jnp.zeros((2, 3), bool)) == 0
     slope = jax.grad(losses.masked_sum)(values, mask)
     np.testing.assert_array_equal(slope, mask)
+
+
+@pytest.mark.parametrize("gamma", [0.25, 0.5, 1.0, 2.0])
+def test_what_is_missed_to_a_power_and_its_slope(gamma):
+    miss = np.array([1, 0.3, 1e-3, 1e-6, 1e-9])
+    found, slope = jax.vjp(lambda x: losses.modulated(x, gamma), array(miss))
+    np.testing.assert_allclose(found, miss**gamma, rtol=1e-5)
+    np.testing.assert_allclose(slope(jnp.ones(5))[0], gamma * miss ** (gamma - 1), rtol=1e-5)
+    nothing, slope = jax.vjp(lambda x: losses.modulated(x, gamma), array([0.0]))
+    assert nothing < 0.002 and slope(jnp.ones(1))[0] == 0

@@ -50,6 +50,14 @@ def test_focal_counts_easy_pixels_less():
     )
 
 
+def test_the_gradient_of_focal_is_finite_where_p_rounds_to_1():
+    labels = np.array([[[0, 1, 2, VOID]]], np.uint8)
+    logits = 100 * np.eye(CLASSES, dtype=np.float32)[[[[0, 1, 2, 3]]]]
+    gradient = jax.grad(lambda x: pixel_losses.focal(x, jnp.asarray(labels), jnp.ones(CLASSES), gamma=0.5))
+    assert np.isfinite(gradient(jnp.asarray(logits))).all()
+    assert np.abs(gradient(jnp.asarray(logits / 50))).max() > 1e-3
+
+
 @pytest.mark.parametrize("threshold", [1e-6, 0.3, 0.999])
 def test_ohem_takes_the_hard_pixels_and_no_fewer_than_the_share(threshold):
     logits, labels, weights = case(3)

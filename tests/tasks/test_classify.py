@@ -99,6 +99,29 @@ def test_losses_by_hand(smoothing, focal, weighting, adjustment, loss):
     assert total == pytest.approx(expected, rel=2e-4)
 
 
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("gamma", [0.5, 0.1])
+def test_the_gradient_of_a_focal_loss_stays_finite_where_nothing_is_missed(loss, gamma):
+    criterion = classify._criterion(loss, None, 3, 0.0, gamma, "none", 0.0, 0.0)
+    wanted = jnp.eye(3)[:1]
+
+    def slope(logits):
+        return jax.grad(lambda x: criterion(x, wanted).sum())(jnp.asarray([logits], jnp.float32))[0]
+
+    for logits in ([40.0, -40.0, -40.0], [200.0, -200.0, -200.0], [17.0, 0.0, -1.0]):  # p rounds to 1, or nearly
+        assert np.isfinite(slope(logits)).all()
+    # Against differences in float64 where something is missed.
+    logits, step = np.array([3.0, 1.0, -0.5]), 1e-6
+
+    def exact(x):
+        p = softmax(x[None])[0] if loss == "softmax" else 1 / (1 + np.exp(-x))
+        each = -np.log(p[0]) * (1 - p[0]) ** gamma
+        return each if loss == "softmax" else each - (np.log(1 - p[1:]) * p[1:] ** gamma).sum()
+
+    expected = [(exact(logits + step * one) - exact(logits - step * one)) / (2 * step) for one in np.eye(3)]
+    np.testing.assert_allclose(slope(logits), expected, rtol=1e-3)
+
+
 def test_auxiliary_heads_count_by_their_weight():
     batch = batch_of(5)
     total, scalars, logits = run(make(model=linear_model(aux=True), auxiliary=0.4), batch)
@@ -167,3 +190,12 @@ def test_mistakes():
         make(views="tens")
     with pytest.raises(UserError, match="need the counts of the classes"):
         run(make(weighting="inverse"), batch_of(2))
+
+
+@pytest.mark.parametrize(("views", "start"), [("five", 1), ("ten", 1), ("one", 0), ("flip", 0)])
+def test_features_of_views_are_those_of_the_centre(views, start):
+    batch = batch_of(2, side=6)
+    task = make(views=views)
+    shown = task.predict(task.init(jax.random.key(0), batch), batch)["features"]["map"]
+    stop = 6 - start
+    np.testing.assert_allclose(shown, (batch["image"][:, start:stop, start:stop] / 255 - 0.5) / 0.25, atol=1e-5)
