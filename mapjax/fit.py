@@ -87,13 +87,13 @@ def fit(config: ConfigDict, folder: pathlib.Path, experiment: pathlib.Path | Non
     if jax.process_count() > 1:
         distributed.require_same("config", _facts(config, mesh, sources))
     run.require_sound(config, mesh)
+    # As the first process sees it: only where all find nothing do all read what to start from.
+    fresh = distributed.share("trained", str(workdir.is_trained(folder))) == str(False)
     given = None
     if config.get("init_from") and fresh:
         given = transfer.read(config.init_from)  # before anything slow: it may be misspelt
     config, seen, held_out = run.open_sources(config)
     distributed.require_same("data", {"train data": seen.fingerprint, "eval data": held_out.fingerprint})
-    # As the first process sees it: only where all find nothing do all read what to start from.
-    fresh = distributed.share("trained", str(workdir.is_trained(folder))) == str(False)
     summaries = _check_data(seen, held_out, config.transform.get("max_boxes", 0))
     chief = jax.process_index() == 0
     say = logs.Log(None, quiet=not chief).say

@@ -142,27 +142,12 @@ def environment(mesh: Mesh) -> dict[str, Any]:
         "processes": jax.process_count(),
         "mesh": {axis: int(size) for axis, size in mesh.shape.items()},
         "revision": _revision(),
+        "code": code(sources()),
         "command": " ".join(sys.argv),
         "peak_rss_mb": peak_rss_mb(),
     }
 
 
-def peak_rss_mb() -> float:
-    """Give the largest memory this process has held, in MiB."""
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
-
-
-def _revision() -> str | None:
-    """Give the git revision of the code, with "+" where it has uncommitted changes; None outside a checkout."""
-    here = pathlib.Path(__file__).parent
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        run = ["git", "-C", str(here)]
-        revision = subprocess.run([*run, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        dirty = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-        "code": code(sources()),
-        return revision.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-    return None
 def sources(experiment: pathlib.Path | None = None) -> dict[str, str]:
     """List the files of what is run, with their checksums: of this package, the programs beside it, an experiment.
 
@@ -181,3 +166,18 @@ def code(files: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(files)).encode()).hexdigest()[:12]
 
 
+def peak_rss_mb() -> float:
+    """Give the largest memory this process has held, in MiB."""
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+
+
+def _revision() -> str | None:
+    """Give the git revision of the code, with "+" where it has uncommitted changes; None outside a checkout."""
+    here = pathlib.Path(__file__).parent
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        run = ["git", "-C", str(here)]
+        revision = subprocess.run([*run, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        return revision.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    return None
