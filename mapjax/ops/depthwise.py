@@ -2,11 +2,13 @@
 
 import itertools
 import math
-from functools import reduce
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from mapjax.ops import by_device
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 TOGETHER = 8  # pictures whose products are added up in one turn
@@ -53,14 +55,19 @@ def _input_gradient(x, kernel, gradient, stride: int, pads: Padding, dilation: i
 
 
 def _kernel_gradient(x, kernel, gradient, stride: int, pads: Padding, dilation: int):
-    """Sum over pictures and rows of the output in a scan, so that the products of one row stay in the cache.
+    own = partial(_sums, spans=kernel.shape[:2], stride=stride, pads=pads, dilation=dilation)
+    return by_device.run(own, x, gradient, summed=True).astype(kernel.dtype)
 
-    Those of a few pictures are added one by one, and those along the row at the end: so no turn has a reduction, which
-    XLA would run several times as long as sums of arrays.
+
+def _sums(x, gradient, spans: tuple[int, int], stride: int, pads: Padding, dilation: int):
+    """The gradient of a kernel (rows columns 1 c), float32: sums over pictures and rows of the output in a scan.
+
+    So the products of one row stay in the cache. Those of a few pictures are added one by one, and those along the row
+    at the end: so no turn has a reduction, which XLA would run several times as long as sums of arrays.
     """
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns, _, channels = kernel.shape
-    images, height, width, _ = gradient.shape
+    rows, columns = spans
+    images, height, width, channels = gradient.shape
     together = math.gcd(images, TOGETHER)
 
     def body(total, turn):
@@ -76,4 +83,4 @@ def _kernel_gradient(x, kernel, gradient, stride: int, pads: Padding, dilation: 
 
     empty = jnp.zeros((rows, columns, width, channels), jnp.float32)
     total, _ = jax.lax.scan(body, empty, jnp.arange(images // together * height))
-    return total.sum(2)[:, :, None].astype(kernel.dtype)
+    return total.sum(2)[:, :, None]

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mapjax.ops import by_device
+
 OUT, TILE = 4, 6
 CACHE = 16 * 2**20  # bytes of tiles and products at once (measured on 2 cores with 32 MB of L3)
 INPUT = np.array(  # Bᵀ
@@ -38,22 +40,27 @@ OUTPUT = np.array(  # Aᵀ
 
 def conv3x3(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "b h w d"]:
     """3×3 convolution, stride 1, one zero around the picture."""
-    spread = _spread(kernel)
+    if _chunks(x.shape, kernel.shape[3]) == 1:
+        return _convolved(x, _spread(kernel))
+    return by_device.run(_convolved, x, whole=[_spread(kernel)])
+
+
+def _convolved(x, spread):
+    """Convolve with a kernel that is spread already, some pictures at a time."""
 
     def some(x):
         return _from_tiles(jnp.einsum("ntc,ncd->ntd", _to_tiles(x), spread), x.shape[:3])
 
-    count = _chunks(x.shape, kernel.shape[3])
+    count = _chunks(x.shape, spread.shape[2])
     if count == 1:
         return some(x)
-    # Chunk k is every count-th picture, so that devices that hold parts of the batch all have some of it.
     parts = x.reshape(-1, count, *x.shape[1:])
 
     def body(k, out):
         found = some(jax.lax.dynamic_index_in_dim(parts, k, 1, keepdims=False))
         return jax.lax.dynamic_update_index_in_dim(out, found, k, 1)
 
-    shape = (*parts.shape[:4], kernel.shape[3])
+    shape = (*parts.shape[:4], spread.shape[2])
     return jax.lax.fori_loop(0, count, body, jnp.zeros(shape, x.dtype)).reshape(*x.shape[:3], -1)
 
 
@@ -66,6 +73,14 @@ def gradients(
 
 
 def _kernel_gradient(x, gradient):
+    alone = _chunks(x.shape, gradient.shape[3]) == 1
+    products = _products(x, gradient) if alone else by_device.run(_products, x, gradient, summed=True)
+    found = KERNEL_2D.T @ products.reshape(TILE * TILE, -1)
+    return found.reshape(3, 3, x.shape[3], gradient.shape[3])
+
+
+def _products(x, gradient):
+    """Sums over all tiles of the transformed pictures and gradients, some pictures at a time: (36 c d)."""
     count = _chunks(x.shape, gradient.shape[3])
     parts = [array.reshape(-1, count, *array.shape[1:]) for array in (x, gradient)]
 
@@ -73,9 +88,7 @@ def _kernel_gradient(x, gradient):
         seen, wanted = (jax.lax.dynamic_index_in_dim(part, k, 1, keepdims=False) for part in parts)
         return jnp.einsum("ntc,ntd->ncd", _to_tiles(seen), _gradient_to_tiles(wanted))
 
-    products = some(0) if count == 1 else jax.lax.fori_loop(1, count, lambda k, total: total + some(k), some(0))
-    found = KERNEL_2D.T @ products.reshape(TILE * TILE, -1)
-    return found.reshape(3, 3, x.shape[3], gradient.shape[3])
+    return some(0) if count == 1 else jax.lax.fori_loop(1, count, lambda k, total: total + some(k), some(0))
 
 
 def _chunks(shape: tuple[int, ...], features: int) -> int:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from mapjax.ops import convolution, winograd
 
@@ -106,3 +107,27 @@ def test_max_pool_and_its_gradient(shape):
 
     for found, expected in zip(*jax.jit(lambda: (both(convolution.max_pool), both(windows)))()):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "groups"),
+    [((2, 8, 8, 4), 1, 1), ((2, 16, 16, 32), 3, 1), ((2, 8, 8, 4), 3, 4), ((2, 8, 8, 8), 3, 2)],
+)
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_accelerators_get_plain_convolutions_and_cpus_the_fast_forms(shape, size, groups, platform):
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    kernel = jax.ShapeDtypeStruct((size, size, shape[-1] // groups, shape[-1]), jnp.float32)
+
+    def count(function):
+        module = export.export(jax.jit(function), platforms=[platform])(x, kernel).mlir_module()
+        return module.count("stablehlo.convolution")
+
+    def value(x, kernel):
+        return convolution.conv(x, kernel, groups=groups)
+
+    def gradients(x, kernel):
+        return jax.grad(lambda x, kernel: value(x, kernel).sum(), (0, 1))(x, kernel)
+
+    grouped = 1 < groups < shape[-1]  # merged into one with zeros between the groups, which is dense on a CPU too
+    assert count(value) == (1 if platform != "cpu" or grouped else 0)
+    assert count(gradients) == (2 if platform != "cpu" or grouped else 0)

@@ -152,3 +152,15 @@ def test_gradients_without_a_platform():
     close(depthwise.conv(x, kernel, stride=2, pads=pads), value)
     for found, expected in zip(depthwise.gradients(x, kernel, gradient, stride=2, pads=pads), pull(gradient)):
         close(found, expected)
+
+
+@pytest.mark.parametrize("images", [3, 12, 16])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_of_more_pictures_than_are_summed_at_once(images, stride):
+    assert images != np.gcd(images, depthwise.TOGETHER)  # so turns begin at other pictures than the first
+    both(
+        lambda x, k: convolution.conv(x, k, stride, groups=3),
+        plain(stride, [(1, 1), (1, 1)], groups=3),
+        random(images, 7, 6, 3),
+        random(3, 3, 1, 3, seed=2),
+    )
