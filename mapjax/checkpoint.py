@@ -103,7 +103,7 @@ class Checkpoints:
         self._wait_for_the_one_before()
         if _first_says(step in self.steps()):
             return True
-        if distributed.joined() and (refusal := _first_says(self._refusal() if distributed.is_chief() else "")):
+        if distributed.joined() and (refusal := _first_says(self._refusal(state) if distributed.is_chief() else "")):
             return self._give_up(OSError(refusal))
         try:
             return self._manager.save(step, args=items, force=True)
@@ -214,21 +214,23 @@ class Checkpoints:
         except Exception as error:  # as in _damage
             return None, _first_line(error)
 
-    def _refusal(self) -> str:
-        """Say why nothing can be written here now; "" where it can.
+    def _refusal(self, state: State) -> str:
+        """Say why a state cannot be written here now; "" where it can.
 
-        A save that fails in one of several processes leaves the others waiting for it in Orbax, so the usual reasons,
-        a full disk and one that became read-only, are looked for before.
+        A save that fails in one of several processes leaves the others waiting for it in Orbax for many minutes, so the
+        usual reasons, a full disk and one that became read-only, are looked for before.
         """
         probe = self.folder / ("probe" + UNFINISHED)
         try:
             probe.mkdir(exist_ok=True)
             (probe / "probe").write_bytes(bytes(PROBE))
+            free = shutil.disk_usage(self.folder).free
         except OSError as error:
             return str(error)
         finally:
             shutil.rmtree(probe, ignore_errors=True)
-        return ""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        return os.strerror(errno.ENOSPC) if free < needed else ""
 
     def _report(self, error: Exception) -> None:
         reason = next((known for known in REASONS if known in str(error)), _first_line(error))

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def saved(keeper: checkpoint.Checkpoints, step: int) -> bool:
 
 
 def save_three(folder: pathlib.Path) -> list:
-    """Save, once on a disk that the first process finds read-only."""
+    """Save, on a disk that is read-only for a while, and full for another; only the first process finds it so."""
     keeper = checkpoint.Checkpoints(folder)
     assert saved(keeper, 1)
     make = os.mkdir
@@ -107,6 +108,11 @@ def save_three(folder: pathlib.Path) -> list:
         os.mkdir = refused
     assert not saved(keeper, 2)
     os.mkdir = make
+    usage = shutil.disk_usage
+    if distributed.is_chief():
+        shutil.disk_usage = lambda path: usage(path)._replace(free=100)
+    assert not saved(keeper, 2)
+    shutil.disk_usage = usage
     assert saved(keeper, 3)
     keeper.close()
     return [keeper.failed, keeper.steps()]
@@ -127,7 +133,7 @@ def go_on(folder: pathlib.Path) -> list:
 def test_two_processes_then_one_then_two(tmp_path):
     folder = tmp_path / "checkpoints"
     told = in_two("save_three", folder)
-    assert told == [[["Read-only file system"], [1, 3]]] * 2
+    assert told == [[["Read-only file system", "No space left on device"], [1, 3]]] * 2
     assert {path.name for path in folder.iterdir()} == {"1", "3"}
     # One process has the same bits as the two, and saves for them.
     keeper = checkpoint.Checkpoints(folder)
