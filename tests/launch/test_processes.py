@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from mapjax import distributed, run
+from mapjax import distributed, parts, run, weights
 from mapjax import log as logs
 
 pytestmark = pytest.mark.process
@@ -37,22 +38,27 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def start(count, workdir, *, program="main", own=None, numbers=None, args=(), **changes):
-    """Start `count` processes (or only those in `numbers`); `own` gives one more option to a process by its number."""
+def start(count, workdir, *, program="main", own=None, numbers=None, args=(), env=None, roots=None, **changes):
+    """Start `count` processes (or only those in `numbers`); `own` gives one more option to a process by its number.
+
+    `roots` gives the folder of the code that a process runs, where it is not this one.
+    """
     port = free_port()
     options = [f"--config.{key}={value}" for key, value in {**SMALL, **changes}.items()]
     if program == "main":
         options = ["--config", "experiments/classify.py", *options]
     started = []
     for number in range(count) if numbers is None else numbers:
+        root = (roots or {}).get(number, ROOT)
+        path = {"PYTHONPATH": str(root)} if root != ROOT else {}
         flags = ["--coordinator", f"127.0.0.1:{port}", "--processes", str(count), "--process", str(number)]
         command = [sys.executable, f"launch/{program}.py", "--workdir", str(workdir)]
         command += [*(options if program == "main" else ()), *args, *(own or {}).get(number, ())]
         started.append(
             subprocess.Popen(
                 command + (flags if count > 1 else []),
-                cwd=ROOT,
-                env={**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
+                cwd=root,
+                env={**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **(env or {}), **path},
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -81,6 +87,13 @@ def wait_for_step(workdir, step, processes, seconds=300):
             return
         time.sleep(0.05)
     raise AssertionError(f"no checkpoint of step {step}: {finish(processes, 1)}")
+
+
+def wait_for_line(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} was not printed: {finish([process], 1)}")
 
 
 def losses(workdir) -> dict[int, float]:
@@ -158,6 +171,43 @@ def test_killed_and_gone_on_with_by_two_then_four_then_one(whole, tmp_path):
     close(workdir, whole)
 
 
+@pytest.mark.slow
+def test_parameters_in_parts_go_on_in_one_process_and_back(whole, tmp_path):
+    """fsdp over two processes, then over two devices of one, then over two processes again; SIGTERM each time."""
+    workdir, parts = tmp_path / "run", {"mesh.data": "1", "mesh.fsdp": "2"}
+    two = start(2, workdir, **parts)
+    wait_for_step(workdir, 10, two)
+    two[1].send_signal(signal.SIGTERM)
+    finished = finish(two)
+    assert [code for code, _ in finished] == [143] * 2, finished
+    first = last_step(workdir)
+    assert f"saved at step {first}" in finished[0][1]
+
+    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    one = start(1, workdir, env=env, **parts)
+    wait_for_step(workdir, first + 10, one)
+    one[0].send_signal(signal.SIGTERM)
+    [(code, output)] = finish(one)
+    assert code == 143, output
+    second = last_step(workdir)
+    assert f"going on from step {first} of 150" in output and f"saved at step {second}" in output
+
+    # A notice that comes before training goes on is not forgotten.
+    two = start(2, workdir, **parts)
+    wait_for_line(two[0], "starting JAX")
+    two[0].send_signal(signal.SIGTERM)
+    finished = finish(two)
+    assert [code for code, _ in finished] == [143] * 2, finished
+    third = last_step(workdir)
+    assert f"saved at step {third}" in finished[0][1] and third == second + 1
+
+    (code, output), (other_code, other) = finish(start(2, workdir, **parts))
+    assert code == other_code == 0, output + other
+    assert f"going on from step {third} of 150" in output
+    close(workdir, whole)
+    assert json.loads((workdir / "result.json").read_text())["mesh"]["fsdp"] == 2
+
+
 def test_the_death_of_the_first_process_ends_the_others(tmp_path):
     processes = start(2, tmp_path / "run")
     wait_for_step(tmp_path / "run", 10, processes)
@@ -176,6 +226,18 @@ def test_other_configs_are_refused(tmp_path):
         assert code == 2, output
         assert f"error: process {number}: process 1 differs from process 0 in config.batch: 32, not 16" in output
         assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_code_is_refused(tmp_path):
+    copy = tmp_path / "copy"
+    for name in ("mapjax", "launch", "experiments"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / "mapjax" / "train.py").open("a") as file:
+        file.write("# another word\n")
+    for number, (code, output) in enumerate(finish(start(2, tmp_path / "run", roots={1: copy}))):
+        assert code == 2, output
+        assert f"error: process {number}: process 1 differs from process 0 in mapjax/train.py: " in output
     assert not (tmp_path / "run").exists()
 
 
@@ -201,3 +263,24 @@ def test_a_process_that_does_not_come(tmp_path, numbers, message):
     assert message in output
     assert output.splitlines()[-1].startswith(f"error: process {numbers[0]}: ")
     assert "Traceback" not in output
+
+
+def test_given_weights_are_split_over_processes(tmp_path):
+    """With `fsdp` no process can hold the whole of an array, and each takes its part of what was loaded."""
+    model = parts.make("models", {"name": "tiny", "width": 16}, classes=10)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda s: rng.uniform(0.1, 0.3, s.shape).astype(np.float32), shapes)
+    weights.save(tmp_path / "given.safetensors", weights.to_torchvision(variables))
+    changes = {"model.width": "16", "duration": "2 steps", "init_from": str(tmp_path / "given.safetensors")}
+    [(code, output)] = finish(start(1, tmp_path / "one", **changes))
+    assert code == 0, output
+    split = {"mesh.data": "1", "mesh.fsdp": "2"}
+    (code, output), (other_code, other) = finish(start(2, tmp_path / "two", **changes, **split))
+    assert code == other_code == 0, output + other
+    assert "weights from" in output and "weights from" not in other
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-5)
+    trained = run.load(tmp_path / "two").variables["params"]
+    for found, given in zip(*map(jax.tree.leaves, (trained, variables["params"]))):
+        np.testing.assert_allclose(found, given, atol=0.05)  # two small steps from what was loaded
