@@ -153,7 +153,11 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
     if restored:
         _require_same_data(this, int(state.step), meta["data"])
     elif given is not None:
-        state = transfer.start_from(given, state, this.seen.classes, program.places, say)
+        more = jax.eval_shape(run.make_task(config, (*this.seen.classes, "one more")).init, jax.random.key(0), batch)
+        sized = transfer.sized_by_classes({"params": state.params, "stats": state.stats}, more)
+        rows, columns = config.image_size
+        target = transfer.Target(this.seen.classes, (rows, columns), sized, program.places)
+        state = transfer.start_from(given, state, target, say)
     say(f"{tree.count(program.like.params):,} parameters; compiling the train step …")
     began = time.perf_counter()
     compiled = {batch["image"].shape: program.compile(batch) for batch in batches}

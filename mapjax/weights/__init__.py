@@ -7,9 +7,9 @@ import numpy as np
 
 from mapjax.errors import UserError
 from mapjax.weights import files, names, timm
-from mapjax.weights.translate import from_torchvision, new_name, to_torchvision
+from mapjax.weights.translate import from_torchvision, new_name, replace, shapes, to_torchvision
 
-__all__ = ["from_torchvision", "load", "readings", "save", "to_torchvision"]
+__all__ = ["from_torchvision", "load", "readings", "replace", "save", "shapes", "to_torchvision"]
 
 save = files.write
 

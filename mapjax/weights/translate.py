@@ -49,34 +49,41 @@ def from_torchvision(tensors: Tensors, variables: Variables) -> Variables:
       UserError: a tensor is missing, has another shape, or has no place in the network.
     """
     given = {new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
-    used = set()
-
-    def fill(path, leaf):
-        entry = _entry(path, leaf)
-        used.add(entry.name)
-        if entry.name not in given:
-            hint = near(entry.name, given)
-            raise UserError(f"the weights have no tensor {entry.name!r}, which this network needs.{hint}")
-        tensor = np.asarray(given[entry.name], np.float32)
-        needed = entry.to_theirs(np.empty(leaf.shape, np.float32)).shape
-        if tensor.shape != needed:
+    needed = shapes(variables)
+    for name, shape in needed.items():
+        if name not in given:
+            raise UserError(f"the weights have no tensor {name!r}, which this network needs.{near(name, given)}")
+        if (found := np.shape(given[name])) != shape:
             raise UserError(
-                f"tensor {entry.name!r} of the weights has shape {tensor.shape}, but this network needs {needed}:"
+                f"tensor {name!r} of the weights has shape {found}, but this network needs {shape}:"
                 " choose the depth, width and number of classes that the weights were trained with."
             )
-        return np.ascontiguousarray(entry.to_ours(tensor))
-
-    filled = jax.tree_util.tree_map_with_path(fill, variables)
-    if left := sorted(set(given) - used):
+    if left := sorted(set(given) - set(needed)):
         raise UserError(f"the weights hold {len(left)} tensors that this network has no place for, first {left[0]!r}.")
-    return filled
+    return replace(given, variables)
 
 
 def to_torchvision(variables: Variables) -> dict[str, np.ndarray]:
     """A network's variables under torchvision's names and layouts: the inverse of `from_torchvision`."""
-    leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
-    entries = [(_entry(path, leaf), leaf) for path, leaf in leaves]
-    return {entry.name: np.ascontiguousarray(entry.to_theirs(np.asarray(leaf))) for entry, leaf in entries}
+    return {entry.name: np.ascontiguousarray(entry.to_theirs(np.asarray(leaf))) for entry, leaf in _entries(variables)}
+
+
+def shapes(variables: Variables) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's tensors under torchvision's names; the values, wherever they are, are not looked at."""
+    none = {entry.name: entry.to_theirs(np.broadcast_to(False, leaf.shape)) for entry, leaf in _entries(variables)}
+    return {name: tensor.shape for name, tensor in none.items()}
+
+
+def replace(tensors: Tensors, variables: Variables) -> Variables:
+    """Put torchvision's tensors, as float32 arrays of NumPy's, for the leaves of that name; others stay as they are."""
+
+    def put(path, leaf):
+        entry = _entry(path, leaf)
+        if entry.name not in tensors:
+            return leaf
+        return np.ascontiguousarray(entry.to_ours(np.asarray(tensors[entry.name], np.float32)))
+
+    return jax.tree_util.tree_map_with_path(put, variables)
 
 
 def new_name(name: str) -> str:
@@ -84,6 +91,10 @@ def new_name(name: str) -> str:
     for pattern, replacement in OLD_NAMES:
         name = pattern.sub(replacement, name)
     return name
+
+
+def _entries(variables: Variables) -> list[tuple[Entry, Any]]:
+    return [(_entry(path, leaf), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]]
 
 
 def _entry(path: tuple[Any, ...], leaf: Any) -> Entry:
