@@ -41,7 +41,9 @@ def main(argv: Sequence[str]) -> int:
         help="start from a file (.safetensors .npz .pth), a name (torchvision/resnet50.DEFAULT) or a workdir",
     )
     parser.add_argument(
-        "--batch", metavar="N", help="examples of a step on all devices together, or auto: as many as fit here"
+        "--batch",
+        metavar="N",
+        help="examples of a step on all devices together, or auto: as many as fit here (and an eval_batch that does)",
     )
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
     parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
@@ -73,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.batch == "auto":
         from mapjax.plan import job
 
-        config.batch = job.local_batch(config, folder)
+        config.update(job.local_batches(config, folder))
     result = fit.fit(config, folder, pathlib.Path(arguments.config.partition(":")[0]))
     return 128 + result["stopped"] if "stopped" in result else 0
 

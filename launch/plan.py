@@ -18,6 +18,7 @@ python launch/plan.py --config experiments/detect.py:coco --topology v5e:16x16 -
 python launch/plan.py --config experiments/classify.py:imagenet --topology v5p:4x4x4 --mesh data=16,model=4 --batch 1024
 python launch/plan.py --config experiments/detect.py:coco --topology v5e:2x4 --batch auto
 python launch/plan.py --config experiments/classify.py:imagenet --topology v6e:2x4 --mesh auto
+python launch/plan.py --config experiments/classify.py:vit_large --topology v5p:2x4x4 --mesh fsdp=32
 python launch/plan.py --config experiments/classify.py          (the local devices)
 """
 
@@ -32,7 +33,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--topology", metavar="CHIP:LAYOUT", help="TPU slice, as v5e:2x4 or v5p:4x4x4 (local devices)")
     parser.add_argument("--mesh", metavar="AXIS=N,…", help="as data=64,model=4, or auto: rank them (the config's)")
     parser.add_argument(
-        "--batch", metavar="N", help="of all chips together, or auto: the largest that fits (the config's)"
+        "--batch",
+        metavar="N",
+        help="of all chips together, or auto: the largest that fits a step (the config's)",
     )
     parser.add_argument("--data", metavar="FORMAT:PATH", help="other data than the config's")
     parser.add_argument("--classes", type=int, metavar="N", help="plan for so many classes, without reading the data")

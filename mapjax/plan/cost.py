@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mapjax.plan import hlo
+from mapjax.plan import hlo, kinds
 
 # These move nothing: they name, group or wait for what others make.
 _FREE = (
@@ -32,6 +32,7 @@ class Work(NamedTuple):
 
     count: how often it runs; known: False where it is in a loop whose turns depend on data, which counts as one turn.
     flops, bytes: of all runs. cycles: of all runs, as the TPU's compiler estimates; 0 where it does not say.
+    kind: of what it does, by kinds.py.
     """
 
     instruction: hlo.Instruction
@@ -40,6 +41,7 @@ class Work(NamedTuple):
     flops: float
     bytes: float
     cycles: float
+    kind: str = ""
 
 
 def of_module(module: hlo.Module) -> list[Work]:
@@ -61,6 +63,7 @@ def of_module(module: hlo.Module) -> list[Work]:
                     count * flops(module, computation, one),
                     count * moved(module, computation, one),
                     count * float(cycles[1] if cycles else 0),
+                    kinds.kind_of(module, one),
                 )
             )
     return found

@@ -1,17 +1,27 @@
 """From which file of the source each instruction of a compiled program comes, by the tables in the program's text."""
 
+import itertools
 import re
+from collections.abc import Iterator
 
 PACKAGE = "mapjax"
 
 _TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
 _FRAME = re.compile(r"\bstack_frame_id=(\d+)")
 
+Frames = dict[int, tuple[int, int]]  # number → file, and the frame that called it
 
-def files(text: str, package: str = PACKAGE) -> dict[int, str]:
+
+def files(text: str, package: str = PACKAGE, *, callers: str = "") -> dict[int, str]:
     """Name, for each stack frame, the innermost file of the package: 12 → "ops/nms". {} where the text has no tables.
 
     Frames that never pass through the package are left out.
+
+    Args:
+      text: of the compiled program.
+      package: its files are named.
+      callers: of files in this folder that call each other, the outermost is named: with "ops", boxes that suppression
+        compares are "ops/nms", not "ops/boxes".
     """
     tables = _read(text)
     names = {number: line.strip('"') for number, line in tables["FileNames"].items()}
@@ -20,17 +30,12 @@ def files(text: str, package: str = PACKAGE) -> dict[int, str]:
         number: (places.get(_number(line, "file_location_id"), 0), _number(line, "parent_frame_id") - 1)
         for number, line in tables["StackFrames"].items()
     }
-    found = {}
+    found, folder = {}, f"{callers}/"
     for number in frames:
-        seen, current = set(), number
-        while current in frames and current not in seen:
-            seen.add(current)
-            place, parent = frames[current]
-            within = _within(names.get(place, ""), package)
-            if within:
-                found[number] = within
-                break
-            current = parent
+        chain = [one for one in _places(number, frames, names, package) if one]
+        if chain:
+            calling = itertools.takewhile(lambda one: one.startswith(folder), chain)
+            found[number] = [chain[0], *calling][-1]
     return found
 
 
@@ -38,6 +43,15 @@ def file_of(attributes: str, known: dict[int, str]) -> str:
     """Name the file that an instruction comes from, by its attributes; "" where that is not known."""
     found = _FRAME.search(attributes)
     return known.get(int(found[1]), "") if found else ""
+
+
+def _places(number: int, frames: Frames, names: dict[int, str], package: str) -> Iterator[str]:
+    """Yield the files from a frame outwards; "" for those of another package."""
+    seen: set[int] = set()
+    while number in frames and number not in seen:
+        seen.add(number)
+        place, number = frames[number]
+        yield _within(names.get(place, ""), package)
 
 
 def _read(text: str) -> dict[str, dict[int, str]]:

@@ -1,5 +1,6 @@
 """Planning from what a person asks to what is printed."""
 
+import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -67,27 +68,59 @@ def plan(asked: Asked, *, largest: bool = False, program: pathlib.Path | None = 
     return summary.as_dict(found, asked.name, note)
 
 
-def local_batch(config: Config, folder: pathlib.Path) -> int:
-    """Find the largest batch that the local devices can train with, or the one that `folder` has been trained with.
+def local_batches(config: Config, folder: pathlib.Path) -> dict[str, int]:
+    """Find the largest "batch" that the local devices can train with, or the one that `folder` has been trained with.
 
-    Of several processes the first one's memory counts, and all learn its answer.
+    "eval_batch" stays the config's, or is halved until an evaluation fits beside the training's state. Of several
+    processes that with the least memory counts.
 
     Raises:
       UserError: no batch fits, or it is not known how much memory there is.
     """
     say = log.Log(None, quiet=jax.process_index() != 0).say
     if workdir.is_trained(folder):
-        return int(workdir.read_json(folder / "config.json")["batch"])
-    config, source, _ = run.open_sources(config)
+        before = workdir.read_json(folder / "config.json")
+        return {name: int(before.get(name, config[name])) for name in ("batch", "eval_batch")}
+    config, source, held_out = run.open_sources(config)
     mesh = shard.make_mesh(config.mesh.to_dict())
-    chosen, _ = _largest(config, source, topology.open_place(None), mesh, say)
-    batch = int(distributed.share("batch", str(chosen.batch)))
-    say(f"batch {batch} fits; the learning rate stays {config.optimizer.learning_rate:g}")
-    return batch
+    place = _of_all(topology.open_place(None))
+    chosen, _ = _largest(config, source, place, mesh, say)
+    evaluated = _scored(chosen, source, held_out, place, mesh, say)
+    found = {"batch": chosen.batch, "eval_batch": evaluated}
+    shared = json.loads(distributed.share("batch", json.dumps(found)))
+    say(f"batch {shared['batch']} fits; the learning rate stays {config.optimizer.learning_rate:g}")
+    return shared
+
+
+def _of_all(place: topology.Place) -> topology.Place:
+    """Take the least memory that any process has for a device, so that all of them search alike."""
+    every = [int(text) for text in distributed.exchange("memory", str(place.chip.hbm or 0))]
+    return place._replace(chip=place.chip._replace(hbm=min(every) or None))
+
+
+def _scored(config: Config, source: Source, held_out: Source, place: topology.Place, mesh: Any, say: Any) -> int:
+    """Halve `eval_batch` until scoring fits beside the training's state."""
+    limit, ways, batch = _limit(place), shard.ways(mesh), config.eval_batch
+    while True:
+        try:
+            peak = step.evaluation_peak(_with(config, eval_batch=batch), source, held_out, mesh)
+        except step.TooLarge as error:
+            peak = max(error.needed, limit + 1)
+        if peak <= limit:
+            say(f"eval_batch {batch}: {tables.size(peak)} of {tables.size(limit)}")
+            return batch
+        say(f"eval_batch {batch}: {tables.size(peak)} of {tables.size(limit)}, too much")
+        if batch <= ways:
+            raise UserError(
+                f"eval_batch={batch} does not fit while a state is trained; shard it (--config.mesh.fsdp=…)."
+            )
+        batch = max(ways, batch // 2)
 
 
 def rank(asked: Asked) -> list[dict[str, Any]]:
     """Print the meshes of the devices, the one with the shortest estimate first; give the figures of all.
+
+    What is in the way of a mesh is a line under the table.
 
     Raises:
       UserError: no mesh can be.
@@ -95,20 +128,21 @@ def rank(asked: Asked) -> list[dict[str, Any]]:
     say = log.Log(None).say
     place, config, source, note = _open(asked, say)
     plans, refused = [], []
-    for sizes in search.meshes(len(place.devices), config.batch):
+    for sizes in search.meshes(len(place.devices), stacked=bool(config.model.get("stacked"))):
         name = tables.mesh_name(sizes)
         try:
             plans.append(summary.make(config, source, place, shard.make_mesh(sizes, place.devices)))
         except step.TooLarge as error:
             refused.append((name, _does_not_fit(error, config.batch, place)))
-        except UserError as error:
-            refused.append((name, str(error)))
+        except Exception as error:  # what one mesh does to a compiler must not cost the figures of the others
+            refused.append((name, _reason(error)))
         else:
             say(f"{name}: compiled in {plans[-1].compiled.seconds:.0f} s")
     if not plans:
-        why = "; ".join(f"{name}: {reason}" for name, reason in refused) or "the batch divides over none of them"
+        reasons = dict.fromkeys(reason for _, reason in refused)
+        why = "; ".join(reasons if len(reasons) == 1 else (f"{name}: {reason}" for name, reason in refused))
         raise UserError(f"--mesh auto: no mesh of {len(place.devices)} devices takes batch={config.batch}: {why}")
-    plans.sort(key=lambda one: (one.bound.estimate or 0, sum(sent.traffic for sent in one.sent), one.compiled.peak))
+    plans.sort(key=_cost)
     say("")
     tables.wide().print(tables.ranking(plans, refused))
     return [summary.as_dict(one, asked.name, note) for one in plans]
@@ -123,20 +157,12 @@ def _open(asked: Asked, say: Any) -> tuple[topology.Place, Config, Source, str]:
 
 
 def _largest(config: Config, source: Source, place: topology.Place, mesh: Any, say: Any) -> tuple[Config, summary.Plan]:
-    # Here the data, and what others hold of the memory, need some as well.
-    limit = int(place.chip.hbm * HERE) if place.chip.hbm and place.local else place.chip.hbm
-    if limit is None:
-        raise UserError(f"--batch auto: how much memory a {place.chip.name} has is not known; name a --topology.")
+    limit = _limit(place)
     plans: dict[int, summary.Plan] = {}
-
-    def with_batch(batch: int) -> Config:
-        made = config.copy_and_resolve_references()
-        made.batch = batch
-        return made
 
     def attempt(batch: int) -> search.Tried:
         try:
-            plans[batch] = summary.make(with_batch(batch), source, place, mesh)
+            plans[batch] = summary.make(_with(config, batch=batch), source, place, mesh)
         except step.TooLarge as error:
             say(f"batch {batch}: needs {tables.size(error.needed) if error.needed else 'too much memory'}")
             return search.Tried(error.needed, False)
@@ -147,7 +173,36 @@ def _largest(config: Config, source: Source, place: topology.Place, mesh: Any, s
 
     unit = shard.ways(mesh) * config.accumulate * summary.micro_batches(config, mesh)
     batch = search.largest_batch(attempt, unit, config.batch, limit)
-    return with_batch(batch), plans[batch]
+    return _with(config, batch=batch), plans[batch]
+
+
+def _limit(place: topology.Place) -> int:
+    """Give the bytes that a step may take of a device; here the data, and what others hold, need some as well."""
+    hbm = place.chip.hbm
+    if not hbm:
+        raise UserError(f"--batch auto: how much memory a {place.chip.name} has is not known; name a --topology.")
+    return int(hbm * HERE) if place.local else hbm
+
+
+def _with(config: Config, **values: int) -> Config:
+    """Give a copy of a config with other values."""
+    made = config.copy_and_resolve_references()
+    made.update(values)
+    return made
+
+
+def _cost(one: summary.Plan) -> tuple[Any, ...]:
+    """What meshes are ranked by: if the step fits, its estimate, and where there is none, what it sends and holds."""
+    sent = sum(sent.traffic for sent in one.sent)
+    return one.fits is False, one.bound.estimate or 0, sent, one.compiled.peak
+
+
+def _reason(error: Exception) -> str:
+    """Give a sentence of why a mesh cannot be; of what is no mistake of the user, the first line with its kind."""
+    if isinstance(error, UserError):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    return ": ".join([type(error).__name__, *lines[:1]])
 
 
 def _does_not_fit(error: step.TooLarge, batch: int, place: topology.Place) -> str:

@@ -78,19 +78,21 @@ def _between(tried: dict[int, Tried], low: int, high: int, limit: int) -> int:
     return min(max(guess, low + 1), high - 1)
 
 
-def meshes(devices: int, batch: int) -> Iterator[dict[str, int]]:
+def meshes(devices: int, *, stacked: bool = False) -> Iterator[dict[str, int]]:
     """List the meshes worth comparing: channels or heads over up to 8 chips, parameters copied, sharded, or both.
+
+    Not each of them can be: the batch, or the blocks, may not divide.
 
     Args:
       devices: how many there are.
-      batch: it must divide over `data` and `fsdp`.
+      stacked: the network is a stack of blocks, so that it can be cut over `pipe` as well; a pipeline splits the
+        parameters by itself, so none is tried together with `fsdp`.
     """
-    for model in (1, 2, 4, 8):
-        if devices % model:
-            continue
-        rest = devices // model
-        if batch % rest:
-            continue
-        for fsdp in sorted({1, 8, rest}):
-            if rest % fsdp == 0:
-                yield {"data": rest // fsdp, "fsdp": fsdp, "model": model, "pipe": 1}
+    for pipe in (1, 2, 4, 8) if stacked else (1,):
+        for model in (1, 2, 4, 8):
+            if devices % (pipe * model):
+                continue
+            rest = devices // (pipe * model)
+            for fsdp in sorted({1, 8, rest}) if pipe == 1 else (1,):
+                if rest % fsdp == 0:
+                    yield {"data": rest // fsdp, "fsdp": fsdp, "model": model, "pipe": pipe}

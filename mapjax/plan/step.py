@@ -1,9 +1,11 @@
 """The train step that a config describes, compiled for a mesh and not run."""
 
+import contextlib
 import math
 import pathlib
 import re
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from mapjax import run, schedule, shard
+from mapjax import evaluate, run, schedule, shard
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError
-from mapjax.task import Batch, State
+from mapjax.task import Batch, State, Task
 
 Config = Any  # a ConfigDict; ml_collections gives its values no types
 
@@ -141,21 +143,11 @@ def compile_step(config: Config, source: Source, mesh: Mesh) -> Compiled:
       TooLarge: the compiler finds no room for it.
       UserError: a config that cannot be.
     """
-    run.require_sound(config, mesh)
-    clock = schedule.Clock(config.batch, len(source.records))
-    clock = clock._replace(total=max(1, clock.steps(config.duration)))
-    transform = run.make_transforms(config, clock)[-1][1]
-    batch = run.abstract_batch(source, transform, config.batch, shard.batch_sharding(mesh, config.batch))
-    counts = np.ones(len(source.classes), np.int64)  # how often each class comes is only a constant in the step
-    task = run.make_task(config, source.classes, lambda: counts, lambda: (counts, counts))
-    tx, _, frozen = run.make_optimizer(config, task, batch, clock)
-    program = run.make_program(config, task, tx, frozen, batch, mesh)
+    _, program, batch = _program(config, source, mesh)
     like = program.like
     began = time.perf_counter()
-    try:
+    with _too_large_told():
         compiled = program.compile(batch)
-    except jax.errors.JaxRuntimeError as error:
-        raise _too_large(str(error)) or error from error
     taken = time.perf_counter() - began
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     return Compiled(
@@ -172,6 +164,48 @@ def compile_step(config: Config, source: Source, mesh: Mesh) -> Compiled:
         len(source.records) / config.batch,
         taken,
     )
+
+
+def evaluation_peak(config: Config, seen: Source, held_out: Source, mesh: Mesh) -> int:
+    """Give the bytes that a device needs while `held_out` is scored in training, whose state stays where it is.
+
+    Args:
+      config: of the run. seen: the training split.
+
+    Raises:
+      TooLarge: the compiler finds no room for it.
+    """
+    task, program, _ = _program(config, seen, mesh)
+    variables = run.trained_variables(program.like)
+    size, sharding = run.eval_batch(config, mesh)
+    batch = run.abstract_batch(held_out, run.make_transform(config, augment=False, scored=held_out), size, sharding)
+    with _too_large_told(), jax.set_mesh(mesh):
+        memory = evaluate.make_answer(task).lower(variables, batch).compile().memory_analysis()
+    beside = _bytes(program.like) - _bytes(variables)
+    needed = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return beside + needed + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+
+
+def _program(config: Config, source: Source, mesh: Mesh) -> tuple[Task, run.Program, Batch]:
+    """Make the task and its train step as `fit` does, and the shapes of a batch."""
+    run.require_sound(config, mesh)
+    clock = schedule.Clock(config.batch, len(source.records))
+    clock = clock._replace(total=max(1, clock.steps(config.duration)))
+    transform = run.make_transforms(config, clock)[-1][1]
+    batch = run.abstract_batch(source, transform, config.batch, shard.batch_sharding(mesh, config.batch))
+    counts = np.ones(len(source.classes), np.int64)  # how often each class comes is only a constant in the step
+    task = run.make_task(config, source.classes, lambda: counts, lambda: (counts, counts))
+    tx, _, frozen = run.make_optimizer(config, task, batch, clock)
+    return task, run.make_program(config, task, tx, frozen, batch, mesh), batch
+
+
+@contextlib.contextmanager
+def _too_large_told() -> Iterator[None]:
+    """Raise TooLarge for what a compiler says when a program does not fit."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        raise _too_large(str(error)) or error from error
 
 
 def _shares(like: State, batch: Batch) -> Shares:

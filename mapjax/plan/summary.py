@@ -16,7 +16,10 @@ from mapjax.plan.topology import Place
 
 
 class Share(NamedTuple):
-    """What the instructions from one source file cost, forward or backward: see cost.py; seconds by roofline.py."""
+    """What the instructions of one part of a step cost together: see cost.py; seconds by roofline.py.
+
+    part: a source file, "backward" after it for what a gradient added; or a kind of work, see kinds.py.
+    """
 
     part: str
     instructions: int
@@ -40,7 +43,10 @@ class Sent(NamedTuple):
 class Plan(NamedTuple):
     """What is to be expected of a step on a mesh; figures are of one chip.
 
+    shares: by source file; kinds: the same by kind of work.
     unknown: instructions in loops whose turns depend on data; each such loop counts as one turn.
+    bubble: the share of the step that a chip idles in a pipeline. Its idle turns are in all figures: there a chip works
+      on nothing.
     """
 
     place: Place
@@ -50,6 +56,7 @@ class Plan(NamedTuple):
     bound: roofline.Bound
     sent: list[Sent]
     shares: list[Share]
+    kinds: list[Share]
     flops: float
     bytes: float
     unknown: int
@@ -78,7 +85,8 @@ def make(config: Config, source: Source, place: Place, mesh: Mesh) -> Plan:
         compiled=compiled,
         bound=roofline.bound(works, found, place.chip),
         sent=together(found),
-        shares=shares(works, frames.files(compiled.text), place),
+        shares=shares(works, _files(works, compiled.text), place),
+        kinds=shares(works, [one.kind for one in works], place),
         flops=sum(one.flops for one in works),
         bytes=sum(one.bytes for one in works),
         unknown=sum(not one.known for one in works),
@@ -115,16 +123,24 @@ def together(found: Sequence[Collective]) -> list[Sent]:
     return sorted(sums, key=lambda sent: -sent.traffic)
 
 
-def shares(works: Sequence[cost.Work], files: dict[int, str], place: Place) -> list[Share]:
-    """Add up what the instructions from each source file cost, the longest bound first.
+def _files(works: Sequence[cost.Work], text: str) -> list[str]:
+    """Name the source file of each instruction, and "backward" where a gradient added it.
 
     A fusion counts with the file of its last operation, and what the compiler adds of itself as "compiler".
     """
-    groups: dict[str, list[cost.Work]] = defaultdict(list)
+    known = frames.files(text, callers="ops")
+    found = []
     for one in works:
-        file = frames.file_of(one.instruction.attributes, files) or "compiler"
-        backward = "transpose(" in one.instruction.op_name
-        groups[f"{file} backward" if backward else file].append(one)
+        file = frames.file_of(one.instruction.attributes, known) or "compiler"
+        found.append(f"{file} backward" if "transpose(" in one.instruction.op_name else file)
+    return found
+
+
+def shares(works: Sequence[cost.Work], names: Sequence[str], place: Place) -> list[Share]:
+    """Add up what the instructions of each name cost, the longest estimate first; `names` has one for each of them."""
+    groups: dict[str, list[cost.Work]] = defaultdict(list)
+    for one, name in zip(works, names, strict=True):
+        groups[name].append(one)
     chip = place.chip
     timed = chip.flops is not None
     found = [
@@ -138,7 +154,7 @@ def shares(works: Sequence[cost.Work], files: dict[int, str], place: Place) -> l
         )
         for part, ones in groups.items()
     ]
-    return sorted(found, key=lambda share: (-(share.bound or 0), -share.bytes))
+    return sorted(found, key=lambda share: (-(share.estimate or 0), -share.bytes))
 
 
 def as_dict(plan: Plan, config: str, note: str) -> dict[str, Any]:
@@ -177,5 +193,6 @@ def as_dict(plan: Plan, config: str, note: str) -> dict[str, Any]:
         "steps_per_epoch": compiled.steps,
         "bubble": plan.bubble,
         "shares": [one._asdict() for one in plan.shares],
+        "kinds": [one._asdict() for one in plan.kinds],
         "compile_s": compiled.seconds,
     }

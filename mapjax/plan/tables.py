@@ -7,24 +7,25 @@ from rich.table import Table
 
 from mapjax import log
 from mapjax.plan.step import Compiled
-from mapjax.plan.summary import Plan
+from mapjax.plan.summary import Plan, Share
 
-FEW = 12  # source files that are listed
+FEW = 16  # parts of a step that are listed
 WIDTH = 130
 
 
 def plan(found: Plan) -> Group:
     """Lay out a plan: memory, work, collectives, where the time goes."""
-    return Group(_memory(found), "", _work(found), "", _collectives(found), "", _shares(found), *_notes(found))
+    return Group(_memory(found), "", _work(found), "", _collectives(found), "", *_shares(found), *_notes(found))
 
 
 def ranking(plans: Sequence[Plan], refused: Sequence[tuple[str, str]]) -> Group:
     """Lay out the plans of several meshes, the best first, and why others cannot be."""
-    table = _table("mesh", "step at least", "estimate", "bound by", "memory", "sent a step")
+    table = _table("mesh", "step at least", "estimate", "bound by", "bubble", "memory", "sent a step")
     for one in plans:
         bound, sent = one.bound, sum(collective.traffic for collective in one.sent)
-        row = (seconds(bound.step), seconds(bound.estimate), bound.binding or "–", size(one.compiled.peak), size(sent))
-        table.add_row(mesh_name(one.mesh), *row)
+        times = (seconds(bound.step), seconds(bound.estimate), bound.binding or "–")
+        bubble = _percent(one.bubble, 1) if one.bubble else "–"
+        table.add_row(mesh_name(one.mesh), *times, bubble, size(one.compiled.peak), size(sent))
     return Group(table, *[f"{name}: {why}" for name, why in refused])
 
 
@@ -111,7 +112,7 @@ def _work(found: Plan) -> RenderableType:
     epoch = None if bound.step is None else bound.step * compiled.steps
     table.add_row("an epoch", f"{compiled.steps:,.0f} steps", seconds(epoch))
     if found.bubble:
-        table.add_row("idle in the pipeline's bubble", f"{100 * found.bubble:.1f} %", "")
+        table.add_row("of that idle in the pipeline's bubble", f"{100 * found.bubble:.1f} %", "")
     return table
 
 
@@ -125,15 +126,18 @@ def _collectives(found: Plan) -> RenderableType:
     return table
 
 
-def _shares(found: Plan) -> RenderableType:
-    bounds = sum(one.bound or 0 for one in found.shares)
-    estimates = sum(one.estimate or 0 for one in found.shares)
-    table = _table("by source file", "instructions", "FLOP", "bytes", "at least", "share", "estimate", "share")
-    for one in found.shares[:FEW]:
+def _shares(found: Plan) -> list[RenderableType]:
+    return [_parts("by source file", found.shares), "", _parts("by kind of work", found.kinds)]
+
+
+def _parts(name: str, shares: Sequence[Share]) -> RenderableType:
+    bounds, estimates = sum(one.bound or 0 for one in shares), sum(one.estimate or 0 for one in shares)
+    table = _table(name, "instructions", "FLOP", "bytes", "at least", "share", "estimate", "share")
+    for one in shares[:FEW]:
         row = (str(one.instructions), amount(one.flops), size(one.bytes))
         bound = (seconds(one.bound), _percent(one.bound, bounds))
         table.add_row(one.part, *row, *bound, seconds(one.estimate), _percent(one.estimate, estimates))
-    if rest := found.shares[FEW:]:
+    if rest := shares[FEW:]:
         table.add_row(f"{len(rest)} others", str(sum(one.instructions for one in rest)))
     return table
 

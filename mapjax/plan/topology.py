@@ -4,8 +4,10 @@ import contextlib
 import importlib.util
 import os
 import pathlib
+import socket
 from typing import Any, NamedTuple
 
+from mapjax import distributed
 from mapjax.errors import UserError
 from mapjax.plan import chips
 
@@ -62,7 +64,8 @@ def open_place(topology: str | None) -> Place:
     if topology is None:
         devices = jax.devices()
         chip = chips.of_kind(devices[0].device_kind)
-        return Place(f"{len(devices)} local {devices[0].device_kind}", list(devices), _measured(chip, devices[0]), True)
+        chip = _measured(chip, jax.local_devices()[0], processes_here())
+        return Place(f"{len(devices)} local {devices[0].device_kind}", list(devices), chip, True)
     from jax.experimental import topologies
 
     jax.config.update("jax_enable_compilation_cache", False)  # such programs can be written to it, but not read back
@@ -94,10 +97,19 @@ def _memory() -> int:
     return found
 
 
-def _measured(chip: chips.Chip, device: Any) -> chips.Chip:
-    """Take the memory that the device says it can give, where it says so; of a CPU its share of the machine's."""
+def processes_here() -> int:
+    """Count the processes of this program that run on this machine; all call it, once."""
+    here = socket.gethostname()
+    return distributed.exchange("host", here).count(here)
+
+
+def _measured(chip: chips.Chip, device: Any, processes: int) -> chips.Chip:
+    """Take the memory that the device says it can give, where it says so; of a CPU its share of the machine's.
+
+    processes: of this machine, each with as many devices.
+    """
     if device.platform == "cpu":
-        return chip._replace(hbm=_memory() // len(device.client.local_devices()))
+        return chip._replace(hbm=_memory() // (processes * len(device.client.local_devices())))
     with contextlib.suppress(Exception):  # not every backend keeps such counts
         limit = (device.memory_stats() or {}).get("bytes_limit")
         return chip._replace(hbm=int(limit)) if limit else chip

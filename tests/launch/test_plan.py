@@ -69,3 +69,27 @@ def test_a_tpu_slice_that_is_not_here(tmp_path):
     assert (values["place"], values["devices"], values["memory"]["fits"]) == ("v5e:2x4", 8, True)
     assert values["collectives"][0]["kind"] == "all-reduce"
     assert 0 < values["seconds"]["step"] <= values["seconds"]["estimate"] < 1e-3
+
+
+VIT = "{'name': 'vit', 'width': 32, 'depth': 2, 'heads': 4, 'mlp': 64, 'patch': 2, 'stacked': True}"
+
+
+@pytest.mark.process
+def test_meshes_are_ranked_with_the_bubble_of_a_pipeline(tmp_path):
+    out = tmp_path / "plan.json"
+    arguments = ["--config", "experiments/classify.py", f"--config.model={VIT}", "--batch", "8", "--mesh", "auto"]
+    done = plan(*arguments, "--json", str(out), devices=4)
+    assert done.returncode == 0, done.stderr
+    axes = ("data", "fsdp", "model", "pipe")
+    ranked = {tuple(one["mesh"][axis] for axis in axes): one for one in json.loads(out.read_text())}
+    assert set(ranked) == {
+        (4, 1, 1, 1), (1, 4, 1, 1), (2, 1, 2, 1), (1, 2, 2, 1), (1, 1, 4, 1), (2, 1, 1, 2), (1, 1, 2, 2),
+    }  # fmt: skip
+    assert "pipe=4: mesh.pipe=4 splits no parameter" in done.stdout  # 2 blocks
+    # Of 4 micro-batches over 2 stages there are 5 turns in the figures. By hand: the patches' products, forward and of
+    # the kernel, and the classes', forward and twice backward, are not in the stack: each stage does them all.
+    ends = 8 * (2 * 2 * 16 * 12 * 32 + 3 * 2 * 32 * 10)
+    alone = 4 * ranked[4, 1, 1, 1]["flops"] - ends
+    assert ranked[2, 1, 1, 2]["flops"] == pytest.approx(5 / 4 * alone / 4 + ends / 2, rel=0.01)
+    assert ranked[2, 1, 1, 2]["bubble"] == pytest.approx(1 / 5)
+    assert "20.0 %" in done.stdout

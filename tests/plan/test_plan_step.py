@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 from mapjax import config as configs
 from mapjax import run, shard
 from mapjax.errors import UserError
-from mapjax.plan import job, step, summary, tables, topology
+from mapjax.plan import job, search, step, summary, tables, topology
 from mapjax.plan.collectives import Collective
 
 DETECT, CLASSIFY, SEGMENT = (f"experiments/{name}.py" for name in ("detect", "classify", "segment"))
@@ -46,18 +46,83 @@ def test_classes_and_examples_given_stand_before_the_data():
 def test_the_largest_batch_that_fits_here_is_found_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(topology, "_memory", lambda: 20_000_000)
     config = load(CLASSIFY)
-    batch = job.local_batch(config, tmp_path)
+    found = job.local_batches(config, tmp_path)
+    batch = found["batch"]
 
     def peak(batch):
         config.batch = batch
         _, source, _ = step.find_source(config)
         return step.compile_step(config, source, shard.make_mesh(config.mesh.to_dict())).peak
 
-    assert batch != 64
+    assert batch != 64 and found["eval_batch"] == 200
     assert peak(batch) <= job.HERE * 20_000_000 < peak(batch + max(1, batch // 8))
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
-    (tmp_path / "config.json").write_text('{"batch": 7}')
-    assert job.local_batch(load(CLASSIFY), tmp_path) == 7
+    (tmp_path / "config.json").write_text('{"batch": 7, "eval_batch": 3}')
+    assert job.local_batches(load(CLASSIFY), tmp_path) == {"batch": 7, "eval_batch": 3}
+
+
+def test_pictures_are_scored_in_batches_that_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(topology, "_memory", lambda: 20_000_000)
+    config = load(CLASSIFY, eval_batch=200_000)
+    _, seen, held_out = run.open_sources(config)
+    mesh = shard.make_mesh(config.mesh.to_dict())
+
+    def peak(batch):
+        return step.evaluation_peak(load(CLASSIFY, eval_batch=batch), seen, held_out, mesh)
+
+    found = job.local_batches(config, tmp_path)["eval_batch"]
+    assert found in [200_000 >> turns for turns in range(1, 18)]
+    assert peak(found) <= job.HERE * 20_000_000 < peak(2 * found)
+    # The state stays: parameters, their average and two moments of Adam's; and each picture takes its bytes at least.
+    state = 4 * 4 * step.compile_step(config, seen, mesh).parameters
+    assert state < peak(1) < 2 * state
+    assert peak(3000) - peak(1000) >= 2000 * 8 * 8 * 3
+
+
+def test_processes_of_a_machine_share_its_memory(monkeypatch):
+    devices = len(jax.local_devices())
+    monkeypatch.setattr(topology, "_memory", lambda: 12_000)
+    monkeypatch.setattr(topology.socket, "gethostname", lambda: "here")
+    monkeypatch.setattr(topology.distributed, "exchange", lambda key, value: ["there", value, "there", value, value])
+    assert topology.open_place(None).chip.hbm == 12_000 // (3 * devices)
+
+
+def test_the_process_with_the_least_memory_counts(monkeypatch):
+    monkeypatch.setattr(topology, "_memory", lambda: 12_000)
+    place = topology.open_place(None)
+    monkeypatch.setattr(job.distributed, "exchange", lambda key, value: [value, "700", "9000"])
+    assert job._of_all(place).chip.hbm == 700
+    monkeypatch.setattr(job.distributed, "exchange", lambda key, value: [value, "0"])  # one does not know
+    assert job._of_all(place).chip.hbm is None
+
+
+@pytest.mark.process
+def test_a_mesh_that_cannot_be_is_a_line_under_the_ranking(monkeypatch, capsys):
+    """One device: the mesh of it is planned, one is refused with a sentence, and at another JAX itself gives up."""
+    sizes = [{"data": 1}, {"data": 3}, {"data": 1, "model": 1}, {"data": 1, "fsdp": 1}]
+    made = shard.make_mesh
+
+    def make_mesh(sizes, devices=None):
+        if "model" in sizes:
+            raise NotImplementedError("no such torus\nand more of that")
+        if "fsdp" in sizes:
+            raise step.TooLarge(5 * 2**30, 2**30)
+        return made(sizes, devices)
+
+    place = topology.open_place(None)._replace(devices=jax.devices()[:1])
+    monkeypatch.setattr(topology, "open_place", lambda name: place)
+    monkeypatch.setattr(search, "meshes", lambda devices, stacked: sizes)
+    monkeypatch.setattr(job.shard, "make_mesh", make_mesh)
+    asked = job.Asked("digits", load(CLASSIFY, batch=4), None, None)
+    (only,) = job.rank(asked)
+    assert only["mesh"] == {"data": 1, "fsdp": 1, "model": 1, "pipe": 1}
+    shown = capsys.readouterr().out
+    assert "data=3: mesh (data=3, " in shown and "does not fit 1 device(s)" in shown
+    assert "NotImplementedError: no such torus" in shown and "and more of that" not in shown
+    assert "needs 5.00 GiB of 1.00 GiB" in shown
+    sizes[:] = [{"data": 3}, {"data": 3}]
+    with pytest.raises(UserError, match=r"--mesh auto: no mesh of 1 devices takes batch=4: mesh \(data=3[^;]*$"):
+        job.rank(asked)
 
 
 def test_counts_that_cannot_be():

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from mapjax.errors import UserError
@@ -33,11 +35,19 @@ def test_the_largest_batch_that_fits(unit, start, says, room):
     assert found in tried
 
 
-def test_meshes_use_every_device_and_divide_the_batch():
-    found = list(search.meshes(16, 32))
+def test_meshes_use_every_device():
+    found = list(search.meshes(16))
     assert {"data": 16, "fsdp": 1, "model": 1, "pipe": 1} in found
     assert {"data": 1, "fsdp": 16, "model": 1, "pipe": 1} in found
     assert {"data": 4, "fsdp": 1, "model": 4, "pipe": 1} in found
-    assert all(one["data"] * one["fsdp"] * one["model"] == 16 for one in found)
+    assert all(one["data"] * one["fsdp"] * one["model"] == 16 and one["pipe"] == 1 for one in found)
     assert len({tuple(one.values()) for one in found}) == len(found)
-    assert [one for one in search.meshes(16, 4) if one["model"] < 4] == []
+
+
+def test_a_stack_is_cut_over_a_pipeline_too():
+    found = list(search.meshes(16, stacked=True))
+    assert [one for one in found if one["pipe"] == 1] == list(search.meshes(16))
+    assert {"data": 4, "fsdp": 1, "model": 1, "pipe": 4} in found
+    assert {"data": 2, "fsdp": 1, "model": 2, "pipe": 4} in found
+    assert all(math.prod(one.values()) == 16 for one in found)
+    assert len({tuple(one.values()) for one in found}) == len(found)
