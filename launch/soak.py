@@ -2,8 +2,8 @@
 
 Handwritten digits are trained on three times: undisturbed, then with faults that keep the data (kill -9, a slow disk,
 SIGTERM), which must end with the same bits, then with these and with pictures that become unreadable, which must end
-finished and as accurate. soak.json in the --workdir says what was done and found; the exit code is 1 where anything is
-wrong.
+finished and as accurate; the latter two again and again until the time is up. soak.json in the --workdir says what was
+done and found; the exit code is 1 where anything is wrong.
 """
 
 import itertools
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mapjax import log as logs
@@ -29,8 +29,10 @@ python launch/soak.py --minutes 8 --every 40 --workdir runs/soak
 """
 
 ROOT = pathlib.Path(__file__).parents[1]
-KEEP_DATA = ("kill", "slow disk", "SIGTERM")
-LOSE_DATA = ("corrupt picture", "kill", "corrupt picture", "slow disk", "SIGTERM")
+FAULTS = {
+    "same data": ("kill", "slow disk", "SIGTERM"),
+    "lost data": ("corrupt picture", "kill", "corrupt picture", "slow disk", "SIGTERM"),
+}
 SAVE_S = 5.0  # of training between two saves
 GRACE_S = 30.0  # between SIGTERM and the end, as clusters give
 ACCURACY = 0.03  # that may be lost with the pictures
@@ -133,24 +135,35 @@ def soak(folder: pathlib.Path, arguments: Any) -> int:
     require_finished(undisturbed)
     rng = random.Random(arguments.seed)
     began, found = time.monotonic(), {}
-    for name, faults in (("same data", KEEP_DATA), ("lost data", LOSE_DATA)):
-        job = Job(folder / name.replace(" ", "_"), data, steps, save)
-        found[name] = disturb(job, faults, data, arguments, rng), judge(job, undisturbed, data)
-    checks = {
-        "finished": all(verdict["steps"] == steps for _, verdict in found.values()),
-        "same data: same bits": found["same data"][1]["same_bits"],
-        "lost data: as accurate": found["lost data"][1]["lost_accuracy"] <= ACCURACY,
-        "lost data: what could not be read is told": found["lost data"][1]["unreadable_are_corrupt"],
-        "SIGTERM: saved in time": all(f.get("ended_s", 0) <= GRACE_S for faults, _ in found.values() for f in faults),
-    }
-    result = {"steps": steps, "minutes": (time.monotonic() - began) / 60, "checks": checks}
-    result["runs"] = {name: {"faults": faults, **verdict} for name, (faults, verdict) in found.items()}
+    for number in itertools.count(1):
+        if number > 1 and time.monotonic() - began >= 60 * arguments.minutes:  # steps may be quicker than they were
+            break
+        for kind, faults in FAULTS.items():
+            write_digits(data)  # whole again
+            name = kind if number == 1 else f"{kind} {number}"
+            job = Job(folder / name.replace(" ", "_"), data, steps, save)
+            found[name] = {"faults": disturb(job, faults, data, arguments, rng), **judge(job, undisturbed, data)}
+    checks = verdict(found, steps)
+    result = {"steps": steps, "minutes": (time.monotonic() - began) / 60, "checks": checks, "runs": found}
     (folder / "soak.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    count = sum(len(faults) for faults, _ in found.values())
-    print(f"{count} faults in {result['minutes']:.1f} minutes of training, {steps} steps a run")
+    count = sum(len(run["faults"]) for run in found.values())
+    print(f"{count} faults in {result['minutes']:.1f} minutes of training, {len(found)} runs of {steps} steps")
     print("\n".join(f"{'right' if right else 'WRONG'}: {what}" for what, right in checks.items()))
     print(f"all of it stands in {folder / 'soak.json'}")
     return 0 if all(checks.values()) else 1
+
+
+def verdict(found: Mapping[str, dict[str, Any]], steps: int) -> dict[str, bool]:
+    """Say of all runs together what is as it should be."""
+    same, lost = ([run for name, run in found.items() if name.startswith(kind)] for kind in FAULTS)
+    faults = [fault for run in found.values() for fault in run["faults"]]
+    return {
+        "finished": all(run["steps"] == steps for run in found.values()),
+        "same data: same bits": all(run["same_bits"] for run in same),
+        "lost data: as accurate": all(run["lost_accuracy"] <= ACCURACY for run in lost),
+        "lost data: what could not be read is told": all(run["unreadable_are_corrupt"] for run in lost),
+        "SIGTERM: saved in time": all(fault.get("ended_s", 0) <= GRACE_S for fault in faults),
+    }
 
 
 def write_digits(folder: pathlib.Path) -> None:

@@ -66,6 +66,24 @@ def test_a_corrupt_picture_keeps_its_size_and_the_data_its_fingerprint(tmp_path)
     assert folder.make(split="train", path=str(tmp_path)).fingerprint == before.fingerprint
 
 
+def test_one_wrong_run_of_many_makes_the_verdict_wrong():
+    right = {"steps": 300, "same_bits": True, "lost_accuracy": 0.0, "unreadable_are_corrupt": True}
+    right["faults"] = [{"kind": "SIGTERM", "ended_s": 2.0}]
+    names = ("same data", "lost data", "same data 2", "lost data 2")
+    assert all(soak.verdict(dict.fromkeys(names, right), 300).values())
+    for wrong, where, check in [
+        ({"steps": 299}, "lost data 2", "finished"),
+        ({"same_bits": False}, "same data 2", "same data: same bits"),
+        ({"lost_accuracy": 0.1}, "lost data 2", "lost data: as accurate"),
+        ({"unreadable_are_corrupt": False}, "lost data", "lost data: what could not be read is told"),
+        ({"faults": [{"kind": "SIGTERM", "ended_s": 31.0}]}, "same data 2", "SIGTERM: saved in time"),
+    ]:
+        found = soak.verdict({name: right | wrong if name == where else right for name in names}, 300)
+        assert [name for name, good in found.items() if not good] == [check]
+    found = soak.verdict({name: right | {"same_bits": "same" in name} for name in names}, 300)
+    assert all(found.values())  # runs that lost data may end with other bits
+
+
 @pytest.mark.parametrize("name", ["soak", "memory"])
 def test_a_folder_that_is_there_is_not_written_into(tmp_path, name):
     with pytest.raises(UserError, match="name a new folder"):
