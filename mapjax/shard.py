@@ -204,7 +204,9 @@ def placement(values: PyTree, mesh: AnyMesh, rules: Rules = (), *, strict: bool 
 def gathered(places: PyTree) -> PyTree:
     """Give the placements with which parameters are used: theirs, but whole along `fsdp`.
 
-    Those of a stack of blocks stay as they are: each block is gathered in its turn, by `use`.
+    Those of a stack of blocks stay as they are: each block is gathered in its turn, by `use`. The others are asked for
+    all at once, but a TPU's compiler gathers each before its use, forward and again backward: the step of a ViT of 8
+    layers, 97 MiB whole, has 16 MiB of temporaries on each of 8 chips, and 4 MiB where its layers are stacked.
     """
 
     def whole(path: str, place: NamedSharding) -> NamedSharding:
@@ -241,7 +243,7 @@ def require_used(places: PyTree, mesh: AnyMesh) -> None:
       UserError: the mesh has an axis `model` or `pipe` that no parameter is split over.
     """
     used = {axis for place in jax.tree.leaves(places) for part in place.spec for axis in _axes(part)}
-    for axis, mend in (("model", "rules"), ("pipe", "model.stacked=True (of a ViT)")):
+    for axis, mend in (("model", "rules"), ("pipe", "model.stacked=True, of a ViT or ResNet")):
         if size(mesh, axis) > 1 and axis not in used:
             raise UserError(
                 f"mesh.{axis}={size(mesh, axis)} splits no parameter of this network; set {mend}, or mesh.{axis}=1."

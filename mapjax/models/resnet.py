@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
+from mapjax import shard
 from mapjax.errors import UserError, near
 from mapjax.models.layers import Conv, Dense, Norm, global_pool, model_of
 from mapjax.ops import convolution
+from mapjax.parallel import pipeline, tensor
 from mapjax.task import Model
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -72,7 +75,11 @@ class Downsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks "0", "1", …: the first with the stride; `dilations` of the first and of the others."""
+    """Blocks "0", "1", …: the first with the stride; `dilations` of the first and of the others.
+
+    stacked: all blocks but the first have their parameters in one array each, "stack", with the block as first axis:
+    one is compiled for all of them, and a mesh's `pipe` cuts them where their number divides over it.
+    """
 
     blocks: int
     features: int
@@ -83,6 +90,8 @@ class Stage(nn.Module):
     groups: int = 1
     width_per_group: int = 64
     remat: bool = False
+    stacked: bool = False
+    micro_batches: int = 4
     dilations: tuple[int, int] = (1, 1)
     dtype: Any = jnp.float32
 
@@ -95,11 +104,32 @@ class Stage(nn.Module):
             "width_per_group": self.width_per_group,
             "dtype": self.dtype,
         }
-        for i in range(self.blocks):
+        for i in range(min(self.blocks, 1) if self.stacked else self.blocks):
             stride, dilation = (self.stride, self.dilations[0]) if i == 0 else (1, self.dilations[1])
             one = block(self.features, stride, self.bottleneck, self.norm, dilation=dilation, name=str(i), **options)
             x = one(x, train)
+        if self.stacked and self.blocks > 1:
+            options["dilation"] = self.dilations[1]
+            x = self._run_stack(Block(self.features, 1, self.bottleneck, self.norm, parent=None, **options), x, train)
         return x
+
+    def _run_stack(self, one: Block, x, train: bool):
+        def init(key):
+            keys = jax.random.split(key, self.blocks - 1)
+            return jax.vmap(lambda key: one.init(key, x[:1], False))(keys)
+
+        stack = {"params": self.param("stack", lambda key: init(key)["params"])}
+        if self.norm["kind"] == "frozen":  # its numbers are statistics, which no key draws
+            stack["stats"] = self.variable("stats", "stack", lambda: init(jax.random.key(0))["stats"]).value
+
+        def run(variables, x, number):
+            del number
+            used = shard.use(variables["params"], tensor.BOTTLENECK if self.bottleneck else tensor.BASIC)
+            return one.apply(variables | {"params": used}, x, train)
+
+        run = jax.checkpoint(run) if self.remat else run
+        # A training batch that makes a larger bubble than was asked for is refused; evaluation takes any.
+        return pipeline.apply(run, stack, x, micro_batches=self.micro_batches, exact=train, partly=True)[0]
 
 
 class ResNet(nn.Module):
@@ -118,6 +148,8 @@ class ResNet(nn.Module):
     classes: int | None = None
     zero_init: bool = False
     remat: bool = False
+    stacked: bool = False
+    micro_batches: int = 4
     output_stride: int = 32
     dtype: Any = jnp.float32
 
@@ -137,6 +169,8 @@ class ResNet(nn.Module):
             "groups": self.groups,
             "width_per_group": self.width_per_group,
             "remat": self.remat,
+            "stacked": self.stacked,
+            "micro_batches": self.micro_batches,
             "dtype": self.dtype,
         }
         for i, (blocks, (stride, dilations)) in enumerate(zip(STAGES[self.depth], _steps(self.output_stride))):
@@ -178,6 +212,8 @@ def make(
     classes: int | None = None,
     zero_init: bool = False,
     remat: bool = False,
+    stacked: bool = False,
+    micro_batches: int = 4,
     output_stride: int = 32,
     dtype: str = "float32",
 ) -> Model:
@@ -194,6 +230,11 @@ def make(
         pass to save memory. dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
       output_stride: 32, 16 or 8 (with the stem "imagenet"): the last stages are dilated instead of strided, as
         torchvision's `replace_stride_with_dilation` has it.
+      stacked: hold all blocks of a stage but the first in one array a parameter, as a mesh with `pipe` needs them; not
+        with norm="batch". micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
+
+    Raises:
+      UserError: a depth, norm or stem that there is not, or options that do not go together.
     """
     return model_of(
         module_of(
@@ -207,6 +248,8 @@ def make(
             classes=classes,
             zero_init=zero_init,
             remat=remat,
+            stacked=stacked,
+            micro_batches=micro_batches,
             output_stride=output_stride,
             dtype=dtype,
         )
@@ -226,6 +269,11 @@ def module_of(
     for option in options:
         if option not in ResNet.__dataclass_fields__:
             raise UserError(f"resnet takes no {option!r}.{near(option, inspect.signature(make).parameters)}")
+    if options.get("stacked") and norm == "batch":
+        raise UserError(
+            "resnet: stacked=True cuts a batch into micro-batches, and norm='batch' would take the statistics of each "
+            "by itself; set norm to 'group' or 'frozen'."
+        )
     stride = options.get("output_stride", 32)
     if stride not in (8, 16, 32) or (stride != 32 and stem == "small"):
         raise UserError(f"resnet: output_stride={stride} must be 32, 16 or 8, and 32 with stem='small'.")

@@ -2,7 +2,8 @@
 
 Each device holds depth / p neighbouring blocks. The batch goes through in m micro-batches: in tick t device i works on
 micro-batch t - i and hands it on, so of m + p - 1 ticks every device idles for p - 1: the bubble. The gradient is the
-same loop backwards. Only `pipe` is handled here; the other axes of the mesh stay with the compiler.
+same loop backwards. A device has all numbers of its blocks: what `fsdp` splits is gathered once a step, and gradients
+are summed over `data` and `fsdp` once, not in every tick. `model` stays with the compiler.
 
 Why not the interleaved schedule (Narayanan et al. 2021), where a device holds v groups of blocks, p groups apart? Its
 bubble, (p - 1) / (v m + p - 1), is that of v m micro-batches here. Of p = 4 devices 27 % of the time is idle with
@@ -25,6 +26,8 @@ from mapjax.errors import UserError
 
 Block = Callable[[Any, Any, Any], Any]
 
+PARTS = ("data", "fsdp")  # of a batch
+
 
 def bubble(stages: int, micro_batches: int) -> float:
     """Give the share of a step that a device idles: (p - 1) / (m + p - 1)."""
@@ -32,15 +35,24 @@ def bubble(stages: int, micro_batches: int) -> float:
 
 
 def apply(
-    block: Block, stack: PyTree, x: Float[Array, "b *d"], *, micro_batches: int = 1, exact: bool = True
+    block: Block,
+    stack: PyTree,
+    x: Float[Array, "b *d"],
+    *,
+    micro_batches: int = 1,
+    exact: bool = True,
+    partly: bool = False,
 ) -> tuple[Float[Array, "b *d"], Float[Array, "depth b *d"] | None]:
     """Apply a stack of blocks, over the `pipe` devices of the mesh in context (`jax.set_mesh`) where there are any.
 
     Args:
-      block: (one block's slice of `stack`, x, number of the micro-batch) -> x of the same shape and dtype.
+      block: (one block's slice of `stack`, x, number) -> x of the same shape and dtype; each part of a batch that a
+        device works on has a number of its own.
       stack: what the blocks differ in; every leaf has depth as its first axis.
       x: the batch. micro_batches: that it is cut into; only where there is a pipeline.
       exact: refuse a batch that does not divide into so many; else it is cut into fewer.
+      partly: it is one of several stacks, and where its depth does not divide, every device applies it all; else that
+        is refused.
 
     Returns:
       What the last block gives; and what each gives, or None in a pipeline, where no device holds it all.
@@ -50,9 +62,9 @@ def apply(
     """
     mesh = jax.sharding.get_abstract_mesh()
     stages = shard.size(mesh, "pipe")
-    if stages == 1:
-        return _in_turn(block, stack, x, 0)
     depth = len(jax.tree.leaves(stack)[0])
+    if stages == 1 or (partly and depth % stages):
+        return _in_turn(block, stack, x, 0)
     if depth % stages:
         raise UserError(f"mesh.pipe={stages} does not divide the {depth} blocks of the network.")
     ways = shard.ways(mesh)
@@ -69,8 +81,10 @@ def apply(
 
     # Micro-batch i is every m-th example, so a batch that is sharded over devices stays where it is.
     micro = jnp.moveaxis(x.reshape(-1, micro_batches, *x.shape[1:]), 1, 0)
-    split, whole = PartitionSpec("pipe"), PartitionSpec()
-    run = jax.shard_map(_schedule(stage, stages), in_specs=(split, whole), out_specs=whole, axis_names={"pipe"})
+    blocks, batch = PartitionSpec("pipe"), PartitionSpec(None, *shard.BATCH)
+    run = jax.shard_map(
+        _schedule(stage, stages), in_specs=(blocks, batch), out_specs=batch, axis_names={"pipe", *PARTS}
+    )
     return jnp.moveaxis(run(stack, micro), 0, 1).reshape(x.shape), None
 
 
@@ -83,22 +97,32 @@ def _in_turn(block: Block, stack: PyTree, x, number):
 
 
 def _schedule(stage: Block, stages: int) -> Callable[[PyTree, Any], Any]:
-    """Make what one device does: (its part of the stack, micro-batches (m b *d)) -> their outputs, on every device."""
+    """Make what one device does: (its part of the stack, its part of the micro-batches (m b *d)) -> their outputs."""
     onward = [(i, (i + 1) % stages) for i in range(stages)]
 
     def run(stack, micro):
-        here = jax.lax.axis_index("pipe")
+        here, part = jax.lax.axis_index("pipe"), jax.lax.axis_index(PARTS)
+        parts = math.prod(jax.lax.axis_size(axis) for axis in PARTS)
+        # What is the same on several devices is said to differ from here on, and not where it is used, in every tick:
+        # there the backward pass would sum over these devices tick by tick.
+        stack = jax.tree.map(lambda leaf: _differing(leaf, PARTS), stack)
+        micro = _differing(micro, ("pipe",))
 
         def tick(received, now):
             number, fresh = now
-            x = stage(stack, jnp.where(here == 0, fresh, received), number - here)
+            x = stage(stack, jnp.where(here == 0, fresh, received), (number - here) * parts + part)
             return jax.lax.ppermute(x, "pipe", onward), x
 
         ticks = len(micro) + stages - 1
-        padded = jnp.concatenate([micro, jnp.zeros_like(micro, shape=(stages - 1, *micro.shape[1:]))])
-        nothing = jax.lax.pcast(jnp.zeros_like(micro[0]), ("pipe",), to="varying")
-        _, outputs = jax.lax.scan(tick, nothing, (jnp.arange(ticks), padded))
+        nothing = _differing(jnp.zeros((stages - 1, *micro.shape[1:]), micro.dtype), ("pipe", *PARTS))
+        padded = jnp.concatenate([micro, nothing])
+        _, outputs = jax.lax.scan(tick, nothing[0], (jnp.arange(ticks), padded))
         last = outputs[stages - 1 :]
         return jax.lax.psum(jnp.where(here == stages - 1, last, jnp.zeros_like(last)), "pipe")
 
     return run
+
+
+def _differing(x, axes: tuple[str, ...]):
+    """Say of numbers that they may differ along axes of the mesh; of others, such as keys, nothing is summed."""
+    return jax.lax.pcast(x, axes, to="varying") if jnp.issubdtype(x.dtype, jnp.inexact) else x

@@ -32,15 +32,15 @@ BOX_HEAD = (
     (r"box_head/fc6/bias$", EACH),
     (r"box_head/fc7/kernel$", IN),
 )
-BOTTLENECK = (
-    (r"layer\d/\d+/conv2/kernel$", CONV_OUT),
-    (r"layer\d/\d+/bn2/", EACH),
-    (r"layer\d/\d+/conv3/kernel$", CONV_IN),
+BOTTLENECK = (  # of one block
+    (r"conv2/kernel$", CONV_OUT),
+    (r"bn2/", EACH),
+    (r"conv3/kernel$", CONV_IN),
 )
 BASIC = (
-    (r"layer\d/\d+/conv1/kernel$", CONV_OUT),
-    (r"layer\d/\d+/bn1/", EACH),
-    (r"layer\d/\d+/conv2/kernel$", CONV_IN),
+    (r"conv1/kernel$", CONV_OUT),
+    (r"bn1/", EACH),
+    (r"conv2/kernel$", CONV_IN),
 )
 
 
@@ -54,8 +54,9 @@ def rules(params: PyTree) -> Rules:
       params: parameters or their shapes.
     """
     paths = tree.paths(params)
-    residual = BOTTLENECK if any(re.search(BOTTLENECK[-1][0], path) for path in paths) else BASIC
-    known = [*VIT, *CONVNEXT, *BOX_HEAD, *residual]
-    stacked = [(f"{STACK}.*{expression}", P("pipe", *spec)) for expression, spec in known]
+    third = re.compile(rf"layer\d/(\d+|stack)/{BOTTLENECK[-1][0]}")
+    residual = BOTTLENECK if any(third.search(path) for path in paths) else BASIC
+    known = [*VIT, *CONVNEXT, *BOX_HEAD, *((rf"layer\d/\d+/{expression}", spec) for expression, spec in residual)]
+    stacked = [(f"{STACK}.*{expression}", P("pipe", *spec)) for expression, spec in (*VIT, *residual)]
     ordered = [*stacked, (STACK, P("pipe")), *known]
     return [(expression, spec) for expression, spec in ordered if any(re.search(expression, path) for path in paths)]

@@ -3,7 +3,8 @@
     python tests/parallel/pipelines.py '[[4, 8]]'
 
 Each case is devices and micro-batches. A line of JSON a case: the FLOPs of the forward and backward pass on one of
-those devices and on one that does all alone, seconds of both, and how far loss and gradients differ.
+those devices and on one that does all alone, seconds of both, and how far loss and gradients differ. The first line
+says how many of 8 parts of a batch draw their own random numbers.
 """
 
 import json
@@ -51,8 +52,21 @@ def measured(stages: int, micro: int, stack, x):
     return flops, min(taken), jax.device_get(found)
 
 
+def drawn() -> int:
+    """Give how many examples of 8 get random numbers of their own, each being a part of the batch by itself."""
+    stack = {"key": jax.random.split(jax.random.key(0), 2)}
+
+    def noisy(one, x, number):
+        return x + jax.random.normal(jax.random.fold_in(one["key"], number), x.shape)
+
+    with jax.set_mesh(shard.make_mesh({"data": 2, "fsdp": 2, "pipe": 2})):
+        found = jax.jit(lambda stack, x: pipeline.apply(noisy, stack, x, micro_batches=2)[0])(stack, jnp.zeros((8, 3)))
+    return len(np.unique(jax.device_get(found), axis=0))
+
+
 def main() -> None:
     """Run the cases."""
+    print(json.dumps({"drawn": drawn()}), flush=True)
     rng = np.random.default_rng(0)
     stack = {
         "in": rng.normal(size=(DEPTH, WIDTH, 2 * WIDTH)).astype(np.float32) / 8,

@@ -24,7 +24,7 @@ def reports():
     command = [sys.executable, str(program), json.dumps(CASES)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(zip(CASES, map(json.loads, done.stdout.splitlines()), strict=True))
+    return dict(zip([None, *CASES], map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 @pytest.mark.process
@@ -41,6 +41,11 @@ def test_the_bubble_is_what_is_stated(reports, case):
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_gradients_are_those_of_one_device(reports, case):
     assert reports[case]["difference"] < 1e-5
+
+
+@pytest.mark.process
+def test_no_two_parts_of_a_batch_draw_the_same(reports):
+    assert reports[None]["drawn"] == 8
 
 
 @pytest.mark.parametrize(
