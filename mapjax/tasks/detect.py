@@ -135,15 +135,18 @@ def propose(objectness, deltas, extent, anchors, before: int, after: int, thresh
     Returns:
       boxes (after 4), best first, and which of them are real (after).
     """
-    kept, scores, start = [], [], 0
+    tops, start = [], 0
     for level in anchors:
         here = slice(start, start := start + len(level))
         score, index = jax.lax.top_k(objectness[here], min(before, len(level)))
         boxes = box_ops.clip(box_ops.decode(deltas[here][index], jnp.asarray(level)[index]), extent)
-        keep = keep_sorted(boxes, threshold, valid=_larger(boxes, 1e-3))
-        kept.append(boxes)
-        scores.append(jnp.where(keep, score, -jnp.inf))
-    boxes, score = jnp.concatenate(kept), jnp.concatenate(scores)
+        tops.append((boxes, score))
+    # The levels go through suppression side by side, padded with empty boxes: its turns are those of the longest.
+    longest = max(len(score) for _, score in tops)
+    padded = jnp.stack([jnp.pad(boxes, ((0, longest - len(boxes)), (0, 0))) for boxes, _ in tops])
+    keep = jax.vmap(lambda boxes: keep_sorted(boxes, threshold, valid=_larger(boxes, 1e-3)))(padded)
+    boxes = jnp.concatenate([boxes for boxes, _ in tops])
+    score = jnp.concatenate([jnp.where(kept[: len(score)], score, -jnp.inf) for kept, (_, score) in zip(keep, tops)])
     score, index = jax.lax.top_k(score, min(after, len(score)))
     return boxes[index], score > -jnp.inf
 
