@@ -4,7 +4,8 @@ Writes to --out each picture with its answer drawn, and predictions.json: a list
 and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their names;
 a classifier's class, its probability and the next ones; of a segmenter the share of each class, and `mask`, a
 PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the drawing's own name: of a.png
-and a.jpg one becomes a-2.jpg.
+and a.jpg one becomes a-2.jpg. How the run answers can be changed: large pictures at their own size and by windows, more
+views, other thresholds.
 """
 
 import functools
@@ -19,6 +20,8 @@ from mapjax.errors import UserError
 EXAMPLES = """
 python launch/predict.py --workdir runs/mine --images photo.jpg --out seen
 python launch/predict.py --workdir runs/mine --images photos/ --out seen --score 0.7
+python launch/predict.py --workdir runs/mine --images large/ --out seen --config.eval_size="(3000, 4000)" \
+    --config.task.window="(360, 480)" --config.eval_batch=1
 """
 
 
@@ -31,7 +34,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least confidence, 0 to 1 (0.5)")
     parser.add_argument("--enlarge", action="store_true", help="draw small pictures 2 or 4 times larger")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
-    arguments, _ = terminal.parse(parser, argv)
+    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="answer with another value of the run's config")
+    arguments, overrides = terminal.parse(parser, argv, config=True)
     if not 0 <= arguments.score <= 1:
         raise UserError(f"--score {arguments.score} must be from 0 to 1.")
 
@@ -42,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
     from mapjax import evaluate, log, run
 
-    loaded = run.load(arguments.workdir, which=arguments.checkpoint)
+    loaded = run.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
     config: Any = loaded.config
     found = predict.predict(
         evaluate.make_answer(loaded.task),

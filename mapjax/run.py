@@ -6,7 +6,7 @@ Nothing receives the whole config but these functions and `fit`; each part gets 
 import contextlib
 import inspect
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -281,18 +281,21 @@ def trained_variables(state: State) -> Variables:
     return {"params": state.params if state.ema is None else state.ema, "stats": state.stats}
 
 
-def load(folder: str | pathlib.Path, *, which: str = "last") -> Loaded:
+def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[str, str] | None = None) -> Loaded:
     """Load a trained run.
 
     Args:
       folder: its workdir.
       which: "last", "best" (by the task's metric) or a step number.
+      overrides: dotted key → value as text, of its config: how it answers, such as "task.views".
 
     Raises:
-      UserError: no run there, or no checkpoint that can be read.
+      UserError: no run there, no checkpoint that can be read, or a key that its config has not.
     """
     folder = pathlib.Path(folder)
     config = configs.from_dict(workdir.read_json(folder / "config.json"))
+    for key, text in (overrides or {}).items():
+        configs.override(config, key, text)
     classes = tuple(workdir.read_json(folder / "classes.json"))
     task = make_task(config, classes)
     keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep, read_only=True)

@@ -34,6 +34,7 @@ def make(
     seed: int = 0,
     size: tuple[int, int] = (128, 128),
     digits: tuple[int, int] = (1, 6),
+    train_digits: tuple[int, int] | None = None,
     digit_size: tuple[float | int, float | int] = (18.0, 56.0),
     train_length: int = 20_000,
     val_length: int = 500,
@@ -45,7 +46,8 @@ def make(
       split: "train" or "val".
       seed: of the scenes; the division of the digits into the splits is always the same.
       size: height, width of the scenes in pixels.
-      digits: least and most digits a scene (a digit that finds no room is left out).
+      digits: least and most digits a scene (a digit that finds no room is left out). train_digits: in training, if
+        these shall be more, so that there is more to learn from a scene.
       digit_size: least and largest side in pixels of the square in which a digit is written.
       train_length, val_length: scenes in each split.
       needs: what the task learns from: with "label_map" records have that and no boxes.
@@ -56,6 +58,7 @@ def make(
     if split not in SPLITS:
         raise NoSuchSplit(f"scenes has no split {split!r}.{near(split, SPLITS)}")
     length = train_length if split == "train" else val_length
+    digits = train_digits if split == "train" and train_digits else digits
     if min(size) < 32 or length < 1 or not 1 <= digits[0] <= digits[1] or not 8 <= digit_size[0] <= digit_size[1]:
         raise UserError(
             f"scenes need size >= (32, 32), a length >= 1, 1 <= digits[0] <= digits[1] and 8 <= digit_size[0] <= "

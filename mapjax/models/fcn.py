@@ -17,6 +17,7 @@ from mapjax.models.layers import Conv, Dropout, Norm, torch_default
 from mapjax.ops.resize import bilinear
 from mapjax.task import Model
 
+STRIDE = 32  # of VGG's last map
 VARIANTS = {"32s": (), "16s": ("pool4",), "8s": ("pool4", "pool3")}  # maps whose scores are added, coarsest first
 
 
@@ -102,7 +103,8 @@ def make(
 ) -> Model:
     """Make an FCN: images (b h w 3, normalised) → "map_logits" (b i j classes, float32), and the backbone's maps.
 
-    On VGG the sides are 32 or more, and the map has the variant's stride; on a ResNet that of its output, 8.
+    On VGG the map is as large as the picture, whose sides are padded to multiples of 32; on a ResNet it has the stride
+    of its output, 8.
 
     Args:
       backbone: a node of the config that names "vgg" or "resnet"; published weights of it fit in. A ResNet has
@@ -132,4 +134,24 @@ def make(
         raise UserError(f"fcn has no variant={variant!r}.{near(variant, VARIANTS)}")
     dropout = 0.5 if dropout is None else dropout
     body = make_backbone("fcn", {"dropout": dropout, **backbone, "convolutional": True}, dtype)
-    return on_backbone(body, ScoresOfVGG(classes, VARIANTS[variant], dropout))
+    return _over_the_picture(on_backbone(body, ScoresOfVGG(classes, VARIANTS[variant], dropout)))
+
+
+def _over_the_picture(model: Model) -> Model:
+    """Let the map lie over the whole picture: VGG's pools leave out what is no multiple of 32."""
+
+    def padded(images):
+        below, right = (-side % STRIDE for side in images.shape[1:3])
+        return jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))
+
+    def init(key, images):
+        return model.init(key, padded(images))
+
+    def apply(variables, images, *, train=False, key=None):
+        rows, columns = images.shape[1:3]
+        seen = padded(images)
+        outputs, stats = model.apply(variables, seen, train=train, key=key)
+        logits = bilinear(outputs["map_logits"], seen.shape[1:3])[:, :rows, :columns]
+        return {**outputs, "map_logits": logits}, stats
+
+    return Model(init, apply)

@@ -133,7 +133,7 @@ class Stage(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Picture → features by name: "stem" (stride 4), "layer1" … "layer4" (strides 4 … 32), "pool", perhaps "logits".
+    """Picture → features by name: "stem" (stride 2), "layer1" … "layer4" (strides 4 … 32), "pool", perhaps "logits".
 
     With the stem "small" the strides are 1, 1, 2, 4, 8; where the stride is the output's, later stages are dilated.
     """
@@ -159,9 +159,9 @@ class ResNet(nn.Module):
         kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = Conv(round(64 * self.width), kernel, stride, dtype=self.dtype, name="conv1")(x)
         x = nn.relu(Norm(**norm, dtype=self.dtype, name="bn1")(x, train))
+        outputs = {"stem": x}
         if self.stem == "imagenet":
             x = convolution.max_pool(x)
-        outputs = {"stem": x}
         options = {
             "bottleneck": self.depth >= 50,
             "norm": norm,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from mapjax.errors import UserError, near
 from mapjax.models import vgg
 from mapjax.models.backbone import on_backbone
-from mapjax.models.layers import Conv, ConvNorm, model_of
+from mapjax.models.layers import Conv, ConvNorm, model_of, torch_default
 from mapjax.ops import tiles
 from mapjax.task import Model
 
@@ -53,12 +53,14 @@ class Decoder(nn.Module):
     """Features with places → "map_logits" (b h w classes, float32).
 
     stages: channels of the convolutions of each stage of the encoder, finest first; the decoder has them in reverse,
-    but that the last convolution of a stage goes to the channels of the next finer one, and the very last to classes.
+    but that the last convolution of a stage goes to the channels of the next finer one. The very last goes to classes,
+    by a kernel of `last`; one of 1 comes after that convolution (SegNet-Basic), a larger one in its place.
     """
 
     stages: tuple[tuple[int, ...], ...]
     classes: int
     kernel: int
+    last: int
     dtype: Any
 
     @nn.compact
@@ -66,11 +68,12 @@ class Decoder(nn.Module):
         x = features[f"pool{len(self.stages)}"]
         for i in reversed(range(1, len(self.stages) + 1)):
             x = tiles.unpool(x, features[f"places{i}"], features[f"stage{i}"].shape[1:3])
-            finer = self.stages[i - 2][-1:] if i > 1 else ()
+            finer = self.stages[max(i - 2, 0)][-1:] if i > 1 or self.last == 1 else ()
             for k, channels in enumerate((*self.stages[i - 1][:-1], *finer)):
                 conv = ConvNorm(channels, self.kernel, activation=nn.relu, dtype=self.dtype, name=f"decoder{i}_{k}")
                 x = conv(x, train)
-        return {"map_logits": Conv(self.classes, self.kernel, bias=True, dtype=jnp.float32, name="head")(x)}
+        head = Conv(self.classes, self.last, bias=True, init=torch_default, dtype=jnp.float32, name="head")
+        return {"map_logits": head(x)}
 
 
 def make(*, classes: int, encoder: str = "vgg16", width: float = 1.0, kernel: int = 3, dtype: str = "float32") -> Model:
@@ -98,7 +101,7 @@ def make(*, classes: int, encoder: str = "vgg16", width: float = 1.0, kernel: in
     else:
         stages = _scaled([(channels,) for channels in SMALL], width)
         backbone = model_of(SmallEncoder(tuple(stage[0] for stage in stages), kernel, kind))
-    return on_backbone(backbone, Decoder(stages, classes, kernel, kind))
+    return on_backbone(backbone, Decoder(stages, classes, kernel, 3 if encoder == "vgg16" else 1, kind))
 
 
 def _scaled(stages: Sequence[Sequence[int]], width: float) -> tuple[tuple[int, ...], ...]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from mapjax.errors import UserError, near
 from mapjax.models.backbone import levels, make_backbone, on_backbone
-from mapjax.models.layers import Conv, ConvNorm, Dropout, model_of
+from mapjax.models.layers import Conv, ConvNorm, Dropout, Init, model_of, torch_default
 from mapjax.ops import tiles
 from mapjax.ops.resize import bilinear
 from mapjax.task import Model
@@ -38,9 +38,13 @@ class DoubleConv(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture → "level0", "level1", …: strides 1, 2, …; sides are halved and rounded up."""
+    """Picture → "level0", "level1", …, each half as large as the one before; sides are rounded up.
+
+    stride: of a convolution before the first level, 1 for none.
+    """
 
     widths: tuple[int, ...]
+    stride: int
     norm: str
     remat: bool
     dtype: Any
@@ -48,6 +52,9 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool = False):
         outputs = {}
+        if self.stride > 1:
+            options = {"stride": self.stride, "norm": self.norm, "activation": nn.relu, "dtype": self.dtype}
+            x = ConvNorm(self.widths[0], 2 * self.stride + 1, name="stem", **options)(x, train)
         for i, width in enumerate(self.widths):
             if i > 0:
                 x, _ = tiles.max_pool_all(x)
@@ -56,7 +63,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features by name → "map_logits" (b i j classes, float32) at the resolution of the first of `names`.
+    """Features by name → "map_logits" (b i j classes, float32), `finer` times the resolution of the first of `names`.
 
     names: of the maps, finest first. widths: channels at each of them but the last. supervised: in training the other
     levels give "aux{i}_map_logits" too.
@@ -65,6 +72,7 @@ class Decoder(nn.Module):
     names: tuple[str, ...]
     widths: tuple[int, ...]
     classes: int
+    finer: int
     norm: str
     dropout: float
     supervised: bool
@@ -81,9 +89,28 @@ class Decoder(nn.Module):
             x = jnp.concatenate([skip, grow(x, skip.shape[1:3])], -1)
             x = _double(self.remat)(width, self.norm, self.dtype, name=f"decoder{i}")(x, train)
             if self.supervised and i > 0:
-                logits = Conv(self.classes, 1, bias=True, dtype=jnp.float32, name=f"head{i}")(x)
+                logits = Conv(self.classes, 1, bias=True, init=torch_default, dtype=jnp.float32, name=f"head{i}")(x)
                 outputs |= {f"aux{i}_map_logits": logits} if train else {}
-        return {"map_logits": Conv(self.classes, 1, bias=True, dtype=jnp.float32, name="head")(x), **outputs}
+        parts = self.classes * self.finer**2
+        head = Conv(parts, 1, bias=True, init=_all_alike(self.classes), dtype=jnp.float32, name="head")
+        return {"map_logits": spread(head(x), self.finer), **outputs}
+
+
+def spread(x, factor: int):
+    """Give the channels (factor factor c) of each place to the factor² places it becomes (Shi et al. 2016)."""
+    batch, rows, columns, channels = x.shape
+    parts = x.reshape(batch, rows, columns, factor, factor, channels // factor**2)
+    return parts.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * factor, columns * factor, -1)
+
+
+def _all_alike(classes: int) -> Init:
+    """All the places that one becomes begin with the same scores: no chequers to unlearn (Aitken et al. 2017)."""
+
+    def init(key, shape, dtype):
+        one = torch_default(key, (*shape[:-1], classes), dtype)
+        return jnp.tile(one, shape[-1] // classes)
+
+    return init
 
 
 def grow(x, size: tuple[int, int]):
@@ -106,29 +133,34 @@ def make(
     depth: int | None = None,
     width: int | None = None,
     widest: int = 512,
+    stride: int | None = None,
     norm: str = "batch",
     dropout: float = 0.0,
+    subpixel: bool = True,
     supervised: bool = False,
     remat: bool = False,
     dtype: str = "float32",
 ) -> Model:
     """Make a U-Net: images (b h w 3, normalised, of any size) → "map_logits" (b i j classes, float32).
 
-    They are as large as the picture, or as the finest map of the backbone (stride 2 or 4 for most); the maps of the
-    encoder are given by name too, "level0" … of its own one.
+    They are as large as the picture (a backbone that rounds down may leave a few pixels at its border without any); the
+    maps of the encoder are given by name too, "level0" … of its own one.
 
     Args:
       backbone: None, or a node of the config that names a network with maps of several strides; the last map of
         each stride is read, whatever the network. Published weights of it fit in.
       depth: how often its own encoder halves the picture; None is 4. A backbone has its own.
-      width: channels at stride 1, doubled with each halving up to `widest`; None is 32, on a backbone 16.
+      width: channels of the first level, doubled with each halving up to `widest`; None is 32, on a backbone 16, of
+        stride 1 there. stride: of that first level of its own encoder; None is 1. With 2 it costs a quarter.
       norm: "batch", "group" or "none", of the decoder and its own encoder. dropout: on the coarsest map.
+      subpixel: where the finest map has a stride, each of its places has scores for all pixels under it; without, one
+        score for them all.
       supervised: train scores of every level of the decoder, as auxiliary ones (deep supervision: Lee et al. 2015).
       remat: recompute levels in the backward pass to save memory. dtype: of the arithmetic; parameters and logits
         are float32.
 
     Raises:
-      UserError: an unknown norm, a depth beside a backbone, or a backbone whose maps have one stride only.
+      UserError: an unknown norm, a depth or stride beside a backbone, or a backbone whose maps have one stride only.
     """
     if norm not in NORMS:
         raise UserError(f"unet has no norm={norm!r}.{near(norm, NORMS)}")
@@ -136,21 +168,36 @@ def make(
         depth = DEPTH if depth is None else depth
         if depth < 1:
             raise UserError(f"unet: depth={depth} must be 1 or more.")
+        stride = 1 if stride is None else stride
+        if stride < 1:
+            raise UserError(f"unet: stride={stride} must be 1 or more.")
         widths = _widths(width or WIDTH, [2**i for i in range(depth + 1)], widest)
-        encoder = model_of(Encoder(widths, norm, remat, jnp.dtype(dtype)))
-        names = tuple(f"level{i}" for i in range(depth + 1))
+        encoder = model_of(Encoder(widths, stride, norm, remat, jnp.dtype(dtype)))
+        names, finer = tuple(f"level{i}" for i in range(depth + 1)), stride if subpixel else 1
     else:
+        if stride is not None:
+            raise UserError(f"unet: stride={stride} is of its own encoder; the backbone has its own: leave stride out.")
         if depth is not None:
             raise UserError(f"unet: depth={depth} is of its own encoder; the backbone has its own: leave depth out.")
         encoder = make_backbone("unet", backbone, dtype)
         found = levels(encoder)
         if len(found) < 2:
             raise UserError(f"unet: all maps of the backbone {backbone['name']!r} have one stride; choose another.")
-        names = tuple(level.name for level in found)
+        names, finer = tuple(level.name for level in found), found[0].stride if subpixel else 1
         widths = _widths(width or WIDTH_ON_BACKBONE, [level.stride for level in found], widest)
-    return on_backbone(
-        encoder, Decoder(names, widths[:-1], classes, norm, dropout, supervised, remat, jnp.dtype(dtype))
-    )
+    decoder = Decoder(names, widths[:-1], classes, finer, norm, dropout, supervised, remat, jnp.dtype(dtype))
+    return _cut(on_backbone(encoder, decoder))
+
+
+def _cut(model: Model) -> Model:
+    """Leave out what the map has beyond the picture, where its sides are no multiples of a stride."""
+
+    def apply(variables, images, *, train=False, key=None):
+        outputs, stats = model.apply(variables, images, train=train, key=key)
+        rows, columns = images.shape[1:3]
+        return {**outputs, "map_logits": outputs["map_logits"][:, :rows, :columns]}, stats
+
+    return Model(model.init, apply)
 
 
 def _widths(width: int, strides: list[int], widest: int) -> tuple[int, ...]:

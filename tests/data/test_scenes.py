@@ -44,6 +44,15 @@ def test_labels_are_those_of_the_visible_strokes():
     assert min(counts) >= 1 and max(counts) <= 8 and 3 < np.mean(counts) < 6
 
 
+def test_training_scenes_may_hold_more_digits():
+    options = {"digits": (1, 2), "train_digits": (6, 8)}
+    train, val = (scenes.make(split=split, **options) for split in scenes.SPLITS)
+    assert all(4 <= len(train.records[i]["classes"]) <= 8 for i in range(10))  # some find no room
+    plain = scenes.make(split="val", digits=(1, 2))
+    assert val.fingerprint == plain.fingerprint and same(val.records[3], plain.records[3])
+    assert train.fingerprint != scenes.make(split="train", digits=(1, 2)).fingerprint
+
+
 def test_the_splits_share_neither_digits_nor_photos():
     train, val = scenes._members("train"), scenes._members("val")
     assert not set(train) & set(val) and len(train) + len(val) == 1797

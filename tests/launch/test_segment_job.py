@@ -20,8 +20,7 @@ pytestmark = pytest.mark.process
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {
-    "model.width": "4",
-    "model.depth": "2",
+    "model": "{'name': 'unet', 'width': 4, 'depth': 2}",
     "image_size": "(24, 32)",
     "batch": "4",
     "eval_batch": "3",
@@ -106,6 +105,19 @@ def test_evaluate_gives_the_same_and_predict_writes_masks(whole, data, tmp_path)
     assert right / total == pytest.approx(again["pixel_accuracy"], abs=0.005)
 
 
+def test_predict_with_other_values_of_the_config(whole, data, tmp_path):
+    """Windows at the pictures' own size, where the run saw them smaller."""
+    command = ["--workdir", str(whole), "--images", str(data / "images" / "val"), "--out"]
+    assert program("predict")([*command, str(tmp_path / "one")]) == 0
+    changes = ["--config.eval_size=(36, 50)", "--config.task.window=(24, 32)", "--config.eval_batch=2"]
+    assert program("predict")([*command, str(tmp_path / "other"), *changes]) == 0
+    one, other = (json.loads((tmp_path / out / "predictions.json").read_text()) for out in ("one", "other"))
+    differences = [abs(a["shares"]["dark"] - b["shares"]["dark"]) for a, b in zip(one, other)]
+    assert 0 < max(differences) < 0.3
+    with pytest.raises(UserError, match=r"--config\.task\.windw: there is no such key\. Did you mean"):
+        program("predict")([*command, str(tmp_path / "none"), "--config.task.windw=(24, 32)"])
+
+
 def small_lite0(file: pathlib.Path) -> pathlib.Path:
     model = parts.make("models", {"name": "efficientnet", "variant": "lite0", "width": 0.25}, classes=7)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
@@ -119,11 +131,12 @@ def test_every_variant_runs(tmp_path, data, whole, variant, capsys):
     if variant == "":
         changes |= {"data.val_length": "6", "model.width": "4", "image_size": "(128, 128)"}
     elif variant == ":camvid_segnet":
-        changes |= {"model.width": "0.125"}
+        changes |= {"model.width": "0.0625"}
     elif variant == ":camvid_crf":
-        changes |= {"model.unary.width": "4", "model.unary.depth": "2", "init_from": str(whole)}
+        changes |= {"model.unary": TINY["model"], "init_from": str(whole)}
     elif variant == ":finetune":
         changes |= {"model.backbone.width": "0.25", "init_from": str(small_lite0(tmp_path / "lite0.safetensors"))}
+        changes |= {"data.void": "2"}
     else:
         changes |= {"input.workers": "0", "input.threads": "2", "eval_size": "(32, 32)", "init_from": ""}
         changes |= {"model.backbone.depth": "18", "model.backbone.width": "0.125", "data.void": "unlisted"}

@@ -46,7 +46,7 @@ def test_outputs_by_name():
     variables, outputs, stats, regions = shapes_of(model)
     grids = {"p2": (17, 24), "p3": (9, 12), "p4": (5, 6), "p5": (3, 3), "p6": (2, 2)}
     assert {name: value.shape for name, value in outputs["features"].items()} == {
-        "stem": (2, 17, 24, 4),
+        "stem": (2, 33, 48, 4),
         "layer1": (2, 17, 24, 4),
         "layer2": (2, 9, 12, 8),
         "layer3": (2, 5, 6, 16),

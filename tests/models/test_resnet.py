@@ -32,7 +32,7 @@ def test_parameter_counts(depth, count):
 def test_features_by_name(depth, wider):
     _, outputs, _ = shapes_of(resnet.make(depth=depth, classes=7), jax.ShapeDtypeStruct((2, 65, 96, 3), jnp.float32))
     assert {name: value.shape for name, value in outputs.items()} == {
-        "stem": (2, 17, 24, 64),
+        "stem": (2, 33, 48, 64),
         "layer1": (2, 17, 24, 64 * wider),
         "layer2": (2, 9, 12, 128 * wider),
         "layer3": (2, 5, 6, 256 * wider),

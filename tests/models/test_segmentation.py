@@ -49,9 +49,9 @@ def test_parameter_counts_of_segmentation(node, parameters):
 @pytest.mark.parametrize(
     ("node", "size", "expected", "auxiliary"),
     [
-        ({"name": "fcn", "variant": "32s", "backbone": VGG}, (65, 98), (2, 3), None),
-        ({"name": "fcn", "variant": "16s", "backbone": VGG}, (65, 98), (4, 6), None),
-        ({"name": "fcn", "variant": "8s", "backbone": VGG}, (65, 98), (8, 12), None),
+        ({"name": "fcn", "variant": "32s", "backbone": VGG}, (65, 98), (65, 98), None),
+        ({"name": "fcn", "variant": "16s", "backbone": VGG}, (65, 98), (65, 98), None),
+        ({"name": "fcn", "variant": "8s", "backbone": VGG}, (65, 98), (65, 98), None),
         ({"name": "fcn", "backbone": RESNET, "aux": True}, (65, 98), (9, 13), (9, 13)),
         ({"name": "fcn", "backbone": RESNET | {"output_stride": 16}}, (65, 98), (5, 7), None),
         ({"name": "fcn", "backbone": RESNET}, (1, 5), (1, 1), None),
@@ -187,6 +187,17 @@ def test_gradients_of_a_pyramid():
         return sum(jnp.square(value - 1).mean() for value in outputs.values())
 
     check_gradients(jax.jit(jax.grad(loss, (0, 1)))(variables["params"], features))
+
+
+@pytest.mark.parametrize("variant", ["32s", "8s"])
+def test_the_map_of_a_vgg_lies_over_the_picture_whatever_its_size(variant):
+    model = parts.make("models", {"name": "fcn", "variant": variant, "backbone": VGG | {"depth": 11}}, classes=3)
+    images = np.random.default_rng(0).normal(size=(1, 40, 70, 3)).astype(np.float32)
+    padded = np.pad(images, ((0, 0), (0, 24), (0, 26), (0, 0)))
+    variables = model.init(KEY, padded)
+    found, expected = (model.apply(variables, x, train=False, key=None)[0]["map_logits"] for x in (images, padded))
+    np.testing.assert_array_equal(found, expected[:, :40, :70])
+    assert np.asarray(found).std() > 0
 
 
 def test_scores_of_a_vgg_begin_with_those_of_fc7():

@@ -59,6 +59,14 @@ def test_the_decoder_mirrors_vgg():
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == encoder + decoder == 29_446_220
 
 
+def test_the_small_one_has_a_convolution_at_every_level_and_then_the_classes():
+    variables, _, _ = shapes_of(segnet.make(classes=12, encoder="small", width=0.5), (32, 32))
+    params = variables["params"]
+    kernels = {name: block["0"]["kernel"].shape for name, block in params.items() if name.startswith("decoder")}
+    assert kernels == {f"decoder{i}_0": (3, 3, 32, 32) for i in range(1, 5)}
+    assert params["head"]["kernel"].shape == (1, 1, 32, 12)
+
+
 def test_each_value_goes_back_to_its_place():
     """With kernels that pass one channel on, the decoder's input is zero but at the largest of each window."""
     model = segnet.make(classes=1, encoder="small", width=1 / 64, kernel=1)

@@ -38,6 +38,16 @@ def test_as_large_as_the_picture(size):
     assert [outputs[f"level{i}"].shape[1:3] for i in range(5)] == halved
 
 
+@pytest.mark.parametrize("subpixel", [True, False])
+def test_a_first_level_with_a_stride(subpixel):
+    size = (33, 46)
+    variables, outputs, _ = shapes_of(unet.make(depth=2, width=4, stride=2, classes=5, subpixel=subpixel), size)
+    assert outputs["map_logits"].shape == (2, *(size if subpixel else (17, 23)), 5)
+    assert [outputs[f"level{i}"].shape[1:] for i in range(3)] == [(17, 23, 4), (9, 12, 8), (5, 6, 16)]
+    assert variables["params"]["backbone"]["stem"]["0"]["kernel"].shape == (5, 5, 3, 4)
+    assert variables["params"]["head"]["kernel"].shape == (1, 1, 4, 20 if subpixel else 5)
+
+
 def test_widths_double_up_to_the_widest():
     variables, outputs, _ = shapes_of(unet.make(classes=21, depth=6), (64, 64))
     assert [outputs[f"level{i}"].shape[3] for i in range(7)] == [32, 64, 128, 256, 512, 512, 512]
@@ -99,7 +109,7 @@ def test_levels_of_backbones():
         "efficientnet": backbone.levels(efficientnet.make(variant="lite0")),
     }
     assert {name: [(level.name, level.stride) for level in rows] for name, rows in found.items()} == {
-        "resnet": [("layer1", 4), ("layer2", 8), ("layer3", 16), ("layer4", 32)],
+        "resnet": [("stem", 2), ("layer1", 4), ("layer2", 8), ("layer3", 16), ("layer4", 32)],
         "vgg": [("stage1", 1), ("stage2", 2), ("stage3", 4), ("stage4", 8), ("stage5", 16), ("pool5", 32)],
         "efficientnet": [("stage1", 2), ("stage2", 4), ("stage3", 8), ("stage5", 16), ("stage7", 32)],
     }
@@ -108,18 +118,36 @@ def test_levels_of_backbones():
 @pytest.mark.parametrize(
     ("node", "expected"),
     [
-        (RESNET, (24, 25)),
-        ({"name": "mobilenet", "version": 2, "width": 0.35}, (48, 49)),
-        ({"name": "convnext", "variant": "tiny"}, (23, 24)),
-        ({"name": "vgg", "depth": 11, "width": 0.0625}, (95, 98)),
-        ({"name": "inception"}, (45, 46)),  # unpadded convolutions
+        (RESNET, ((95, 98), (48, 49))),
+        ({"name": "mobilenet", "version": 2, "width": 0.35}, ((95, 98), (48, 49))),
+        ({"name": "convnext", "variant": "tiny"}, ((92, 96), (23, 24))),
+        ({"name": "vgg", "depth": 11, "width": 0.0625}, ((95, 98), (95, 98))),
+        ({"name": "inception"}, ((90, 92), (45, 46))),  # unpadded convolutions
     ],
     ids=["resnet", "mobilenet", "convnext", "vgg", "inception"],
 )
 def test_any_backbone_as_encoder(node, expected):
-    size = (95, 98)
-    _, outputs, _ = shapes_of(unet.make(classes=4, backbone=node, width=2), size, train=True)
-    assert outputs["map_logits"].shape == (2, *expected, 4)
+    for subpixel, size in zip((True, False), expected):
+        model = unet.make(classes=4, backbone=node, width=2, subpixel=subpixel)
+        _, outputs, _ = shapes_of(model, (95, 98), train=True)
+        assert outputs["map_logits"].shape == (2, *size, 4)
+
+
+def test_a_place_is_spread_over_its_pixels_as_torch_shuffles_them():
+    x = np.arange(2 * 3 * 12, dtype=np.float32).reshape(1, 2, 3, 12)
+    found = np.asarray(unet.spread(jnp.asarray(x), 2))
+    assert found.shape == (1, 4, 6, 3)
+    for row, column, channel in np.ndindex(4, 6, 3):
+        part = 2 * (row % 2) + column % 2
+        assert found[0, row, column, channel] == x[0, row // 2, column // 2, 3 * part + channel]
+
+
+def test_pixels_of_a_place_begin_alike():
+    model = unet.make(classes=3, depth=1, width=2, stride=2)
+    images = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
+    logits = np.asarray(model.apply(model.init(KEY, images), images, train=False, key=None)[0]["map_logits"])
+    np.testing.assert_array_equal(logits, logits[:, ::2, ::2].repeat(2, 1).repeat(2, 2))
+    assert logits.std() > 0
 
 
 def filled(model, value):
@@ -160,6 +188,10 @@ def test_mistakes_of_unets():
         unet.make(classes=2, norm="bach")
     with pytest.raises(UserError, match=r"depth=0 must be 1 or more"):
         unet.make(classes=2, depth=0)
+    with pytest.raises(UserError, match=r"stride=0 must be 1 or more"):
+        unet.make(classes=2, stride=0)
+    with pytest.raises(UserError, match=r"stride=2 is of its own encoder; .* leave stride out"):
+        unet.make(classes=2, stride=2, backbone=RESNET)
     with pytest.raises(UserError, match=r"depth=3 is of its own encoder; .* leave depth out"):
         unet.make(classes=2, depth=3, backbone=RESNET)
     with pytest.raises(UserError, match=r"takes no 'classes'"):
