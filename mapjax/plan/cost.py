@@ -22,6 +22,9 @@ _FREE = (
     "partition-id", "replica-id", "opt-barrier", "domain",
 )  # fmt: skip
 _SLICES = ("dynamic-slice", "slice", "gather")
+_JOINED = 'custom_call_target="ConcatBitcast"'  # slices brought one by one, now seen as the whole
+_TRANSFERS = ("copy-start", "async-start")
+_HANDING_ON = (*_TRANSFERS, "copy-done", "async-done", "bitcast", "get-tuple-element")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
@@ -32,7 +35,8 @@ class Work(NamedTuple):
 
     count: how often it runs; known: False where it is in a loop whose turns depend on data, which counts as one turn.
     flops, bytes: of all runs. cycles: of all runs, as the TPU's compiler estimates; 0 where it does not say.
-    kind: of what it does, by kinds.py.
+    kind: of what it does, by kinds.py. serves: what a copy between two memories is made for, whose kind it has; of
+      others the instruction itself.
     """
 
     instruction: hlo.Instruction
@@ -42,6 +46,7 @@ class Work(NamedTuple):
     bytes: float
     cycles: float
     kind: str = ""
+    serves: hlo.Instruction | None = None
 
 
 def of_module(module: hlo.Module) -> list[Work]:
@@ -51,9 +56,16 @@ def of_module(module: hlo.Module) -> list[Work]:
     for name in _scheduled(module):
         computation = module.computations[name]
         count, known = times[name]
+        purposes = served(computation)
         for one in computation.instructions.values():
-            if one.opcode in _FREE or one.opcode.endswith("-done") or one.opcode == "async-update":
+            if (
+                one.opcode in _FREE
+                or _JOINED in one.attributes
+                or one.opcode.endswith("-done")
+                or one.opcode == "async-update"
+            ):
                 continue
+            serves = purposes.get(one.name, one)
             cycles = _CYCLES.search(one.attributes)
             found.append(
                 Work(
@@ -63,9 +75,34 @@ def of_module(module: hlo.Module) -> list[Work]:
                     count * flops(module, computation, one),
                     count * moved(module, computation, one),
                     count * float(cycles[1] if cycles else 0),
-                    kinds.kind_of(module, one),
+                    kinds.kind_of(module, serves),
+                    serves,
                 )
             )
+    return found
+
+
+def served(computation: hlo.Computation) -> dict[str, hlo.Instruction]:
+    """Say what each copy between the chip's main and its fast memory is made for, by the copy's name.
+
+    A copy into fast memory is made for the first instruction that reads it there, and one out of it for the instruction
+    whose result it stores. Where no such instruction is in the computation, the copy is not listed.
+    """
+    readers: dict[str, hlo.Instruction] = {}
+    for one in computation.instructions.values():
+        for name in one.operands:
+            readers.setdefault(name, one)
+    found = {}
+    for name, copy in computation.instructions.items():
+        if copy.opcode not in _TRANSFERS or copy.op_name:
+            continue
+        inwards = any(array.space for array in hlo.arrays(_result(copy)))
+        one: hlo.Instruction | None = copy
+        while one is not None and (one.opcode in _HANDING_ON or _JOINED in one.attributes):
+            before = computation.instructions.get(one.operands[0]) if one.operands else None
+            one = readers.get(one.name) if inwards else before
+        if one is not None and one.opcode not in _FREE:
+            found[name] = one
     return found
 
 
@@ -93,6 +130,11 @@ def moved(module: hlo.Module, computation: hlo.Computation, one: hlo.Instruction
             # A slice may lie in fast memory while its source does not: what counts is where the source lies.
             read += whole if partly is None else min(whole, partly)
         return read + _written(fused, fused.root, _stored(one.shape))
+    if one.opcode == "async-start" and one.called and module.computations[one.called[0]].root.opcode in _SLICES:
+        size = sum(array.stored for array in hlo.arrays(_result(one)))
+        return float(
+            size * sum(_stored(shape) > 0 for shape in (_result(one), _shape_of(computation, one.operands[0])))
+        )
     if one.opcode in _SLICES:
         size = _stored(one.shape)
         return size + (size if _stored(_shape_of(computation, one.operands[0])) else 0)

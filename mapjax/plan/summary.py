@@ -126,13 +126,15 @@ def together(found: Sequence[Collective]) -> list[Sent]:
 def _files(works: Sequence[cost.Work], text: str) -> list[str]:
     """Name the source file of each instruction, and "backward" where a gradient added it.
 
-    A fusion counts with the file of its last operation, and what the compiler adds of itself as "compiler".
+    A fusion counts with the file of its last operation, a copy between two memories with what it is made for, and what
+    else the compiler adds of itself as "compiler".
     """
     known = frames.files(text, callers="ops")
     found = []
-    for one in works:
-        file = frames.file_of(one.instruction.attributes, known) or "compiler"
-        found.append(f"{file} backward" if "transpose(" in one.instruction.op_name else file)
+    for work in works:
+        one = work.serves or work.instruction
+        file = frames.file_of(one.attributes, known) or "compiler"
+        found.append(f"{file} backward" if "transpose(" in one.op_name else file)
     return found
 
 

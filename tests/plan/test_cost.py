@@ -150,3 +150,35 @@ def test_traffic_of_collectives_by_passing_blocks_round_a_ring(n):
     assert traffic("all-gather", whole) == pytest.approx(sent)
     assert traffic("reduce-scatter", block) == sent
     assert traffic("all-reduce", whole) == pytest.approx(2 * sent)
+
+
+TRANSFERS = """
+%async_computation (p: bf16[64,128]) -> bf16[16,128] {
+  %p = bf16[64,128]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %slice = bf16[16,128]{1,0:T(8,128)(2,1)S(1)} slice(%p), slice={[0:16], [0:128]}
+}
+
+ENTRY %main (a: bf16[64,128]) -> bf16[64,128] {
+  %a = bf16[64,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %slice-start = ((bf16[64,128]{1,0:T(8,128)(2,1)}), bf16[16,128]{1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) async-start(%a), calls=%async_computation
+  %copy-start = (bf16[64,128]{1,0:T(8,128)(2,1)S(1)}, bf16[64,128]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) copy-start(%a)
+  %slice-done = bf16[16,128]{1,0:T(8,128)(2,1)S(1)} async-done(%slice-start)
+  %joined = bf16[16,128]{1,0:T(8,128)(2,1)S(1)} custom-call(%slice-done), custom_call_target="ConcatBitcast"
+  %copy-done = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} copy-done(%copy-start)
+  %sorted = bf16[16,128]{1,0:T(8,128)(2,1)S(1)} sort(%joined), dimensions={0}, to_apply=%less
+  %product = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} dot(%copy-done, %sorted), lhs_contracting_dims={1}
+  %out-start = (bf16[64,128]{1,0:T(8,128)(2,1)}, bf16[64,128]{1,0:T(8,128)(2,1)S(1)}, u32[]{:S(2)}) copy-start(%product)
+  ROOT %out = bf16[64,128]{1,0:T(8,128)(2,1)} copy-done(%out-start)
+}
+"""  # noqa: E501
+
+
+def test_copies_between_memories_count_once_and_with_what_they_are_for():
+    works = {one.instruction.name: one for one in cost.of_module(hlo.parse(TRANSFERS))}
+    moved = {name: (one.bytes, one.kind, one.serves.name) for name, one in works.items() if one.bytes}
+    assert moved == {
+        "slice-start": (16 * 128 * 2, "sort", "sorted"),  # a quarter of the array, read
+        "copy-start": (64 * 128 * 2, "product", "product"),
+        "out-start": (64 * 128 * 2, "product", "product"),  # written
+    }
+    assert works["sorted"].serves is works["sorted"].instruction
