@@ -274,8 +274,9 @@ def _watch() -> None:
     """Look every few seconds who has failed and who lives; end this process when one of the others is gone."""
     while not _here.over.wait(_POLL_S):
         try:
-            failed = {path.rpartition("/")[2]: text for path, text in _here.client.key_value_dir_get(_FAILED)}
+            # In this order: what a process that is gone has said of it is there by then.
             live = _here.client.get_live_nodes(list(range(_here.processes)))
+            failed = {path.rpartition("/")[2]: text for path, text in _here.client.key_value_dir_get(_FAILED)}
         except Exception:  # without process 0 nobody answers; that is told by _watch_coordinator
             continue
         for number, text in failed.items():

@@ -12,6 +12,12 @@ import threading
 from types import FrameType
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+_early: list[int] = []  # signals that came before the loop
+
+
+def remember(number: int) -> None:
+    """Note a signal that came before the loop: the exception that it raises there may be lost in a library's own."""
+    _early.append(number)
 
 
 class Stop:
@@ -35,6 +41,8 @@ class Stop:
             if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:  # as nohup leaves it
                 numbers.append(HANGUP)
             self._before = {number: signal.signal(number, self._ask) for number in numbers}
+        if _early:
+            self._ask(_early[-1], None)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -107,6 +107,7 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
 
 def _terminated(number: int, _: Any) -> None:
     """Unwind on SIGTERM or SIGHUP, so that what was found so far is written; training takes them over (stop.py)."""
+    stop.remember(number)
     sys.exit(128 + number)
 
 

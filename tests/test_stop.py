@@ -40,6 +40,21 @@ with stop.Stop(together=distributed.joined()) as asked:
 distributed.leave(0)
 """
 
+# What comes before the loop leaves by an exception, which a library may swallow.
+EARLY = """
+import os, signal, time
+from mapjax import stop, terminal
+def main(argv):
+    try:
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(5)
+    except SystemExit as error:
+        print(error.code)
+    with stop.Stop() as asked:
+        print(asked.after(1), int(asked.signal))
+terminal.run_main(main)
+"""
+
 
 def printed(program: str) -> list[str]:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env={**os.environ})
@@ -55,6 +70,11 @@ def test_a_signal_asks_to_leave(name):
 def test_a_hangup_that_nohup_ignores_stays_ignored():
     before = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
     assert printed(ALONE.format(name="SIGHUP", before=before)) == ["False", "False"]
+
+
+@pytest.mark.parametrize(("name", "number"), [("SIGTERM", 15), ("SIGHUP", 1)])
+def test_a_signal_before_the_loop_is_not_lost_with_its_exception(name, number):
+    assert printed(EARLY.format(name=name)) == [str(128 + number), "True", str(number)]
 
 
 @pytest.mark.process

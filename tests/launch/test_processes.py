@@ -219,6 +219,18 @@ def test_the_death_of_the_first_process_ends_the_others(tmp_path):
     assert "error: process 1: process 0 of 2 has died; start all again with the same command" in output
 
 
+def test_a_hangup_before_training_lets_the_others_start_again(tmp_path):
+    processes = start(2, tmp_path / "run")
+    wait_for_line(processes[0], "starting JAX")
+    processes[1].send_signal(signal.SIGHUP)
+    (code, output), (other_code, other) = finish(processes)
+    if other_code == 143:  # a library has swallowed the exception, and the loop heard of it
+        assert code == 143 and "saved at step" in output, output
+    else:
+        assert (code, other_code) == (distributed.LOST, 129), output + other
+        assert "error: process 0: process 1 has stopped: asked to leave (129)" in output
+
+
 def test_other_configs_are_refused(tmp_path):
     own = {1: ["--config.batch=32"], 2: ["--config.seed=5"]}
     finished = finish(start(3, tmp_path / "run", own=own))
@@ -230,12 +242,13 @@ def test_other_configs_are_refused(tmp_path):
 
 
 def test_other_code_is_refused(tmp_path):
-    copy = tmp_path / "copy"
+    first, second = tmp_path / "first", tmp_path / "second"
     for name in ("mapjax", "launch", "experiments"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    with (copy / "mapjax" / "train.py").open("a") as file:
+        shutil.copytree(ROOT / name, first / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(first, second)
+    with (second / "mapjax" / "train.py").open("a") as file:
         file.write("# another word\n")
-    for number, (code, output) in enumerate(finish(start(2, tmp_path / "run", roots={1: copy}))):
+    for number, (code, output) in enumerate(finish(start(2, tmp_path / "run", roots={0: first, 1: second}))):
         assert code == 2, output
         assert f"error: process {number}: process 1 differs from process 0 in mapjax/train.py: " in output
     assert not (tmp_path / "run").exists()
