@@ -26,7 +26,8 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
     Args:
       name: "FILE.py" or "FILE.py:VARIANT".
       overrides: dotted key → value as text.
-      data: a data set as on the command line, "voc:DIR"; it replaces `config.data`.
+      data: a data set as on the command line, "voc:DIR"; of `config.data` it leaves what that says of the same format,
+        but no names of classes.
 
     Raises:
       UserError: no such file or variant, an unknown key, or a value of another type.
@@ -50,7 +51,10 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
             raise
         raise UserError(f"--config {name}: there is no variant {variant!r} ({error}).") from error
     if data is not None:
-        config.data = ConfigDict(merged(config.data.to_dict(), parse_data(data)))
+        own, given = config.data.to_dict(), parse_data(data)
+        if own.get("path") != given.get("path"):
+            own.pop("classes", None)  # the names are those of its own data
+        config.data = ConfigDict(merged(own, given))
     config.lock()
     # What a part takes depends on its name, so names come first.
     for key, value in sorted((overrides or {}).items(), key=lambda pair: not pair[0].endswith(".name")):

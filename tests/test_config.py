@@ -113,3 +113,16 @@ def test_plain_and_back():
 def test_differences_are_named():
     old, new = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 5}, "e": 6}
     assert list(configs.differences(old, new)) == ["b.c: 2 → 5", "b.d: 3 → None", "e: None → 6"]
+
+
+def test_names_of_classes_stay_with_their_own_data(tmp_path):
+    path = tmp_path / "named.py"
+    node = '{"name": "idx", "path": "a/b", "classes": ("shirt", "boot"), "hold_out": 0.2}'
+    path.write_text(f'from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({{"data": {node}}})\n')
+    own = {"name": "idx", "path": "a/b", "classes": ("shirt", "boot"), "hold_out": 0.2}
+    assert configs.load(str(path), data="idx:a/b").data.to_dict() == own
+    other = {"name": "idx", "path": "c", "hold_out": 0.2}
+    assert configs.load(str(path), data="idx:c").data.to_dict() == other
+    assert configs.load(str(path), {"data.path": "c"}).data.to_dict() == own | {"path": "c"}
+    given = configs.load(str(path), data="idx:path=c,classes=a|b")
+    assert given.data.to_dict() == {"name": "idx", "path": "c", "classes": "a|b"}
