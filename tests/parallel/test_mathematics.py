@@ -1,0 +1,117 @@
+"""Lower precision, accumulation and rematerialisation on one device: the mathematics of the plain step in float32."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from compare import classified, difference, distance
+
+from mapjax import parts, train
+from mapjax.models import googlenet, resnet
+
+QUICKLY = {"xla_backend_optimization_level": 0}  # of the machine code: half of the time to compile
+
+VIT = {"name": "vit", "width": 32, "depth": 3, "heads": 4, "mlp": 64, "patch": 4, "image_size": 16}
+RESNET = {"name": "resnet", "depth": 10, "width": 0.25, "stem": "small"}
+NETWORKS = {
+    "vit": VIT,
+    "stacked vit": {**VIT, "stacked": True},
+    "resnet": RESNET,
+    "resnet of groups": {**RESNET, "norm": "group"},
+    "bottlenecks of groups": {**RESNET, "depth": 59, "norm": "group"},
+    "unet": {"name": "unet", "depth": 2, "width": 8, "norm": "group"},
+    "googlenet": {"name": "googlenet", "width": 0.125, "dropout": 0.0, "dropout_aux": 0.0},
+}
+
+
+@pytest.fixture(autouse=True)
+def _few_blocks(monkeypatch):
+    """Networks of three blocks, of each kind, compile in seconds."""
+    for depth in (10, 59):
+        monkeypatch.setitem(resnet.STAGES, depth, (2, 1, 0, 0))
+    few = ("inception3a", "inception3b", "inception4a")
+    monkeypatch.setattr(googlenet, "BLOCKS", {name: googlenet.BLOCKS[name] for name in few})
+
+
+def task_of(name, **options):
+    model = parts.make("models", NETWORKS[name] | options, classes=10)
+    extra = {"model": model, "classes": tuple("0123456789"), "image_size": (16, 16), "class_counts": None}
+    return parts.make("tasks", {"name": "segment" if name == "unet" else "classify"}, **extra)
+
+
+def batch_of(seed=0):
+    """Noise with a label and a label map in which every pixel has a class."""
+    batch = classified(seed, 16)
+    rng = np.random.default_rng(100 + seed)
+    maps = rng.integers(0, 10, batch["image"].shape[:3]).astype(np.uint8)
+    return jax.tree.map(jnp.asarray, batch | {"label_map": maps})
+
+
+@functools.cache
+def drawn(name):
+    """Parameters as drawn, with noise: some layers start at zero, and would hide what is before them."""
+    init = jax.jit(task_of(name).init, compiler_options=QUICKLY)
+    variables = init(jax.random.key(0), batch_of())
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda one: one + 0.05 * rng.normal(size=one.shape).astype("f"), variables["params"])
+    return variables | {"params": params}
+
+
+def value_and_gradient(name, **options):
+    """The loss of the first batch and its gradient."""
+    task, variables = task_of(name, **options), drawn(name)
+
+    def loss(params):
+        return task.loss(variables | {"params": params}, batch_of(), jax.random.key(2))[0]
+
+    return jax.jit(jax.value_and_grad(loss), compiler_options=QUICKLY)(variables["params"])
+
+
+def trained(name, accumulate):
+    """The scalars of three steps, and the state after them."""
+    task, tx = task_of(name), optax.sgd(1e-2 if "vit" in name else 1e-3, momentum=0.9)
+    state = train.draw_state(lambda batch: train.init_state(task, tx, batch, seed=0, ema=0.0), batch_of())
+    step = jax.jit(train.make_step(task, tx, seed=0, accumulate=accumulate), compiler_options=QUICKLY)
+    scalars = []
+    for seed in range(3):
+        state, found = step(state, batch_of(seed))
+        scalars.append(found)
+    return scalars, state
+
+
+@pytest.mark.parametrize("name", ["vit", "stacked vit", "resnet", "bottlenecks of groups"])
+def test_bfloat16_is_the_same_but_for_its_rounding(name):
+    """A number of 8 bits is off by 2^-9 at most, and a few layers add up a few such errors.
+
+    About that share of the ReLUs turns, which changes a gradient by the root of it.
+    """
+    loss, gradient = value_and_gradient(name)
+    low_loss, low_gradient = value_and_gradient(name, dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(low_gradient)} == {jnp.dtype("float32")}
+    assert abs(low_loss / loss - 1) < 4 * 2**-9
+    assert 2**-12 < distance(gradient, low_gradient) < (12 * 2**-9 if "vit" in name else 2.5 * 2**-4.5)
+
+
+@pytest.mark.parametrize("name", ["vit", "stacked vit", "resnet of groups", "bottlenecks of groups", "unet"])
+def test_accumulation_is_the_whole_batch_at_once(name):
+    """Where the loss is a mean over pictures, or over as many pixels of each, and no statistics are of the batch.
+
+    A detector's is not: it is a mean over drawn proposals, and each part draws its own.
+    """
+    (scalars, state), (found, parts_state) = trained(name, 1), trained(name, 4)
+    bound = 2e-5 if "vit" in name else 1e-3  # a rounding may change the side of a ReLU that a value is on
+    assert max(difference(*pair) for pair in zip(scalars, found)) < bound
+    assert distance(state.opt, parts_state.opt) < 10 * bound
+    assert difference(state.params, parts_state.params) < bound
+
+
+@pytest.mark.parametrize(
+    ("name", "remat"), [("googlenet", True), ("resnet", True), ("unet", True), ("vit", True), ("vit", "dots")]
+)
+def test_rematerialisation_changes_no_value(name, remat):
+    plain, again = value_and_gradient(name), value_and_gradient(name, remat=remat)
+    assert difference(plain[0], again[0]) < 1e-6
+    assert distance(plain[1], again[1]) < 1e-5
