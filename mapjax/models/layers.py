@@ -245,7 +245,7 @@ class StochasticDepth(nn.Module):
         return _drop(self, x, (len(x),) + (1,) * (x.ndim - 1), self.rate) if train and not never else x
 
 
-def _drop(module: nn.Module, x, shape: tuple[int, ...], rate: float):
+def _drop(module: nn.Module, x, shape: tuple[int, ...], rate: Any):
     keep = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, shape)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
