@@ -14,6 +14,8 @@
         imagenet: ResNet-50 for 90 epochs (Goyal et al. 2017); for accelerators.
     python launch/main.py --config experiments/classify.py:imagenet_modern --data folder:DIR
         imagenet_modern: ResNet-50 with the A2 recipe of Wightman et al. 2021, 300 epochs.
+    python launch/main.py --config experiments/classify.py:vit_large --data folder:DIR
+        vit_large: ViT-L/16 from random weights with the recipe of He et al. 2021, 200 epochs; for a pod.
 
 What each takes and reaches stands in the README's table.
 """
@@ -33,6 +35,7 @@ def get_config(variant: str = "digits") -> ConfigDict:
         "cifar10_finetune": cifar10_finetune,
         "imagenet": imagenet,
         "imagenet_modern": imagenet_modern,
+        "vit_large": vit_large,
     }
     if variant not in variants:
         raise ValueError(f"the variants are {', '.join(variants)}")
@@ -229,4 +232,36 @@ def imagenet_modern() -> ConfigDict:
     config.optimizer.clip = 1.0
     config.schedule = ConfigDict({"name": "cosine", "warmup": "5 epochs"})
     config.duration = "300 epochs"
+    return config
+
+
+def vit_large() -> ConfigDict:
+    """ViT-L/16 on ImageNet from random weights, as He et al. 2021 (Masked Autoencoders) train their baseline.
+
+    Not the paper's: gradients are clipped. Layers are stacked, so that a mesh may have `pipe`.
+    """
+    config = imagenet_modern()
+    config.eval_size = None
+    config.transform.crop_share = 0.875
+    config.transform.augment.rand_augment = (2, 9)
+    config.model = ConfigDict(
+        {
+            "name": "vit",
+            "variant": "large",
+            "patch": 16,
+            "stochastic_depth": 0.2,
+            "stacked": True,
+            "micro_batches": 8,  # with `pipe` only
+            "remat": "dots",
+        }
+    )
+    config.task = ConfigDict({"name": "classify", "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0})
+    config.batch = 4096
+    config.eval_batch = 1024
+    config.optimizer.learning_rate = 1.6e-3  # 1e-4 for 256 pictures
+    config.optimizer.weight_decay = 0.3
+    config.optimizer.b2 = 0.95
+    config.schedule.warmup = "20 epochs"
+    config.ema = 0.9999
+    config.duration = "200 epochs"
     return config

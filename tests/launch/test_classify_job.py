@@ -125,7 +125,7 @@ def idx_folder(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-@pytest.mark.parametrize("variant", ["cifar10", "fashion", "finetune", "imagenet", "imagenet_modern"])
+@pytest.mark.parametrize("variant", ["cifar10", "fashion", "finetune", "imagenet", "imagenet_modern", "vit_large"])
 def test_every_variant_runs(tmp_path, variant):
     common = {"duration": "2 steps", "batch": "4", "eval_batch": "4"}
     if variant == "fashion":
@@ -147,6 +147,8 @@ def test_every_variant_runs(tmp_path, variant):
             filled = jax.tree.map(lambda s: np.full(s.shape, 0.01, np.float32), shapes)
             weights.save(file, weights.to_torchvision(filled))
             small |= {"init_from": str(file), "model.width": "0.25"}
+        elif variant == "vit_large":
+            small |= {"model.depth": "2", "model.width": "32", "model.heads": "2", "model.mlp": "64"}
         else:
             small |= {"model.depth": "18", "model.width": "0.125"} | (
                 {"eval_size": "(40, 40)"} if variant == "imagenet_modern" else {}
