@@ -279,8 +279,8 @@ def make(
       attention: give "attention" too, the weights of every layer (b depth heads s s, s = 1 + patches, the class token
         first, float32): b*depth*heads*s² numbers, and no fused kernel.
       remat: recompute layers in the backward pass to save memory; "dots" keeps the results of matrix products.
-      stacked: hold the parameters of all layers in one array each, as a mesh with `pipe` needs them (not those of
-        published files). micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
+      stacked: hold the parameters of all layers in one array each, as a mesh with `pipe` needs them.
+        micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
       dtype: of the arithmetic; parameters, "pool" and
         "logits" are float32.
 

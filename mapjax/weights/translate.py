@@ -65,23 +65,32 @@ def from_torchvision(tensors: Tensors, variables: Variables) -> Variables:
 
 def to_torchvision(variables: Variables) -> dict[str, np.ndarray]:
     """A network's variables under torchvision's names and layouts: the inverse of `from_torchvision`."""
-    return {entry.name: np.ascontiguousarray(entry.to_theirs(np.asarray(leaf))) for entry, leaf in _entries(variables)}
+    found = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
+        values = np.asarray(leaf)
+        for entry, part in zip(_entries(path, leaf), values if _is_stacked(path) else [values], strict=True):
+            found[entry.name] = np.ascontiguousarray(entry.to_theirs(part))
+    return found
 
 
 def shapes(variables: Variables) -> dict[str, tuple[int, ...]]:
     """The shapes of a network's tensors under torchvision's names; the values, wherever they are, are not looked at."""
-    none = {entry.name: entry.to_theirs(np.broadcast_to(False, leaf.shape)) for entry, leaf in _entries(variables)}
-    return {name: tensor.shape for name, tensor in none.items()}
+    found = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
+        nothing = np.broadcast_to(False, leaf.shape[1:] if _is_stacked(path) else leaf.shape)
+        found |= {entry.name: entry.to_theirs(nothing).shape for entry in _entries(path, leaf)}
+    return found
 
 
 def replace(tensors: Tensors, variables: Variables) -> Variables:
     """Put torchvision's tensors, as float32 arrays of NumPy's, for the leaves of that name; others stay as they are."""
 
     def put(path, leaf):
-        entry = _entry(path, leaf)
-        if entry.name not in tensors:
+        entries = _entries(path, leaf)
+        if any(entry.name not in tensors for entry in entries):
             return leaf
-        return np.ascontiguousarray(entry.to_ours(np.asarray(tensors[entry.name], np.float32)))
+        made = [entry.to_ours(np.asarray(tensors[entry.name], np.float32)) for entry in entries]
+        return np.ascontiguousarray(np.stack(made) if _is_stacked(path) else made[0])
 
     return jax.tree_util.tree_map_with_path(put, variables)
 
@@ -93,8 +102,19 @@ def new_name(name: str) -> str:
     return name
 
 
-def _entries(variables: Variables) -> list[tuple[Entry, Any]]:
-    return [(_entry(path, leaf), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]]
+def _is_stacked(path: tuple[Any, ...]) -> bool:
+    return any(str(part.key) == "stack" for part in path)
+
+
+def _entries(path: tuple[Any, ...], leaf: Any) -> list[Entry]:
+    """What a leaf is in torchvision's file: one tensor; of a stack of equal blocks, one a block."""
+    if not _is_stacked(path):
+        return [_entry(path, leaf)]
+    one = _entry(path, jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype))
+    before, after = one.name.split("stack.", 1)
+    # All layers of a ViT are in the stack; of a stage of a ResNet all blocks but the first.
+    first, block = (0, "encoder_layer_") if before.endswith("layers.") else (1, "")
+    return [one._replace(name=f"{before}{block}{first + i}.{after}") for i in range(leaf.shape[0])]
 
 
 def _entry(path: tuple[Any, ...], leaf: Any) -> Entry:

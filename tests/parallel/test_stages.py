@@ -9,9 +9,9 @@ import pytest
 from compare import difference, distance
 from jax.sharding import PartitionSpec as P
 
-from mapjax import tree
+from mapjax import tree, weights
 from mapjax.errors import UserError
-from mapjax.models import resnet
+from mapjax.models import resnet, vit
 from mapjax.parallel import tensor
 
 
@@ -87,3 +87,35 @@ def test_a_stack_of_blocks_is_split_over_both_axes(depth, first, second):
     assert specs[f"layer1/stack/bn{first[-1]}/scale"] == P("pipe", "model")
     assert specs[f"layer1/stack/bn{second[-1]}/scale"] == P("pipe")
     assert specs[f"layer1/0/{first}/kernel"] == P(None, None, None, "model")
+
+
+def numbers(shapes):
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize(("depth", "norm"), [(14, "frozen"), (62, "group")])
+def test_published_weights_have_a_place_in_stacked_blocks(depth, norm):
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), np.float32)
+    variables = numbers(jax.eval_shape(made(depth, norm, stacked=True).init, jax.random.key(0), images))
+    tensors, expected = weights.to_torchvision(variables), weights.to_torchvision(apart(variables))
+    assert set(tensors) == set(expected) and "layer1.2.conv2.weight" in tensors
+    for name in tensors:
+        np.testing.assert_array_equal(tensors[name], expected[name])
+    assert weights.shapes(variables) == {name: tensor.shape for name, tensor in tensors.items()}
+    jax.tree.map(np.testing.assert_array_equal, weights.from_torchvision(tensors, variables), variables)
+
+
+def test_published_weights_have_a_place_in_stacked_layers():
+    tiny = {"width": 24, "depth": 3, "heads": 3, "mlp": 40, "patch": 8, "image_size": 16, "classes": 7}
+    images = jax.ShapeDtypeStruct((2, 16, 16, 3), np.float32)
+    stacked, flat = (jax.eval_shape(vit.make(**tiny, stacked=s).init, jax.random.key(0), images) for s in (True, False))
+    assert weights.shapes(stacked) == weights.shapes(flat)
+    variables = numbers(stacked)
+    tensors = weights.to_torchvision(variables)
+    kernel = variables["params"]["encoder"]["layers"]["stack"]["mlp"]["0"]["kernel"]
+    np.testing.assert_array_equal(tensors["encoder.layers.encoder_layer_2.mlp.0.weight"], kernel[2].T)
+    jax.tree.map(np.testing.assert_array_equal, weights.from_torchvision(tensors, stacked), variables)
+    left = {name: tensor for name, tensor in tensors.items() if "encoder_layer_1.mlp.0.weight" not in name}
+    with pytest.raises(UserError, match=r"no tensor 'encoder.layers.encoder_layer_1.mlp.0.weight'"):
+        weights.from_torchvision(left, stacked)
