@@ -4,6 +4,7 @@ The error is the largest difference of two logits over the largest logit. $MAPJA
 line "network error" for each.
 """
 
+import copy
 import os
 import pathlib
 
@@ -55,6 +56,33 @@ def as_torch(images):
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
+KINKS = {"ReLU": (0.0,), "ReLU6": (0.0, 6.0), "Hardswish": (-3.0, 3.0), "Hardsigmoid": (-3.0, 3.0)}
+
+
+@torch.no_grad()
+def settled_pictures(network, size, count, gap=5e-6, tries=400):
+    """Pictures for which no value in training lies within `gap` of a kink, by torch alone and in float64.
+
+    A rounding that puts a value on the other side of a ReLU moves gradients by a percent, whoever computes them; on
+    these pictures none does, so that one input tells whether two networks have the same gradient.
+    """
+    network, nearest = copy.deepcopy(network).train().double(), []
+
+    def look(module, inputs):
+        nearest.extend((inputs[0] - kink).abs().min().item() for kink in KINKS[type(module).__name__])
+
+    for module in network.modules():
+        if type(module).__name__ in KINKS:
+            module.register_forward_pre_hook(look)
+    for seed in range(tries):
+        nearest.clear()
+        images = pictures(size, count, seed)
+        network(as_torch(images).double())
+        if min(nearest) > gap:
+            return images
+    raise AssertionError(f"none of {tries} inputs stays {gap} away from every kink")
+
+
 def filled(model, tensors, images):
     """Our variables, from torchvision's tensors."""
     return weights.from_torchvision(tensors, jax.eval_shape(model.init, jax.random.key(0), images))
@@ -71,10 +99,11 @@ def error_of_logits(model, network, images):
 
 
 def errors_of_gradients(model, network, images, labels):
-    """Relative error of the gradient of the cross-entropy in training, for each parameter by torchvision's name.
+    """Relative errors of the gradient of the cross-entropy in training: of each parameter, by torchvision's name.
 
-    torchvision computes in float64: in float32 its own error can be as large. Where a gradient is nothing but rounding,
-    as that of a bias which the next batch normalization takes out, the error is relative to the largest of all.
+    Compared are lengths: that of ours (in float32) minus torchvision's (in float64: in float32 its own error can be as
+    large), over that of torchvision's; "" is the whole gradient, of all parameters. Where a gradient is nothing but
+    rounding, as that of a bias which the next batch normalization takes out, it is relative to the longest of all.
     """
     variables = filled(model, tensors_of(network), images)
 
@@ -85,12 +114,18 @@ def errors_of_gradients(model, network, images, labels):
     ours = weights.to_torchvision({"params": jax.jit(jax.grad(loss, has_aux=True))(variables["params"])[0]})
     network = network.train().double()
     torch.nn.functional.cross_entropy(network(as_torch(images).double()), torch.tensor(labels)).backward()
-    theirs = {name: parameter.grad.numpy() for name, parameter in network.named_parameters()}
+    return relative_errors(ours, {name: parameter.grad.numpy() for name, parameter in network.named_parameters()})
+
+
+def relative_errors(ours, theirs):
+    """The length of the difference of each tensor, and of all together (""), over the length of theirs."""
     assert set(ours) == set(theirs)
-    sizes = {name: np.abs(their).max() for name, their in theirs.items()}
-    largest = max(sizes.values())
-    scales = {name: size if size > 1e-12 * largest else largest for name, size in sizes.items()}
-    return {name: float(np.abs(ours[name] - their).max() / scales[name]) for name, their in theirs.items()}
+    lengths = {name: np.linalg.norm(their) for name, their in theirs.items()}
+    longest = max(lengths.values())
+    apart = {name: np.linalg.norm(ours[name] - their) for name, their in theirs.items()}
+    errors = {name: apart[name] / (lengths[name] if lengths[name] > 1e-12 * longest else longest) for name in theirs}
+    whole = np.linalg.norm(list(apart.values())) / np.linalg.norm(list(lengths.values()))
+    return {name: float(error) for name, error in {**errors, "": whole}.items()}
 
 
 def record(record_property, network, error):
