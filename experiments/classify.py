@@ -5,7 +5,10 @@
     python launch/main.py --config experiments/classify.py:cifar10 --data folder:cifar10.zip
         cifar10: CifarNet for pictures of 32×32, with one cycle of the learning rate.
     python launch/main.py --config experiments/classify.py:fashion
-        fashion: the same for the grey pictures of 28×28 of Fashion-MNIST, where Debian's dataset-fashion-mnist puts it.
+        fashion: the same for the grey pictures of 28×28 of Fashion-MNIST, where Debian's dataset-fashion-mnist puts it,
+        or with --config.data.path=DIR. For others, such as MNIST, --data idx:DIR: the classes are then those of
+        DIR/classes.txt, or else the labels. What must not be mirrored, as digits, needs also
+        --config.transform.augment.flip_horizontal=0 --config.task.views=one
     python launch/main.py --config experiments/classify.py:finetune --data folder:DIR --init_from WEIGHTS
         finetune: EfficientNet-Lite0 from published weights; for your own pictures.
     python launch/main.py --config experiments/classify.py:cifar10_finetune --data folder:FILE.zip --init_from WEIGHTS
@@ -126,7 +129,7 @@ def cifar10() -> ConfigDict:
 
 
 def fashion() -> ConfigDict:
-    """Fashion-MNIST and MNIST: CIFAR's recipe at 28×28."""
+    """Fashion-MNIST: CIFAR's recipe at 28×28, with mirrored pictures."""
     config = cifar10()
     config.data = ConfigDict({"name": "idx", "path": "/usr/share/datasets/fashion-mnist", "classes": CLOTHES})
     config.image_size = (28, 28)
@@ -139,7 +142,7 @@ def fashion() -> ConfigDict:
 
 
 def finetune() -> ConfigDict:
-    """Your own pictures, from published weights: EfficientNet-Lite0 with a slower body than head."""
+    """Your own pictures, from published weights: EfficientNet-Lite0, the body at a third of the head's rate."""
     config = digits()
     config.data = ConfigDict({"name": "folder", "path": "data/pictures"})
     config.splits = ConfigDict({"train": "train", "eval": "val"})
@@ -158,6 +161,7 @@ def finetune() -> ConfigDict:
     config.eval_batch = 50
     config.duration = "10 epochs"
     config.optimizer.learning_rate = 1e-3
+    config.optimizer.factors = (("^(fc|classifier|heads?)/", 3.0),)  # the head begins anew, and moves faster
     config.ema = 0.998
     config.every = ConfigDict({"log": "50 steps", "evaluate": "1 epochs", "save": "1 epochs"})
     return config

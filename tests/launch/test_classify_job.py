@@ -108,7 +108,7 @@ def test_transfer_from_a_run_says_what_it_did(whole, tmp_path, capsys):
     fit.fit(config_of(data=f"folder:{data}", **changes), tmp_path / "run")
     said = capsys.readouterr().out
     assert "another size, drawn anew" in said and "fc.bias, fc.weight" in said
-    with pytest.raises(UserError, match="none of its 20 tensors belongs in this network"):
+    with pytest.raises(UserError, match="none of its 22 tensors belongs in this network"):
         fit.fit(config_of(data=f"folder:{data}", **changes | {"model.name": "resnet9"}), tmp_path / "other")
 
 
@@ -125,7 +125,9 @@ def idx_folder(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-@pytest.mark.parametrize("variant", ["cifar10", "fashion", "finetune", "imagenet", "imagenet_modern", "vit_large"])
+@pytest.mark.parametrize(
+    "variant", ["cifar10", "fashion", "finetune", "cifar10_finetune", "imagenet", "imagenet_modern", "vit_large"]
+)
 def test_every_variant_runs(tmp_path, variant):
     common = {"duration": "2 steps", "batch": "4", "eval_batch": "4"}
     if variant == "fashion":
@@ -139,7 +141,7 @@ def test_every_variant_runs(tmp_path, variant):
     else:
         data = folder_of_pictures(tmp_path / "data")
         small = {"input.workers": "0", "input.threads": "2", "image_size": "(32, 32)", "splits.eval": "test"}
-        if variant == "finetune":
+        if variant.endswith("finetune"):
             file = tmp_path / "weights.safetensors"
             node = {"name": "efficientnet", "variant": "lite0", "width": 0.25}
             model = parts.make("models", node, classes=7)
