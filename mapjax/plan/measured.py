@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -65,7 +65,7 @@ def together(events: list[tuple[str, str, float]], text: str, runs: int) -> list
     return sorted(found, key=lambda part: -part.seconds)
 
 
-def _operations(profile: "jax.profiler.ProfileData") -> Iterator[tuple[str, str, float]]:
+def _operations(profile: Any) -> Iterator[tuple[str, str, float]]:
     for plane in profile.planes:
         for line in plane.lines:
             for event in line.events:
