@@ -1,6 +1,5 @@
 """Sizes, strides and options; values are compared with torchvision's and timm's in test_parity_*.py."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
