@@ -93,3 +93,39 @@ def test_meshes_are_ranked_with_the_bubble_of_a_pipeline(tmp_path):
     assert ranked[2, 1, 1, 2]["flops"] == pytest.approx(5 / 4 * alone / 4 + ends / 2, rel=0.01)
     assert ranked[2, 1, 1, 2]["bubble"] == pytest.approx(1 / 5)
     assert "20.0 %" in done.stdout
+
+
+def with_memory(memory, name, *arguments, devices=2):
+    """Run a program of launch/ on devices that have so many bytes together."""
+    code = (
+        "import runpy, sys; from mapjax.plan import topology; topology._memory = lambda: "
+        f"{memory}; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", code, f"launch/{name}.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+def test_the_largest_batch_is_planned_and_trained_with(tmp_path):
+    """On 2 devices of 6 MB each. The batch is the same in both programs, and so is its peak."""
+    memory, limit = 12_000_000, 0.85 * 6_000_000
+    common = ["--config", "experiments/classify.py", "--batch", "auto"]
+    done = with_memory(memory, "plan", *common, "--json", str(tmp_path / "plan.json"))
+    assert done.returncode == 0, done.stderr
+    planned = json.loads((tmp_path / "plan.json").read_text())
+    assert planned["devices"] == 2 and planned["batch"] % 2 == 0 and planned["batch"] > 2
+    assert 0.8 * limit < planned["memory"]["peak"] <= limit
+    assert "too much" in done.stdout
+    run = ["--workdir", str(tmp_path / "run"), "--config.duration=2 steps", "--config.eval_batch=400"]
+    done = with_memory(memory, "main", *common, *run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["batch"], result["examples"]) == (planned["batch"], 2 * planned["batch"])
+    assert result["mesh"]["data"] == 2
+    assert config["eval_batch"] < 400 and result["eval_images"] == 359  # a fifth of 1,797
