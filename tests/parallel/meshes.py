@@ -4,25 +4,37 @@
 
 Each case is a task, a mesh and options of make_step. A line of JSON a case: the relative differences of losses and
 gradient norms in each of 3 steps, of the gradients' sum (that is momentum) and of the parameters after them; and the
-collectives of the compiled step.
+collectives of the compiled step, with what they may be.
 """
 
+import functools
 import json
+import math
 import os
 import sys
+import time
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (  # a device that waits for others on a busy machine is no hang yet
+    "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=300"
+)
 
 import jax
 import numpy as np
 import optax
+from compare import BATCH, classified, difference, distance
 
 from mapjax import evaluate, parts, shard, train, tree
 from mapjax.data import scenes
+from mapjax.models import resnet
 from mapjax.parallel import tensor
 from mapjax.plan import collectives
 
-VIT = {"name": "vit", "width": 32, "depth": 4, "heads": 4, "mlp": 64, "patch": 8, "image_size": 16, "stacked": True}
+# A few blocks of each kind compile in seconds; bottlenecks are the networks of 50 and more.
+resnet.STAGES |= {10: (2, 1, 0, 0), 59: (2, 0, 0, 0), 14: (3, 1, 0, 0), 62: (3, 1, 0, 0)}
+
+QUICKLY = {"xla_backend_optimization_level": 0}  # of the machine code: nothing of what is looked at
+
+VIT = {"name": "vit", "width": 32, "depth": 4, "heads": 4, "mlp": 96, "patch": 4, "image_size": 32, "stacked": True}
 RESNET = {"name": "resnet", "stem": "small"}
 DETECTOR = {
     "name": "faster_rcnn",
@@ -37,23 +49,22 @@ MODELS = {
     "vit_remat": {**VIT, "remat": True},
     "vit_dots": {**VIT, "remat": "dots"},
     "vit_dropped": {**VIT, "stochastic_depth": 0.3},
+    "basic": {**RESNET, "depth": 10, "width": 0.25},
+    "bottleneck": {**RESNET, "depth": 59, "width": 0.25},
+    "basic_stack": {**RESNET, "depth": 14, "width": 0.25, "norm": "group", "stacked": True},
+    "bottleneck_stack": {**RESNET, "depth": 62, "width": 0.25, "norm": "frozen", "stacked": True},
     "resnet18": {**RESNET, "depth": 18, "width": 0.25},
+    "resnet18_large": {**RESNET, "depth": 18, "width": 0.25},
     "resnet50": {**RESNET, "depth": 50, "width": 0.125},
     "resnet_remat": {**RESNET, "depth": 18, "width": 0.25, "remat": True},
     "detector": DETECTOR,
 }
-BATCH = 16
-
-
-def classified(seed: int) -> dict:
-    """Give noise with labels, as a batch."""
-    rng = np.random.default_rng(seed)
-    return {
-        "image": rng.integers(0, 256, (BATCH, 16, 16, 3), dtype=np.uint8),
-        "label": rng.integers(0, 10, BATCH).astype(np.int32),
-        "mask": np.ones(BATCH, bool),
-        "index": np.arange(BATCH, dtype=np.int32),
-    }
+PLAIN = {"vit_remat": "vit", "vit_dots": "vit", "resnet_remat": "resnet18"}  # what one device computes them as
+# No map has as many numbers as a kernel that is gathered; and kernels of 4×4 maps are not made into tiles.
+SIDES = {"vit": 32, "resnet": 16, "resnet18_large": 28, "bottleneck_stack": 5} | dict.fromkeys(
+    ("basic", "bottleneck"), 4
+)
+SIDES["basic_stack"] = 4
 
 
 def detected(seed: int) -> dict:
@@ -65,7 +76,7 @@ def detected(seed: int) -> dict:
 
 
 def trained(task, batches, mesh, rate: float, options):
-    """Train 3 steps of momentum on a mesh: the scalars of each, the end, the compiled step, the parameters' shapes."""
+    """Train 3 steps of momentum on a mesh: the scalars of each, the end, the compiled step, shapes and places."""
     tx = optax.sgd(rate, momentum=0.9)
     batch = jax.device_put(batches[0], shard.batch_sharding(mesh, len(batches[0]["mask"])))
     shapes = jax.eval_shape(lambda: train.init_state(task, tx, batches[0], seed=0, ema=0.9))
@@ -75,31 +86,46 @@ def trained(task, batches, mesh, rate: float, options):
     split = places.params if mesh.shape["fsdp"] > 1 else None
     step = train.make_step(task, tx, seed=0, ema=0.9, places=split, **options)
     with jax.set_mesh(mesh):
-        compiled = jax.jit(step, donate_argnums=0, out_shardings=(places, None)).lower(state, batch).compile()
+        lowered = jax.jit(step, donate_argnums=0, out_shardings=(places, None)).lower(state, batch)
+        compiled = lowered.compile(QUICKLY)
     scalars = []
     for batch in batches:
         placed = jax.device_put(batch, shard.batch_sharding(mesh, len(batch["mask"])))
         state, found = jax.block_until_ready(compiled(state, placed))
         scalars.append(jax.device_get(found))
-    return scalars, jax.device_get(state), compiled, shapes.params
+    return scalars, jax.device_get(state), compiled, shapes, places
 
 
-def difference(wanted, found) -> float:
-    """Give the largest difference of any leaf, relative to the largest number of that leaf."""
-    pairs = zip(jax.tree.leaves(wanted), jax.tree.leaves(found))
-    return max(float(np.abs(a - b).max() / (np.abs(a).max() + 1e-3)) for a, b in pairs)
+def sizes_of(shapes, places) -> list[list[int]]:
+    """Give the bytes of each parameter: of one block where it is used, and whole; of all blocks where they are used."""
+
+    def bytes_of(path, leaf, place):
+        blocks = leaf.shape[0] if shard.STACK in path else 1
+        used = jax.sharding.NamedSharding(place.mesh, place.spec).shard_shape(leaf.shape)
+        here = blocks // place.mesh.shape["pipe"] if "pipe" in str(place.spec) else blocks
+        ways = place.mesh.shape["fsdp"] if "fsdp" in jax.tree.leaves(tuple(place.spec)) else 1
+        whole = 4 * math.prod(used) * ways
+        return [whole // here, 4 * leaf.size // blocks, whole]
+
+    pairs = tree.map_with_path(bytes_of, shapes, places)
+    return sorted(jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, list)))
 
 
-def distance(wanted, found) -> float:
-    """Give the length of the difference of all leaves together, relative to that of the wanted ones."""
-    flat = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(one)]).astype(float) for one in (wanted, found)]
-    return float(np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[0]))
+def maps_of(model, shapes, batch, count: int) -> set[int]:
+    """Give the bytes of each map that a network makes of `count` pictures; of a ViT's tokens, also with the first."""
+    images = jax.ShapeDtypeStruct((count, *batch["image"].shape[1:]), np.float32)
+    variables = {"params": shapes.params, "stats": shapes.stats}
+    outputs = jax.eval_shape(lambda v, x: model.apply(v, x, train=True, key=jax.random.key(0))[0], variables, images)
+    sizes = [leaf.shape for leaf in jax.tree.leaves(outputs) if len(leaf.shape) == 4]
+    more = [(count, 1 + rows * columns, width) for _, rows, columns, width in sizes if "class_token" in shapes.params]
+    return {4 * math.prod(size) for size in (*sizes, *more)}
 
 
-def largest(shapes) -> int:
-    """Give the bytes of the largest parameter; of a stack, those of one block."""
-    sizes = tree.map_with_path(lambda path, s: s.size // (s.shape[0] if shard.STACK in path else 1), shapes)
-    return 4 * max(jax.tree.leaves(sizes))
+def together(mesh) -> set[int]:
+    """Give the numbers of pictures that a gather along an axis could bring together."""
+    others = {"data": "fsdp", "fsdp": "data"}
+    counts = {BATCH // mesh.shape[other] for axis, other in others.items() if mesh.shape[axis] > 1} | {BATCH}
+    return counts | ({count // 4 for count in counts} if mesh.shape["pipe"] > 1 else set())
 
 
 def answered(task, alone, state, batch, mesh) -> float:
@@ -113,35 +139,48 @@ def answered(task, alone, state, batch, mesh) -> float:
     return difference(jax.device_get(wanted), jax.device_get(found))
 
 
+def task_of(name: str):
+    """Make a model and its task."""
+    node = MODELS[name]
+    model = parts.make("models", node, classes=10)
+    small = {"name": "detect", "pre_nms_train": 64, "post_nms_train": 32, "samples": 16}
+    extra = {"model": model, "classes": tuple("0123456789"), "image_size": (16, 16), "class_counts": None}
+    return model, parts.make("tasks", small if name == "detector" else {"name": "classify"}, **extra)
+
+
 def main() -> None:
     """Run the cases."""
     kept = {}
     for name, sizes, options in json.loads(sys.argv[1]):
-        node = MODELS[name]
-        detecting = node["name"] == "faster_rcnn"
-        model = parts.make("models", node, classes=10)
-        kind = {"name": "detect", "pre_nms_train": 64, "post_nms_train": 32, "samples": 16} if detecting else {}
+        kind, began = MODELS[name]["name"], time.perf_counter()
+        model, task = task_of(name)
         # Small steps where rounding may change which proposals are drawn, or which side of a ReLU a value is on.
-        rate = 0.05 if node["name"] == "vit" else 1e-4
-        extra = {"model": model, "classes": tuple("0123456789"), "image_size": (16, 16), "class_counts": None}
-        task = parts.make("tasks", kind or {"name": "classify"}, **extra)
-        batches = [(detected if detecting else classified)(seed) for seed in range(3)]
-        if name not in kept:
-            kept[name] = trained(task, batches, shard.make_mesh({"data": 1}, jax.devices()[:1]), rate, {})
-        mesh = shard.make_mesh(sizes)
-        scalars, state, compiled, shapes = trained(task, batches, mesh, rate, options)
+        rate = 0.05 if kind == "vit" else 1e-4
+        side = SIDES.get(name) or SIDES.get(kind, 0)
+        batches = [detected(seed) if name == "detector" else classified(seed, side) for seed in range(3)]
+        plain = PLAIN.get(name, name)
+        if plain not in kept:
+            one = shard.make_mesh({"data": 1}, jax.devices()[:1])
+            kept[plain] = trained(task_of(plain)[1], batches, one, rate, {})
+        mesh = shard.make_mesh(sizes, jax.devices()[: math.prod(sizes.values())])
+        scalars, state, compiled, shapes, places = trained(task, batches, mesh, rate, options)
         found = collectives.find(compiled.as_text(), mesh)
-        alone = kept[name]
+        alone = kept[plain]
+        maps = functools.partial(maps_of, model, shapes, batches[0]) if name != "detector" else lambda _: set()
         report = {
             "losses": [difference(one["loss"], other["loss"]) for one, other in zip(alone[0], scalars)],
             "scalars": [difference(*pair) for pair in zip(alone[0], scalars)],
             "gradients": distance(alone[1].opt, state.opt),
             "params": difference(alone[1].params, state.params),
-            "collectives": sorted({(one.kind, one.axes, one.bytes) for one in found}),
-            "largest_parameter": largest(shapes),
-            "answers": answered(task, alone[1], state, batches[0], mesh) if node["name"] == "vit" else 0.0,
+            "collectives": sorted((one.kind, one.axes, one.bytes, one.count) for one in found),
+            "parameters": sizes_of(shapes.params, places.params),
+            "blocks": MODELS[name]["depth"] if kind == "vit" else sum(resnet.STAGES.get(MODELS[name].get("depth"), ())),
+            "statistics": 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes.stats)),
+            "maps": sorted(set().union(*(maps(count) for count in together(mesh)))),
+            "map": max(maps(BATCH // shard.ways(mesh)), default=0),
+            "answers": answered(task, alone[1], state, batches[0], mesh) if MODELS[name].get("stacked") else 0.0,
         }
-        print(json.dumps(report), flush=True)
+        print(json.dumps(report | {"seconds": time.perf_counter() - began}), flush=True)
 
 
 if __name__ == "__main__":
