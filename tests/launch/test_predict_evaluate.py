@@ -43,7 +43,8 @@ def whole_picture(prediction, batch):
 def workdir(tmp_path, monkeypatch):
     """A run's folder whose task is fake."""
 
-    def load(folder, *, which):
+    def load(folder, *, which, overrides=None):
+        assert not overrides
         shown = precision.make, detections.sections, detections.show
         task = Task(None, None, lambda variables, batch: {}, whole_picture, *shown)  # type: ignore[arg-type]
         return run.Loaded(ConfigDict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)

@@ -49,11 +49,11 @@ def test_events_are_added_up_by_file_and_kind():
 
 
 def test_the_profiler_finds_the_file_that_takes_the_time():
-    x = jnp.ones((4, 60, 60, 16))
+    x = jnp.ones((4, 240, 240, 16))
 
     @jax.jit
     def enlarge(x):
-        return resize.bilinear(x, (150, 150)).sum()
+        return resize.bilinear(x, (250, 250)).sum()
 
     compiled = enlarge.lower(x).compile()
     compiled(x).block_until_ready()
