@@ -91,14 +91,15 @@ def test_together_ctrl_c_becomes_the_sigterm_that_jax_spreads(monkeypatch):
 
     caught = []
     before = signal.signal(signal.SIGTERM, lambda number, _: caught.append(number))  # as JAX has done
-    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda step: bool(caught) and step >= 5)
+    # JAX settles on the number after the highest that a process has told; it takes one that told none to be at 0.
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda told: bool(caught) and told == 3)
     try:
         with stop.Stop(together=True) as asked:
-            assert not asked.after(3)
+            assert not asked.after(503)
             signal.raise_signal(signal.SIGINT)
             assert caught == [signal.SIGTERM]
-            assert not asked.after(4)  # asked, but another process may be past this step
-            assert asked.after(5)
+            assert not asked.after(504)  # asked, but another process may be past this step
+            assert asked.after(505)
             assert asked.signal == signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -14,8 +14,11 @@ import os
 import sys
 import time
 
-os.environ["XLA_FLAGS"] = (  # a device that waits for others on a busy machine is no hang yet
-    "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=300"
+# One thread a device runs its program in order: with several, sums over different axes, begun in another order on each
+# device, could take all threads and wait for each other for ever. A device that waits on a busy machine is no hang yet.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=120"
 )
 
 import jax

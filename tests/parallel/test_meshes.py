@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -65,13 +66,20 @@ CASES = {
 SLOW = ("resnet recomputed", "resnet50 data", "resnet data, fsdp, model", "detector data", "detector data, fsdp, model")
 
 
-def run(cases):
-    """Run the program; give the report of each case."""
+def run(cases, tries=3):
+    """Run the program; give the report of each case.
+
+    Where XLA ends it because devices of a CPU wait for each other for ever, it goes on with what is left.
+    """
     program = pathlib.Path(__file__).with_name("meshes.py")
     asked = json.dumps([CASES[case][:3] for case in cases])
     done = subprocess.run([sys.executable, str(program), asked], capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(zip(cases, map(json.loads, done.stdout.splitlines()), strict=True))
+    found = dict(zip(cases, map(json.loads, done.stdout.splitlines())))
+    left = [case for case in cases if case not in found]
+    if done.returncode == -signal.SIGABRT and "Termination timeout" in done.stderr and tries > 1:
+        return found | run(left, tries - 1)
+    assert done.returncode == 0 and not left, done.stderr[-3000:]
+    return found
 
 
 @pytest.fixture(scope="module")
