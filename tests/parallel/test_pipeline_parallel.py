@@ -57,6 +57,7 @@ def test_no_two_parts_of_a_batch_draw_the_same(reports):
     ],
 )
 def test_what_does_not_divide(sizes, blocks, batch, message):
-    mesh, x = AbstractMesh(tuple((dict.fromkeys(shard.AXES, 1) | sizes).values()), shard.AXES), jnp.zeros((batch, 3))
+    mesh = AbstractMesh(tuple((dict.fromkeys(shard.AXES, 1) | sizes).values()), shard.AXES)
+    stack, x = jnp.zeros((blocks, 2)), jnp.zeros((batch, 3))  # made before: nothing can be on an abstract mesh
     with jax.sharding.use_abstract_mesh(mesh), pytest.raises(UserError, match=message):
-        pipeline.apply(lambda one, x, number: x, jnp.zeros((blocks, 2)), x, micro_batches=4)
+        pipeline.apply(lambda one, x, number: x, stack, x, micro_batches=4)
