@@ -30,6 +30,7 @@ ASKED = (129, 143)  # exit codes of a process that SIGHUP or SIGTERM ended: star
 _POLL_S = 2.0  # between two looks at the others
 _DAY_S = 24 * 3600.0  # for what takes its time: reading a large data set, writing the report
 _GRACE_S = 1.0  # in which a process tells its own mistake rather than another's
+_LINGER_S = 2 * _POLL_S + _GRACE_S  # process 0 holds the service: it stays until the others have read there what ended it
 _FAILED = "mapjax/failed/"
 _BROKEN = ("Gloo", "NCCL", "closed by peer", "reset by peer", "oordination service", "Socket closed", "heartbeat")
 
@@ -215,11 +216,14 @@ def wait_for_verdict(error: BaseException) -> None:
 
 def fail(reason: str, code: int) -> NoReturn:
     """Tell the others why this process ends, so that they end too, and end it."""
+    from jax._src.distributed import global_state
+
     _here.failing.set()
-    if _here.client is not None:
+    client: Any = _here.client or global_state.client  # a signal may come between JAX's joining and ours
+    if client is not None:
         with contextlib.suppress(Exception):  # the service may be what is gone
-            _here.client.key_value_set(f"{_FAILED}{_here.process}", f"{code} {reason}")
-            time.sleep(2 * _POLL_S + _GRACE_S)  # process 0 holds the service: the others must read it there first
+            client.key_value_set(f"{_FAILED}{_here.process}", f"{code} {reason}")
+            _linger()
     _exit(code)
 
 
@@ -318,7 +322,14 @@ def _end(sentence: str, code: int) -> None:
     """Print why and end at once; nothing where this process is about to end by itself."""
     if not _here.over.is_set() and not _here.failing.is_set():
         os.write(2, f"error: {name()}{sentence}\n".encode())
+        _linger()
         _exit(code)
+
+
+def _linger() -> None:
+    """Stay where the service is; whoever else would stay could see it go, at which JAX aborts."""
+    if _here.process == 0:
+        time.sleep(_LINGER_S)
 
 
 def _exit(code: int) -> NoReturn:
