@@ -159,7 +159,7 @@ def test_detector(depth, size):
         found = np.asarray(result["valid"][i])
         assert found.sum() == len(answer["boxes"]) > 20
         np.testing.assert_allclose(result["scores"][i][found], answer["scores"].numpy(), atol=1e-4)
-        # Scores may be closer than rounding, and then their order is chance: pair the boxes of a class by where they are.
+        # Scores may be closer than rounding, and then their order is chance: pair the boxes of a class by place.
         classes, labels = np.asarray(result["classes"][i][found]) + 1, answer["labels"].numpy()
         apart = np.abs(np.asarray(result["boxes"][i][found])[:, None] - answer["boxes"].numpy()[None]).max(-1)
         apart += np.abs(np.asarray(result["scores"][i][found])[:, None] - answer["scores"].numpy()[None])
