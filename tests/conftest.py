@@ -8,6 +8,34 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "mapjax-jax-cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("mapjax", "beartype.beartype")
+
+
+@pytest.fixture
+def quick_compiler():
+    """Machine code that is made quickly and runs slowly, where only a few steps run or none; XLA's programs stay."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def pytest_collection_modifyitems(items):
+    """Take files that start processes of their own first: they are the long ones, and workers end together then."""
+    long = {item.path for item in items if item.get_closest_marker("process")}
+    items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give all tests of a file to one worker: what they share is made once, and what they compile is compiled once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getoption("dist") != "load":  # asked for otherwise
+        return None
+    config.option.loadscopereorder = False  # in the order above
+    return LoadFileScheduling(config, log)
