@@ -128,6 +128,7 @@ def idx_folder(root: pathlib.Path) -> pathlib.Path:
 @pytest.mark.parametrize(
     "variant", ["cifar10", "fashion", "finetune", "cifar10_finetune", "imagenet", "imagenet_modern", "vit_large"]
 )
+@pytest.mark.usefixtures("quick_compiler")
 def test_every_variant_runs(tmp_path, variant):
     common = {"duration": "2 steps", "batch": "4", "eval_batch": "4"}
     if variant == "fashion":
@@ -143,12 +144,12 @@ def test_every_variant_runs(tmp_path, variant):
         small = {"input.workers": "0", "input.threads": "2", "image_size": "(32, 32)", "splits.eval": "test"}
         if variant.endswith("finetune"):
             file = tmp_path / "weights.safetensors"
-            node = {"name": "efficientnet", "variant": "lite0", "width": 0.25}
+            node = {"name": "efficientnet", "variant": "lite0", "width": 0.25, "depth": 0.3}
             model = parts.make("models", node, classes=7)
             shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
             filled = jax.tree.map(lambda s: np.full(s.shape, 0.01, np.float32), shapes)
             weights.save(file, weights.to_torchvision(filled))
-            small |= {"init_from": str(file), "model.width": "0.25"}
+            small |= {"init_from": str(file), "model.width": "0.25", "model.depth": "0.3"}
         elif variant == "vit_large":
             small |= {"model.depth": "2", "model.width": "32", "model.heads": "2", "model.mlp": "64"}
         else:

@@ -119,13 +119,14 @@ def test_predict_with_other_values_of_the_config(whole, data, tmp_path):
 
 
 def small_lite0(file: pathlib.Path) -> pathlib.Path:
-    model = parts.make("models", {"name": "efficientnet", "variant": "lite0", "width": 0.25}, classes=7)
+    model = parts.make("models", {"name": "efficientnet", "variant": "lite0", "width": 0.25, "depth": 0.3}, classes=7)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     weights.save(file, weights.to_torchvision(jax.tree.map(lambda s: np.full(s.shape, 0.01, np.float32), shapes)))
     return file
 
 
 @pytest.mark.parametrize("variant", ["", ":camvid_segnet", ":camvid_crf", ":finetune", ":voc"])
+@pytest.mark.usefixtures("quick_compiler")
 def test_every_variant_runs(tmp_path, data, whole, variant, capsys):
     changes = {"duration": "2 steps", "batch": "4", "eval_batch": "4", "image_size": "(24, 32)"}
     if variant == "":
@@ -135,8 +136,8 @@ def test_every_variant_runs(tmp_path, data, whole, variant, capsys):
     elif variant == ":camvid_crf":
         changes |= {"model.unary": TINY["model"], "init_from": str(whole)}
     elif variant == ":finetune":
-        changes |= {"model.backbone.width": "0.25", "init_from": str(small_lite0(tmp_path / "lite0.safetensors"))}
-        changes |= {"data.void": "2"}
+        changes |= {"model.backbone.width": "0.25", "model.backbone.depth": "0.3", "data.void": "2"}
+        changes |= {"init_from": str(small_lite0(tmp_path / "lite0.safetensors"))}
     else:
         changes |= {"input.workers": "0", "input.threads": "2", "eval_size": "(32, 32)", "init_from": ""}
         changes |= {"model.backbone.depth": "18", "model.backbone.width": "0.125", "data.void": "unlisted"}
@@ -148,6 +149,7 @@ def test_every_variant_runs(tmp_path, data, whole, variant, capsys):
         assert "unary.backbone" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_views_in_evaluation(whole, data, tmp_path):
     changes = {
         **TINY,
