@@ -49,7 +49,7 @@ CASES = {
         {},
         {(SUM, FSDP), (GATHER, FSDP), (SUM, PIPE), (PERMUTE, PIPE)},
     ),
-    "resnet data": ("resnet18", {"data": 8}, {}, {(SUM, DATA)}),
+    "resnet data": ("resnet11", {"data": 8}, {}, {(SUM, DATA)}),
     "resnet recomputed": ("resnet_remat", {"data": 8}, {}, {(SUM, DATA)}),
     "resnet50 data": ("resnet50", {"data": 8}, {}, {(SUM, DATA)}),
     # The tiles of a CPU's fast convolution are made of whole kernels, so these are gathered over `model` too.
