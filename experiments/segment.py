@@ -93,7 +93,7 @@ def camvid() -> ConfigDict:
         }
     )
     config.batch = 8
-    config.duration = "1100 steps"  # 20 minutes on 2 cores
+    config.duration = "1100 steps"  # 36 minutes on 2 cores
     config.task.flip = True
     config.eval_batch = 8
     config.every = ConfigDict({"log": "50 steps", "evaluate": "550 steps", "save": "250 steps"})
