@@ -30,7 +30,7 @@ ASKED = (129, 143)  # exit codes of a process that SIGHUP or SIGTERM ended: star
 _POLL_S = 2.0  # between two looks at the others
 _DAY_S = 24 * 3600.0  # for what takes its time: reading a large data set, writing the report
 _GRACE_S = 1.0  # in which a process tells its own mistake rather than another's
-_LINGER_S = 2 * _POLL_S + _GRACE_S  # process 0 holds the service: it stays until the others have read there what ended it
+_LINGER_S = 2 * _POLL_S + _GRACE_S  # process 0, which holds the service, stays until the others have read in it
 _FAILED = "mapjax/failed/"
 _BROKEN = ("Gloo", "NCCL", "closed by peer", "reset by peer", "oordination service", "Socket closed", "heartbeat")
 
