@@ -37,12 +37,16 @@ _BROKEN = ("Gloo", "NCCL", "closed by peer", "reset by peer", "oordination servi
 
 @dataclasses.dataclass
 class _Here:
-    """This process: its number, of how many, whether joining has begun, and the client of JAX's service once joined."""
+    """This process: its number, of how many, whether joining has begun, and the client of JAX's service once joined.
+
+    joining: the thread that joins, while it is waited for.
+    """
 
     process: int = 0
     processes: int = 1
     begun: bool = False
     client: Any = None
+    joining: threading.Thread | None = None
     turns: Counter[str] = dataclasses.field(default_factory=Counter)  # how often a key was exchanged
     failing: threading.Event = dataclasses.field(default_factory=threading.Event)  # it tells its own mistake
     over: threading.Event = dataclasses.field(default_factory=threading.Event)  # all are done
@@ -81,8 +85,6 @@ def start(arguments: argparse.Namespace, *, preemption: bool) -> None:
     if failed:
         reason = (str(failed) or type(failed).__name__).splitlines()[0]
         raise UserError(f"{place.cluster}: the processes could not join ({reason}); try other flags.") from failed
-    _here.process, _here.processes = global_state.process_id, int(global_state.num_processes)
-    _here.client = global_state.client
     _begin_to_watch(str(global_state.coordinator_address))
 
 
@@ -101,12 +103,17 @@ def _join(place: Place, seconds: float) -> BaseException | None:
                 initialization_timeout=int(seconds) + 60,  # it aborts then; we leave before
                 heartbeat_timeout_seconds=HEARTBEAT_S,
             )  # fmt: skip
+            # Here and not where this thread is waited for, which a signal may end.
+            _here.process, _here.processes = global_state.process_id, int(global_state.num_processes)
+            _here.client = global_state.client
         except BaseException as error:
             failed.append(error)
 
     thread = threading.Thread(target=join, name="mapjax-join", daemon=True)
     thread.start()
+    _here.joining = thread
     thread.join(seconds)
+    _here.joining = None
     if thread.is_alive():
         raise UserError(_missing(global_state.coordinator_address, place, seconds))
     return failed[0] if failed else None
@@ -216,13 +223,12 @@ def wait_for_verdict(error: BaseException) -> None:
 
 def fail(reason: str, code: int) -> NoReturn:
     """Tell the others why this process ends, so that they end too, and end it."""
-    from jax._src.distributed import global_state
-
     _here.failing.set()
-    client: Any = _here.client or global_state.client  # a signal may come between JAX's joining and ours
-    if client is not None:
+    if _here.joining:  # a signal came while others may see this process already: they shall hear of it
+        _here.joining.join(_LINGER_S)
+    if _here.client is not None:
         with contextlib.suppress(Exception):  # the service may be what is gone
-            client.key_value_set(f"{_FAILED}{_here.process}", f"{code} {reason}")
+            _here.client.key_value_set(f"{_FAILED}{_here.process}", f"{code} {reason}")
             _linger()
     _exit(code)
 
