@@ -30,7 +30,7 @@ ASKED = (129, 143)  # exit codes of a process that SIGHUP or SIGTERM ended: star
 _POLL_S = 2.0  # between two looks at the others
 _DAY_S = 24 * 3600.0  # for what takes its time: reading a large data set, writing the report
 _GRACE_S = 1.0  # in which a process tells its own mistake rather than another's
-_LINGER_S = 2 * _POLL_S + _GRACE_S  # process 0, which holds the service, stays until the others have read in it
+_LINGER_S = 2 * _POLL_S + _GRACE_S  # until the others have heard
 _FAILED = "mapjax/failed/"
 _BROKEN = ("Gloo", "NCCL", "closed by peer", "reset by peer", "oordination service", "Socket closed", "heartbeat")
 
@@ -39,14 +39,14 @@ _BROKEN = ("Gloo", "NCCL", "closed by peer", "reset by peer", "oordination servi
 class _Here:
     """This process: its number, of how many, whether joining has begun, and the client of JAX's service once joined.
 
-    joining: the thread that joins, while it is waited for.
+    joining: set when the joining is over; None where it is not waited for.
     """
 
     process: int = 0
     processes: int = 1
     begun: bool = False
     client: Any = None
-    joining: threading.Thread | None = None
+    joining: threading.Event | None = None
     turns: Counter[str] = dataclasses.field(default_factory=Counter)  # how often a key was exchanged
     failing: threading.Event = dataclasses.field(default_factory=threading.Event)  # it tells its own mistake
     over: threading.Event = dataclasses.field(default_factory=threading.Event)  # all are done
@@ -94,6 +94,7 @@ def _join(place: Place, seconds: float) -> BaseException | None:
     from jax._src.distributed import global_state
 
     failed: list[BaseException] = []
+    ended = threading.Event()  # a thread itself counts as ended once a signal has interrupted its join()
 
     def join() -> None:
         try:
@@ -108,13 +109,14 @@ def _join(place: Place, seconds: float) -> BaseException | None:
             _here.client = global_state.client
         except BaseException as error:
             failed.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=join, name="mapjax-join", daemon=True)
-    thread.start()
-    _here.joining = thread
-    thread.join(seconds)
+    _here.joining = ended
+    threading.Thread(target=join, name="mapjax-join", daemon=True).start()
+    ended.wait(seconds)
     _here.joining = None
-    if thread.is_alive():
+    if not ended.is_set():
         raise UserError(_missing(global_state.coordinator_address, place, seconds))
     return failed[0] if failed else None
 
@@ -225,11 +227,11 @@ def fail(reason: str, code: int) -> NoReturn:
     """Tell the others why this process ends, so that they end too, and end it."""
     _here.failing.set()
     if _here.joining:  # a signal came while others may see this process already: they shall hear of it
-        _here.joining.join(_LINGER_S)
+        _here.joining.wait(_LINGER_S)
     if _here.client is not None:
         with contextlib.suppress(Exception):  # the service may be what is gone
             _here.client.key_value_set(f"{_FAILED}{_here.process}", f"{code} {reason}")
-            _linger()
+            time.sleep(_LINGER_S)
     _exit(code)
 
 
@@ -284,18 +286,23 @@ def _watch() -> None:
     """Look every few seconds who has failed and who lives; end this process when one of the others is gone."""
     while not _here.over.wait(_POLL_S):
         try:
-            # In this order: what a process that is gone has said of it is there by then.
+            _heed(_here.client.key_value_dir_get(_FAILED))  # before it is waited for who does not answer any more
             live = _here.client.get_live_nodes(list(range(_here.processes)))
-            failed = {path.rpartition("/")[2]: text for path, text in _here.client.key_value_dir_get(_FAILED)}
+            _heed(_here.client.key_value_dir_get(_FAILED))  # what a process that is gone has said is there by now
         except Exception:  # without process 0 nobody answers; that is told by _watch_coordinator
             continue
-        for number, text in failed.items():
-            if int(number) != _here.process:
-                time.sleep(_GRACE_S)
-                code, _, reason = text.partition(" ")
-                _end(f"process {number} has stopped: {reason}", LOST if int(code) in ASKED else 2)
         for number in sorted(set(range(_here.processes)) - set(live)):
             _end(_died(number), LOST)
+
+
+def _heed(failed: list[tuple[str, str]]) -> None:
+    """End this process when one of the others has told why it ends."""
+    for path, text in failed:
+        number = int(path.rpartition("/")[2])
+        if number != _here.process:
+            time.sleep(_GRACE_S)
+            code, _, reason = text.partition(" ")
+            _end(f"process {number} has stopped: {reason}", LOST if int(code) in ASKED else 2)
 
 
 def _watch_coordinator(address: str) -> None:
@@ -325,17 +332,12 @@ def _died(number: int) -> str:
 
 
 def _end(sentence: str, code: int) -> None:
-    """Print why and end at once; nothing where this process is about to end by itself."""
+    """Print why and end; nothing where this process ends by itself already."""
     if not _here.over.is_set() and not _here.failing.is_set():
         os.write(2, f"error: {name()}{sentence}\n".encode())
-        _linger()
+        if _here.process == 0:  # the service goes with it, at which JAX aborts who is left: who failed leaves before
+            time.sleep(2 * _LINGER_S)
         _exit(code)
-
-
-def _linger() -> None:
-    """Stay where the service is; whoever else would stay could see it go, at which JAX aborts."""
-    if _here.process == 0:
-        time.sleep(_LINGER_S)
 
 
 def _exit(code: int) -> NoReturn:

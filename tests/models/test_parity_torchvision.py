@@ -158,13 +158,16 @@ def test_detector(depth, size):
         np.testing.assert_allclose(proposals[i, : len(theirs)], theirs, atol=2e-2)
         found = np.asarray(result["valid"][i])
         assert found.sum() == len(answer["boxes"]) > 20
-        np.testing.assert_allclose(result["scores"][i][found], answer["scores"].numpy(), atol=1e-4)
-        # Scores may be closer than rounding, and then their order is chance: pair the boxes of a class by place.
-        classes, labels = np.asarray(result["classes"][i][found]) + 1, answer["labels"].numpy()
-        apart = np.abs(np.asarray(result["boxes"][i][found])[:, None] - answer["boxes"].numpy()[None]).max(-1)
-        apart += np.abs(np.asarray(result["scores"][i][found])[:, None] - answer["scores"].numpy()[None])
-        apart[classes[:, None] != labels[None]] = np.inf
-        assert apart[scipy.optimize.linear_sum_assignment(np.minimum(apart, 1e6))].max() <= 2e-2
+        ours = {name: np.asarray(result[name][i][found]) for name in ("scores", "classes", "boxes")}
+        theirs = {name: value.numpy() for name, value in answer.items()}
+        np.testing.assert_allclose(ours["scores"], theirs["scores"], atol=1e-4)
+        # Scores may be closer than rounding, and then their order is chance: boxes are paired by class and place.
+        apart = np.abs(ours["boxes"][:, None] - theirs["boxes"]).max(-1)
+        apart[ours["classes"][:, None] + 1 != theirs["labels"]] = 1e6
+        rows, columns = scipy.optimize.linear_sum_assignment(apart)
+        np.testing.assert_allclose(ours["scores"][rows], theirs["scores"][columns], atol=1e-4)
+        np.testing.assert_array_equal(ours["classes"][rows] + 1, theirs["labels"][columns])
+        np.testing.assert_allclose(ours["boxes"][rows], theirs["boxes"][columns], atol=2e-2)
 
 
 def close(ours, theirs):

@@ -39,6 +39,12 @@ def test_the_innermost_file_is_named():
     assert frames.files(PROGRAM) == expected
 
 
+def test_a_clone_that_is_called_as_the_package():
+    text = PROGRAM.replace("/here/", "/here/mapjax/").replace("/lib/jax/", "/here/mapjax/.venv/lib/jax/")
+    assert frames.files(text) == frames.files(PROGRAM)
+    assert frames.files(text.replace("/mapjax/mapjax/", "/mapjax/launch/")) == {}
+
+
 def test_a_file_counts_with_the_one_of_its_folder_that_called_it():
     found = frames.files(PROGRAM, callers="ops")
     assert found[5] == "ops/nms"  # called through another package
