@@ -60,6 +60,10 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        # A collective holds a thread of XLA's pool until all devices have come to it. The pool is by itself as large as
+        # there are cores and devices; where collectives hold all of it, all wait for ever.
+        os.environ.setdefault("NPROC", "256")
     argv = sys.argv[1:]
     if "--traceback" not in argv:
         # Orbax reports its inner workings through absl, and a save that failed with a traceback from every thread.

@@ -14,8 +14,9 @@ import os
 import sys
 import time
 
-# One thread a device runs its program in order: with several, sums over different axes, begun in another order on each
-# device, could take all threads and wait for each other for ever. A device that waits on a busy machine is no hang yet.
+# Sums over different axes, begun in another order on each device, hold a thread each until all devices have come: there
+# must be enough. A device that waits on a busy machine is no hang yet.
+os.environ["NPROC"] = "256"
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false "
     "--xla_cpu_collective_call_terminate_timeout_seconds=120"
