@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -52,7 +51,8 @@ CASES = {
     "resnet data": ("resnet11", {"data": 8}, {}, {(SUM, DATA)}),
     "resnet recomputed": ("resnet_remat", {"data": 8}, {}, {(SUM, DATA)}),
     "resnet50 data": ("resnet50", {"data": 8}, {}, {(SUM, DATA)}),
-    # The tiles of a CPU's fast convolution are made of whole kernels, so these are gathered over `model` too.
+    # Here and in the detector: the tiles of a CPU's fast convolution are made of whole kernels, so these are gathered
+    # over `model` too.
     "resnet data, fsdp, model": (
         "resnet18_large",
         {"data": 2, "fsdp": 2, "model": 2},
@@ -60,25 +60,24 @@ CASES = {
         BOTH | {(SUM, MODEL), (GATHER, MODEL)},
     ),
     "detector data": ("detector", {"data": 8}, {}, {(SUM, DATA)}),
-    "detector data, fsdp, model": ("detector", {"data": 2, "fsdp": 2, "model": 2}, {}, BOTH | {(SUM, MODEL)}),
+    "detector data, fsdp, model": (
+        "detector",
+        {"data": 2, "fsdp": 2, "model": 2},
+        {},
+        BOTH | {(SUM, MODEL), (GATHER, MODEL)},
+    ),
 }
 # to compile
 SLOW = ("resnet recomputed", "resnet50 data", "resnet data, fsdp, model", "detector data", "detector data, fsdp, model")
 
 
-def run(cases, tries=3):
-    """Run the program; give the report of each case.
-
-    Where XLA ends it because devices of a CPU wait for each other for ever, it goes on with what is left.
-    """
+def run(cases):
+    """Run the program; give the report of each case."""
     program = pathlib.Path(__file__).with_name("meshes.py")
     asked = json.dumps([CASES[case][:3] for case in cases])
     done = subprocess.run([sys.executable, str(program), asked], capture_output=True, text=True, timeout=1800)
     found = dict(zip(cases, map(json.loads, done.stdout.splitlines())))
-    left = [case for case in cases if case not in found]
-    if done.returncode == -signal.SIGABRT and "Termination timeout" in done.stderr and tries > 1:
-        return found | run(left, tries - 1)
-    assert done.returncode == 0 and not left, done.stderr[-3000:]
+    assert done.returncode == 0 and len(found) == len(cases), done.stderr[-3000:]
     return found
 
 
@@ -103,7 +102,9 @@ every_case = pytest.mark.parametrize("case", MARKED)
 
 @every_case
 def test_three_steps_equal_those_of_one_device(report, case):
-    bound = 2e-5 if "vit" in case else 1e-3  # ReLUs, batch statistics and drawn proposals magnify rounding
+    bound = 2e-5 if "vit" in case else 1e-3  # ReLUs and batch statistics magnify rounding
+    if "detector" in case:  # on one device too a change of 1e-7 in the pictures moves it 1.3e-3: others are drawn
+        bound = 4e-3
     assert max(report["losses"]) < (bound if "detector" in case else 2e-5)  # continuous, whichever side of a ReLU
     assert max(report["scalars"]) < bound
     assert report["params"] < bound
