@@ -1,7 +1,7 @@
 """Semantic segmentation: a picture becomes a class for every pixel.
 
     python launch/main.py --config experiments/segment.py
-        scenes (default): background and ten digits in the embedded scenes, nothing to download.
+        scenes (default): background and ten digits in the embedded scenes, nothing to download; figure and ground.
     python launch/main.py --config experiments/segment.py:camvid --data masks:DIR
         camvid: a U-Net on street scenes or your own pictures and masks, from random weights.
     python launch/main.py --config experiments/segment.py:camvid_segnet --data masks:DIR
@@ -40,7 +40,7 @@ def scenes() -> ConfigDict:
         {
             "seed": 0,
             "dtype": "float32",  # of the network's arithmetic; parameters are always float32
-            "data": {"name": "scenes", "train_length": 20000, "val_length": 500, "train_digits": (6, 12)},
+            "data": {"name": "scenes", "train_length": 20000, "val_length": 500},
             "splits": {"train": "train", "eval": "val"},
             "image_size": (128, 128),  # height, width
             "eval_size": None,  # of the pictures in evaluation; None is image_size
@@ -50,20 +50,28 @@ def scenes() -> ConfigDict:
                 "augment": {"brightness": 0.1},  # no scene is seen twice, and they vary by themselves
             },
             "input": {"threads": 2, "workers": 0, "prefetch": 2},
-            "batch": 4,
+            "batch": 16,
             "accumulate": 1,
-            "duration": "2500 steps",
+            "duration": "1150 steps",
             "sampling": "uniform",
             "init_from": "",  # weights to start from: a file, a name or the folder of a run
-            "model": {"name": "unet", "width": 8, "backbone": {"name": "resnet", "depth": 18, "width": 0.5}},
-            "task": {"name": "segment", "losses": {"cross_entropy": 1.0, "dice": 1.0}},
+            "model": {
+                "name": "figure_ground",
+                "backbone": {"name": "resnet", "depth": 18, "width": 0.5, "stages": 2},
+            },
+            "task": {
+                "name": "segment",
+                "losses": {"cross_entropy": 1.0, "dice": 0.5},
+                "auxiliary": 16.0,  # about a sixteenth of the scenes' pixels is figure
+                "auxiliary_losses": {"cross_entropy": 1.0},
+            },
             "optimizer": {
                 "name": "adamw",
                 "learning_rate": 2e-3,
                 "weight_decay": 0.05,
                 "decay": "kernel$",
                 "clip": 10.0,
-                "factors": (("^head", 10.0),),  # of few channels, so that its weights have far to go
+                "factors": (),
                 "freeze": (),
             },
             "schedule": {"name": "cosine", "warmup": "5 %"},
@@ -78,10 +86,10 @@ def scenes() -> ConfigDict:
 
 
 def camvid() -> ConfigDict:
-    """Street scenes from random weights: a U-Net on half a ResNet-18, at the size of CamVid's pictures."""
+    """Street scenes from random weights: a U-Net on half a ResNet-18, at two thirds of CamVid's sides."""
     config = scenes()
     config.data = ConfigDict({"name": "masks", "path": "data/camvid", "void": "unlisted"})
-    config.image_size = (360, 480)
+    config.image_size = (240, 320)
     config.transform.augment = ConfigDict(
         {
             "flip_horizontal": 0.5,
@@ -93,10 +101,12 @@ def camvid() -> ConfigDict:
         }
     )
     config.batch = 8
-    config.duration = "1100 steps"  # 36 minutes on 2 cores
-    config.task.flip = True
+    config.duration = "1600 steps"
+    config.model = ConfigDict({"name": "unet", "width": 8, "backbone": {"name": "resnet", "depth": 18, "width": 0.5}})
+    config.task = ConfigDict({"name": "segment", "losses": {"cross_entropy": 1.0, "dice": 1.0}, "flip": True})
+    config.optimizer.factors = (("^head", 10.0),)  # of few channels, so that its weights have far to go
     config.eval_batch = 8
-    config.every = ConfigDict({"log": "50 steps", "evaluate": "550 steps", "save": "250 steps"})
+    config.every = ConfigDict({"log": "50 steps", "evaluate": "800 steps", "save": "400 steps"})
     return config
 
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mapjax import distributed, stop
+from mapjax import distributed, heap, stop
 from mapjax.errors import UserError, near
 
 
@@ -64,6 +64,7 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
         # A collective holds a thread of XLA's pool until all devices have come to it. The pool is by itself as large as
         # there are cores and devices; where collectives hold all of it, all wait for ever.
         os.environ.setdefault("NPROC", "256")
+    heap.keep()
     argv = sys.argv[1:]
     if "--traceback" not in argv:
         # Orbax reports its inner workings through absl, and a save that failed with a traceback from every thread.

@@ -151,6 +151,7 @@ class ResNet(nn.Module):
     stacked: bool = False
     micro_batches: int = 4
     output_stride: int = 32
+    stages: int = 4
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -173,7 +174,8 @@ class ResNet(nn.Module):
             "micro_batches": self.micro_batches,
             "dtype": self.dtype,
         }
-        for i, (blocks, (stride, dilations)) in enumerate(zip(STAGES[self.depth], _steps(self.output_stride))):
+        stages = STAGES[self.depth][: self.stages]
+        for i, (blocks, (stride, dilations)) in enumerate(zip(stages, _steps(self.output_stride))):
             features, name = round(64 * 2**i * self.width), f"layer{i + 1}"
             stage = Stage(blocks, features, stride, dilations=dilations, name=name, **options)
             outputs[name] = x = stage(x, train)
@@ -215,6 +217,7 @@ def make(
     stacked: bool = False,
     micro_batches: int = 4,
     output_stride: int = 32,
+    stages: int = 4,
     dtype: str = "float32",
 ) -> Model:
     """Make a ResNet: images (b h w 3, normalised) → features by name, and "logits" (b classes) if `classes` is given.
@@ -230,6 +233,7 @@ def make(
         pass to save memory. dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
       output_stride: 32, 16 or 8 (with the stem "imagenet"): the last stages are dilated instead of strided, as
         torchvision's `replace_stride_with_dilation` has it.
+      stages: how many of the four there are: a network on it that reads no coarser maps needs no more.
       stacked: hold all blocks of a stage but the first in one array a parameter, as a mesh with `pipe` needs them; not
         with norm="batch". micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
 
@@ -251,6 +255,7 @@ def make(
             stacked=stacked,
             micro_batches=micro_batches,
             output_stride=output_stride,
+            stages=stages,
             dtype=dtype,
         )
     )
@@ -277,6 +282,8 @@ def module_of(
     stride = options.get("output_stride", 32)
     if stride not in (8, 16, 32) or (stride != 32 and stem == "small"):
         raise UserError(f"resnet: output_stride={stride} must be 32, 16 or 8, and 32 with stem='small'.")
+    if not 1 <= (stages := options.get("stages", 4)) <= 4:
+        raise UserError(f"resnet: stages={stages} must be 1, 2, 3 or 4.")
     if depth < 50 and (options.get("groups", 1), options.get("width_per_group", 64)) != (1, 64):
         raise UserError(f"resnet: groups and width_per_group are of bottlenecks, which depth={depth} has none of.")
     return ResNet(depth=depth, norm=norm, stem=stem, dtype=jnp.dtype(dtype), **options)

@@ -186,16 +186,17 @@ def make(
         names, finer = tuple(level.name for level in found), found[0].stride if subpixel else 1
         widths = _widths(width or WIDTH_ON_BACKBONE, [level.stride for level in found], widest)
     decoder = Decoder(names, widths[:-1], classes, finer, norm, dropout, supervised, remat, jnp.dtype(dtype))
-    return _cut(on_backbone(encoder, decoder))
+    return cut(on_backbone(encoder, decoder))
 
 
-def _cut(model: Model) -> Model:
+def cut(model: Model) -> Model:
     """Leave out what the map has beyond the picture, where its sides are no multiples of a stride."""
 
     def apply(variables, images, *, train=False, key=None):
         outputs, stats = model.apply(variables, images, train=train, key=key)
         rows, columns = images.shape[1:3]
-        return {**outputs, "map_logits": outputs["map_logits"][:, :rows, :columns]}, stats
+        maps = {name: value[:, :rows, :columns] for name, value in outputs.items() if name.endswith("map_logits")}
+        return {**outputs, **maps}, stats
 
     return Model(model.init, apply)
 

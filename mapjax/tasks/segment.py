@@ -20,7 +20,7 @@ from mapjax.task import Batch, Model, Prediction, Result, Task, Variables
 
 NEEDS = "label_map"  # of the data
 WEIGHTINGS = ("none", "median", "inverse", "sqrt")
-OPTIONS = {"losses": dict.fromkeys(pixel_losses.LOSSES, 0.0)}
+OPTIONS = dict.fromkeys(("losses", "auxiliary_losses"), dict.fromkeys(pixel_losses.LOSSES, 0.0))
 PixelCounts = tuple[np.ndarray, np.ndarray]
 
 
@@ -34,6 +34,7 @@ def make(
     weighting: str = "none",
     heaviest: float = 5.0,
     auxiliary: float = 0.4,
+    auxiliary_losses: Mapping[str, float] | None = None,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
     window: Sequence[int] = (),
@@ -51,7 +52,7 @@ def make(
       losses: their factors by name: cross_entropy (1 by default), focal, ohem, dice, lovasz (ops/pixel_losses.py).
       weighting: of the classes: "none"; "median" (median frequency: Eigen & Fergus 2015); "inverse" or "sqrt" of
         ops/imbalance.py. heaviest: the largest weight there may be.
-      auxiliary: factor of the losses of auxiliary heads.
+      auxiliary: factor of the losses of auxiliary heads. auxiliary_losses: these, where they are others than `losses`.
       flip, scales: in evaluation the probabilities are averaged over the mirrored picture and its sizes.
       window: height, width of windows that slide over the picture in evaluation, whose scores are averaged; () takes
         the picture whole. overlap: of neighbouring windows, at least this share of a side.
@@ -62,6 +63,7 @@ def make(
       UserError: an unknown loss or weighting, or views that cannot be.
     """
     factors = _factors(losses)
+    beside = factors if auxiliary_losses is None else _factors(auxiliary_losses, "auxiliary_losses")
     _require_views(scales, window, overlap)
     if weighting not in WEIGHTINGS:
         raise UserError(f"task.weighting={weighting!r} is not known.{near(weighting, WEIGHTINGS)}")
@@ -88,7 +90,7 @@ def make(
                     factor * (auxiliary if own else 1.0),
                     pixel_losses.LOSSES[name](logits, labels, weights),
                 )
-                for name, factor in factors.items()
+                for name, factor in (beside if own else factors).items()
             }
         total = sum(factor * value for factor, value in terms.values())
         found = _nearest(outputs["map_logits"], labels.shape[1:])
@@ -237,16 +239,16 @@ def _nearest(logits, size: Sequence[int]):
     return logits.argmax(-1)[:, rows][:, :, columns]
 
 
-def _factors(losses: Mapping[str, float] | None) -> dict[str, float]:
+def _factors(losses: Mapping[str, float] | None, key: str = "losses") -> dict[str, float]:
     given = {name: float(factor) for name, factor in (losses or {"cross_entropy": 1.0}).items()}
     for name, factor in given.items():
         if name not in pixel_losses.LOSSES:
-            raise UserError(f"task.losses has no loss {name!r}.{near(name, pixel_losses.LOSSES)}")
+            raise UserError(f"task.{key} has no loss {name!r}.{near(name, pixel_losses.LOSSES)}")
         if factor < 0:
-            raise UserError(f"task.losses.{name}={factor} must not be negative.")
+            raise UserError(f"task.{key}.{name}={factor} must not be negative.")
     chosen = {name: factor for name, factor in given.items() if factor}
     if not chosen:
-        raise UserError(f"task.losses={given} leaves nothing to learn from; give one of them a factor above 0.")
+        raise UserError(f"task.{key}={given} leaves nothing to learn from; give one of them a factor above 0.")
     return chosen
 
 

@@ -91,6 +91,16 @@ def test_output_strides(depth):
     assert found[8] == [(17, 24), (9, 12), (9, 12), (9, 12)]
 
 
+def test_stages_are_the_first_of_the_whole_network():
+    images = jax.ShapeDtypeStruct((2, 65, 96, 3), "float32")
+    whole, every, _ = shapes_of(resnet.make(depth=18, width=0.0625), images)
+    part, outputs, _ = shapes_of(resnet.make(depth=18, width=0.0625, stages=2), images)
+    assert set(outputs) == {"stem", "layer1", "layer2", "pool"} and outputs["pool"].shape == (2, 8)
+    assert all(outputs[name].shape == every[name].shape for name in ("stem", "layer1", "layer2"))
+    later = {"layer3", "layer4"}
+    assert part["params"] == {name: leaf for name, leaf in whole["params"].items() if name not in later}
+
+
 def test_names_are_those_of_torchvision():
     variables, _, _ = shapes_of(resnet.make(depth=50, classes=7))
     names = tree.paths(variables["params"])
@@ -175,5 +185,7 @@ def test_mistakes():
     for options in ({"output_stride": 4}, {"output_stride": 8, "stem": "small"}):
         with pytest.raises(UserError, match=r"output_stride=. must be 32, 16 or 8, and 32 with stem='small'"):
             resnet.make(depth=50, **options)
+    with pytest.raises(UserError, match=r"stages=5 must be 1, 2, 3 or 4"):
+        resnet.make(depth=50, stages=5)
     with pytest.raises(UserError, match=r"takes no 'widht'\. Did you mean 'width'"):
         resnet.module_of(widht=2)

@@ -75,6 +75,15 @@ def test_the_loss_is_the_sum_of_its_terms_and_of_those_of_auxiliary_heads():
     assert scalars["train_accuracy"] == pytest.approx(right[known].mean())
 
 
+def test_auxiliary_heads_may_have_losses_of_their_own():
+    batch = batch_of()
+    own = {"cross_entropy": 0.0, "focal": 3.0}
+    task = make(model=pointwise(aux=True), losses={"dice": 1.0}, auxiliary=0.5, auxiliary_losses=own)
+    total, scalars, _ = loss_of(task, batch)
+    assert set(scalars) == {"loss", "train_accuracy", "loss_dice", "loss_aux_focal"}
+    assert total == pytest.approx(scalars["loss_dice"] + 1.5 * scalars["loss_aux_focal"], rel=1e-5)
+
+
 def test_padding_rows_and_a_batch_of_void_are_no_reason_to_learn():
     batch = batch_of()
     half = batch | {"mask": jnp.array([True, False, False])}
@@ -189,6 +198,7 @@ def test_weights_of_classes():
         ({"losses": {"dise": 1.0}}, r"task\.losses has no loss 'dise'.*dice"),
         ({"losses": {"dice": -1.0}}, r"task\.losses\.dice=-1\.0 must not be negative"),
         ({"losses": {"dice": 0.0}}, "leaves nothing to learn from"),
+        ({"auxiliary_losses": {"dise": 1.0}}, r"task\.auxiliary_losses has no loss 'dise'.*dice"),
         ({"weighting": "medium"}, r"task\.weighting='medium' is not known.*median"),
         ({"scales": ()}, r"task\.scales=\(\) must be factors"),
         ({"window": (5,)}, r"task\.window=\(5,\) must be height and width"),

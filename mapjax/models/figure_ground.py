@@ -1,0 +1,128 @@
+"""Figure and ground: first which pixels are no background, then what each is, from the mean of the figure around it.
+
+A stroke looks much the same in every digit, and most of what is around it is background. A decoder like U-Net's draws
+the figure from the finer maps; in a window around each place the features of the deepest are averaged, weighted by
+how likely each place is figure (as object regions weight them in Yuan et al. 2020, arXiv 1909.11065, there over the
+whole picture), and a linear classifier reads the mean. For things on a background; class 0 is the background.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mapjax.errors import UserError
+from mapjax.models.backbone import levels, make_backbone, on_backbone
+from mapjax.models.layers import Conv, torch_default
+from mapjax.models.unet import NORMS, Decoder, cut
+from mapjax.ops.resize import bilinear
+from mapjax.task import Model
+
+
+class FigureGround(nn.Module):
+    """Features by name → "map_logits" (b i j classes, float32), log-probabilities; in training "aux_map_logits" too.
+
+    The auxiliary ones are the same numbers, but train only what tells the things apart, not the figure: their share of
+    a loss over all pixels is small where the figure is.
+
+    names: of the maps that the figure is drawn from, finest first. widths: channels at each of them but the last.
+    finer: stride of the first. deep: the map that is averaged. stride: of that. window: side in its places.
+    """
+
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+    finer: int
+    deep: str
+    stride: int
+    window: int
+    classes: int
+    norm: str
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, features: Mapping[str, Any], train: bool = False):
+        draw = Decoder(self.names, self.widths, 1, self.finer, self.norm, 0.0, False, False, self.dtype, name="figure")
+        figure = draw(features, train)["map_logits"]
+        likely = nn.sigmoid(jax.lax.stop_gradient(figure))
+        mean = mean_around(features[self.deep].astype(jnp.float32), likely, self.stride, self.window)
+        things = Conv(self.classes - 1, 1, bias=True, init=torch_default, dtype=jnp.float32, name="things")(mean)
+        things = bilinear(things, figure.shape[1:3])
+        outputs = {"map_logits": _joined(figure, things)}
+        if train:
+            outputs["aux_map_logits"] = _joined(jax.lax.stop_gradient(figure), things)
+        return outputs
+
+
+def mean_around(features, weights, stride: int, window: int):
+    """Weighted mean of the places in a window around each: (b i j d), weights (b h w 1) of the pixels → (b i j d).
+
+    Where a window holds no weight the mean is 0.
+    """
+    rows, columns = features.shape[1:3]
+    shares = nn.avg_pool(weights, (stride,) * 2, (stride,) * 2, padding="SAME")[:, :rows, :columns]
+    sides = (window, window)
+    total = nn.avg_pool(shares * features, sides, padding="SAME")
+    return total / (nn.avg_pool(shares, sides, padding="SAME") + 1e-3)
+
+
+def _joined(figure, things):
+    """Log-probabilities of the background and of each thing."""
+    return jnp.concatenate([nn.log_sigmoid(-figure), nn.log_sigmoid(figure) + nn.log_softmax(things)], -1)
+
+
+def make(
+    *,
+    classes: int,
+    backbone: Mapping[str, Any] = {"name": "resnet", "depth": 18},
+    stride: int = 8,
+    window: int = 7,
+    width: int = 12,
+    norm: str = "batch",
+    dtype: str = "float32",
+) -> Model:
+    """Make a figure–ground network: images (b h w 3, normalised, of any size) → "map_logits" (b i j classes, float32).
+
+    They are log-probabilities, as large as the picture; the maps of the backbone are given by name too. Train it with
+    `task.auxiliary` about as large as pixels are to those of things (FigureGround says why).
+
+    Args:
+      classes: the background, which is the first, and one or more things.
+      backbone: a node of the config that names a network with maps of several strides; published weights of it fit in.
+      stride: of the map that is averaged in windows. window: their side in places of that map, an odd number;
+        window · stride pixels are about as large as a thing.
+      width: channels of the figure's decoder at a map of stride 1, twice as many at stride 2, and so on.
+      norm: "batch", "group" or "none", of that decoder. dtype: of the arithmetic; parameters and logits are float32.
+
+    Raises:
+      UserError: fewer than two classes, an even window, an unknown norm, or a backbone without a map of that stride
+        and a finer one.
+    """
+    if classes < 2:
+        raise UserError("figure_ground: the first class is the background; it needs one more.")
+    if window < 1 or window % 2 == 0:
+        raise UserError(f"figure_ground: window={window} must be odd, so that it has a middle.")
+    if norm not in NORMS:
+        raise UserError(f"figure_ground has no norm={norm!r}; choose one of {', '.join(NORMS)}.")
+    encoder = make_backbone("figure_ground", backbone, dtype)
+    found = levels(encoder)
+    deep = [level for level in found if level.stride == stride]
+    drawn = [level for level in found if level.stride <= stride]
+    if not deep or len(drawn) < 2:
+        raise UserError(
+            f"figure_ground: stride={stride} must be that of a map of the backbone {backbone['name']!r}, but of the "
+            f"finest; its strides are {', '.join(str(level.stride) for level in found)}."
+        )
+    head = FigureGround(
+        names=tuple(level.name for level in drawn),
+        widths=tuple(width * level.stride for level in drawn[:-1]),
+        finer=drawn[0].stride,
+        deep=deep[0].name,
+        stride=stride,
+        window=window,
+        classes=classes,
+        norm=norm,
+        dtype=jnp.dtype(dtype),
+    )
+    return cut(on_backbone(encoder, head))
