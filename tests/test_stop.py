@@ -62,6 +62,7 @@ def printed(program: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.usefixtures("hangups_heard")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_signal_asks_to_leave(name):
     assert printed(ALONE.format(name=name, before="")) == ["True", "True"]
@@ -72,12 +73,14 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
     assert printed(ALONE.format(name="SIGHUP", before=before)) == ["False", "False"]
 
 
+@pytest.mark.usefixtures("hangups_heard")
 @pytest.mark.parametrize(("name", "number"), [("SIGTERM", 15), ("SIGHUP", 1)])
 def test_a_signal_before_the_loop_is_not_lost_with_its_exception(name, number):
     assert printed(EARLY.format(name=name)) == [str(128 + number), "True", str(number)]
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("hangups_heard")
 @pytest.mark.parametrize(("name", "when", "step"), [("SIGTERM", "before", 501), ("SIGHUP", "within", 502)])
 def test_where_jax_catches_signals_none_is_lost(name, when, step):
     with socket.socket() as free:

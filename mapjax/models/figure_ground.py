@@ -12,11 +12,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from mapjax.errors import UserError
+from mapjax.errors import UserError, near
 from mapjax.models.backbone import levels, make_backbone, on_backbone
 from mapjax.models.layers import Conv, torch_default
-from mapjax.models.unet import NORMS, Decoder, cut
+from mapjax.models.unet import NORMS, Decoder, cut_to_picture
 from mapjax.ops.resize import bilinear
 from mapjax.task import Model
 
@@ -27,24 +28,19 @@ class FigureGround(nn.Module):
     The auxiliary ones are the same numbers, but train only what tells the things apart, not the figure: their share of
     a loss over all pixels is small where the figure is.
 
-    names: of the maps that the figure is drawn from, finest first. widths: channels at each of them but the last.
-    finer: stride of the first. deep: the map that is averaged. stride: of that. window: side in its places.
+    figure: draws the score of being figure (b i j 1). deep: the map that is averaged. stride: of that. window: side in
+    its places.
     """
 
-    names: tuple[str, ...]
-    widths: tuple[int, ...]
-    finer: int
+    figure: Decoder
     deep: str
     stride: int
     window: int
     classes: int
-    norm: str
-    dtype: Any
 
     @nn.compact
     def __call__(self, features: Mapping[str, Any], train: bool = False):
-        draw = Decoder(self.names, self.widths, 1, self.finer, self.norm, 0.0, False, False, self.dtype, name="figure")
-        figure = draw(features, train)["map_logits"]
+        figure = self.figure(features, train)["map_logits"]
         likely = nn.sigmoid(jax.lax.stop_gradient(figure))
         mean = mean_around(features[self.deep].astype(jnp.float32), likely, self.stride, self.window)
         things = Conv(self.classes - 1, 1, bias=True, init=torch_default, dtype=jnp.float32, name="things")(mean)
@@ -55,10 +51,15 @@ class FigureGround(nn.Module):
         return outputs
 
 
-def mean_around(features, weights, stride: int, window: int):
-    """Weighted mean of the places in a window around each: (b i j d), weights (b h w 1) of the pixels → (b i j d).
+def mean_around(
+    features: Float[Array, "b i j d"], weights: Float[Array, "b h w 1"], stride: int, window: int
+) -> Float[Array, "b i j d"]:
+    """Weighted mean of the features in a window around each place, by the weights of the pixels under them.
 
     Where a window holds no weight the mean is 0.
+
+    Args:
+      stride: pixels a side under each place. window: side in places, odd.
     """
     rows, columns = features.shape[1:3]
     shares = nn.avg_pool(weights, (stride,) * 2, (stride,) * 2, padding="SAME")[:, :rows, :columns]
@@ -85,7 +86,7 @@ def make(
     """Make a figure–ground network: images (b h w 3, normalised, of any size) → "map_logits" (b i j classes, float32).
 
     They are log-probabilities, as large as the picture; the maps of the backbone are given by name too. Train it with
-    `task.auxiliary` about as large as pixels are to those of things (FigureGround says why).
+    `task.auxiliary` as large as there are times more pixels than things' (FigureGround says why), or somewhat larger.
 
     Args:
       classes: the background, which is the first, and one or more things.
@@ -104,7 +105,7 @@ def make(
     if window < 1 or window % 2 == 0:
         raise UserError(f"figure_ground: window={window} must be odd, so that it has a middle.")
     if norm not in NORMS:
-        raise UserError(f"figure_ground has no norm={norm!r}; choose one of {', '.join(NORMS)}.")
+        raise UserError(f"figure_ground has no norm={norm!r}.{near(norm, NORMS)}")
     encoder = make_backbone("figure_ground", backbone, dtype)
     found = levels(encoder)
     deep = [level for level in found if level.stride == stride]
@@ -114,15 +115,9 @@ def make(
             f"figure_ground: stride={stride} must be that of a map of the backbone {backbone['name']!r}, but of the "
             f"finest; its strides are {', '.join(str(level.stride) for level in found)}."
         )
-    head = FigureGround(
-        names=tuple(level.name for level in drawn),
-        widths=tuple(width * level.stride for level in drawn[:-1]),
-        finer=drawn[0].stride,
-        deep=deep[0].name,
-        stride=stride,
-        window=window,
-        classes=classes,
-        norm=norm,
-        dtype=jnp.dtype(dtype),
+    widths = tuple(width * level.stride for level in drawn[:-1])
+    names = tuple(level.name for level in drawn)
+    figure = Decoder(
+        names, widths, 1, drawn[0].stride, norm, 0.0, supervised=False, remat=False, dtype=jnp.dtype(dtype)
     )
-    return cut(on_backbone(encoder, head))
+    return cut_to_picture(on_backbone(encoder, FigureGround(figure, deep[0].name, stride, window, classes)))

@@ -186,11 +186,11 @@ def make(
         names, finer = tuple(level.name for level in found), found[0].stride if subpixel else 1
         widths = _widths(width or WIDTH_ON_BACKBONE, [level.stride for level in found], widest)
     decoder = Decoder(names, widths[:-1], classes, finer, norm, dropout, supervised, remat, jnp.dtype(dtype))
-    return cut(on_backbone(encoder, decoder))
+    return cut_to_picture(on_backbone(encoder, decoder))
 
 
-def cut(model: Model) -> Model:
-    """Leave out what the map has beyond the picture, where its sides are no multiples of a stride."""
+def cut_to_picture(model: Model) -> Model:
+    """Leave out what maps of scores have beyond the picture, where its sides are no multiples of a stride."""
 
     def apply(variables, images, *, train=False, key=None):
         outputs, stats = model.apply(variables, images, train=train, key=key)

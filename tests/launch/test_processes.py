@@ -219,6 +219,7 @@ def test_the_death_of_the_first_process_ends_the_others(tmp_path):
     assert "error: process 1: process 0 of 2 has died; start all again with the same command" in output
 
 
+@pytest.mark.usefixtures("hangups_heard")
 def test_a_hangup_before_training_lets_the_others_start_again(tmp_path):
     processes = start(2, tmp_path / "run")
     wait_for_line(processes[0], "starting JAX")

@@ -45,7 +45,8 @@ def test_the_mean_is_that_of_the_figure_in_the_window(window):
     rng = np.random.default_rng(window)
     features = rng.normal(size=(4, 6, 3))
     weights = rng.uniform(0.5, 1, (16, 24)) * (rng.random((16, 24)) < 0.5)
-    found = figure_ground.mean_around(features[None].astype(np.float32), weights[None, ..., None], 4, window)[0]
+    given = (jnp.asarray(one, jnp.float32)[None] for one in (features, weights[..., None]))
+    found = figure_ground.mean_around(*given, 4, window)[0]
     np.testing.assert_allclose(found, by_loops(features, weights, 4, window), rtol=0.02, atol=0.02)
 
 
@@ -57,11 +58,10 @@ def test_without_a_figure_the_mean_is_zero():
 def test_the_background_does_not_count():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(1, 4, 4, 2)).astype(np.float32)
-    weights = np.zeros((1, 32, 32, 1), np.float32)
-    weights[:, :16, :16] = 1
+    weights = jnp.zeros((1, 32, 32, 1)).at[:, :16, :16].set(1)
     changed = features.copy()
     changed[:, 2:] = changed[:, :, 2:] = 100
-    first, second = (figure_ground.mean_around(one, weights, 8, 3) for one in (features, changed))
+    first, second = (figure_ground.mean_around(jnp.asarray(one), weights, 8, 3) for one in (features, changed))
     np.testing.assert_array_equal(first, second)
 
 

@@ -102,9 +102,7 @@ every_case = pytest.mark.parametrize("case", MARKED)
 
 @every_case
 def test_three_steps_equal_those_of_one_device(report, case):
-    bound = 2e-5 if "vit" in case else 1e-3  # ReLUs and batch statistics magnify rounding
-    if "detector" in case:  # on one device too a change of 1e-7 in the pictures moves it 1.3e-3: others are drawn
-        bound = 4e-3
+    bound = 2e-5 if "vit" in case else 1e-3  # ReLUs, batch statistics and drawn proposals magnify rounding
     assert max(report["losses"]) < (bound if "detector" in case else 2e-5)  # continuous, whichever side of a ReLU
     assert max(report["scalars"]) < bound
     assert report["params"] < bound
