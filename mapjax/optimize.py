@@ -7,7 +7,7 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from mapjax import tree
+from mapjax import muon, tree
 from mapjax.errors import UserError, near
 
 
@@ -20,11 +20,11 @@ def make(
     """Make the optimizer that a config node describes.
 
     Args:
-      node: name ("sgd" with momentum, or "adamw"); momentum or b1, b2, eps; weight_decay (decoupled from the
-        gradient in adamw; added to it in sgd, as the field's recipes have it); decay, the expression of the
-        parameters that decay; clip, the largest global gradient norm (0: none); factors, a list of (expression,
-        learning-rate factor); freeze, a list of expressions. `learning_rate` is the schedule's peak and is
-        ignored here.
+      node: name ("sgd" with momentum, "adamw", or "muon": adamw but for the kernels, see muon.py); momentum or b1,
+        b2, eps; weight_decay (added to the gradient in sgd, as the field's recipes have it; decoupled from it in the
+        others); decay, the expression of the parameters that decay; clip, the largest global gradient norm (0: none);
+        factors, a list of (expression, learning-rate factor); freeze, a list of expressions. `learning_rate` is the
+        schedule's peak and is ignored here.
       params: parameters or their shapes, for the paths.
       schedule: step → learning rate.
 
@@ -41,15 +41,17 @@ def make(
         add_decay = optax.add_decayed_weights(options["weight_decay"], mask=decays)
     if options["name"] == "sgd":
         parts = [add_decay, optax.trace(decay=options["momentum"], nesterov=options["nesterov"])]
-    elif options["name"] == "adamw":
-        parts = [optax.scale_by_adam(b1=options["b1"], b2=options["b2"], eps=options["eps"]), add_decay]
+    elif options["name"] in ("adamw", "muon"):
+        adam = optax.scale_by_adam(b1=options["b1"], b2=options["b2"], eps=options["eps"])
+        parts = [adam if options["name"] == "adamw" else muon.make(params, options["momentum"], adam), add_decay]
     else:
-        raise UserError(f"optimizer.name={options['name']!r} is not known.{near(options['name'], ('sgd', 'adamw'))}")
+        raise UserError(f"optimizer.name={options['name']!r} is not known.{near(options['name'], NAMES)}")
     clip = [optax.clip_by_global_norm(options["clip"])] if options["clip"] else []
     factors = _scale_by_factors(params, options["factors"], options["freeze"])
     return optax.chain(*clip, *parts, factors, optax.scale_by_learning_rate(schedule))
 
 
+NAMES = ("sgd", "adamw", "muon")
 DEFAULTS: dict[str, Any] = {
     "name": "adamw",
     "learning_rate": 1e-3,

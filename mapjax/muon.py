@@ -1,0 +1,83 @@
+"""Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): the step of a kernel is its momentum, made orthogonal.
+
+All directions of a kernel learn alike then, those too whose gradients are small. A kernel is taken as the matrix from
+all that one output sees to the outputs, so a convolution's has rows · columns · channels rows.
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from mapjax import tree
+
+# Root mean square of an update, as large as Adam's, so that both have one learning rate (Liu et al. 2025, 2502.16982).
+LIKE_ADAM = 0.2
+
+_TURNS = 5
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: singular values from 1e-3 to 1 get to between 0.7 and 1.2
+
+
+class Matrix(NamedTuple):
+    """Axes of a parameter: `batch` count its matrices, the last one is their columns and all others are their rows."""
+
+    batch: tuple[int, ...]
+
+
+def make(params: PyTree, momentum: float, others: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Make the transform of gradients, without decay and learning rate.
+
+    Args:
+      params: parameters or their shapes, for the paths.
+      momentum: of the kernels, Nesterov's.
+      others: for what is no matrix: biases, scales, embeddings and the kernels of depthwise convolutions.
+    """
+    axes = tree.map_with_path(_matrix, params)
+    ours = jax.tree.map(lambda one: "muon" if one else "others", axes, is_leaf=_is_matrix)
+
+    def orthogonal_each(updates: PyTree, _: PyTree) -> PyTree:
+        return tree.map_with_path(lambda path, update: _update(update, _matrix(path, update)), updates)
+
+    kernels = optax.chain(optax.trace(decay=momentum, nesterov=True), optax.stateless(orthogonal_each))
+    return optax.partition({"muon": kernels, "others": others}, ours)
+
+
+def orthogonal(matrix: Float[Array, "*batch m n"]) -> Float[Array, "*batch m n"]:
+    """Give about U·Vᵀ of a matrix U·S·Vᵀ by five quintic Newton–Schulz turns; a matrix of zeros stays one."""
+    wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
+    start = wide / (jnp.linalg.norm(wide, axis=(-2, -1), keepdims=True) + 1e-20)
+
+    def turn(_, x):
+        a, b, c = _QUINTIC
+        square = x @ x.mT
+        return a * x + (b * square + c * square @ square) @ x
+
+    found = jax.lax.fori_loop(0, _TURNS, turn, start)
+    return found if matrix.shape[-2] <= matrix.shape[-1] else found.mT
+
+
+def _update(momentum, matrix: Matrix):
+    batch = len(matrix.batch)
+    front = jnp.moveaxis(momentum, matrix.batch, range(batch))
+    rows, columns = math.prod(front.shape[batch:-1]), front.shape[-1]
+    found = orthogonal(front.reshape(*front.shape[:batch], rows, columns)).reshape(front.shape)
+    return jnp.moveaxis(found, range(batch), matrix.batch) * LIKE_ADAM * math.sqrt(max(rows, columns))
+
+
+def _matrix(path: str, leaf) -> Matrix | None:
+    shape = leaf.shape
+    if not path.endswith("kernel") or len(shape) < 2:
+        return None
+    stacked = (0,) if re.search("(^|/)stack/", path) else ()  # layers of one shape, one after the other
+    if len(shape) == len(stacked) + 4 and shape[-2] == 1:
+        return None  # depthwise: no matrix, but a filter for each channel
+    projections = (len(shape) - 2,) if path.endswith("in_proj_kernel") else ()  # of queries, keys and values
+    return Matrix(stacked + projections)
+
+
+def _is_matrix(value) -> bool:
+    return value is None or isinstance(value, Matrix)
