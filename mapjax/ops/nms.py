@@ -49,21 +49,28 @@ def keep_sorted(
     Works by tiles: boxes of a tile suppress each other one by one, then all later boxes at once.
     """
     keep = valid
-    for start in range(0, boxes.shape[0], TILE):
-        stop = min(start + TILE, boxes.shape[0])
-        overlap = box_ops.pairwise_iou(boxes[start:stop], boxes[start:]) > threshold
-        if groups is not None:
-            overlap &= groups[start:stop, None] == groups[None, start:]
-        tile = _suppress(overlap[:, : stop - start], keep[start:stop])
-        later = keep[stop:] & ~jnp.any(overlap[:, stop - start :] & tile[:, None], 0)
-        keep = jnp.concatenate([keep[:start], tile, later])
+
+    def falls(start: int, stop: int, first: int, last: int) -> Bool[Array, "i j"]:
+        overlap = box_ops.pairwise_iou(boxes[start:stop], boxes[first:last]) > threshold
+        return overlap if groups is None else overlap & (groups[start:stop, None] == groups[None, first:last])
+
+    for start in range(0, len(boxes), TILE):
+        stop = min(start + TILE, len(boxes))
+        tile = _suppress(falls(start, stop, start, stop), keep[start:stop])
+        # How many boxes of the tile each later one falls to. A product, for the layout that a TPU gives it: reduced by
+        # `any` under `vmap`, the axis that it pads to 128 is the batch's, and suppression takes a sixth of a step.
+        fallen = tile.astype(jnp.float32) @ falls(start, stop, stop, len(boxes)).astype(jnp.float32)
+        keep = jnp.concatenate([keep[:start], tile, keep[stop:] & (fallen == 0)])
     return keep
 
 
 def _suppress(overlap: Bool[Array, "t t"], keep: Bool[Array, "t"]) -> Bool[Array, "t"]:
+    places = jnp.arange(len(keep))
+
     def turn(keep, box):
         number, falls = box
-        return keep & ~(falls & keep[number]), None
+        here = jnp.any(keep & (places == number))  # indexed, a TPU would make these the axis that it pads least
+        return keep & ~(falls & here), None
 
     # A scan has the turns as its first axis under any `vmap`; else a TPU pads the batch, as the last one, to 128.
-    return jax.lax.scan(turn, keep, (jnp.arange(len(keep)), jnp.triu(overlap, 1)))[0]
+    return jax.lax.scan(turn, keep, (places, jnp.triu(overlap, 1)))[0]
