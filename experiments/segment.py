@@ -50,9 +50,9 @@ def scenes() -> ConfigDict:
                 "augment": {"brightness": 0.1},  # no scene is seen twice, and they vary by themselves
             },
             "input": {"threads": 2, "workers": 0, "prefetch": 2},
-            "batch": 16,
+            "batch": 4,
             "accumulate": 1,
-            "duration": "1150 steps",
+            "duration": "4000 steps",
             "sampling": "uniform",
             "init_from": "",  # weights to start from: a file, a name or the folder of a run
             "model": {
@@ -66,8 +66,9 @@ def scenes() -> ConfigDict:
                 "auxiliary_losses": {"cross_entropy": 1.0},
             },
             "optimizer": {
-                "name": "adamw",
-                "learning_rate": 2e-3,
+                "name": "muon",
+                "learning_rate": 4e-3,
+                "momentum": 0.95,
                 "weight_decay": 0.05,
                 "decay": "kernel$",
                 "clip": 10.0,
@@ -75,11 +76,11 @@ def scenes() -> ConfigDict:
                 "freeze": (),
             },
             "schedule": {"name": "cosine", "warmup": "5 %"},
-            "ema": 0.99,
+            "ema": 0.998,
             "mesh": {"data": -1, "fsdp": 1, "model": 1, "pipe": 1},
             "rules": (),  # of where parameters are, in place of the network's own
             "eval_batch": 20,
-            "every": {"log": "50 steps", "evaluate": "0 steps", "save": "500 steps"},
+            "every": {"log": "200 steps", "evaluate": "0 steps", "save": "1000 steps"},
             "keep": 2,
         }
     )
@@ -104,7 +105,7 @@ def camvid() -> ConfigDict:
     config.duration = "1600 steps"
     config.model = ConfigDict({"name": "unet", "width": 8, "backbone": {"name": "resnet", "depth": 18, "width": 0.5}})
     config.task = ConfigDict({"name": "segment", "losses": {"cross_entropy": 1.0, "dice": 1.0}, "flip": True})
-    config.optimizer.factors = (("^head", 10.0),)  # of few channels, so that its weights have far to go
+    config.ema = 0.99
     config.eval_batch = 8
     config.every = ConfigDict({"log": "50 steps", "evaluate": "800 steps", "save": "400 steps"})
     return config
@@ -125,6 +126,7 @@ def camvid_crf() -> ConfigDict:
     config.model = ConfigDict({"name": "crf_rnn", "unary": config.model.to_dict()})
     config.batch = 4
     config.duration = "100 steps"
+    config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 2e-4
     config.optimizer.factors = (("^crf/", 50.0), ("^unary/head", 10.0))
     config.ema = 0.95
@@ -150,7 +152,9 @@ def finetune() -> ConfigDict:
             "std": (0.502,) * 3,
         }
     )
+    config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
+    config.optimizer.factors = (("^head", 10.0),)  # of few channels, so that its weights have far to go
     config.duration = "480 steps"
     return config
 

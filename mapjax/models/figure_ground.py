@@ -1,12 +1,13 @@
 """Figure and ground: first which pixels are no background, then what each is, from the mean of the figure around it.
 
 A stroke looks much the same in every digit, and most of what is around it is background. A decoder like U-Net's draws
-the figure from the finer maps; in a window around each place the features of the deepest are averaged, weighted by
+the figure from the finer maps; in windows around each place the features of the deepest are averaged, weighted by
 how likely each place is figure (as object regions weight them in Yuan et al. 2020, arXiv 1909.11065, there over the
-whole picture), and a linear classifier reads the mean. For things on a background; class 0 is the background.
+whole picture), and a linear classifier reads the mean. A small window is one small thing's, a large one a large thing's;
+their scores are added. For things on a background; class 0 is the background.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -28,23 +29,24 @@ class FigureGround(nn.Module):
     The auxiliary ones are the same numbers, but train only what tells the things apart, not the figure: their share of
     a loss over all pixels is small where the figure is.
 
-    figure: draws the score of being figure (b i j 1). deep: the map that is averaged. stride: of that. window: side in
-    its places.
+    figure: draws the score of being figure (b i j 1). deep: the map that is averaged. stride: of that. windows: their
+    sides in its places.
     """
 
     figure: Decoder
     deep: str
     stride: int
-    window: int
+    windows: tuple[int, ...]
     classes: int
 
     @nn.compact
     def __call__(self, features: Mapping[str, Any], train: bool = False):
         figure = self.figure(features, train)["map_logits"]
         likely = nn.sigmoid(jax.lax.stop_gradient(figure))
-        mean = mean_around(features[self.deep].astype(jnp.float32), likely, self.stride, self.window)
-        things = Conv(self.classes - 1, 1, bias=True, init=torch_default, dtype=jnp.float32, name="things")(mean)
-        things = bilinear(things, figure.shape[1:3])
+        deep = features[self.deep].astype(jnp.float32)
+        means = [mean_around(deep, likely, self.stride, window) for window in self.windows]
+        classify = Conv(self.classes - 1, 1, bias=True, init=torch_default, dtype=jnp.float32, name="things")
+        things = bilinear(classify(jnp.concatenate(means, -1)), figure.shape[1:3])
         outputs = {"map_logits": _joined(figure, things)}
         if train:
             outputs["aux_map_logits"] = _joined(jax.lax.stop_gradient(figure), things)
@@ -78,7 +80,7 @@ def make(
     classes: int,
     backbone: Mapping[str, Any] = {"name": "resnet", "depth": 18},
     stride: int = 8,
-    window: int = 7,
+    windows: Sequence[int] = (3, 7),
     width: int = 12,
     norm: str = "batch",
     dtype: str = "float32",
@@ -91,19 +93,19 @@ def make(
     Args:
       classes: the background, which is the first, and one or more things.
       backbone: a node of the config that names a network with maps of several strides; published weights of it fit in.
-      stride: of the map that is averaged in windows. window: their side in places of that map, an odd number;
-        window · stride pixels are about as large as a thing.
+      stride: of the map that is averaged in windows. windows: their sides in places of that map, odd numbers; window ·
+        stride pixels are about as large as a small or a large thing.
       width: channels of the figure's decoder at a map of stride 1, twice as many at stride 2, and so on.
       norm: "batch", "group" or "none", of that decoder. dtype: of the arithmetic; parameters and logits are float32.
 
     Raises:
-      UserError: fewer than two classes, an even window, an unknown norm, or a backbone without a map of that stride
+      UserError: fewer than two classes, no or even windows, an unknown norm, or a backbone without a map of that stride
         and a finer one.
     """
     if classes < 2:
         raise UserError("figure_ground: the first class is the background; it needs one more.")
-    if window < 1 or window % 2 == 0:
-        raise UserError(f"figure_ground: window={window} must be odd, so that it has a middle.")
+    if not windows or any(window < 1 or window % 2 == 0 for window in windows):
+        raise UserError(f"figure_ground: windows={tuple(windows)} must be odd numbers, so that each has a middle.")
     if norm not in NORMS:
         raise UserError(f"figure_ground has no norm={norm!r}.{near(norm, NORMS)}")
     encoder = make_backbone("figure_ground", backbone, dtype)
@@ -120,4 +122,4 @@ def make(
     figure = Decoder(
         names, widths, 1, drawn[0].stride, norm, 0.0, supervised=False, remat=False, dtype=jnp.dtype(dtype)
     )
-    return cut_to_picture(on_backbone(encoder, FigureGround(figure, deep[0].name, stride, window, classes)))
+    return cut_to_picture(on_backbone(encoder, FigureGround(figure, deep[0].name, stride, tuple(windows), classes)))

@@ -15,7 +15,7 @@ RESNET = {"name": "resnet", "depth": 18, "width": 0.0625, "stages": 2}
 
 @pytest.fixture(scope="module")
 def small():
-    model = figure_ground.make(classes=4, backbone=RESNET, window=3, width=2)
+    model = figure_ground.make(classes=4, backbone=RESNET, windows=(3,), width=2)
     images = jax.random.normal(KEY, (2, 37, 51, 3))
     return model, model.init(KEY, images), images
 
@@ -91,7 +91,7 @@ def test_auxiliary_scores_are_the_same_and_do_not_train_the_figure(small):
     ("options", "said"),
     [
         ({"classes": 1}, "one more"),
-        ({"window": 4}, "window=4 must be odd"),
+        ({"windows": (3, 4)}, "must be odd"),
         ({"norm": "bach"}, "norm='bach'"),
         ({"stride": 12}, "stride=12 must be that of a map .* 2, 4, 8"),
         ({"stride": 2}, "but of the finest"),
