@@ -102,12 +102,12 @@ def camvid() -> ConfigDict:
         }
     )
     config.batch = 8
-    config.duration = "1500 steps"
+    config.duration = "1350 steps"
     config.model = ConfigDict({"name": "unet", "width": 8, "backbone": {"name": "resnet", "depth": 18, "width": 0.5}})
     config.task = ConfigDict({"name": "segment", "losses": {"cross_entropy": 1.0, "dice": 1.0}, "flip": True})
     config.ema = 0.99
     config.eval_batch = 8
-    config.every = ConfigDict({"log": "50 steps", "evaluate": "750 steps", "save": "500 steps"})
+    config.every = ConfigDict({"log": "50 steps", "evaluate": "900 steps", "save": "500 steps"})
     return config
 
 
