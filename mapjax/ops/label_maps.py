@@ -1,6 +1,7 @@
 """Label maps on the device: back to original pixels, what is confused with what, and whether contours agree."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,22 @@ def confusion(truth: LabelMaps, predicted: LabelMaps, classes: int) -> Int[Array
 
 def _pairs(one: LabelMaps, other: LabelMaps, rows: int, columns: int) -> Int[Array, "b rows columns"]:
     """Count how often the first map has the value of a row where the second has that of a column; VOID is no row."""
+    forms = {"cpu": _pairs_by_scatter, "default": _pairs_by_products}
+    forms = {platform: partial(form, rows=rows, columns=columns) for platform, form in forms.items()}
+    return jax.lax.platform_dependent(one, other, **forms)
+
+
+def _pairs_by_scatter(one, other, rows: int, columns: int):
+    def count(one, other):
+        one, other = (x.reshape(-1).astype(jnp.int32) for x in (one, other))
+        place = jnp.where((one < rows) & (other < columns), one * columns + other, rows * columns)
+        return jnp.zeros(rows * columns, jnp.int32).at[place].add(1, mode="drop").reshape(rows, columns)
+
+    return jax.vmap(count)(one, other)
+
+
+def _pairs_by_products(one, other, rows: int, columns: int):
+    """Products of one-hots: where a scatter to few places is slow. Whole numbers that float32 holds."""
     batch, pixels = len(one), math.prod(one.shape[1:])
     parts = -(-pixels // BLOCK)
     flat = ((0, 0), (0, parts * BLOCK - pixels))
@@ -57,7 +74,6 @@ def _pairs(one: LabelMaps, other: LabelMaps, rows: int, columns: int) -> Int[Arr
     ]
 
     def add(total, block):
-        # Products of one-hots: fast on every platform, and whole numbers that float32 holds.
         first, second = (
             (x[:, None] == jnp.arange(number, dtype=x.dtype)[:, None]).astype(jnp.float32)
             for x, number in zip(block, (rows, columns))

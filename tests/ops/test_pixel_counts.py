@@ -32,18 +32,21 @@ def test_confusion_is_scikit_learns(seed, shape, classes):
     rng = np.random.default_rng(seed)
     truth, predicted = (rng.integers(0, classes, shape).astype(np.uint8) for _ in range(2))
     truth[rng.random(shape) < 0.1] = VOID
-    found = np.asarray(jax.jit(label_maps.confusion, static_argnums=2)(truth, predicted, classes))
-    for row in range(len(truth)):
-        keep = truth[row] != VOID
-        wanted = confusion_matrix(truth[row][keep], predicted[row][keep], labels=np.arange(classes))
-        np.testing.assert_array_equal(found[row], wanted)
+    forms = (label_maps._pairs_by_scatter, label_maps._pairs_by_products)  # of CPUs, and of other devices
+    for form in (*forms, label_maps._pairs):
+        found = np.asarray(jax.jit(form, static_argnums=(2, 3))(truth, predicted, classes, classes))
+        for row in range(len(truth)):
+            keep = truth[row] != VOID
+            wanted = confusion_matrix(truth[row][keep], predicted[row][keep], labels=np.arange(classes))
+            np.testing.assert_array_equal(found[row], wanted)
 
 
 def test_confusion_stays_exact_where_one_cell_passes_what_float32_counts():
     """4097 × 4096 pixels of one class: 2^24 + 4096."""
     truth = jnp.zeros((1, 4097, 4096), jnp.uint8)
-    found = jax.jit(label_maps.confusion, static_argnums=2)(truth, truth, 2)
-    assert int(found[0, 0, 0]) == 4097 * 4096
+    for form in (label_maps._pairs_by_scatter, label_maps._pairs_by_products):
+        found = jax.jit(form, static_argnums=(2, 3))(truth, truth, 2, 2)
+        assert int(found[0, 0, 0]) == 4097 * 4096
 
 
 def contour(labels, known, k):
