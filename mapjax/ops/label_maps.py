@@ -23,20 +23,36 @@ def map_back(
       maps: over the frame, at any stride. matrix: original pixels → pixels of the frame; of each axis by itself, as in
         evaluation (no rotation or shear). frame: its height, width. size: r, s of the result.
     """
-    down = _weights(matrix[:, 1, 1], matrix[:, 1, 2], size[0], maps.shape[1], frame[0])
-    across = _weights(matrix[:, 0, 0], matrix[:, 0, 2], size[1], maps.shape[2], frame[1])
-    # Products with matrices, where a gather of the four neighbours would be slow on every platform; of whole planes, so
-    # that nothing but the small maps is transposed.
-    exact = jax.lax.Precision.HIGHEST
-    rows = jnp.einsum("bcij,bsj->bcis", jnp.moveaxis(maps, -1, 1), across, precision=exact)
-    return jnp.moveaxis(jnp.einsum("bri,bcis->bcrs", down, rows, precision=exact), 1, -1)
+    rows = _places(matrix[:, 1, 1], matrix[:, 1, 2], size[0], maps.shape[1], frame[0])
+    columns = _places(matrix[:, 0, 0], matrix[:, 0, 2], size[1], maps.shape[2], frame[1])
+    return jax.lax.platform_dependent(maps, rows, columns, cpu=_by_gather, default=_by_products)
 
 
-def _weights(scale, shift, length: int, places: int, frame: int):
-    """Weights (b length places) of a map's places in the pixels along one axis."""
+def _places(scale, shift, length: int, places: int, frame: int):
+    """Where on a map's axis the pixels along one axis are (b length), from 0 to the last place."""
     at = scale[:, None] * (jnp.arange(length) + 0.5) + shift[:, None]
-    at = jnp.clip(at * (places / frame) - 0.5, 0, places - 1)
-    return jnp.maximum(1 - jnp.abs(at[..., None] - jnp.arange(places)), 0)
+    return jnp.clip(at * (places / frame) - 0.5, 0, places - 1)
+
+
+def _by_gather(maps, rows, columns):
+    def along(x, at, axis: int):
+        low = jnp.minimum(jnp.floor(at).astype(jnp.int32), max(x.shape[axis] - 2, 0))
+        part = jnp.expand_dims(at - low, tuple(i for i in range(3) if i != axis))
+        one, other = (jnp.take(x, low + step, axis=axis, mode="clip") for step in (0, 1))
+        return one * (1 - part) + other * part
+
+    return jax.vmap(lambda x, rows, columns: along(along(x, columns, 1), rows, 0))(maps, rows, columns)
+
+
+def _by_products(maps, rows, columns):
+    """Products with matrices, where a gather is slow; of whole planes, so that only the small maps are transposed."""
+    down, across = (
+        jnp.maximum(1 - jnp.abs(at[..., None] - jnp.arange(places)), 0)
+        for at, places in zip((rows, columns), maps.shape[1:3])
+    )
+    exact = jax.lax.Precision.HIGHEST
+    wide = jnp.einsum("bcij,bsj->bcis", jnp.moveaxis(maps, -1, 1), across, precision=exact)
+    return jnp.moveaxis(jnp.einsum("bri,bcis->bcrs", down, wide, precision=exact), 1, -1)
 
 
 def confusion(truth: LabelMaps, predicted: LabelMaps, classes: int) -> Int[Array, "b c c"]:

@@ -94,6 +94,18 @@ def test_maps_go_back_to_original_pixels_as_opencv_samples_them(original, place)
     assert np.abs(found - wanted).mean() < 0.02
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 5, 2), (2, 6, 7, 3)])
+def test_both_forms_of_sampling_agree(shape):
+    rng = np.random.default_rng(3)
+    maps = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    rows, columns = (jnp.asarray(rng.uniform(0, n - 1, (shape[0], 9)), jnp.float32) for n in shape[1:3])
+    ends = jnp.array([[0.0, n - 1.0] for n in shape[1:3]], jnp.float32)
+    rows, columns = (jnp.concatenate([at, jnp.tile(end, (shape[0], 1))], 1) for at, end in zip((rows, columns), ends))
+    found = label_maps._by_gather(maps, rows, columns)
+    np.testing.assert_allclose(found, label_maps._by_products(maps, rows, columns), atol=1e-6)
+    np.testing.assert_allclose(found[:, -1, -1], maps[:, -1, -1], atol=1e-6)
+
+
 def test_prediction_of_pictures_samples_like_evaluation():
     rng = np.random.default_rng(0)
     maps = ndimage.zoom(rng.normal(size=(6, 7, 4)), (6, 6, 1), order=1).astype(np.float32)
