@@ -3,7 +3,7 @@
 A stroke looks much the same in every digit, and most of what is around it is background. A decoder like U-Net's draws
 the figure from the finer maps; in windows around each place the features of the deepest are averaged, weighted by
 how likely each place is figure (as object regions weight them in Yuan et al. 2020, arXiv 1909.11065, there over the
-whole picture), and a linear classifier reads the mean. A small window is one small thing's, a large one a large thing's;
+whole picture), and a linear classifier reads the mean. A small window holds a small thing, a large one a large thing;
 their scores are added. For things on a background; class 0 is the background.
 """
 

@@ -123,7 +123,7 @@ def _by_products(table, rows: Taps, columns: Taps, first, width, level, *, shape
         here = (level == i)[:, None, None]
         y = _matrix(rows, h).astype(table.dtype) * here
         x = _matrix(columns, w).astype(table.dtype) * here
-        # In this order, and with one x for each bin of rows: the products and their gradients then come out as they lie.
+        # In this order, and with one x for each bin of rows, products and gradients come out as they lie in memory.
         # Einsum's own orders give (x c n p) and (n p c x), and to turn those round costs more than the products.
         across = jnp.tensordot(y, features, 1)
         pooled += jnp.einsum("npqx,npxc->npqc", jnp.broadcast_to(x[:, None], (*y.shape[:2], *x.shape[1:])), across)

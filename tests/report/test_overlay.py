@@ -7,7 +7,6 @@ import numpy as np
 import PIL.Image
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mapjax.report import draw, overlay
