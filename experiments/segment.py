@@ -40,7 +40,7 @@ def scenes() -> ConfigDict:
         {
             "seed": 0,
             "dtype": "float32",  # of the network's arithmetic; parameters are always float32
-            "data": {"name": "scenes", "train_length": 20000, "val_length": 500},
+            "data": {"name": "scenes", "train_digits": (3, 9), "train_length": 20000, "val_length": 500},
             "splits": {"train": "train", "eval": "val"},
             "image_size": (128, 128),  # height, width
             "eval_size": None,  # of the pictures in evaluation; None is image_size
@@ -52,11 +52,12 @@ def scenes() -> ConfigDict:
             "input": {"threads": 2, "workers": 0, "prefetch": 2},
             "batch": 4,
             "accumulate": 1,
-            "duration": "4000 steps",
+            "duration": "3400 steps",
             "sampling": "uniform",
             "init_from": "",  # weights to start from: a file, a name or the folder of a run
             "model": {
                 "name": "figure_ground",
+                "width": 8,
                 "backbone": {"name": "resnet", "depth": 18, "width": 0.5, "stages": 2},
             },
             "task": {
