@@ -80,7 +80,7 @@ def make(
     classes: int,
     backbone: Mapping[str, Any] = {"name": "resnet", "depth": 18},
     stride: int = 8,
-    windows: Sequence[int] = (3, 7),
+    windows: Sequence[int] = (1, 3, 7),
     width: int = 12,
     norm: str = "batch",
     dtype: str = "float32",
