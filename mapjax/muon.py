@@ -37,8 +37,7 @@ def make(params: PyTree, momentum: float, others: optax.GradientTransformation) 
       momentum: of the kernels, Nesterov's.
       others: for what is no matrix: biases, scales, embeddings and the kernels of depthwise convolutions.
     """
-    axes = tree.map_with_path(_matrix, params)
-    ours = jax.tree.map(lambda one: "muon" if one else "others", axes, is_leaf=_is_matrix)
+    ours = tree.map_with_path(lambda path, leaf: "muon" if _is_kernel(path, leaf) else "others", params)
 
     def orthogonal_each(updates: PyTree, _: PyTree) -> PyTree:
         return tree.map_with_path(lambda path, update: _update(update, _matrix(path, update)), updates)
@@ -78,16 +77,16 @@ def _update(momentum, matrix: Matrix):
     return jnp.moveaxis(found, range(batch), matrix.batch) * LIKE_ADAM * math.sqrt(max(rows, columns))
 
 
-def _matrix(path: str, leaf) -> Matrix | None:
-    shape = leaf.shape
-    if not path.endswith("kernel") or len(shape) < 2:
-        return None
-    stacked = (0,) if re.search("(^|/)stack/", path) else ()  # layers of one shape, one after the other
-    if len(shape) == len(stacked) + 4 and shape[-2] == 1:
-        return None  # depthwise: no matrix, but a filter for each channel
-    projections = (len(shape) - 2,) if path.endswith("in_proj_kernel") else ()  # of queries, keys and values
-    return Matrix(stacked + projections)
+def _is_kernel(path: str, leaf) -> bool:
+    depthwise = len(leaf.shape) == len(_stacked(path)) + 4 and leaf.shape[-2] == 1  # a filter for each channel
+    return path.endswith("kernel") and len(leaf.shape) >= 2 and not depthwise
 
 
-def _is_matrix(value) -> bool:
-    return value is None or isinstance(value, Matrix)
+def _matrix(path: str, leaf) -> Matrix:
+    projections = (len(leaf.shape) - 2,) if path.endswith("in_proj_kernel") else ()  # of queries, keys and values
+    return Matrix(_stacked(path) + projections)
+
+
+def _stacked(path: str) -> tuple[int, ...]:
+    """Name the axis of layers of one shape that are one after the other, if there is one."""
+    return (0,) if re.search("(^|/)stack/", path) else ()
