@@ -52,7 +52,7 @@ def scenes() -> ConfigDict:
             "input": {"threads": 2, "workers": 0, "prefetch": 2},
             "batch": 4,
             "accumulate": 1,
-            "duration": "3800 steps",
+            "duration": "3900 steps",
             "sampling": "uniform",
             "init_from": "",  # weights to start from: a file, a name or the folder of a run
             "model": {
