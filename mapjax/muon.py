@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PyTree
 
 from mapjax import tree
 
-# Root mean square of an update, as large as Adam's, so that both have one learning rate (Liu et al. 2025, 2502.16982).
+# Root mean square of an update, as large as Adam's: both have one learning rate (Liu et al. 2025, arXiv 2502.16982).
 LIKE_ADAM = 0.2
 
 _TURNS = 5

@@ -35,6 +35,8 @@ def _places(scale, shift, length: int, places: int, frame: int):
 
 
 def _by_gather(maps, rows, columns):
+    """The two places on either side along each axis, one axis after the other."""
+
     def along(x, at, axis: int):
         low = jnp.minimum(jnp.floor(at).astype(jnp.int32), max(x.shape[axis] - 2, 0))
         part = jnp.expand_dims(at - low, tuple(i for i in range(3) if i != axis))
@@ -65,9 +67,8 @@ def confusion(truth: LabelMaps, predicted: LabelMaps, classes: int) -> Int[Array
 
 def _pairs(one: LabelMaps, other: LabelMaps, rows: int, columns: int) -> Int[Array, "b rows columns"]:
     """Count how often the first map has the value of a row where the second has that of a column; VOID is no row."""
-    forms = {"cpu": _pairs_by_scatter, "default": _pairs_by_products}
-    forms = {platform: partial(form, rows=rows, columns=columns) for platform, form in forms.items()}
-    return jax.lax.platform_dependent(one, other, **forms)
+    scatter, products = (partial(form, rows=rows, columns=columns) for form in (_pairs_by_scatter, _pairs_by_products))
+    return jax.lax.platform_dependent(one, other, cpu=scatter, default=products)
 
 
 def _pairs_by_scatter(one, other, rows: int, columns: int):

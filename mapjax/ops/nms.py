@@ -69,7 +69,8 @@ def _suppress(overlap: Bool[Array, "t t"], keep: Bool[Array, "t"]) -> Bool[Array
 
     def turn(keep, box):
         number, falls = box
-        here = jnp.any(keep & (places == number))  # indexed, a TPU would make these the axis that it pads least
+        # Not keep[number]: for that a TPU makes the boxes the slowest axis, and pads the batch to 128.
+        here = jnp.any(keep & (places == number))
         return keep & ~(falls & here), None
 
     # A scan has the turns as its first axis under any `vmap`; else a TPU pads the batch, as the last one, to 128.
