@@ -1,7 +1,7 @@
 """Score a trained run, on its own held-out split or on other data with the same classes.
 
 Writes to --out the scores (result.json), the answers (predictions.json; a detector's and its truth in COCO's formats)
-and a report to look at.
+and a report to look at. How the run answers can be changed for it: more views, other thresholds.
 """
 
 import pathlib
@@ -14,6 +14,7 @@ EXAMPLES = """
 python launch/evaluate.py --workdir runs/mine
 python launch/evaluate.py --workdir runs/mine --split test
 python launch/evaluate.py --workdir runs/mine --data coco:DIR --split val2017 --out scores
+python launch/evaluate.py --workdir runs/segmenter --config.task.scales="(0.75, 1.0, 1.25)" --out scores
 """
 
 
@@ -25,8 +26,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--split", metavar="NAME", help="the split to score (the run's held-out one)")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="where to write (WORKDIR/evaluation-SPLIT)")
+    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="answer with another value of the run's config")
     cluster.add_arguments(parser)
-    arguments, _ = terminal.parse(parser, argv)
+    arguments, overrides = terminal.parse(parser, argv, config=True)
     distributed.start(arguments, preemption=False)
     chief = distributed.is_chief()
     if chief:
@@ -34,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
     from mapjax import evaluate, log, run, score, workdir
 
-    loaded = run.load(arguments.workdir, which=arguments.checkpoint)
+    loaded = run.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
     config: Any = loaded.config
     done = "" if (arguments.workdir / "result.json").exists() else ", of a run that is not finished"
     if chief:

@@ -1,4 +1,4 @@
-"""Configs: an experiment file's `get_config()`, with overrides from the command line, locked.
+"""Configs: an experiment file's `get_config()` or a run's config.json, with overrides from the command line, locked.
 
 `experiments/detect.py:bccd` calls `get_config("bccd")`; `--config.optimizer.learning_rate=3e-4` replaces one
 value, which keeps its type. A key that does not exist is a mistake, and the near ones are named.
@@ -24,13 +24,32 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
     """Load an experiment file and apply overrides.
 
     Args:
-      name: "FILE.py" or "FILE.py:VARIANT".
+      name: "FILE.py" or "FILE.py:VARIANT"; or "FILE.json", the config.json of a run.
       overrides: dotted key → value as text.
       data: a data set as on the command line, "voc:DIR"; of `config.data` it leaves what that says of the same format,
         but no names of classes.
 
     Raises:
       UserError: no such file or variant, an unknown key, or a value of another type.
+    """
+    config = _read(pathlib.Path(name)) if name.endswith(".json") else call(name, "get_config")
+    if data is not None:
+        own, given = config.data.to_dict(), parse_data(data)
+        if own.get("path") != given.get("path"):
+            own.pop("classes", None)  # the names are those of its own data
+        config.data = ConfigDict(merged(own, given))
+    config.lock()
+    # What a part takes depends on its name, so names come first.
+    for key, value in sorted((overrides or {}).items(), key=lambda pair: not pair[0].endswith(".name")):
+        override(config, key, value)
+    return config
+
+
+def call(name: str, function: str) -> Any:
+    """Call a function of an experiment file, with the variant if one is named: "FILE.py" or "FILE.py:VARIANT".
+
+    Raises:
+      UserError: no such file, function or variant.
     """
     path, _, variant = name.partition(":")
     file = pathlib.Path(path)
@@ -42,24 +61,23 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"--config {path}: the file defines no get_config().")
+    if not hasattr(module, function):
+        raise UserError(f"--config {path}: the file defines no {function}().")
     try:
-        config = module.get_config(variant) if variant else module.get_config()
+        return getattr(module, function)(*([variant] if variant else []))
     except (KeyError, ValueError) as error:
         if not variant:
             raise
         raise UserError(f"--config {name}: there is no variant {variant!r} ({error}).") from error
-    if data is not None:
-        own, given = config.data.to_dict(), parse_data(data)
-        if own.get("path") != given.get("path"):
-            own.pop("classes", None)  # the names are those of its own data
-        config.data = ConfigDict(merged(own, given))
-    config.lock()
-    # What a part takes depends on its name, so names come first.
-    for key, value in sorted((overrides or {}).items(), key=lambda pair: not pair[0].endswith(".name")):
-        override(config, key, value)
-    return config
+
+
+def _read(file: pathlib.Path) -> ConfigDict:
+    try:
+        return from_dict(json.loads(file.read_text(encoding="utf-8"))).unlock()
+    except FileNotFoundError as error:
+        raise UserError(f"--config {file}: there is no such file.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+        raise UserError(f"--config {file} is no config of a run ({error}).") from error
 
 
 def merged(variant: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -43,13 +43,17 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """What a run trains with: the compiled step, the state it starts from at `start`, the learning rate by step."""
+    """What a run trains with: the compiled step, the state it starts from at `start`, the learning rate by step.
+
+    flops: of the step by example, as the compiler counts them; None where it does not say.
+    """
 
     step: train.Step
     state: State
     start: int
     rates: np.ndarray
     spent: "Spent"
+    flops: float | None
 
 
 @dataclasses.dataclass
@@ -169,7 +173,9 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
     def one(state: State, batch: Batch) -> tuple[State, Scalars]:
         return compiled[batch["image"].shape](state, batch)
 
-    return Trainer(one, state, int(state.step), rates, Spent(**meta.get("spent", {})))
+    counted = run.flops(compiled[batch["image"].shape])
+    flops = None if counted is None else counted * this.mesh.size / config.batch
+    return Trainer(one, state, int(state.step), rates, Spent(**meta.get("spent", {})), flops)
 
 
 def _require_same_data(this: Run, step: int, saved: dict[str, Any]) -> None:
@@ -300,8 +306,10 @@ def _finish(this: Run, trainer: Trainer, log: logs.Log, state: State, final: sco
         "epochs": this.clock.epoch(int(state.step)),
         "examples": int(state.step) * this.config.batch,
         "parameters": tree.count(state.params),
+        "flops": trainer.flops,
         "eval_images": final.images,
         "eval_s": final.seconds,
+        "examples_per_s": int(state.step) * this.config.batch / max(spent.trained_s, 1e-9),
         "input_wait": spent.waited_s / max(spent.trained_s, 1e-9),
         "unreadable": spent.unreadable,
         "skipped_steps": spent.skipped,

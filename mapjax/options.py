@@ -20,7 +20,7 @@ OFFERED = {  # by the program, to parts of each kind
     "models": ("classes", "dtype", "image_size"),
     "tasks": ("model", "classes", "image_size", "class_counts", "pixel_counts"),
 }
-RUN = {"eval_size": None, "sizes": (), "sampling": "uniform", "init_from": "", "skip_non_finite": 0}
+RUN = {"eval_size": None, "sizes": (), "sampling": "uniform", "init_from": "", "skip_non_finite": 0, "shift": {}}
 
 
 def optional(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from mapjax import checkpoint, distributed, evaluate, optimize, parts, schedule, shard, stages, train, workdir
 from mapjax import config as configs
 from mapjax import log as logs
-from mapjax.data import pipeline, quality, sampling, splits
+from mapjax.data import pipeline, quality, sampling, shifted, splits
 from mapjax.data.source import Source, labels_of, largest_size
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.parallel import tensor
@@ -42,13 +42,16 @@ class Loaded(NamedTuple):
 def make_source(config: ConfigDict, kind: str, split: str | None = None) -> Source:
     """Open the "train" or the "eval" split that the config names, or another one by name.
 
-    Nothing is held out of "train" for a "val" that is not asked for.
+    Nothing is held out of "train" for a "val" that is not asked for. The pictures of "eval" are changed by
+    `config.shift`, if there is any (data/shifted.py).
     """
     node = config.data.to_dict()
     needs = getattr(inspect.getmodule(parts.find("tasks", config.task.name)), "NEEDS", "boxes")
     if kind == "train" and config.splits.eval not in splits.VALIDATION:
         node = splits.without_hold_out(node)
-    return parts.make("data", node, split=split or config.splits[kind], needs=needs)
+    source = parts.make("data", node, split=split or config.splits[kind], needs=needs)
+    changes: Any = config.get("shift")
+    return shifted.shift(source, changes.to_dict()) if kind == "eval" and changes else source
 
 
 def open_sources(config: ConfigDict) -> tuple[ConfigDict, Source, Source]:
@@ -221,6 +224,12 @@ def make_program(
             return jitted.lower(like, batch).compile()
 
     return Program(init, places, like, compiled)
+
+
+def flops(compiled: Any) -> float | None:
+    """Give the floating-point operations of a compiled step on one device by the compiler's count; None: not known."""
+    found = (compiled.cost_analysis() or {}).get("flops", -1.0)
+    return float(found) if found > 0 else None
 
 
 def may_skip(config: Any) -> int:

@@ -141,7 +141,7 @@ def environment(mesh: Mesh) -> dict[str, Any]:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "mesh": {axis: int(size) for axis, size in mesh.shape.items()},
-        "revision": _revision(),
+        "revision": revision(),
         "code": code(sources()),
         "command": " ".join(sys.argv),
         "peak_rss_mb": peak_rss_mb(),
@@ -172,7 +172,7 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
 
 
-def _revision() -> str | None:
+def revision() -> str | None:
     """Give the git revision of the code, with "+" where it has uncommitted changes; None outside a checkout."""
     here = pathlib.Path(__file__).parent
     with contextlib.suppress(OSError, subprocess.SubprocessError):

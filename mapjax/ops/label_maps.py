@@ -1,7 +1,7 @@
 """Label maps on the device: back to original pixels, what is confused with what, and whether contours agree."""
 
+import functools
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ def confusion(truth: LabelMaps, predicted: LabelMaps, classes: int) -> Int[Array
 
 def _pairs(one: LabelMaps, other: LabelMaps, rows: int, columns: int) -> Int[Array, "b rows columns"]:
     """Count how often the first map has the value of a row where the second has that of a column; VOID is no row."""
-    scatter, products = (partial(form, rows=rows, columns=columns) for form in (_pairs_by_scatter, _pairs_by_products))
+    scatter, products = (functools.partial(form, rows=rows, columns=columns) for form in (_pairs_by_scatter, _pairs_by_products))
     return jax.lax.platform_dependent(one, other, cpu=scatter, default=products)
 
 
@@ -142,18 +142,14 @@ def _contour_bits(labels, known, first: int, number: int) -> UInt32[Array, "b r 
 
 def _dilate(words: UInt32[Array, "b r s"], radius: float) -> UInt32[Array, "b r s"]:
     """Set every bit that is set within a disc around."""
-    half, spread, found = 0, words, jnp.zeros_like(words)
-    for down in range(int(radius), -1, -1):  # from the ends of the disc to its middle, where it is widest
-        while half < int(np.sqrt(radius**2 - down**2)):
-            half += 1
-            spread |= _shift(words, half, 2) | _shift(words, -half, 2)
-        found |= _shift(spread, down, 1) | _shift(spread, -down, 1)
-    return found
-
-
-def _shift(words, by: int, axis: int):
-    """Shift along an axis; zeros come in."""
-    if abs(by) >= words.shape[axis]:
-        return jnp.zeros_like(words)
-    kept = jax.lax.slice_in_dim(words, max(-by, 0), words.shape[axis] - max(by, 0), axis=axis)
-    return jnp.pad(kept, [(max(by, 0), max(-by, 0)) if i == axis else (0, 0) for i in range(3)])
+    reach, (_, rows, columns) = int(radius), words.shape
+    padded = jnp.pad(words, ((0, 0), (reach, reach), (reach, reach)))  # so that all that is shifted is a plain slice
+    along = [padded[:, :, reach : reach + columns]]  # by how far to either side
+    for half in range(1, reach + 1):
+        left, right = (jax.lax.slice_in_dim(padded, at, at + columns, axis=2) for at in (reach - half, reach + half))
+        along.append(along[-1] | left | right)
+    halves = [int(np.sqrt(radius**2 - down**2)) for down in range(-reach, reach + 1)]
+    # Each is computed once, and not again for every row of the disc that it is as wide as.
+    spread = dict(zip(used := sorted(set(halves)), jax.lax.optimization_barrier([along[half] for half in used])))
+    parts = (jax.lax.slice_in_dim(spread[half], at, at + rows, axis=1) for at, half in enumerate(halves))
+    return functools.reduce(jnp.bitwise_or, parts)

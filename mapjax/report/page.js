@@ -15,7 +15,7 @@ for (const button of document.querySelectorAll(".sortable thead button")) {
     const head = button.parentElement, body = head.closest("table").tBodies[0];
     const names = head.cellIndex === 0;
     const text = (row) => row.cells[head.cellIndex].textContent;
-    const number = (row) => Number(text(row).replaceAll(",", ""));
+    const number = (row) => Number(row.cells[head.cellIndex].dataset.value ?? text(row).replaceAll(",", ""));
     const missing = (row) => Number(!names && Number.isNaN(number(row)));
     const compare = (a, b) =>
       names ? text(a).localeCompare(text(b), undefined, { numeric: true }) : number(a) - number(b) || 0;

@@ -16,12 +16,17 @@ MOST_POINTS = 240  # a line of more points is drawn through the means of groups
 
 
 class Series(NamedTuple):
-    """One line: its name, x and y of equal length (entries that are not finite are left out), any CSS colour."""
+    """One line: its name, x and y of equal length (entries that are not finite are left out), any CSS colour.
+
+    low, high: of a band around the line, as long as it; every one finite.
+    """
 
     name: str
     x: Shaped[np.ndarray, "n"]
     y: Shaped[np.ndarray, "n"]
     colour: str = ""
+    low: Shaped[np.ndarray, "n"] | None = None
+    high: Shaped[np.ndarray, "n"] | None = None
 
 
 class Axis(NamedTuple):
@@ -53,15 +58,18 @@ def lines(
     if not drawn:
         return ""
     xs, ys = np.concatenate([s.x for s in drawn]), np.concatenate([s.y for s in drawn])
-    x = Axis(*(x_range or _spread(xs.min(), xs.max())), LEFT, WIDTH - RIGHT)
+    x = Axis(*(x_range or spread(xs.min(), xs.max())), LEFT, WIDTH - RIGHT)
     y = Axis(*(y_range or _extent(ys, log)), HEIGHT - BOTTOM, TOP, log)
-    body = [_frame(x, y, x_label, y_label)]
+    body = [frame(x, y, x_label, y_label)]
     for number, s in enumerate(drawn):
         colour = f"--series:{s.colour or series_colour(number)}"
         points = [(x(a), y(b)) for a, b in zip(*_thin(s.x, s.y))]
         name = html.escape(s.name)
+        if s.low is not None and s.high is not None and len(points) > 1:
+            ends = [[(x(a), y(b)) for a, b in zip(*_thin(s.x, edge))] for edge in (s.low, s.high)]
+            body.append(f'<path class="band" style="{colour}" d="{path(ends[0] + ends[1][::-1])}Z"/>')
         if len(points) > 1:
-            body.append(f'<path class="line" style="{colour}" d="{_path(points)}"><title>{name}</title></path>')
+            body.append(f'<path class="line" style="{colour}" d="{path(points)}"><title>{name}</title></path>')
         dots = range(0, len(s.x), max(1, len(s.x) // 40))
         kind = "dot" if len(s.x) <= 24 else "dot hidden"
         body += [
@@ -70,7 +78,7 @@ def lines(
             for i in dots
         ]
     keys = {s.name: s.colour or series_colour(k) for k, s in enumerate(drawn)} if len(drawn) > 1 else {}
-    return _figure("".join(body), keys)
+    return figure("".join(body), keys)
 
 
 def histogram(
@@ -88,7 +96,7 @@ def histogram(
         return ""
     x = Axis(float(edges[0]), float(edges[-1]), LEFT, WIDTH - RIGHT, log)
     y = Axis(0.0, float(total.max()) * 1.05, HEIGHT - BOTTOM, TOP)
-    body = [_frame(x, y, x_label, y_label)]
+    body = [frame(x, y, x_label, y_label)]
     base = np.zeros(len(total))
     used = {name: colours[k] if k < len(colours) else series_colour(k) for k, name in enumerate(counts)}
     for name, values in counts.items():
@@ -101,7 +109,7 @@ def histogram(
                 f"<title>{html.escape(name)}: {int(values[i])} at {html.escape(x_label)} {span}</title></rect>"
             )
         base = base + values
-    return _figure("".join(body), used if len(used) > 1 else {})
+    return figure("".join(body), used if len(used) > 1 else {})
 
 
 def reliability(grouped: Bins, *, x_label: str, y_label: str) -> str:
@@ -112,7 +120,7 @@ def reliability(grouped: Bins, *, x_label: str, y_label: str) -> str:
     if not grouped.counts.any():
         return ""
     x, y = Axis(0.0, 1.0, LEFT, WIDTH - RIGHT), Axis(0.0, 1.0, HEIGHT - BOTTOM, TOP)
-    body = [_frame(x, y, x_label, y_label)]
+    body = [frame(x, y, x_label, y_label)]
     for i in np.flatnonzero(grouped.counts):
         count, confidence, accuracy = (float(v[i]) for v in (grouped.counts, grouped.confidence, grouped.accuracy))
         low, high = sorted((confidence, accuracy))
@@ -126,7 +134,7 @@ def reliability(grouped: Bins, *, x_label: str, y_label: str) -> str:
             f'<rect class="gap" {place} y="{y(high):.1f}" height="{y(low) - y(high):.1f}"/></g>'
         )
     body.append(f'<path class="axis dashed" d="M{x(0):.1f} {y(0):.1f}L{x(1):.1f} {y(1):.1f}"/>')
-    return _figure("".join(body), {})
+    return figure("".join(body), {})
 
 
 def small(x: Shaped[np.ndarray, "n"], y: Shaped[np.ndarray, "n"], colour: str) -> str:
@@ -134,7 +142,7 @@ def small(x: Shaped[np.ndarray, "n"], y: Shaped[np.ndarray, "n"], colour: str) -
     points = [(2 + 66 * float(a), 22 - 20 * float(b)) for a, b in zip(*_thin(*_finite(x, y), most=50))]
     return (
         '<svg class="small" viewBox="0 0 70 24" aria-hidden="true"><path class="axis" d="M2 2V22H68"/>'
-        f'<path class="line" style="--series:{colour}" d="{_path(points)}"/></svg>'
+        f'<path class="line" style="--series:{colour}" d="{path(points)}"/></svg>'
     )
 
 
@@ -185,7 +193,8 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [value for value in ticks(low, high, 4) if value > 0]  # less than a power of ten: as on a linear axis
 
 
-def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
+def frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
+    """Draw the axes with their ticks and what they are."""
     parts = []
     for value in log_ticks(y.low, y.high) if y.log else ticks(y.low, y.high, 5):
         at = f"{y(value):.1f}"
@@ -202,11 +211,13 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
     return "".join(parts)
 
 
-def _figure(body: str, keys: Mapping[str, str]) -> str:
+def figure(body: str, keys: Mapping[str, str]) -> str:
+    """Put what is drawn into a picture with a legend of names and their colours."""
     return f'<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{body}</svg>{legend(keys)}</div>'
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
+def path(points: Sequence[tuple[float, float]]) -> str:
+    """Write the way through points as SVG has it."""
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points) if points else ""
 
 
@@ -224,7 +235,7 @@ def _thin(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.nda
     return np.array([x[g].mean() for g in groups]), np.array([y[g].mean() for g in groups])
 
 
-def _spread(low: float, high: float) -> tuple[float, float]:
+def spread(low: float, high: float) -> tuple[float, float]:
     """Keep a range from being empty."""
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
 
@@ -234,4 +245,4 @@ def _extent(values: np.ndarray, log: bool) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if log:
         return (low / 1.2, high * 1.2)
-    return _spread(min(low, 0.0), high * 1.05 if high > 0 else max(high, 0.0))
+    return spread(min(low, 0.0), high * 1.05 if high > 0 else max(high, 0.0))

@@ -19,6 +19,7 @@ from mapjax.stages import VOID
 from mapjax.task import Batch, Model, Prediction, Result, Task, Variables
 
 NEEDS = "label_map"  # of the data
+TOGETHER = 4  # pictures whose contours are compared at once
 WEIGHTINGS = ("none", "median", "inverse", "sqrt")
 OPTIONS = dict.fromkeys(("losses", "auxiliary_losses"), dict.fromkeys(pixel_losses.LOSSES, 0.0))
 PixelCounts = tuple[np.ndarray, np.ndarray]
@@ -131,12 +132,18 @@ def make(
             return {
                 "label_map": found[0],
                 "confusion": label_maps.confusion(truth, found, len(classes))[0],
-                "contours": label_maps.contours(truth, found, len(classes), radius)[0],
             }
 
-        # One picture after the other: the scores of a large one for many classes take more memory than all else.
-        every = shard.per_example(lambda *parts: jax.lax.map(score, parts))
-        return every(logits, batch["matrix"], batch["truth_map"])
+        def outline(pair):
+            return label_maps.contours(*(one[None] for one in pair), len(classes), radius)[0]
+
+        def judge(logits, matrix, truth):
+            # One picture after the other: the scores of a large one for many classes take more memory than all else.
+            found = jax.lax.map(score, (logits, matrix, truth))
+            # Some together, since the body of a loop runs on one core of a CPU, and few, for its cache.
+            return found | {"contours": jax.lax.map(outline, (truth, found["label_map"]), batch_size=TOGETHER)}
+
+        return shard.per_example(judge)(logits, batch["matrix"], batch["truth_map"])
 
     def metric(source: Source):
         return iou.make(source)

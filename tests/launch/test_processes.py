@@ -38,7 +38,10 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def start(count, workdir, *, program="main", own=None, numbers=None, args=(), env=None, roots=None, **changes):
+def start(
+    count, workdir, *, program="main", experiment="classify", own=None, numbers=None, args=(), env=None, roots=None,
+    **changes,
+):  # fmt: skip
     """Start `count` processes (or only those in `numbers`); `own` gives one more option to a process by its number.
 
     `roots` gives the folder of the code that a process runs, where it is not this one.
@@ -46,7 +49,7 @@ def start(count, workdir, *, program="main", own=None, numbers=None, args=(), en
     port = free_port()
     options = [f"--config.{key}={value}" for key, value in {**SMALL, **changes}.items()]
     if program == "main":
-        options = ["--config", "experiments/classify.py", *options]
+        options = ["--config", f"experiments/{experiment}.py", *options]
     started = []
     for number in range(count) if numbers is None else numbers:
         root = (roots or {}).get(number, ROOT)
@@ -169,6 +172,25 @@ def test_killed_and_gone_on_with_by_two_then_four_then_one(whole, tmp_path):
     assert code == 0, output
     assert f"going on from step {second} of 150" in output
     close(workdir, whole)
+
+
+def test_two_processes_segment_as_one_does(tmp_path):
+    """Seven scenes are scored, which do not divide by two: none is counted twice."""
+    changes = {"batch": "4", "eval_batch": "2", "duration": "4 steps", "data.val_length": "7", "data.size": "(64, 64)"}
+    runs = {}
+    for count in (1, 2):
+        finished = finish(start(count, tmp_path / str(count), experiment="segment", image_size="(64, 64)", **changes))
+        assert [code for code, _ in finished] == [0] * count, finished
+        runs[count] = tmp_path / str(count)
+    one, two = (list(losses(runs[count]).values()) for count in runs)
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    ours, theirs = (np.array(json.loads((runs[n] / "confusion.json").read_text())["matrix"]) for n in (2, 1))
+    assert ours.sum() == theirs.sum() == 7 * 64 * 64
+    assert np.abs(ours - theirs).sum() <= 20  # pixels whose two best classes are equal to rounding
+    ours, theirs = (json.loads((runs[n] / "result.json").read_text()) for n in (2, 1))
+    assert ours["eval_images"] == theirs["eval_images"] == 7 and ours["processes"] == 2
+    for name, value in theirs["metrics"].items():
+        assert abs(ours["metrics"][name] - value) < 5e-3, name
 
 
 @pytest.mark.slow

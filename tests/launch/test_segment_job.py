@@ -105,6 +105,15 @@ def test_evaluate_gives_the_same_and_predict_writes_masks(whole, data, tmp_path)
     assert right / total == pytest.approx(again["pixel_accuracy"], abs=0.005)
 
 
+def test_evaluate_with_other_values_of_the_config(whole, tmp_path):
+    command = ["--workdir", str(whole), "--out", str(tmp_path / "scores"), "--config.task.scales=(0.75, 1.0, 1.25)"]
+    assert program("evaluate")(command) == 0
+    found, own = (json.loads((folder / "result.json").read_text()) for folder in (tmp_path / "scores", whole))
+    assert 0 < abs(found["metrics"]["mIoU"] - own["metrics"]["mIoU"]) < 0.2
+    with pytest.raises(UserError, match=r"--config\.task\.scale: there is no such key\. Did you mean"):
+        program("evaluate")(["--workdir", str(whole), "--config.task.scale=(1.0,)"])
+
+
 def test_predict_with_other_values_of_the_config(whole, data, tmp_path):
     """Windows at the pictures' own size, where the run saw them smaller."""
     command = ["--workdir", str(whole), "--images", str(data / "images" / "val"), "--out"]

@@ -1,0 +1,38 @@
+"""Normalisation of a detector's backbone against the batch size: batch norm, none that learns (frozen), group norm.
+
+    python launch/ablate.py --config experiments/ablate_norm.py
+
+Every cell sees as many pictures, with a learning rate in proportion to the batch. What was found stands in the README.
+"""
+
+import pathlib
+
+from ml_collections import ConfigDict
+
+from mapjax import config as configs
+from mapjax.study.sweep import Sweep
+
+PICTURES, RATE = 4800, 1e-3 / 8  # of a whole run; the learning rate for each picture of a batch
+
+
+def get_config() -> ConfigDict:
+    """Give the config of detect.py's scenes, shorter."""
+    config = configs.load(str(pathlib.Path(__file__).with_name("detect.py")))
+    with config.unlocked():
+        config.data.val_length = 300
+    return config
+
+
+def sweep() -> Sweep:
+    """Give a cell for each normalisation and batch size."""
+    cells = {
+        f"{norm}-{batch}": {
+            "model.backbone.norm": norm,
+            "batch": batch,
+            "duration": f"{PICTURES // batch} steps",
+            "optimizer.learning_rate": RATE * batch,
+        }
+        for batch in (2, 4, 8)
+        for norm in ("batch", "frozen", "group")
+    }
+    return Sweep(cells, "batch-8", {"AP": "max", "AP50": "max"}, by_class="AP")

@@ -1,0 +1,1 @@
+"""Ablation studies: cells of one sweep, run for every seed, compared, tabulated, drawn and bundled."""

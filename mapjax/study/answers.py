@@ -1,0 +1,137 @@
+"""What a run answered to each picture, as its folder says it: for figures of pictures drawn again and again.
+
+A figure is a function of how often each picture counts (n,); for once each it is what result.json says.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import hotcoco
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mapjax import workdir
+
+Times = Int[np.ndarray, " n"]
+RECALLS = np.linspace(0, 1, 101)  # at which COCO reads precision
+
+
+class Answers(NamedTuple):
+    """The pictures of a run by name, in a fixed order, and a figure of them."""
+
+    names: tuple[str, ...]
+    figure: Callable[[Times], float]
+
+
+class Ranked(NamedTuple):
+    """Detections of one class, the most confident first, against the truth at each IoU threshold.
+
+    image: of each. right: found an object; passed: counts neither way (a crowd's). objects: in each image.
+    """
+
+    image: Int[np.ndarray, " d"]
+    right: Bool[np.ndarray, "iou d"]
+    passed: Bool[np.ndarray, "iou d"]
+    objects: Int[np.ndarray, " n"]
+
+
+def read(folder: pathlib.Path, metric: str) -> Answers | None:
+    """Read the answers of a run that a metric is computed from; None for one that is not known here.
+
+    Raises:
+      UserError: a file of the folder is missing or damaged.
+    """
+    reader = READERS.get(metric)
+    return None if reader is None else reader(folder)
+
+
+def accuracy(right: Bool[np.ndarray, " n"], times: Times) -> float:
+    """Give the share of pictures that are right."""
+    return float(right @ times / times.sum())
+
+
+def mean_iou(pixels: Int[np.ndarray, "n 3 c"], times: Times) -> float:
+    """Give mIoU as metrics/iou.py does, from each picture's pixels in both maps, the true and the predicted ones."""
+    both, truth, predicted = np.tensordot(times, pixels, 1)
+    occurs = truth > 0
+    iou = both / np.maximum(truth + predicted - both, 1)
+    return float(iou[occurs].mean()) if occurs.any() else -1.0
+
+
+def average_precision(ranked: list[Ranked], times: Times) -> float:
+    """Give COCO's AP: the mean over classes with truth and over thresholds of the precision at 101 recalls."""
+    found = []
+    for one in ranked:
+        objects = int(one.objects @ times)
+        if objects:
+            weight = np.where(one.passed, 0, times[one.image])
+            right, wrong = (np.cumsum(weight * kind, 1) for kind in (one.right, ~one.right))
+            found += [_at_recalls(hits, misses, objects) for hits, misses in zip(right, wrong)]
+    return float(np.mean(found)) if found else -1.0
+
+
+def _at_recalls(right: Int[np.ndarray, " d"], wrong: Int[np.ndarray, " d"], objects: int) -> float:
+    precision = right / np.maximum(right + wrong, 1)
+    best_after = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(right / objects, RECALLS)
+    return float(np.append(best_after, 0.0)[places].mean())
+
+
+def _labels(folder: pathlib.Path) -> Answers:
+    rows = workdir.read_json(folder / "predictions.json")
+    right = np.array([row["label"] == row["predicted"] for row in rows], bool)
+    return Answers(tuple(row["file"] for row in rows), partial(accuracy, right))
+
+
+def _label_maps(folder: pathlib.Path) -> Answers:
+    rows, classes = (workdir.read_json(folder / name) for name in ("predictions.json", "classes.json"))
+    pixels = np.zeros((len(rows), 3, len(classes)), np.int64)
+    for row, table in zip(rows, pixels):
+        for name, counts in row["pixels"].items():
+            table[:, classes.index(name)] = counts["both"], counts["truth"], counts["predicted"]
+    return Answers(tuple(row["file"] for row in rows), partial(mean_iou, pixels))
+
+
+def _detections(folder: pathlib.Path, thresholds: tuple[float, ...] = ()) -> Answers:
+    truth, found = (workdir.read_json(folder / name) for name in ("truth.json", "predictions.json"))
+    known = hotcoco.COCO(truth)
+    evaluated = hotcoco.COCOeval(known, known.load_res(found), "bbox")
+    if thresholds:
+        evaluated.params.iou_thrs = list(thresholds)
+    evaluated.evaluate()
+    places = {image["id"]: place for place, image in enumerate(truth["images"])}
+    by_class: dict[int, list[Mapping[str, Any]]] = {}
+    whole = list(evaluated.params.area_rng[0])
+    for one in evaluated.eval_imgs:
+        if one is not None and list(one["aRng"]) == whole:
+            by_class.setdefault(one["category_id"], []).append(one)
+    ranked = [_ranked(images, places) for _, images in sorted(by_class.items())]
+    return Answers(tuple(image["file_name"] for image in truth["images"]), partial(average_precision, ranked))
+
+
+def _ranked(images: list[Mapping[str, Any]], places: Mapping[int, int]) -> Ranked:
+    """Put the detections of one class on all images in one order."""
+    objects = np.zeros(len(places), np.int64)
+    scores: list[Float[np.ndarray, " d"]] = []
+    owner, matched, passed = [], [], []
+    for one in images:
+        place = places[one["image_id"]]
+        objects[place] = np.count_nonzero(~np.asarray(one["gtIgnore"], bool))
+        scores.append(np.asarray(one["dtScores"], np.float64))
+        owner.append(np.full(len(scores[-1]), place))
+        matched.append(np.asarray(one["dtMatched"], bool))
+        passed.append(np.asarray(one["dtIgnore"], bool))
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    return Ranked(
+        np.concatenate(owner)[order], np.concatenate(matched, 1)[:, order], np.concatenate(passed, 1)[:, order], objects
+    )
+
+
+READERS: dict[str, Callable[[pathlib.Path], Answers]] = {
+    "top1": _labels,
+    "mIoU": _label_maps,
+    "AP": _detections,
+    "AP50": partial(_detections, thresholds=(0.5,)),
+}

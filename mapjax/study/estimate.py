@@ -1,0 +1,66 @@
+"""What a study would take: the cells, what they change, and their time by a few measured steps of each."""
+
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from mapjax import config as configs
+from mapjax import log, run, schedule, workdir
+from mapjax.errors import UserError
+from mapjax.study import runs, sweep
+
+STEPS = 12  # that are run to measure one
+
+
+def show(study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path) -> None:
+    """Print the cells with what differs from the baseline, the steps of a run and its estimated minutes.
+
+    Evaluation and compilation come on top of what is said.
+    """
+    base = next(cell for cell in study.cells if cell.name == study.baseline)
+    table = Table(box=None, pad_edge=False)
+    for name in ("cell", f"differs from {base.name} in", "runs left", "steps", "s a step", "minutes left"):
+        table.add_column(name, justify="left" if name.startswith(("cell", "differs")) else "right")
+    total = 0.0
+    for cell in study.cells:
+        left = [job for job in listed if job.cell is cell and not runs.is_finished(job, study)]
+        steps, seconds = _steps(cell), _measured(left[0], launch) if left else 0.0
+        minutes = len(left) * steps * seconds / 60
+        total += minutes
+        changes = configs.differences(configs.to_dict(base.config), configs.to_dict(cell.config))
+        shown = [cell.name, "; ".join(changes), str(len(left)), f"{steps:,}", f"{seconds:.3g}", f"{minutes:.1f}"]
+        table.add_row(*(shown if left else [*shown[:4], "–", "–"]))
+    log.console.print(table)
+    log.console.print(f"training of what is left: {total:.0f} min, one run after the other")
+
+
+def _steps(cell: sweep.Cell) -> int:
+    config: Any = cell.config
+    clock = schedule.Clock(config.batch, run.make_sampler(config, run.open_sources(config)[1]).length)
+    return clock.steps(config.duration, "duration")
+
+
+def _measured(job: runs.Job, launch: pathlib.Path) -> float:
+    """Run a few steps of a job in a folder of its own; give the median time of the later ones in seconds."""
+    few = {
+        "duration": f"{STEPS} steps",
+        "every.log": "1 steps",
+        "every.evaluate": "0 steps",
+        "schedule.warmup": "1 steps",
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        workdir.write_json(folder / runs.ASKED, configs.to_dict(job.config))
+        options = [f"--config.{key}={value}" for key, value in few.items()]
+        command = [sys.executable, str(launch / "main.py"), "--config", str(folder / runs.ASKED), *options]
+        done = subprocess.run([*command, "--workdir", str(folder / "run")], capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"{job.name} does not run: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+        lines = [line for line in log.read(folder / "run" / "metrics.jsonl") if line["kind"] == "train"]
+        return statistics.median(line["step_s"] for line in lines[STEPS // 2 :])

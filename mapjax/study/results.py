@@ -1,0 +1,184 @@
+"""What a study found: the figures of all finished runs, and each cell's difference to the baseline."""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mapjax import workdir
+from mapjax.errors import UserError, near
+from mapjax.study import answers, runs, statistics, sweep
+
+SIGNIFICANT = round(1 - statistics.LEVEL, 9)
+COSTS = {  # of result.json: what it is called in the table, and by what it is multiplied
+    "wall_s": ("minutes", 1 / 60),
+    "parameters": ("parameters", 1.0),
+    "flops": ("GFLOP an example", 1e-9),
+    "peak_rss_mb": ("peak GB", 1 / 1024),
+    "examples_per_s": ("examples/s", 1.0),
+}
+
+
+class Compared(NamedTuple):
+    """One metric of one cell.
+
+    by_seed: the figure of each seed that is there. seeds, images: the differences to the baseline, p corrected for as
+    many comparisons as there are cells; None for the baseline itself, or where there is nothing to compare.
+    best: the best of all cells, and significantly other than the baseline.
+    """
+
+    by_seed: dict[int, float]
+    mean: statistics.Mean
+    seeds: statistics.Difference | None = None
+    images: statistics.Difference | None = None
+    best: bool = False
+
+    @property
+    def significant(self) -> bool:
+        """Whether each test that could be made says that there is a difference."""
+        ps = [test.p for test in (self.seeds, self.images) if test is not None and not math.isnan(test.p)]
+        return bool(ps) and max(ps) < SIGNIFICANT
+
+
+class Row(NamedTuple):
+    """A cell in the table. missing: seeds without figures; failures: what those said that failed."""
+
+    name: str
+    overrides: Mapping[str, Any]
+    metrics: dict[str, Compared]
+    costs: dict[str, float]
+    missing: tuple[int, ...]
+    folders: dict[int, pathlib.Path]
+
+
+class _Run(NamedTuple):
+    result: Mapping[str, Any]
+    job: runs.Job
+    tests: dict[str, Mapping[str, Any]]
+
+
+def collect(study: sweep.Study, listed: Sequence[runs.Job]) -> list[Row]:
+    """Read the figures of the finished runs and compare them; cells without any are left out.
+
+    Raises:
+      UserError: a metric that a run did not report, or no finished run.
+    """
+    found: dict[str, dict[int, _Run]] = {cell.name: {} for cell in study.cells}
+    for job in listed:
+        if runs.is_finished(job, study):
+            tests = {name: workdir.read_json(folder / "result.json") for name, folder in runs.tests(job, study).items()}
+            found[job.cell.name][job.seed] = _Run(workdir.read_json(job.folder / "result.json"), job, tests)
+    found = {name: by_seed for name, by_seed in found.items() if by_seed}
+    if not found:
+        raise UserError("no cell of the study is finished yet.")
+    metrics = {name: _compare(study, name, found) for name in study.metrics}
+    rows = []
+    for cell in study.cells:
+        if cell.name in found:
+            mine = found[cell.name]
+            rows.append(
+                Row(
+                    cell.name,
+                    cell.overrides,
+                    {name: compared[cell.name] for name, compared in metrics.items()},
+                    _costs([one.result for one in mine.values()]),
+                    tuple(seed for seed in study.seeds if seed not in mine),
+                    {seed: one.job.folder for seed, one in mine.items()},
+                )
+            )
+    return rows
+
+
+def figure_of(metric: str, one: _Run) -> float:
+    """Give a metric of a run, "top1", or "top1@dark" of its test "dark"."""
+    name, _, test = metric.partition("@")
+    figures = (one.tests[test] if test else one.result)["metrics"]
+    if name not in figures:
+        raise UserError(f"{one.job.name} has reported no {metric!r}.{near(name, figures)}")
+    return float(figures[name])
+
+
+def _compare(study: sweep.Study, metric: str, found: Mapping[str, Mapping[int, _Run]]) -> dict[str, Compared]:
+    """Compare one metric of all cells."""
+    values = {name: {s: figure_of(metric, one) for s, one in by_seed.items()} for name, by_seed in found.items()}
+    plain = {name: Compared(by_seed, statistics.mean(list(by_seed.values()))) for name, by_seed in values.items()}
+    others = [name for name in values if name != study.baseline]
+    if study.baseline not in found:
+        return plain
+    drawn = {name: _draws(metric, by_seed) for name, by_seed in found.items()}
+    base, base_drawn = values[study.baseline], drawn[study.baseline]
+    for name in others:
+        both = [seed for seed in values[name] if seed in base]
+        if both:
+            over_seeds = statistics.over_seeds([values[name][s] for s in both], [base[s] for s in both])
+            plain[name] = plain[name]._replace(seeds=over_seeds)
+        if both and base_drawn and drawn[name]:
+            ours, theirs = (np.stack([each[s] for s in both]) for each in (drawn[name], base_drawn))
+            plain[name] = plain[name]._replace(images=statistics.over_images(ours, theirs))
+    for kind in ("seeds", "images"):
+        tested = [name for name in others if getattr(plain[name], kind) is not None]
+        corrected = statistics.holm([getattr(plain[name], kind).p for name in tested])
+        for name, p in zip(tested, corrected):
+            plain[name] = plain[name]._replace(**{kind: getattr(plain[name], kind)._replace(p=p)})
+    sign = 1 if study.metrics[metric] == "max" else -1
+    best = max(plain, key=lambda name: sign * plain[name].mean.value)
+    plain[best] = plain[best]._replace(best=plain[best].significant)
+    return plain
+
+
+def _draws(metric: str, by_seed: Mapping[int, _Run]) -> dict[int, np.ndarray]:
+    """Draw the metric's figures of each seed's answers; {} for a metric that is not computed from answers."""
+    name, _, test = metric.partition("@")
+    drawn = {}
+    for seed, one in by_seed.items():
+        found = answers.read(one.job.folder / "tests" / test if test else one.job.folder, name)
+        if found is None:
+            return {}
+        drawn[seed] = statistics.draws(found.figure, len(found.names))
+    return drawn
+
+
+def _costs(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Average what runs took."""
+    costs = {}
+    for key, (name, factor) in COSTS.items():
+        values = [float(result[key]) * factor for result in results if result.get(key) is not None]
+        if values:
+            costs[name] = float(np.mean(values))
+    return costs
+
+
+def environment(rows: Sequence[Row]) -> dict[str, Any]:
+    """Give the device and the versions of a study's runs, as their results say: each with all that it was."""
+    facts: dict[str, list[Any]] = {}
+    for folder in (folder for row in rows for folder in row.folders.values()):
+        result = workdir.read_json(folder / "result.json")
+        for name, value in {
+            **result["versions"],
+            **{key: result[key] for key in ("device", "devices", "mesh")},
+        }.items():
+            if value not in facts.setdefault(name, []):
+                facts[name].append(value)
+    return facts
+
+
+def as_dict(study: sweep.Study, rows: Sequence[Row]) -> dict[str, Any]:
+    """Give everything by value, for study.json."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float):
+            return None if math.isnan(value) else value
+        if isinstance(value, tuple) and hasattr(value, "_asdict"):
+            return {key: plain(inner) for key, inner in value._asdict().items()}
+        if isinstance(value, Mapping):
+            return {str(key): plain(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return str(value) if isinstance(value, pathlib.Path) else value
+
+    about = {"experiment": study.experiment, "data": study.data, "baseline": study.baseline, "metrics": study.metrics}
+    whole = {**about, "seeds": study.seeds, "tests": study.tests, "by_class": study.by_class, "cells": rows}
+    return json.loads(json.dumps(plain(whole)))

@@ -1,0 +1,170 @@
+"""Running the cells of a study: each is an ordinary run of launch/main.py in a folder of its own.
+
+A folder is known by its cell, its seed and a checksum of all that its figures depend on (sweep.key), so a finished run
+is not run again, a changed one is, and an interrupted one goes on exactly.
+"""
+
+import os
+import pathlib
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from mapjax import config as configs
+from mapjax import run, workdir
+from mapjax.study import sweep
+
+ASKED = "cell.json"  # in the folder of a run: its whole config, as launch/main.py is given it
+TAIL = 5  # lines that are told of a run that failed
+
+
+class Job(NamedTuple):
+    """One cell with one seed, its whole config, the folder of its run, and what it is known by."""
+
+    cell: sweep.Cell
+    seed: int
+    config: ConfigDict
+    folder: pathlib.Path
+    key: str
+
+    @property
+    def name(self) -> str:
+        """Cell and seed."""
+        return f"{self.cell.name}, seed {self.seed}"
+
+
+class Outcome(NamedTuple):
+    """How a job ended: "" or what went wrong, and how long it took; 0 s for one that was finished before."""
+
+    job: Job
+    failure: str
+    seconds: float
+
+
+def jobs(study: sweep.Study, root: pathlib.Path) -> list[Job]:
+    """List what is to be run, seed by seed, so that a study that is cut off has all cells of the first.
+
+    Raises:
+      UserError: data that cannot be opened.
+    """
+    code, known = sweep.code(), {}
+    listed = []
+    for seed in study.seeds:
+        for cell in study.cells:
+            config = cell.config.copy_and_resolve_references()
+            config.seed = seed
+            key = sweep.key(config, _fingerprints(config, known), code)
+            listed.append(Job(cell, seed, config, root / "cells" / cell.name / f"seed-{seed}-{key}", key))
+    return listed
+
+
+def is_finished(job: Job, study: sweep.Study) -> bool:
+    """Say whether a run and its tests have left their figures."""
+    return all((folder / "result.json").exists() for folder in (job.folder, *tests(job, study).values()))
+
+
+def run_all(
+    study: sweep.Study, listed: Sequence[Job], launch: pathlib.Path, *, devices: Sequence[str] = ()
+) -> Iterator[Outcome]:
+    """Run what is not finished; give each outcome when it is there.
+
+    Whatever ends this, a signal for one, ends the runs too: they save, and go on the next time.
+
+    Args:
+      launch: the folder of the programs.
+      devices: one run at a time on each of these of this machine's; () for one after the other on all there is.
+    """
+    free: queue.Queue[str] = queue.Queue()
+    for device in devices or ("",):
+        free.put(device)
+    stopping, running = threading.Event(), []
+
+    def one(job: Job) -> Outcome:
+        device = free.get()
+        try:
+            return run_one(study, job, launch, device, stopping, running)
+        finally:
+            free.put(device)
+
+    waiting = [job for job in listed if not is_finished(job, study)]
+    yield from (Outcome(job, "", 0.0) for job in listed if job not in waiting)
+    with ThreadPoolExecutor(max(1, len(devices))) as pool:
+        try:
+            for done in as_completed([pool.submit(one, job) for job in waiting]):
+                yield done.result()
+        finally:
+            stopping.set()
+            for process in running:
+                process.terminate()  # nothing happens to those that have ended
+
+
+def run_one(
+    study: sweep.Study,
+    job: Job,
+    launch: pathlib.Path,
+    device: str,
+    stopping: threading.Event,
+    running: list[subprocess.Popen],
+) -> Outcome:
+    """Run one job to its end, and score it on the study's tests; what it prints goes to log.txt in its folder."""
+    began = time.perf_counter()
+    log = job.folder / "log.txt"
+    job.folder.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(job.folder / ASKED, configs.to_dict(job.config))
+    for command in commands(study, job, launch):
+        if stopping.is_set():
+            return Outcome(job, "stopped", time.perf_counter() - began)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"$ {' '.join(command)}\n")
+            file.flush()
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=_environment(device))
+            running.append(process)
+            code = process.wait()
+        if code:
+            lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+            failure = f"exit code {code}; {log} ends with:\n" + "\n".join(lines[-TAIL:])
+            return Outcome(job, failure, time.perf_counter() - began)
+    return Outcome(job, "", time.perf_counter() - began)
+
+
+def commands(study: sweep.Study, job: Job, launch: pathlib.Path) -> list[list[str]]:
+    """Give the commands that are left to run for a job: its training, then each test."""
+    workdir_of = ["--workdir", str(job.folder)]
+    trained = (job.folder / "result.json").exists()
+    listed = [] if trained else [("main", ["--config", str(job.folder / ASKED), *workdir_of])]
+    for name, folder in tests(job, study).items():
+        if not (folder / "result.json").exists():
+            changes = [f"--config.{key}={value}" for key, value in sweep.as_text(study.tests[name]).items()]
+            listed.append(("evaluate", [*workdir_of, "--checkpoint", "last", "--out", str(folder), *changes]))
+    return [[sys.executable, str(launch / f"{name}.py"), *arguments] for name, arguments in listed]
+
+
+def tests(job: Job, study: sweep.Study) -> dict[str, pathlib.Path]:
+    return {name: job.folder / "tests" / name for name in study.tests}
+
+
+def _fingerprints(config: ConfigDict, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Give the fingerprints of a config's training and held-out data; the same data is opened once."""
+    asked = str(configs.to_dict(config.data)) + str(config.splits) + str(config.task.name)
+    if asked not in known:
+        _, seen, held_out = run.open_sources(config)
+        known[asked] = seen.fingerprint, held_out.fingerprint
+    return known[asked]
+
+
+def _environment(device: str) -> dict[str, str]:
+    """Let a program see one device only: "cuda:1", "tpu:1"; "" leaves all."""
+    kind, _, number = device.partition(":")
+    if kind == "cuda":
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": number}
+    if kind == "tpu":
+        alone = {"TPU_PROCESS_BOUNDS": "1,1,1", "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1"}
+        return {**os.environ, **alone, "TPU_VISIBLE_CHIPS": number}
+    return dict(os.environ)

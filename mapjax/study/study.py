@@ -1,0 +1,100 @@
+"""A whole study: run what is missing, say how it goes, and leave its tables."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mapjax import workdir
+from mapjax.errors import UserError
+from mapjax.log import console
+from mapjax.study import bundle, page, results, runs, sweep, tables
+
+
+def run_and_write(
+    study: sweep.Study,
+    listed: Sequence[runs.Job],
+    folder: pathlib.Path,
+    launch: pathlib.Path,
+    *,
+    devices: Sequence[str] = (),
+    bundled: bool = False,
+    before: Mapping[str, Any] | None = None,
+) -> int:
+    """Run what is not finished and write the tables.
+
+    Args:
+      folder: of the study. launch: of the programs. devices: as for runs.run_all. bundled: write study.zip as well.
+      before: study.json of the bundle whose study this is; reproduced.md then says what came out the same.
+
+    Returns:
+      The exit code, 1 where a run has failed or a figure was not reproduced.
+    """
+    say_what_changed(folder, study, listed)
+    failed, ran, spent = 0, 0, 0.0
+    for done, outcome in enumerate(runs.run_all(study, listed, launch, devices=devices), 1):
+        if not outcome.seconds:
+            continue
+        ran, spent = ran + 1, spent + outcome.seconds
+        left = (len(listed) - done) * spent / ran / max(1, len(devices)) / 60
+        how = f"{'FAILED' if outcome.failure else 'finished'} in {outcome.seconds / 60:.1f} min"
+        console.print(f"{done}/{len(listed)}  {outcome.job.name}: {how}  eta {left:.1f} min")
+        if outcome.failure:
+            failed += 1
+            console.print(outcome.failure)
+    rows, about = write(folder, study, listed)
+    if failed:
+        console.print(f"{failed} of {len(listed)} runs failed; the same command runs them again")
+    if bundled:
+        bundle.write(folder / "study.zip", study, listed, about)
+        console.print(f"{folder / 'study.zip'} holds all that is needed to run the study again")
+    if before is not None:
+        compared = bundle.compare(before, rows, about["environment"])
+        (folder / "reproduced.md").write_text(bundle.report(compared), encoding="utf-8")
+        console.print(f"\n{bundle.report(compared)}")
+        failed += sum(one.verdict.startswith("NOT") for one in compared)
+    return 1 if failed else 0
+
+
+def write(
+    folder: pathlib.Path, study: sweep.Study, listed: Sequence[runs.Job]
+) -> tuple[list[results.Row], dict[str, Any]]:
+    """Compare what is finished; write table.md, table.csv, table.tex, study.html and study.json.
+
+    Returns:
+      The rows of the table, and what study.json holds.
+    """
+    rows = results.collect(study, listed)
+    table = tables.markdown(study, rows)
+    made_by = {"code": sweep.code(), "revision": workdir.revision(), "environment": results.environment(rows)}
+    about = {**made_by, **results.as_dict(study, rows)}
+    try:
+        for name, text in {
+            "table.md": table,
+            "table.csv": tables.comma_separated(study, rows),
+            "table.tex": tables.latex(study, rows),
+            "study.html": page.render(study, rows, folder, about),
+        }.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        workdir.write_json(folder / "study.json", about)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); mend that, or name another folder.") from error
+    console.print(f"\n{table}")
+    console.print(f"look at {folder / 'study.html'}; the figures are in {folder / 'study.json'}")
+    return rows, about
+
+
+def say_what_changed(folder: pathlib.Path, study: sweep.Study, listed: Sequence[runs.Job]) -> None:
+    """Tell of results in the folder that this study does not use: those of other code, configs or data."""
+    if (folder / "study.json").exists():
+        before: Any = workdir.read_json(folder / "study.json")
+        if before["code"] != sweep.code():
+            console.print(
+                f"{folder} holds results of other code (revision {before['revision']}, and this is "
+                f"{workdir.revision()}): its cells are run again; to keep them, name another --workdir"
+            )
+    ours = {job.folder for job in listed}
+    names = {cell.name for cell in study.cells}
+    others = [path for path in folder.glob("cells/*/seed-*") if path not in ours and path.parent.name in names]
+    stale = [path for path in others if int(path.name.split("-")[1]) in study.seeds]
+    if stale:
+        console.print(f"{len(stale)} runs in {folder} are of another config, code or data, and are left as they are")

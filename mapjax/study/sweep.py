@@ -1,0 +1,169 @@
+"""The cells of a study: what an experiment file's `sweep()` gives, checked and made into whole configs.
+
+    def sweep():
+        return Sweep(
+            cells={"none": {}, "flips": {"transform.augment.flip_horizontal": 0.5}},
+            baseline="none",
+            metrics={"top1": "max"},
+        )
+
+`cells` may as well be a generator that yields (name, overrides): grids, ranges and conditions are plain Python.
+"""
+
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from mapjax import config as configs
+from mapjax import workdir
+from mapjax.errors import UserError, near
+
+Overrides = Mapping[str, Any]
+DIRECTIONS = ("max", "min")
+# What makes tables of runs: another version of it gives the same runs.
+OF_STUDIES = ("mapjax/study/", "launch/ablate.py")
+_NAME = re.compile(r"[\w.+=-]+")
+
+
+class Sweep(NamedTuple):
+    """A study as its experiment file declares it.
+
+    cells: names with what they change in `get_config()`, by dotted keys; a mapping, or pairs. baseline: the cell that
+    the others are compared with. metrics: names of figures in result.json, the most telling first, each "max" or "min"
+    as is better; "top1@turned" is top1 in the test "turned". seeds: of every cell. tests: names with what they change
+    when a trained run is scored once more, such as {"turned": {"shift": {"rotate": 30.0}}}. by_class: the figure whose
+    classes the page compares, such as "recall" for "recall/CLASS".
+    """
+
+    cells: Mapping[str, Overrides] | Iterable[tuple[str, Overrides]]
+    baseline: str
+    metrics: Mapping[str, str]
+    seeds: Sequence[int] = (0, 1, 2)
+    tests: Mapping[str, Overrides] = {}
+    by_class: str = ""
+
+
+class Cell(NamedTuple):
+    """One row of the table: its name, what it changes, and the config that makes (but for the seed)."""
+
+    name: str
+    overrides: Overrides
+    config: ConfigDict
+
+
+class Study(NamedTuple):
+    """A sweep of which all is known to exist; `experiment` is FILE[:VARIANT], `data` as on the command line."""
+
+    experiment: str
+    data: str | None
+    cells: tuple[Cell, ...]
+    baseline: str
+    metrics: Mapping[str, str]
+    seeds: tuple[int, ...]
+    tests: Mapping[str, Overrides]
+    by_class: str
+
+
+def load(experiment: str, *, data: str | None = None, more: Mapping[str, str] | None = None) -> Study:
+    """Read the sweep of an experiment file.
+
+    Args:
+      experiment: FILE[:VARIANT]. data: other data for all cells, "voc:DIR". more: overrides of all cells, as text.
+
+    Raises:
+      UserError: no sweep there, a cell twice, a key that does not exist, or a baseline, metric or seed that cannot be.
+    """
+    sweep = configs.call(experiment, "sweep")
+    if not isinstance(sweep, Sweep):
+        raise UserError(f"--config {experiment}: sweep() must give a mapjax.study.sweep.Sweep, not {sweep!r}.")
+    pairs = list(sweep.cells.items() if isinstance(sweep.cells, Mapping) else sweep.cells)
+    if not pairs:
+        raise UserError(f"--config {experiment}: sweep() gives no cell.")
+    cells = tuple(_cell(experiment, data, more or {}, name, overrides) for name, overrides in pairs)
+    _require_distinct(cells)
+    names = [cell.name for cell in cells]
+    if sweep.baseline not in names:
+        raise UserError(f"sweep(): the baseline {sweep.baseline!r} is no cell.{near(sweep.baseline, names)}")
+    _require_metrics(sweep)
+    seeds = _seeds(sweep.seeds)
+    return Study(experiment, data, cells, sweep.baseline, sweep.metrics, seeds, sweep.tests, sweep.by_class)
+
+
+def narrowed(study: Study, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> Study:
+    """Keep the cells of some names, and the baseline that they are compared with; and other seeds.
+
+    Raises:
+      UserError: no such cell, or no seeds that can be.
+    """
+    names = [cell.name for cell in study.cells]
+    for name in only:
+        if name not in names:
+            raise UserError(f"--only {name}: the study has no such cell.{near(name, names)}")
+    kept = tuple(cell for cell in study.cells if not only or cell.name in (*only, study.baseline))
+    return study._replace(cells=kept, seeds=_seeds(seeds) if seeds else study.seeds)
+
+
+def key(config: ConfigDict, data: Sequence[str], code: str) -> str:
+    """Give what a run is known by: a checksum of its whole config, its data's fingerprints and the code."""
+    whole = {"config": configs.to_dict(config), "data": list(data), "code": code}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def code() -> str:
+    """Give one checksum of the code that a run's figures depend on."""
+    files = workdir.sources()
+    return workdir.code({name: sum_ for name, sum_ in files.items() if not name.startswith(OF_STUDIES)})
+
+
+def as_text(overrides: Overrides) -> dict[str, str]:
+    """Write overrides as a command line has them."""
+    return {key: value if isinstance(value, str) else repr(value) for key, value in overrides.items()}
+
+
+def _cell(experiment: str, data: str | None, more: Mapping[str, str], name: str, overrides: Overrides) -> Cell:
+    if not _NAME.fullmatch(name):
+        raise UserError(f"sweep(): a cell's name is that of a folder: letters, digits and ._+=- only, not {name!r}.")
+    try:
+        return Cell(name, overrides, configs.load(experiment, {**more, **as_text(overrides)}, data=data))
+    except UserError as error:
+        raise UserError(f"sweep(), cell {name!r}: {error}") from error
+
+
+def _require_distinct(cells: Sequence[Cell]) -> None:
+    """Refuse two cells of one name, or that are one and the same config."""
+    seen: dict[str, str] = {}
+    for cell in cells:
+        if cell.name in seen.values():
+            raise UserError(f"sweep() gives two cells the name {cell.name!r}; name one of them otherwise.")
+        whole = json.dumps(configs.to_dict(cell.config), sort_keys=True)
+        if whole in seen:
+            raise UserError(f"sweep(): the cells {seen[whole]!r} and {cell.name!r} are the same run; leave one out.")
+        seen[whole] = cell.name
+
+
+def _require_metrics(sweep: Sweep) -> None:
+    if not sweep.metrics:
+        raise UserError("sweep() names no metrics; give for example metrics={'top1': 'max'}.")
+    for name, direction in sweep.metrics.items():
+        if direction not in DIRECTIONS:
+            raise UserError(f"sweep(): metrics[{name!r}]={direction!r} must be 'max' or 'min', as is better.")
+        test = name.partition("@")[2]
+        if test and test not in sweep.tests:
+            raise UserError(f"sweep(): the metric {name!r} is of a test that there is not.{near(test, sweep.tests)}")
+
+
+def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    found = tuple(seeds)
+    if not found or len(set(found)) < len(found) or any(not isinstance(s, int) or s < 0 for s in found):
+        raise UserError(f"the seeds {found} must be whole numbers, 0 or more, each once.")
+    return found
+
+
+def experiment_file(study: Study) -> pathlib.Path:
+    """Give the file that the study is from."""
+    return pathlib.Path(study.experiment.partition(":")[0])

@@ -1,0 +1,136 @@
+"""The table of a study as Markdown, CSV and LaTeX."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from mapjax.study import statistics, sweep
+from mapjax.study.results import SIGNIFICANT, Compared, Row
+
+ARROWS = {"max": "↑", "min": "↓"}
+
+
+class Style(NamedTuple):
+    """How a format writes a bold text, and a text that could be taken for its own signs."""
+
+    bold: Callable[[str], str]
+    plain: Callable[[str], str]
+
+
+MARKDOWN = Style(lambda text: f"**{text}**", lambda text: text.replace("|", "\\|"))
+LATEX = Style(lambda text: rf"\textbf{{{text}}}", lambda text: "".join(_LATEX_SIGNS.get(c, c) for c in text))
+_LATEX_SIGNS = {sign: "\\" + sign for sign in "&%$#_{}"} | {
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "−": "$-$", "Δ": r"$\Delta$", "–": "--", "<": "$<$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
+}  # fmt: skip
+
+
+def markdown(study: sweep.Study, rows: Sequence[Row]) -> str:
+    """Write the table, and under it how to read it."""
+    head, *body = cells(study, rows, MARKDOWN)
+    lines = [f"| {' | '.join(line)} |" for line in (head, ["---", *["---:"] * (len(head) - 1)], *body)]
+    return "\n".join([*lines, "", *(f"{note}\n" for note in notes(study, rows))])
+
+
+def latex(study: sweep.Study, rows: Sequence[Row]) -> str:
+    """Write the table for LaTeX with the package booktabs."""
+    head, *body = cells(study, rows, LATEX)
+    lines = [" & ".join(line) + r" \\" for line in body]
+    under = [
+        rf"\multicolumn{{{len(head)}}}{{l}}{{\footnotesize {LATEX.plain(note)}}} \\" for note in notes(study, rows)
+    ]
+    start = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+    return "\n".join([*start, *lines, r"\bottomrule", *under, r"\end{tabular}", ""])
+
+
+def comma_separated(study: sweep.Study, rows: Sequence[Row]) -> str:
+    """Write all figures as CSV, unrounded; what there is not is empty."""
+    costs = _costs(rows)
+    parts = ("", " half interval", " difference", " low", " high", " p over seeds", " p over images", " seeds")
+    head = ["cell", *(name + part for name in study.metrics for part in parts), *costs]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    for row in rows:
+        values: list[float | str] = []
+        for one in row.metrics.values():
+            seeds, images = one.seeds, one.images
+            values += [one.mean.value, one.mean.half]
+            values += [math.nan] * 4 if seeds is None else list(seeds)
+            values += [math.nan if images is None else images.p, one.mean.seeds]
+        values += [row.costs.get(name, math.nan) for name in costs]
+        writer.writerow([row.name, *("" if isinstance(v, float) and math.isnan(v) else v for v in values)])
+    return text.getvalue()
+
+
+def cells(study: sweep.Study, rows: Sequence[Row], style: Style) -> list[list[str]]:
+    """Give the texts of the table, the head first."""
+    costs = _costs(rows)
+    head = ["cell"]
+    for name, direction in study.metrics.items():
+        head += [f"{name} {ARROWS[direction]}", "Δ (p over seeds, images)"]
+    table = [[style.plain(text) for text in (*head, *costs)]]
+    for row in rows:
+        name = row.name + (" (baseline)" if row.name == study.baseline else "")
+        if row.missing:
+            name += f" ({len(study.seeds) - len(row.missing)} of {len(study.seeds)} seeds)"
+        line = [style.plain(name)]
+        for one in row.metrics.values():
+            mean = style.plain(mean_text(one))
+            line += [style.bold(mean) if one.best else mean, style.plain(difference_text(one))]
+        table.append(line + [style.plain(cost_text(row.costs.get(cost))) for cost in costs])
+    return table
+
+
+def notes(study: sweep.Study, rows: Sequence[Row]) -> list[str]:
+    """Say how to read the table."""
+    level = f"{100 * statistics.LEVEL:.0f} %"
+    compared = sum(row.name != study.baseline for row in rows)
+    said = [
+        f"Means over the seeds {', '.join(map(str, study.seeds))} ± half of Student's {level} interval; Δ is the "
+        f"difference to {study.baseline}.",
+        "p: of a paired t-test over the seeds, and where the metric is computed from answers to pictures, of a paired "
+        f"bootstrap over those ({statistics.RESAMPLES} draws); each corrected for {compared} comparisons by Holm's "
+        "method.",
+        f"Bold: the best cell, where every one of its p is below {SIGNIFICANT:g}.",
+    ]
+    for row in rows:
+        if row.missing:
+            said.append(
+                f"{row.name} has no figures of seed {', '.join(map(str, row.missing))}: its means are of fewer seeds, "
+                "and compared with the baseline's of the same."
+            )
+    return said
+
+
+def mean_text(one: Compared) -> str:
+    """Write a mean and its interval."""
+    half = "" if math.isnan(one.mean.half) else f" ± {one.mean.half:.4f}"
+    return f"{one.mean.value:.4f}{half}"
+
+
+def difference_text(one: Compared) -> str:
+    """Write the difference to the baseline with its p; "" where there is none."""
+    tests = [test for test in (one.seeds, one.images) if test is not None]
+    if not tests:
+        return ""
+    ps = ", ".join(_p(test.p) for test in tests)
+    return f"{tests[0].value:+.4f} ({ps})".replace("-", "−")
+
+
+def cost_text(value: float | None) -> str:
+    """Write a cost with three digits."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _p(p: float) -> str:
+    return "–" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _costs(rows: Sequence[Row]) -> list[str]:
+    names: Mapping[str, None] = dict.fromkeys(name for row in rows for name in row.costs)
+    return list(names)

@@ -1,0 +1,94 @@
+"""What a sweep may be, and the sentence for each way in which it may not."""
+
+import textwrap
+
+import pytest
+
+from mapjax.errors import UserError
+from mapjax.study import sweep
+
+CONFIG = """
+from ml_collections import ConfigDict
+from mapjax.study.sweep import Sweep
+
+def get_config():
+    return ConfigDict({"seed": 0, "data": {"name": "digits"}, "batch": 8, "model": {"name": "tiny"},
+                       "optimizer": {"name": "adamw", "learning_rate": 0.1}})
+
+def sweep():
+    return Sweep(
+"""
+
+
+def experiment(tmp_path, arguments: str) -> str:
+    file = tmp_path / "study.py"
+    file.write_text(CONFIG + textwrap.indent(arguments, "        ") + ")\n")
+    return str(file)
+
+
+def test_cells_are_whole_configs(tmp_path):
+    name = experiment(
+        tmp_path,
+        "cells=((f'lr-{10 ** -k:g}', {'optimizer.learning_rate': 10.0 ** -k} if k != 1 else {}) for k in (1, 2)),\n"
+        "baseline='lr-0.1', metrics={'top1': 'max'}",
+    )
+    study = sweep.load(name, more={"batch": "4"})
+    assert [cell.name for cell in study.cells] == ["lr-0.1", "lr-0.01"]
+    assert [cell.config.optimizer.learning_rate for cell in study.cells] == [0.1, 0.01]
+    assert {cell.config.batch for cell in study.cells} == {4}
+    assert study.seeds == (0, 1, 2)
+    narrowed = sweep.narrowed(study, ["lr-0.01"], [5])
+    assert [cell.name for cell in narrowed.cells] == ["lr-0.1", "lr-0.01"] and narrowed.seeds == (5,)
+
+
+GOOD = "baseline='a', metrics={'top1': 'max'}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (f"cells=(('a', {{}}), ('a', {{'batch': 4}})), {GOOD}", "gives two cells the name 'a'"),
+        (f"cells={{'a': {{}}, 'b': {{'batch': 8}}}}, {GOOD}", "the cells 'a' and 'b' are the same run"),
+        (
+            f"cells={{'a': {{}}, 'b': {{'optimizer.learning_rat': 1.0}}}}, {GOOD}",
+            r"cell 'b': --config.optimizer.learning_rat: there is no such key. Did you mean 'optimizer.learning_rate'",
+        ),
+        (f"cells={{}}, {GOOD}", "gives no cell"),
+        (f"cells={{'a b': {{}}}}, {GOOD}", "letters, digits"),
+        (
+            "cells={'none': {}}, baseline='non', metrics={'top1': 'max'}",
+            "baseline 'non' is no cell. Did you mean 'none'",
+        ),
+        ("cells={'a': {}}, baseline='a', metrics={}", "names no metrics"),
+        ("cells={'a': {}}, baseline='a', metrics={'top1': 'up'}", "must be 'max' or 'min'"),
+        ("cells={'a': {}}, baseline='a', metrics={'top1@dark': 'max'}, tests={'dusk': {}}", "a test that there is not"),
+        (f"cells={{'a': {{}}}}, {GOOD}, seeds=(0, 0)", "each once"),
+    ],
+)
+def test_what_cannot_be(tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
+        sweep.load(experiment(tmp_path, arguments))
+
+
+def test_no_sweep(tmp_path):
+    (tmp_path / "plain.py").write_text("def get_config():\n    return {}\n")
+    with pytest.raises(UserError, match=r"the file defines no sweep\(\)"):
+        sweep.load(str(tmp_path / "plain.py"))
+
+
+def test_only_and_seeds_that_cannot_be(tmp_path):
+    study = sweep.load(experiment(tmp_path, f"cells={{'a': {{}}, 'b': {{'batch': 4}}}}, {GOOD}"))
+    with pytest.raises(UserError, match="--only c: the study has no such cell"):
+        sweep.narrowed(study, ["c"])
+    with pytest.raises(UserError, match="whole numbers"):
+        sweep.narrowed(study, [], [-1])
+
+
+def test_a_run_is_known_by_config_data_and_code(tmp_path):
+    study = sweep.load(experiment(tmp_path, f"cells={{'a': {{}}, 'b': {{'batch': 4}}}}, {GOOD}"))
+    one, other = (cell.config for cell in study.cells)
+    keys = {sweep.key(one, ("x",), "c"), sweep.key(other, ("x",), "c"), sweep.key(one, ("y",), "c")}
+    keys.add(sweep.key(one, ("x",), "d"))
+    assert len(keys) == 4
+    assert sweep.key(one, ("x",), "c") in keys
+    assert sweep.code() == sweep.code()
