@@ -55,7 +55,12 @@ def sweep(variant: str = "digits") -> Sweep:
         "recoloured": {"shift": {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 60.0}},
     }
     metrics = dict.fromkeys([first, *(f"{first}@{test}" for test in tests)], "max")
-    return Sweep(cells, "none", metrics, tests=tests, by_class="f1" if variant == "digits" else "AP")
+    ranges = {
+        "transform.augment.rotate": ("uniform", 0.0, 30.0),
+        "transform.augment.translate": ("uniform", 0.0, 0.2),
+        "optimizer.learning_rate": ("log", 5e-4, 2e-2),
+    }
+    return Sweep(cells, "none", metrics, tests=tests, by_class="f1" if variant == "digits" else "AP", ranges=ranges)
 
 
 def _augmented(changes: dict) -> dict:

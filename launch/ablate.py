@@ -16,6 +16,9 @@ python launch/ablate.py --config experiments/ablate_augment.py
 python launch/ablate.py --config experiments/ablate_augment.py --dry
 python launch/ablate.py --config experiments/ablate_augment.py --only flips,rotation --seeds 0,1,2 --steps 200
 python launch/ablate.py --config experiments/ablate_augment.py --devices cuda:0,cuda:1
+python launch/ablate.py --config experiments/ablate_augment.py --cluster slurm:slurm_partition=gpu,gpus_per_node=1
+python launch/ablate.py --config experiments/ablate_augment.py --tpu /mnt/share/augment
+python launch/ablate.py --config experiments/ablate_augment.py --search 20
 python launch/ablate.py --config experiments/ablate_augment.py --bundle
 python launch/ablate.py --from runs/ablate_augment/study.zip
 """
@@ -32,6 +35,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, metavar="N", help="train so many steps, to try a study out")
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the study (runs/NAME)")
     parser.add_argument("--devices", metavar="NAMES", help="a run at a time on each: cuda:0,cuda:1 or tpu:0,tpu:1")
+    parser.add_argument(
+        "--cluster",
+        metavar="NAME[:OPTIONS]",
+        help="as an array of jobs, by submitit: slurm:slurm_partition=gpu,gpus_per_node=1",
+    )
+    parser.add_argument(
+        "--tpu", metavar="FOLDER", help="print a command of launch/tpu_vm.sh for each run; FOLDER as the VMs see it"
+    )
+    parser.add_argument("--search", type=int, metavar="N", help="instead try so many choices from the sweep's ranges")
     parser.add_argument("--bundle", action="store_true", help="also write study.zip, from which others run it again")
     parser.add_argument(
         "--from",
@@ -50,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     if (arguments.config is None) == (arguments.bundle_of is None):
         raise UserError("give either --config FILE.py, a study to run, or --from study.zip, one to run again.")
 
-    from mapjax.study import bundle, estimate, runs, study, sweep
+    from mapjax.study import bundle, clusters, estimate, runs, study, sweep
 
     before = None
     if arguments.bundle_of is not None:
@@ -68,8 +80,16 @@ def main(argv: Sequence[str]) -> int:
     if arguments.dry:
         estimate.show(found, listed, launch)
         return 0
+    if arguments.tpu:
+        print("\n".join(clusters.tpu_commands(found, listed, arguments.tpu)))
+        return 0
+    if arguments.search is not None:
+        return study.search_and_write(found, folder, launch, arguments.search)
     devices = [device for device in (arguments.devices or "").split(",") if device]
-    return study.run_and_write(found, listed, folder, launch, devices=devices, bundled=arguments.bundle, before=before)
+    return study.run_and_write(
+        found, listed, folder, launch, devices=devices, bundled=arguments.bundle, before=before,
+        cluster=arguments.cluster or "",
+    )  # fmt: skip
 
 
 def _numbers(text: str | None) -> list[int]:

@@ -67,7 +67,9 @@ def confusion(truth: LabelMaps, predicted: LabelMaps, classes: int) -> Int[Array
 
 def _pairs(one: LabelMaps, other: LabelMaps, rows: int, columns: int) -> Int[Array, "b rows columns"]:
     """Count how often the first map has the value of a row where the second has that of a column; VOID is no row."""
-    scatter, products = (functools.partial(form, rows=rows, columns=columns) for form in (_pairs_by_scatter, _pairs_by_products))
+    scatter, products = (
+        functools.partial(form, rows=rows, columns=columns) for form in (_pairs_by_scatter, _pairs_by_products)
+    )
     return jax.lax.platform_dependent(one, other, cpu=scatter, default=products)
 
 

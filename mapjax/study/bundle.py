@@ -81,7 +81,8 @@ def read(path: pathlib.Path) -> tuple[sweep.Study, dict[str, Any]]:
             )
         seeds = tuple(about["seeds"])
         names = ("experiment", "data", "baseline", "metrics", "tests", "by_class")
-        return sweep.Study(**{name: about[name] for name in names}, cells=cells, seeds=seeds), about
+        known = {name: about[name] for name in names}
+        return sweep.Study(**known, more={}, cells=cells, seeds=seeds, ranges={}), about
     except FileNotFoundError as error:
         raise UserError(f"--from {path}: there is no such file.") from error
     except (zipfile.BadZipFile, KeyError, TypeError, json.JSONDecodeError) as error:

@@ -71,3 +71,37 @@ def curve(name: str, number: int, runs: Sequence[Mapping[int, float]]) -> plots.
     values = np.array([[one[step] for step in steps] for one in runs])
     middle, low, high = values.mean(0), values.min(0), values.max(0)
     return plots.Series(name, np.array(steps), middle, plots.series_colour(number), low, high)
+
+
+def parallel(
+    axes: Mapping[str, Sequence[float]], labels: Mapping[str, Mapping[float, str]], log: Sequence[str], direction: str
+) -> str:
+    """Draw a line for each trial through its places on parallel axes; the last axis is the score, which colours it.
+
+    Args:
+      axes: the value of each trial on every axis. labels: of axes whose values are only places of names.
+      log: axes that are logarithmic. direction: "max" or "min", as a score is better.
+    """
+    width, height, top, bottom = 760, 300, 40, 260
+    places = np.linspace(70, width - 90, len(axes))
+    scales, body = {}, []
+    for name, place in zip(axes, places):
+        low, high = plots.spread(min(axes[name]), max(axes[name]))
+        scales[name] = plots.Axis(low, high, bottom, top, name in log and low > 0)
+        body.append(f'<path class="axis" d="M{place:.1f} {top}V{bottom}"/>')
+        title = html.escape(name.rpartition(".")[2])
+        body.append(f'<text x="{place:.1f}" y="{top - 14}" text-anchor="middle">{title}</text>')
+        marks = labels.get(name) or {value: plots.number_text(value) for value in (low, high)}
+        for value, text in marks.items():
+            at = f'x="{place + 6:.1f}" y="{scales[name](value):.1f}" dy=".33em"'
+            body.append(f"<text {at}>{html.escape(text)}</text>")
+    *_, score = axes.values()
+    order = np.argsort(np.argsort(np.asarray(score) * (1 if direction == "max" else -1)))
+    for row, rank in enumerate(order):
+        points = [(place, scales[name](values[row])) for (name, values), place in zip(axes.items(), places)]
+        said = ", ".join(f"{name} {plots.number_text(values[row])}" for name, values in axes.items())
+        style = f"--series:{plots.series_colour(0)};opacity:{0.15 + 0.85 * rank / max(len(order) - 1, 1):.2f}"
+        body.append(
+            f'<path class="line" style="{style}" d="{plots.path(points)}"><title>{html.escape(said)}</title></path>'
+        )
+    return f'<div class="plot"><svg viewBox="0 0 {width} {height}" role="img">{"".join(body)}</svg></div>'

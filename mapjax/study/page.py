@@ -28,6 +28,7 @@ def render(study: sweep.Study, rows: Sequence[Row], folder: pathlib.Path, about:
         Section("Table", _table(study, rows, folder), " ".join(tables.notes(study, rows))),
         *_differences(study, rows),
         *_curves(study, rows),
+        *_search(study, about.get("search", ())),
         *_costs(study, rows),
         *_by_class(study, rows),
         Section("Cells", _cells(rows), "What each changes in the experiment's config."),
@@ -73,10 +74,10 @@ def _links(row: Row, folder: pathlib.Path) -> str:
 
 
 def _differences(study: sweep.Study, rows: Sequence[Row]) -> list[Section]:
-    drawn = [
-        charts.differences({row.name: row.metrics[name].seeds for row in rows if row.metrics[name].seeds}, name)
-        for name in study.metrics
-    ]
+    drawn = []
+    for name in study.metrics:
+        tested = {row.name: row.metrics[name].seeds for row in rows}
+        drawn.append(charts.differences({cell: test for cell, test in tested.items() if test is not None}, name))
     note = f"To {study.baseline}, with the interval over seeds."
     return [Section("Differences", f'<div class="plots">{"".join(drawn)}</div>', note)] if any(drawn) else []
 
@@ -106,6 +107,35 @@ def _costs(study: sweep.Study, rows: Sequence[Row]) -> list[Section]:
         if len({across for across, _ in points.values()}) > 1:
             drawn.append(charts.scatter(points, x_label=cost, y_label=first))
     return [Section("Cost", f'<div class="plots">{"".join(drawn)}</div>')] if any(drawn) else []
+
+
+def _search(study: sweep.Study, tried: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Draw the trials of a search over all that was chosen, and how much each choice mattered."""
+    scored = [one for one in tried if one["value"] is not None]
+    if len(scored) < 2:
+        return []
+    first, direction = next(iter(study.metrics.items()))
+    axes: dict[str, list[float]] = {}
+    labels: dict[str, dict[float, str]] = {}
+    for name, (kind, *values) in study.ranges.items():
+        given = [one["values"][name] for one in scored]
+        axes[name] = [float(values.index(value)) if kind == "choice" else float(value) for value in given]
+        if kind == "choice":
+            labels[name] = {float(place): str(value) for place, value in enumerate(values)}
+    axes[first] = [one["value"] for one in scored]
+    drawn = charts.parallel(
+        axes, labels, [name for name, (kind, *_) in study.ranges.items() if kind == "log"], direction
+    )
+    importance = tried[0]["importance"]
+    bars = "".join(
+        f'<li><i style="width:{100 * share:.0f}%;background:var(--accent)"></i><span>{html.escape(name)}</span>'
+        f"<b>{share:.2f}</b></li>"
+        for name, share in importance.items()
+    )
+    ended = sum(one["state"] == "ended early" for one in tried)
+    note = f"{len(tried)} trials, of which {ended} were ended early; the darker a line, the better its {first}."
+    shares = f'<h3>Importance (fANOVA)</h3><ul class="bars">{bars}</ul>' if bars else ""
+    return [Section("Search", drawn + shares, note)]
 
 
 def _by_class(study: sweep.Study, rows: Sequence[Row]) -> list[Section]:

@@ -171,7 +171,7 @@ def as_dict(study: sweep.Study, rows: Sequence[Row]) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, float):
             return None if math.isnan(value) else value
-        if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        if hasattr(value, "_asdict"):
             return {key: plain(inner) for key, inner in value._asdict().items()}
         if isinstance(value, Mapping):
             return {str(key): plain(inner) for key, inner in value.items()}

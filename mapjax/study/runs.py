@@ -4,6 +4,7 @@ A folder is known by its cell, its seed and a checksum of all that its figures d
 is not run again, a changed one is, and an interrupted one goes on exactly.
 """
 
+import contextlib
 import os
 import pathlib
 import queue
@@ -11,9 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -22,6 +23,7 @@ from mapjax import run, workdir
 from mapjax.study import sweep
 
 ASKED = "cell.json"  # in the folder of a run: its whole config, as launch/main.py is given it
+STOPPED = "stopped"  # the failure of a job that was asked to end
 TAIL = 5  # lines that are told of a run that failed
 
 
@@ -84,12 +86,12 @@ def run_all(
     free: queue.Queue[str] = queue.Queue()
     for device in devices or ("",):
         free.put(device)
-    stopping, running = threading.Event(), []
+    stopping = threading.Event()
 
     def one(job: Job) -> Outcome:
         device = free.get()
         try:
-            return run_one(study, job, launch, device, stopping, running)
+            return run_one(study, job, launch, device, stopping=stopping.is_set)
         finally:
             free.put(device)
 
@@ -101,37 +103,56 @@ def run_all(
                 yield done.result()
         finally:
             stopping.set()
-            for process in running:
-                process.terminate()  # nothing happens to those that have ended
 
 
 def run_one(
     study: sweep.Study,
     job: Job,
     launch: pathlib.Path,
-    device: str,
-    stopping: threading.Event,
-    running: list[subprocess.Popen],
+    device: str = "",
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Run one job to its end, and score it on the study's tests; what it prints goes to log.txt in its folder."""
+    """Run one job to its end, and score it on the study's tests; what it prints goes to log.txt in its folder.
+
+    Args:
+      launch, device: as for `run_all`. stopping: is asked twice a second, and ends the job by a signal; it saves then.
+    """
     began = time.perf_counter()
     log = job.folder / "log.txt"
     job.folder.mkdir(parents=True, exist_ok=True)
     workdir.write_json(job.folder / ASKED, configs.to_dict(job.config))
     for command in commands(study, job, launch):
-        if stopping.is_set():
-            return Outcome(job, "stopped", time.perf_counter() - began)
+        if stopping():
+            return Outcome(job, STOPPED, time.perf_counter() - began)
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {' '.join(command)}\n")
             file.flush()
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=_environment(device))
-            running.append(process)
-            code = process.wait()
-        if code:
+            stopped = _wait(process, stopping)
+        if stopped:
+            return Outcome(job, STOPPED, time.perf_counter() - began)
+        if process.returncode:
             lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-            failure = f"exit code {code}; {log} ends with:\n" + "\n".join(lines[-TAIL:])
+            failure = f"exit code {process.returncode}; {log} ends with:\n" + "\n".join(lines[-TAIL:])
             return Outcome(job, failure, time.perf_counter() - began)
     return Outcome(job, "", time.perf_counter() - began)
+
+
+def _wait(process: subprocess.Popen, stopping: Callable[[], bool]) -> bool:
+    """Wait for the end of a process; give whether it was asked to end, as it is too where this program has to leave."""
+    asked = True
+    try:
+        while process.poll() is None:
+            if stopping():
+                return asked
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+        asked = False
+        return asked
+    finally:
+        if asked:
+            process.terminate()
+            process.wait()
 
 
 def commands(study: sweep.Study, job: Job, launch: pathlib.Path) -> list[list[str]]:
@@ -150,7 +171,7 @@ def tests(job: Job, study: sweep.Study) -> dict[str, pathlib.Path]:
     return {name: job.folder / "tests" / name for name in study.tests}
 
 
-def _fingerprints(config: ConfigDict, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+def _fingerprints(config: Any, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Give the fingerprints of a config's training and held-out data; the same data is opened once."""
     asked = str(configs.to_dict(config.data)) + str(config.splits) + str(config.task.name)
     if asked not in known:

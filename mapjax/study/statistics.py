@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -46,7 +46,8 @@ def over_seeds(ours: Sequence[float], baseline: Sequence[float]) -> Difference:
     differences = np.asarray(ours, np.float64) - np.asarray(baseline, np.float64)
     middle = mean(differences.tolist())
     spread = differences.std() > 1e-12 * max(1.0, float(np.abs(differences).max(initial=0.0)))
-    p = float(stats.ttest_1samp(differences, 0.0).pvalue) if len(differences) > 1 and spread else math.nan
+    tested: Any = stats.ttest_1samp(differences, 0.0) if len(differences) > 1 and spread else None
+    p = math.nan if tested is None else float(tested.pvalue)
     return Difference(middle.value, middle.value - middle.half, middle.value + middle.half, p)
 
 

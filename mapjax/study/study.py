@@ -7,7 +7,7 @@ from typing import Any
 from mapjax import workdir
 from mapjax.errors import UserError
 from mapjax.log import console
-from mapjax.study import bundle, page, results, runs, sweep, tables
+from mapjax.study import bundle, clusters, page, results, runs, search, sweep, tables
 
 
 def run_and_write(
@@ -19,19 +19,25 @@ def run_and_write(
     devices: Sequence[str] = (),
     bundled: bool = False,
     before: Mapping[str, Any] | None = None,
+    cluster: str = "",
 ) -> int:
     """Run what is not finished and write the tables.
 
     Args:
       folder: of the study. launch: of the programs. devices: as for runs.run_all. bundled: write study.zip as well.
       before: study.json of the bundle whose study this is; reproduced.md then says what came out the same.
+      cluster: where to run instead, as for clusters.run_all.
 
     Returns:
       The exit code, 1 where a run has failed or a figure was not reproduced.
     """
     say_what_changed(folder, study, listed)
     failed, ran, spent = 0, 0, 0.0
-    for done, outcome in enumerate(runs.run_all(study, listed, launch, devices=devices), 1):
+    if cluster:
+        outcomes = clusters.run_all(study, listed, launch, folder, cluster)
+    else:
+        outcomes = runs.run_all(study, listed, launch, devices=devices)
+    for done, outcome in enumerate(outcomes, 1):
         if not outcome.seconds:
             continue
         ran, spent = ran + 1, spent + outcome.seconds
@@ -56,7 +62,7 @@ def run_and_write(
 
 
 def write(
-    folder: pathlib.Path, study: sweep.Study, listed: Sequence[runs.Job]
+    folder: pathlib.Path, study: sweep.Study, listed: Sequence[runs.Job], tried: Sequence[search.Trial] = ()
 ) -> tuple[list[results.Row], dict[str, Any]]:
     """Compare what is finished; write table.md, table.csv, table.tex, study.html and study.json.
 
@@ -66,7 +72,7 @@ def write(
     rows = results.collect(study, listed)
     table = tables.markdown(study, rows)
     made_by = {"code": sweep.code(), "revision": workdir.revision(), "environment": results.environment(rows)}
-    about = {**made_by, **results.as_dict(study, rows)}
+    about = {**made_by, **results.as_dict(study, rows), "search": [one._asdict() for one in tried]}
     try:
         for name, text in {
             "table.md": table,
@@ -81,6 +87,22 @@ def write(
     console.print(f"\n{table}")
     console.print(f"look at {folder / 'study.html'}; the figures are in {folder / 'study.json'}")
     return rows, about
+
+
+def search_and_write(study: sweep.Study, folder: pathlib.Path, launch: pathlib.Path, number: int) -> int:
+    """Search over the ranges of a study by so many trials, and write the tables; give the exit code."""
+    say_what_changed(folder, study, [])
+    whole, listed, tried = search.run(study, folder, launch, number)
+    write(folder, whole, listed, tried)
+    first, direction = next(iter(study.metrics.items()))
+    finished = [one for one in tried if one.state == "finished" and one.value is not None]
+    if not finished:
+        console.print("no trial was finished")
+        return 1
+    best = (max if direction == "max" else min)(finished, key=lambda one: one.value or 0.0)
+    options = " ".join(f"--config.{key}={value}" for key, value in sweep.as_text(best.values).items())
+    console.print(f"the best is {best.name}, {first} {best.value:.4f} with seed {study.seeds[0]} alone: {options}")
+    return 0
 
 
 def say_what_changed(folder: pathlib.Path, study: sweep.Study, listed: Sequence[runs.Job]) -> None:

@@ -25,6 +25,7 @@ from mapjax.errors import UserError, near
 
 Overrides = Mapping[str, Any]
 DIRECTIONS = ("max", "min")
+RANGES = ("uniform", "log", "int", "choice")
 # What makes tables of runs: another version of it gives the same runs.
 OF_STUDIES = ("mapjax/study/", "launch/ablate.py")
 _NAME = re.compile(r"[\w.+=-]+")
@@ -37,7 +38,8 @@ class Sweep(NamedTuple):
     the others are compared with. metrics: names of figures in result.json, the most telling first, each "max" or "min"
     as is better; "top1@turned" is top1 in the test "turned". seeds: of every cell. tests: names with what they change
     when a trained run is scored once more, such as {"turned": {"shift": {"rotate": 30.0}}}. by_class: the figure whose
-    classes the page compares, such as "recall" for "recall/CLASS".
+    classes the page compares, such as "recall" for "recall/CLASS". ranges: keys of the config that a search may choose:
+    ("uniform", low, high), ("log", low, high), ("int", low, high) or ("choice", one, other, …).
     """
 
     cells: Mapping[str, Overrides] | Iterable[tuple[str, Overrides]]
@@ -46,6 +48,7 @@ class Sweep(NamedTuple):
     seeds: Sequence[int] = (0, 1, 2)
     tests: Mapping[str, Overrides] = {}
     by_class: str = ""
+    ranges: Mapping[str, tuple] = {}
 
 
 class Cell(NamedTuple):
@@ -57,16 +60,18 @@ class Cell(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A sweep of which all is known to exist; `experiment` is FILE[:VARIANT], `data` as on the command line."""
+    """A sweep of which all is known to exist; `experiment`, `data` and `more` are as on the command line."""
 
     experiment: str
     data: str | None
+    more: Mapping[str, str]
     cells: tuple[Cell, ...]
     baseline: str
     metrics: Mapping[str, str]
     seeds: tuple[int, ...]
     tests: Mapping[str, Overrides]
     by_class: str
+    ranges: Mapping[str, tuple]
 
 
 def load(experiment: str, *, data: str | None = None, more: Mapping[str, str] | None = None) -> Study:
@@ -81,17 +86,19 @@ def load(experiment: str, *, data: str | None = None, more: Mapping[str, str] | 
     sweep = configs.call(experiment, "sweep")
     if not isinstance(sweep, Sweep):
         raise UserError(f"--config {experiment}: sweep() must give a mapjax.study.sweep.Sweep, not {sweep!r}.")
-    pairs = list(sweep.cells.items() if isinstance(sweep.cells, Mapping) else sweep.cells)
+    pairs: list[Any] = list(sweep.cells.items() if isinstance(sweep.cells, Mapping) else sweep.cells)
     if not pairs:
         raise UserError(f"--config {experiment}: sweep() gives no cell.")
-    cells = tuple(_cell(experiment, data, more or {}, name, overrides) for name, overrides in pairs)
+    more = dict(more or {})
+    cells = tuple(make_cell(experiment, data, more, name, overrides) for name, overrides in pairs)
     _require_distinct(cells)
     names = [cell.name for cell in cells]
     if sweep.baseline not in names:
         raise UserError(f"sweep(): the baseline {sweep.baseline!r} is no cell.{near(sweep.baseline, names)}")
     _require_metrics(sweep)
     seeds = _seeds(sweep.seeds)
-    return Study(experiment, data, cells, sweep.baseline, sweep.metrics, seeds, sweep.tests, sweep.by_class)
+    rest = sweep.tests, sweep.by_class, _ranges(sweep.ranges)
+    return Study(experiment, data, more, cells, sweep.baseline, sweep.metrics, seeds, *rest)
 
 
 def narrowed(study: Study, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> Study:
@@ -125,7 +132,12 @@ def as_text(overrides: Overrides) -> dict[str, str]:
     return {key: value if isinstance(value, str) else repr(value) for key, value in overrides.items()}
 
 
-def _cell(experiment: str, data: str | None, more: Mapping[str, str], name: str, overrides: Overrides) -> Cell:
+def make_cell(experiment: str, data: str | None, more: Mapping[str, str], name: str, overrides: Overrides) -> Cell:
+    """Make a cell of an experiment; `more` are overrides of all cells.
+
+    Raises:
+      UserError: a name that is no folder's, a key that does not exist, or a value that cannot be.
+    """
     if not _NAME.fullmatch(name):
         raise UserError(f"sweep(): a cell's name is that of a folder: letters, digits and ._+=- only, not {name!r}.")
     try:
@@ -155,6 +167,17 @@ def _require_metrics(sweep: Sweep) -> None:
         test = name.partition("@")[2]
         if test and test not in sweep.tests:
             raise UserError(f"sweep(): the metric {name!r} is of a test that there is not.{near(test, sweep.tests)}")
+
+
+def _ranges(ranges: Mapping[str, tuple]) -> Mapping[str, tuple]:
+    for name, (kind, *values) in ranges.items():
+        numbers = len(values) == 2 and all(isinstance(value, int | float) for value in values) and values[0] < values[1]
+        if kind not in RANGES or not (values if kind == "choice" else numbers) or (kind == "log" and values[0] <= 0):
+            raise UserError(
+                f"sweep(): ranges[{name!r}]={(kind, *values)} must be one of {', '.join(RANGES)} with low and high, or "
+                "with the choices."
+            )
+    return ranges
 
 
 def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:

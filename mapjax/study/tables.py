@@ -20,11 +20,12 @@ class Style(NamedTuple):
 
 
 MARKDOWN = Style(lambda text: f"**{text}**", lambda text: text.replace("|", "\\|"))
-LATEX = Style(lambda text: rf"\textbf{{{text}}}", lambda text: "".join(_LATEX_SIGNS.get(c, c) for c in text))
-_LATEX_SIGNS = {sign: "\\" + sign for sign in "&%$#_{}"} | {
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "−": "$-$", "Δ": r"$\Delta$", "–": "--", "<": "$<$",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
-}  # fmt: skip
+_LATEX_SIGNS = str.maketrans(
+    {sign: "\\" + sign for sign in "&%$#_{}"}
+    | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "Δ": r"$\Delta$", "−": "$-$", "<": "$<$", "–": "--"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
+LATEX = Style(lambda text: rf"\textbf{{{text}}}", lambda text: text.translate(_LATEX_SIGNS))
 
 
 def markdown(study: sweep.Study, rows: Sequence[Row]) -> str:

@@ -1,0 +1,89 @@
+"""Running a study elsewhere: as an array of SLURM jobs, or by commands for TPU VMs, which are only printed."""
+
+import ast
+import pathlib
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mapjax.errors import UserError
+from mapjax.study import runs, sweep
+
+
+def run_all(
+    study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path, folder: pathlib.Path, asked: str
+) -> Iterator[runs.Outcome]:
+    """Run what is not finished as one array of jobs, by submitit; give each outcome when it is there.
+
+    The folder must be one that all nodes see.
+
+    Args:
+      launch: of the programs. folder: of the study.
+      asked: the cluster, "slurm" or "local" (processes of this machine), and after a colon what submitit asks it for:
+        "slurm:slurm_partition=gpu,gpus_per_node=1,timeout_min=240,slurm_array_parallelism=8".
+
+    Raises:
+      UserError: submitit is not there, or cannot take what is asked.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError("--cluster needs submitit: pip install 'mapjax[study]'.") from error
+    kind, _, rest = asked.partition(":")
+    try:
+        executor = submitit.AutoExecutor(folder=folder / "submitit", cluster=kind)
+        executor.update_parameters(name=folder.name, **_options(asked, rest))
+    except (ValueError, RuntimeError, NameError, TypeError) as error:
+        raise UserError(f"--cluster {asked}: {error}") from error
+    waiting = [job for job in listed if not runs.is_finished(job, study)]
+    yield from (runs.Outcome(job, "", 0.0) for job in listed if job not in waiting)
+    with executor.batch():
+        submitted = [executor.submit(runs.run_one, study, job, launch.resolve()) for job in waiting]
+    for job, sent in zip(waiting, submitted):
+        yield _outcome(job, sent)
+
+
+def tpu_commands(study: sweep.Study, listed: Sequence[runs.Job], share: str) -> list[str]:
+    """Give a command for each run that is not finished: a TPU VM of its own, which is deleted when it is done.
+
+    Args:
+      share: the folder of the study as the VMs see it, such as "/mnt/share/runs/ablate_augment".
+    """
+    data = ["--data", study.data] if study.data else []
+    commands = []
+    for job in listed:
+        if not runs.is_finished(job, study):
+            given = {**study.more, **sweep.as_text(job.cell.overrides), "seed": str(job.seed)}
+            options = [f"--config.{key}={value}" for key, value in given.items()]
+            place = ["--workdir", str(pathlib.PurePosixPath(share) / job.folder.relative_to(_root(job)).as_posix())]
+            run = shlex.join(["train", "--config", study.experiment, *data, *place, *options])
+            name = "".join(sign if sign.isalnum() else "-" for sign in f"{job.cell.name}-{job.seed}".lower())
+            program = "bash launch/tpu_vm.sh"
+            commands.append(f"NAME={name} {program} {run}; NAME={name} {program} delete")
+    return commands
+
+
+def _root(job: runs.Job) -> pathlib.Path:
+    """Give the folder of the study: cells/NAME/RUN is in it."""
+    return job.folder.parents[2]
+
+
+def _options(asked: str, text: str) -> dict[str, Any]:
+    found = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--cluster {asked}: {pair!r} is no KEY=VALUE, such as timeout_min=240.")
+        try:
+            found[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key] = value
+    return found
+
+
+def _outcome(job: runs.Job, sent: Any) -> runs.Outcome:
+    """Wait for a submitted job; one that the cluster ended has failed."""
+    try:
+        return sent.result()
+    except Exception as error:  # whatever submitit makes of a job that died
+        return runs.Outcome(job, f"{type(error).__name__}: {str(error).strip()}", 1e-9)
