@@ -30,13 +30,16 @@ def run_all(
     except ImportError as error:
         raise UserError("--cluster needs submitit: pip install 'mapjax[study]'.") from error
     kind, _, rest = asked.partition(":")
+    options = _options(asked, rest)
     try:
         executor = submitit.AutoExecutor(folder=folder / "submitit", cluster=kind)
-        executor.update_parameters(name=folder.name, **_options(asked, rest))
+        executor.update_parameters(name=folder.name, **options)
     except (ValueError, RuntimeError, NameError, TypeError) as error:
         raise UserError(f"--cluster {asked}: {error}") from error
     waiting = [job for job in listed if not runs.is_finished(job, study)]
     yield from (runs.Outcome(job, "", 0.0) for job in listed if job not in waiting)
+    if not waiting:
+        return
     with executor.batch():
         submitted = [executor.submit(runs.run_one, study, job, launch.resolve()) for job in waiting]
     for job, sent in zip(waiting, submitted):

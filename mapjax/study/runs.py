@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from ml_collections import ConfigDict
 
 from mapjax import config as configs
 from mapjax import run, workdir
+from mapjax.errors import UserError
 from mapjax.study import sweep
 
 ASKED = "cell.json"  # in the folder of a run: its whole config, as launch/main.py is given it
@@ -81,8 +83,15 @@ def run_all(
 
     Args:
       launch: the folder of the programs.
-      devices: one run at a time on each of these of this machine's; () for one after the other on all there is.
+      devices: one run at a time on each of these of this machine's, "cuda:1" or "tpu:1"; () for one after the other on
+        all there is.
+
+    Raises:
+      UserError: a device of another kind.
     """
+    for device in devices:
+        if not re.fullmatch(r"(cuda|tpu):\d+", device):
+            raise UserError(f"--devices {device}: name them cuda:N or tpu:N, with commas between.")
     free: queue.Queue[str] = queue.Queue()
     for device in devices or ("",):
         free.put(device)

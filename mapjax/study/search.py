@@ -97,7 +97,7 @@ def _tried(study: sweep.Study, job: runs.Job, launch: pathlib.Path, asked: Any, 
             if step not in reported and (known is None or step <= known):
                 reported.add(step)
                 trial.report(value, step)
-        return bool(reported) and trial.should_prune()
+        return bool(reported and trial.should_prune())
 
     outcome = (
         runs.Outcome(job, runs.STOPPED, 0.0) if known is not None else runs.run_one(study, job, launch, "", behind)

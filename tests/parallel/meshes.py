@@ -30,7 +30,7 @@ import numpy as np
 import optax
 from compare import BATCH, classified, difference, distance
 
-from mapjax import evaluate, parts, shard, train, tree
+from mapjax import evaluate, muon, parts, shard, train, tree
 from mapjax.data import scenes
 from mapjax.models import resnet
 from mapjax.parallel import tensor
@@ -81,9 +81,18 @@ def detected(seed: int) -> dict:
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]} | {"mask": np.ones(8, bool)}
 
 
+def optimizer(name: str, params, rate: float) -> optax.GradientTransformation:
+    """Make momentum, or Muon with momentum for what is no matrix."""
+    if name == "momentum":
+        return optax.sgd(rate, momentum=0.9)
+    return optax.chain(muon.make(params, 0.9, optax.trace(0.9)), optax.scale(-rate))
+
+
 def trained(task, batches, mesh, rate: float, options):
-    """Train 3 steps of momentum on a mesh: the scalars of each, the end, the compiled step, shapes and places."""
-    tx = optax.sgd(rate, momentum=0.9)
+    """Train 3 steps on a mesh: the scalars of each, the end, the compiled step, shapes and places."""
+    options = {"optimizer": "momentum", **options}
+    params = jax.eval_shape(task.init, jax.random.key(0), batches[0])["params"]
+    tx = optimizer(options.pop("optimizer"), params, rate)
     batch = jax.device_put(batches[0], shard.batch_sharding(mesh, len(batches[0]["mask"])))
     shapes = jax.eval_shape(lambda: train.init_state(task, tx, batches[0], seed=0, ema=0.9))
     places = shard.placement(shapes, mesh, tensor.rules(shapes.params))
@@ -163,10 +172,11 @@ def main() -> None:
         rate = 0.05 if kind == "vit" else 1e-4
         side = SIDES.get(name) or SIDES.get(kind, 0)
         batches = [detected(seed) if name == "detector" else classified(seed, side) for seed in range(3)]
-        plain = PLAIN.get(name, name)
+        own = {key: value for key, value in options.items() if key == "optimizer"}
+        plain = PLAIN.get(name, name), str(own)
         if plain not in kept:
             one = shard.make_mesh({"data": 1}, jax.devices()[:1])
-            kept[plain] = trained(task_of(plain)[1], batches, one, rate, {})
+            kept[plain] = trained(task_of(plain[0])[1], batches, one, rate, own)
         mesh = shard.make_mesh(sizes, jax.devices()[: math.prod(sizes.values())])
         scalars, state, compiled, shapes, places = trained(task, batches, mesh, rate, options)
         found = collectives.find(compiled.as_text(), mesh)

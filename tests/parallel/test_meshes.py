@@ -13,7 +13,7 @@ pytestmark = pytest.mark.process
 DATA, FSDP, MODEL, PIPE = ("data",), ("fsdp",), ("model",), ("pipe",)
 SUM, GATHER, PERMUTE = "all-reduce", "all-gather", "collective-permute"
 BOTH = {(SUM, ("data", "fsdp")), (SUM, FSDP), (GATHER, FSDP)}
-# task, mesh, options of make_step, the collectives of its step
+# task, mesh, options of make_step or the optimizer, the collectives of its step
 CASES = {
     "vit data": ("vit", {"data": 8}, {}, {(SUM, DATA)}),
     "vit data, fsdp": ("vit", {"data": 2, "fsdp": 4}, {}, BOTH),
@@ -23,6 +23,12 @@ CASES = {
         "vit",
         {"fsdp": 2, "model": 2, "pipe": 2},
         {},
+        {(SUM, FSDP), (GATHER, FSDP), (SUM, MODEL), (SUM, PIPE), (PERMUTE, PIPE)},
+    ),
+    "vit muon fsdp, model, pipe": (
+        "vit",
+        {"fsdp": 2, "model": 2, "pipe": 2},
+        {"optimizer": "muon"},
         {(SUM, FSDP), (GATHER, FSDP), (SUM, MODEL), (SUM, PIPE), (PERMUTE, PIPE)},
     ),
     "vit recomputed": ("vit_remat", {"data": 4, "pipe": 2}, {}, {(SUM, DATA), (SUM, PIPE), (PERMUTE, PIPE)}),

@@ -1,0 +1,89 @@
+"""Runs elsewhere: an array of submitit's on this machine, and the commands for TPU VMs."""
+
+import json
+import shlex
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from mapjax.errors import UserError
+from mapjax.study import clusters, runs, sweep
+
+# What stands in for launch/: it writes what a run would, or fails.
+MAIN = """
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index("--workdir") + 1])
+config = json.loads((folder / "cell.json").read_text())
+if config["rate"] < 0:
+    sys.exit("error: rate must not be negative")
+(folder / "result.json").write_text(json.dumps({"metrics": {"top1": config["rate"]}}))
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "launch" / "main.py").write_text(MAIN)
+    cells = tuple(
+        sweep.Cell(name, {"rate": rate}, ConfigDict({"seed": 0, "rate": rate}).lock())
+        for name, rate in (("a", 0.5), ("b c", 0.7), ("bad", -1.0))
+    )
+    found = sweep.Study(
+        "experiments/x.py:y", "coco:my data", {"batch": "4"}, cells, "a", {"top1": "max"}, (3,), {}, "", {}
+    )
+    listed = [runs.Job(cell, 3, cell.config, tmp_path / "out/cells" / cell.name / "seed-3-k", "k") for cell in cells]
+    return found, listed
+
+
+@pytest.mark.process
+def test_an_array_of_jobs(study, tmp_path):
+    found, listed = study
+    outcomes = list(clusters.run_all(found, listed, tmp_path / "launch", tmp_path / "out", "local:timeout_min=5"))
+    assert [outcome.job.cell.name for outcome in outcomes] == ["a", "b c", "bad"]
+    assert [outcome.failure == "" for outcome in outcomes] == [True, True, False]
+    assert "rate must not be negative" in outcomes[2].failure
+    assert json.loads((listed[1].folder / "result.json").read_text())["metrics"]["top1"] == 0.7
+    again = list(clusters.run_all(found, listed[:2], tmp_path / "launch", tmp_path / "out", "local"))
+    assert [outcome.seconds for outcome in again] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [("slurm:partition", "'partition' is no KEY=VALUE"), ("moon", "--cluster moon: "), ("local:no_such=3", "no_such")],
+)
+def test_clusters_that_cannot_be(study, tmp_path, asked, message):
+    found, listed = study
+    with pytest.raises(UserError, match=message):
+        list(clusters.run_all(found, listed, tmp_path / "launch", tmp_path / "out", asked))
+
+
+def test_commands_for_tpu_vms(study):
+    found, listed = study
+    lines = clusters.tpu_commands(found, listed, "/mnt/share/study")
+    assert len(lines) == 3
+    first, second = shlex.split(lines[1])[:6], shlex.split(lines[1])
+    assert first == ["NAME=b-c-3", "bash", "launch/tpu_vm.sh", "train", "--config", "experiments/x.py:y"]
+    assert second[6:9] == ["--data", "coco:my data", "--workdir"]
+    assert second[9] == "/mnt/share/study/cells/b c/seed-3-k"
+    assert {"--config.batch=4", "--config.rate=0.7", "--config.seed=3;"} <= set(second)
+    assert second[-4:] == ["NAME=b-c-3", "bash", "launch/tpu_vm.sh", "delete"]
+
+
+def test_one_run_after_the_other_and_on_devices(study, tmp_path, monkeypatch):
+    """On two devices each run sees its own."""
+    found, listed = study
+    main = MAIN.replace("if config", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))\nif config")
+    (tmp_path / "launch" / "main.py").write_text(main)
+    devices = ["cuda:5", "cuda:6"]
+    outcomes = list(runs.run_all(found, listed, tmp_path / "launch", devices=devices))
+    assert sorted(outcome.job.cell.name for outcome in outcomes if outcome.failure) == ["bad"]
+    seen = {(job.folder / "log.txt").read_text().splitlines()[1] for job in listed}
+    assert seen <= {"5", "6"}
+    assert sys.executable in (listed[0].folder / "log.txt").read_text()
+
+
+def test_an_unknown_device(study, tmp_path):
+    found, listed = study
+    with pytest.raises(UserError, match="--devices gpu:0: name them cuda:N or tpu:N"):
+        list(runs.run_all(found, listed, tmp_path / "launch", devices=["gpu:0"]))

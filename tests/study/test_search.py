@@ -1,0 +1,89 @@
+"""A search against runs that are pretended: it ends those that fall behind, and goes on with the same trials."""
+
+import json
+
+import pytest
+
+from mapjax.errors import UserError
+from mapjax.study import charts, runs, search, sweep
+
+STUDY = """
+from ml_collections import ConfigDict
+from mapjax.study.sweep import Sweep
+
+def get_config():
+    return ConfigDict({"seed": 0, "rate": 0.5, "kind": "a"})
+
+def sweep():
+    ranges = {"rate": ("log", 0.01, 1.0), "kind": ("choice", "a", "b")}
+    return Sweep({"plain": {}}, "plain", {"top1": "max"}, ranges=ranges)
+"""
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study whose runs take no time: the score is best for a rate of 0.1, and kind "b" fails."""
+    (tmp_path / "study.py").write_text(STUDY)
+    monkeypatch.setattr(runs, "_fingerprints", lambda config, known: ())
+    started = []
+
+    def run_one(study, job, launch, device="", stopping=lambda: False):
+        if (job.folder / "result.json").exists():
+            return runs.Outcome(job, "", 0.0)
+        started.append(job.cell.name)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        if job.config.kind == "b":
+            return runs.Outcome(job, "exit code 2; it does not run", 1.0)
+        score = 1 - abs(job.config.rate - 0.1)
+        with (job.folder / "metrics.jsonl").open("w") as file:
+            for step in (10, 20, 30):
+                print(json.dumps({"kind": "eval", "step": step, "top1": score * step / 30}), file=file, flush=True)
+                if stopping():
+                    return runs.Outcome(job, runs.STOPPED, 1.0)
+        (job.folder / "result.json").write_text(json.dumps({"metrics": {"top1": score}}))
+        return runs.Outcome(job, "", 1.0)
+
+    monkeypatch.setattr(runs, "run_one", run_one)
+    return sweep.load(str(tmp_path / "study.py")), started
+
+
+def test_it_finds_the_best_and_ends_what_falls_behind(study, tmp_path):
+    study, started = study
+    whole, listed, tried = search.run(study, tmp_path / "out", tmp_path, 30)
+    assert [cell.name for cell in whole.cells] == ["plain", *(f"trial-{k:03d}" for k in range(30))]
+    assert len(listed) == 31 and whole.seeds == (0,)
+    states = [one.state for one in tried]
+    assert {"finished", "ended early", "failed"} == set(states)
+    assert all((one.state == "failed") == (one.values["kind"] == "b") for one in tried)
+    finished = [one for one in tried if one.state == "finished"]
+    best = max(finished, key=lambda one: one.value)
+    assert abs(best.values["rate"] - 0.1) < 0.05
+    ended = [one for one in tried if one.state == "ended early"]
+    assert max(abs(one.values["rate"] - 0.1) for one in ended) > 0.1
+    assert set(tried[0].importance) == {"rate", "kind"} or tried[0].importance == {}
+    count = len(started)
+
+    _, _, again = search.run(study, tmp_path / "out", tmp_path, 32)
+    assert [one.values for one in again[:30]] == [one.values for one in tried]
+    assert [one.state for one in again[:30]] == states
+    assert len(started) == count + 2 + states.count("failed")  # what failed is tried again
+
+
+def test_a_study_without_ranges(study, tmp_path):
+    with pytest.raises(UserError, match="declares no ranges"):
+        search.run(study[0]._replace(ranges={}), tmp_path, tmp_path, 2)
+
+
+@pytest.mark.parametrize("bad", [("log", 0.0, 1.0), ("uniform", 1.0, 0.5), ("choice",), ("normal", 0, 1), ("int", 1)])
+def test_ranges_that_cannot_be(tmp_path, bad):
+    file = tmp_path / "study.py"
+    file.write_text(STUDY.replace('("log", 0.01, 1.0)', repr(bad)))
+    with pytest.raises(UserError, match=r"ranges\['rate'\].* must be one of uniform, log, int, choice"):
+        sweep.load(str(file))
+
+
+def test_trials_are_drawn_as_lines():
+    axes = {"a.rate": [0.01, 0.1, 1.0], "kind": [0.0, 1.0, 0.0], "top1": [0.2, 0.9, 0.5]}
+    drawn = charts.parallel(axes, {"kind": {0.0: "x", 1.0: "y"}}, ["a.rate"], "max")
+    assert drawn.count('class="line"') == 3 and ">rate<" in drawn and ">y<" in drawn
+    assert "opacity:1.00" in drawn.split('class="line"')[2]  # the second trial is the best
