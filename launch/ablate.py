@@ -52,7 +52,9 @@ def main(argv: Sequence[str]) -> int:
         metavar="FILE",
         help="run the study of a study.zip again and compare",
     )
-    parser.add_argument("--dry", action="store_true", help="list the cells, what they change and may take; run nothing")
+    parser.add_argument(
+        "--dry", action="store_true", help="list the cells, what they change, and their minutes by a few measured steps"
+    )
     arguments, more = terminal.parse(parser, argv, config=True)
     if arguments.steps is not None:
         more["duration"] = f"{arguments.steps} steps"
@@ -69,11 +71,18 @@ def main(argv: Sequence[str]) -> int:
         if more or arguments.data:
             raise UserError("--from runs the same study again: it takes no --config.KEY, --steps or --data.")
         found, before = bundle.read(arguments.bundle_of)
-        name = f"{arguments.bundle_of.stem}-again"
+        if arguments.tpu or arguments.search is not None:
+            raise UserError("--from runs the same study again: it takes no --tpu or --search.")
+        name = f"{pathlib.Path(before['experiment'].partition(':')[0]).stem}-again"
     else:
         found = sweep.load(arguments.config, data=arguments.data, more=more)
         name = arguments.config.removesuffix(".py").replace(".py:", "-").rpartition("/")[2]
     found = sweep.narrowed(found, only, seeds)
+    if arguments.search is not None and (arguments.cluster or arguments.devices or arguments.bundle):
+        raise UserError("--search runs one trial after the other here: it takes no --cluster, --devices or --bundle.")
+    if arguments.cluster and arguments.devices:
+        raise UserError("give either --cluster or --devices.")
+    name += "-search" if arguments.search is not None else ""
     folder = arguments.workdir or pathlib.Path("runs") / name
     launch = pathlib.Path(__file__).parent
     listed = runs.jobs(found, folder)

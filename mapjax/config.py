@@ -6,6 +6,7 @@ value, which keeps its type. A key that does not exist is a mistake, and the nea
 
 import ast
 import importlib.util
+import inspect
 import json
 import os
 import pathlib
@@ -32,7 +33,7 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
     Raises:
       UserError: no such file or variant, an unknown key, or a value of another type.
     """
-    config = _read(pathlib.Path(name)) if name.endswith(".json") else call(name, "get_config")
+    config: Any = _read(pathlib.Path(name)) if name.endswith(".json") else call(name, "get_config")
     if data is not None:
         own, given = config.data.to_dict(), parse_data(data)
         if own.get("path") != given.get("path"):
@@ -63,8 +64,11 @@ def call(name: str, function: str) -> Any:
     spec.loader.exec_module(module)
     if not hasattr(module, function):
         raise UserError(f"--config {path}: the file defines no {function}().")
+    made = getattr(module, function)
+    if variant and not inspect.signature(made).parameters:
+        raise UserError(f"--config {name}: {function}() of this file takes no variant.")
     try:
-        return getattr(module, function)(*([variant] if variant else []))
+        return made(*([variant] if variant else []))
     except (KeyError, ValueError) as error:
         if not variant:
             raise

@@ -174,7 +174,8 @@ def _prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
         return compiled[batch["image"].shape](state, batch)
 
     counted = run.flops(compiled[batch["image"].shape])
-    flops = None if counted is None else counted * this.mesh.size / config.batch
+    # The body of a loop is counted once: of several micro-batches the first.
+    flops = None if counted is None else counted * config.accumulate * this.mesh.size / config.batch
     return Trainer(one, state, int(state.step), rates, Spent(**meta.get("spent", {})), flops)
 
 

@@ -16,6 +16,7 @@ from mapjax.study import runs, statistics, sweep
 from mapjax.study.results import Row
 
 ONE_SEED = 0.02  # how far figures may be apart where there is no spread over seeds to go by
+LEAST = 0.002  # and where there is, at least
 
 
 class Reproduced(NamedTuple):
@@ -83,10 +84,21 @@ def read(path: pathlib.Path) -> tuple[sweep.Study, dict[str, Any]]:
         names = ("experiment", "data", "baseline", "metrics", "tests", "by_class")
         known = {name: about[name] for name in names}
         return sweep.Study(**known, more={}, cells=cells, seeds=seeds, ranges={}), about
-    except FileNotFoundError as error:
-        raise UserError(f"--from {path}: there is no such file.") from error
+    except OSError as error:
+        raise UserError(f"--from {path} cannot be read ({error.strerror}).") from error
     except (zipfile.BadZipFile, KeyError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"--from {path} is no bundle of a study ({error}); make one with --bundle.") from error
+
+
+def say_what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what is other than it was for a bundle: code, versions, devices, data; by study.json of both."""
+    said = []
+    if before.get("code") != now["code"]:
+        said.append(f"the code is other: revision {before.get('revision')} then, {now['revision']} now")
+    for name, value in now["environment"].items():
+        if before.get("environment", {}).get(name) != value:
+            said.append(f"{name} is other: {before.get('environment', {}).get(name)} then, {value} now")
+    return said
 
 
 def compare(before: Mapping[str, Any], rows: Sequence[Row], environment: Mapping[str, Any]) -> list[Reproduced]:
@@ -104,7 +116,7 @@ def compare(before: Mapping[str, Any], rows: Sequence[Row], environment: Mapping
         for metric, now in row.metrics.items():
             old = known.get(row.name, {}).get(metric, {})
             half = statistics.mean(list(old["by_seed"].values())).half if old else math.nan
-            tolerance = ONE_SEED if math.isnan(half) else half
+            tolerance = ONE_SEED if math.isnan(half) else max(half, LEAST)
             for seed, value in now.by_seed.items():
                 if str(seed) in old.get("by_seed", {}):
                     name = f"{row.name}, seed {seed}"

@@ -40,14 +40,24 @@ def run_all(
     yield from (runs.Outcome(job, "", 0.0) for job in listed if job not in waiting)
     if not waiting:
         return
-    with executor.batch():
-        submitted = [executor.submit(runs.run_one, study, job, launch.resolve()) for job in waiting]
-    for job, sent in zip(waiting, submitted):
-        yield _outcome(job, sent)
+    try:
+        with executor.batch():
+            submitted = [executor.submit(runs.run_one, study, job, launch.resolve()) for job in waiting]
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"--cluster {asked}: {error}") from error
+    try:
+        for job, sent in zip(waiting, submitted):
+            yield _outcome(job, sent)
+    finally:
+        for sent in submitted:  # whatever ends this ends the jobs: a second start would train in their folders
+            if not sent.done():
+                sent.cancel()
 
 
 def tpu_commands(study: sweep.Study, listed: Sequence[runs.Job], share: str) -> list[str]:
-    """Give a command for each run that is not finished: a TPU VM of its own, which is deleted when it is done.
+    """Give a command for each run that is not trained: a TPU VM of its own, which is deleted when it is done.
+
+    The study's tests, and its tables, are made by the same study run where the folder is seen.
 
     Args:
       share: the folder of the study as the VMs see it, such as "/mnt/share/runs/ablate_augment".
@@ -55,12 +65,14 @@ def tpu_commands(study: sweep.Study, listed: Sequence[runs.Job], share: str) -> 
     data = ["--data", study.data] if study.data else []
     commands = []
     for job in listed:
-        if not runs.is_finished(job, study):
-            given = {**study.more, **sweep.as_text(job.cell.overrides), "seed": str(job.seed)}
+        if not (job.folder / "result.json").exists():
+            given = {**sweep.as_text(job.cell.overrides), **study.more, "seed": str(job.seed)}
             options = [f"--config.{key}={value}" for key, value in given.items()]
             place = ["--workdir", str(pathlib.PurePosixPath(share) / job.folder.relative_to(_root(job)).as_posix())]
             run = shlex.join(["train", "--config", study.experiment, *data, *place, *options])
-            name = "".join(sign if sign.isalnum() else "-" for sign in f"{job.cell.name}-{job.seed}".lower())
+            name = "".join(
+                sign if sign.isalnum() else "-" for sign in f"{job.cell.name}-{job.seed}-{job.key[:4]}".lower()
+            )
             program = "bash launch/tpu_vm.sh"
             commands.append(f"NAME={name} {program} {run}; NAME={name} {program} delete")
     return commands

@@ -8,8 +8,6 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
 from mapjax import config as configs
 from mapjax import log, run, schedule, workdir
 from mapjax.errors import UserError
@@ -19,28 +17,27 @@ STEPS = 12  # that are run to measure one
 
 
 def show(study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path) -> None:
-    """Print the cells with what differs from the baseline, the steps of a run and its estimated minutes.
+    """Print the cells with the runs that are left, their estimated minutes, and what differs from the baseline.
 
     Evaluation and compilation come on top of what is said.
     """
     base = next(cell for cell in study.cells if cell.name == study.baseline)
-    table = Table(box=None, pad_edge=False)
-    for name in ("cell", f"differs from {base.name} in", "runs left", "steps", "s a step", "minutes left"):
-        table.add_column(name, justify="left" if name.startswith(("cell", "differs")) else "right")
     total = 0.0
     for cell in study.cells:
         left = [job for job in listed if job.cell is cell and not runs.is_finished(job, study)]
-        steps, seconds = _steps(cell), _measured(left[0], launch) if left else 0.0
-        minutes = len(left) * steps * seconds / 60
+        number, seconds = steps(cell), _measured(left[0], launch) if left else 0.0
+        minutes = len(left) * number * seconds / 60
         total += minutes
-        changes = configs.differences(configs.to_dict(base.config), configs.to_dict(cell.config))
-        shown = [cell.name, "; ".join(changes), str(len(left)), f"{steps:,}", f"{seconds:.3g}", f"{minutes:.1f}"]
-        table.add_row(*(shown if left else [*shown[:4], "–", "–"]))
-    log.console.print(table)
+        log.console.print(
+            f"{cell.name}: {len(left)} runs left of {number:,} steps, {seconds:.3g} s each: {minutes:.1f} min"
+        )
+        for change in configs.differences(configs.to_dict(base.config), configs.to_dict(cell.config)):
+            log.console.print(f"    {change}")
     log.console.print(f"training of what is left: {total:.0f} min, one run after the other")
 
 
-def _steps(cell: sweep.Cell) -> int:
+def steps(cell: sweep.Cell) -> int:
+    """Give the steps of a cell's run."""
     config: Any = cell.config
     clock = schedule.Clock(config.batch, run.make_sampler(config, run.open_sources(config)[1]).length)
     return clock.steps(config.duration, "duration")

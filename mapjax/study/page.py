@@ -17,21 +17,22 @@ from mapjax.study.results import Row
 def render(study: sweep.Study, rows: Sequence[Row], folder: pathlib.Path, about: Mapping[str, Any]) -> str:
     """Lay out the page; links to the runs' reports are relative to the study's folder."""
     first = next(iter(study.metrics))
+    whole, rows = rows, [row for row in rows if row.metrics]
     best = max(rows, key=lambda row: (1 if study.metrics[first] == "max" else -1) * row.metrics[first].mean.value)
     headline = [
-        page.Figure("cells", str(len(rows))),
+        page.Figure("cells", str(len(whole))),
         page.Figure("seeds", str(len(study.seeds))),
         page.Figure(f"{first} of {best.name}", f"{best.metrics[first].mean.value:.4f}"),
         page.Figure("hours of training", f"{sum(_minutes(row) for row in rows) / 60:.1f}"),
     ]
     sections = [
-        Section("Table", _table(study, rows, folder), " ".join(tables.notes(study, rows))),
+        Section("Table", _table(study, rows, folder), " ".join(tables.notes(study, whole))),
         *_differences(study, rows),
         *_curves(study, rows),
         *_search(study, about.get("search", ())),
         *_costs(study, rows),
         *_by_class(study, rows),
-        Section("Cells", _cells(rows), "What each changes in the experiment's config."),
+        Section("Cells", _cells(whole), "What each changes in the experiment's config."),
         Section("Everything", f"<details><summary>study.json</summary><pre>{_json(about)}</pre></details>"),
     ]
     said = f"{study.experiment} · {study.data or 'its own data'} · revision {about['revision']}"

@@ -44,7 +44,7 @@ class Compared(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A cell in the table. missing: seeds without figures; failures: what those said that failed."""
+    """A cell in the table. metrics: by name, {} without any figure. missing: seeds without figures."""
 
     name: str
     overrides: Mapping[str, Any]
@@ -61,7 +61,7 @@ class _Run(NamedTuple):
 
 
 def collect(study: sweep.Study, listed: Sequence[runs.Job]) -> list[Row]:
-    """Read the figures of the finished runs and compare them; cells without any are left out.
+    """Read the figures of the finished runs and compare them; a cell without any has no metrics.
 
     Raises:
       UserError: a metric that a run did not report, or no finished run.
@@ -71,25 +71,22 @@ def collect(study: sweep.Study, listed: Sequence[runs.Job]) -> list[Row]:
         if runs.is_finished(job, study):
             tests = {name: workdir.read_json(folder / "result.json") for name, folder in runs.tests(job, study).items()}
             found[job.cell.name][job.seed] = _Run(workdir.read_json(job.folder / "result.json"), job, tests)
-    found = {name: by_seed for name, by_seed in found.items() if by_seed}
-    if not found:
+    known = {name: by_seed for name, by_seed in found.items() if by_seed}
+    if not known:
         raise UserError("no cell of the study is finished yet.")
-    metrics = {name: _compare(study, name, found) for name in study.metrics}
-    rows = []
-    for cell in study.cells:
-        if cell.name in found:
-            mine = found[cell.name]
-            rows.append(
-                Row(
-                    cell.name,
-                    cell.overrides,
-                    {name: compared[cell.name] for name, compared in metrics.items()},
-                    _costs([one.result for one in mine.values()]),
-                    tuple(seed for seed in study.seeds if seed not in mine),
-                    {seed: one.job.folder for seed, one in mine.items()},
-                )
-            )
-    return rows
+    metrics = {name: _compare(study, name, known) for name in study.metrics}
+    return [
+        Row(
+            name,
+            cell.overrides,
+            {metric: compared[name] for metric, compared in metrics.items() if name in compared},
+            _costs([one.result for one in found[name].values()]),
+            tuple(seed for seed in study.seeds if seed not in found[name]),
+            {seed: one.job.folder for seed, one in found[name].items()},
+        )
+        for cell in study.cells
+        for name in [cell.name]
+    ]
 
 
 def figure_of(metric: str, one: _Run) -> float:
@@ -108,15 +105,18 @@ def _compare(study: sweep.Study, metric: str, found: Mapping[str, Mapping[int, _
     others = [name for name in values if name != study.baseline]
     if study.baseline not in found:
         return plain
-    drawn = {name: _draws(metric, by_seed) for name, by_seed in found.items()}
+    drawn = {name: _draws(study, metric, by_seed) for name, by_seed in found.items()}
     base, base_drawn = values[study.baseline], drawn[study.baseline]
     for name in others:
         both = [seed for seed in values[name] if seed in base]
         if both:
             over_seeds = statistics.over_seeds([values[name][s] for s in both], [base[s] for s in both])
             plain[name] = plain[name]._replace(seeds=over_seeds)
-        if both and base_drawn and drawn[name]:
-            ours, theirs = (np.stack([each[s] for s in both]) for each in (drawn[name], base_drawn))
+        if both and all(s in drawn[name] and s in base_drawn for s in both):
+            pairs = [(drawn[name][s], base_drawn[s]) for s in both]
+            if any(one.names != other.names for one, other in pairs):
+                continue  # of other pictures: nothing is paired
+            ours, theirs = (np.stack([each.figures for each in side]) for side in zip(*pairs))
             plain[name] = plain[name]._replace(images=statistics.over_images(ours, theirs))
     for kind in ("seeds", "images"):
         tested = [name for name in others if getattr(plain[name], kind) is not None]
@@ -129,15 +129,20 @@ def _compare(study: sweep.Study, metric: str, found: Mapping[str, Mapping[int, _
     return plain
 
 
-def _draws(metric: str, by_seed: Mapping[int, _Run]) -> dict[int, np.ndarray]:
+class _Drawn(NamedTuple):
+    names: tuple[str, ...]
+    figures: np.ndarray
+
+
+def _draws(study: sweep.Study, metric: str, by_seed: Mapping[int, _Run]) -> dict[int, _Drawn]:
     """Draw the metric's figures of each seed's answers; {} for a metric that is not computed from answers."""
     name, _, test = metric.partition("@")
     drawn = {}
     for seed, one in by_seed.items():
-        found = answers.read(one.job.folder / "tests" / test if test else one.job.folder, name)
+        found = answers.read(runs.tests(one.job, study)[test] if test else one.job.folder, name)
         if found is None:
             return {}
-        drawn[seed] = statistics.draws(found.figure, len(found.names))
+        drawn[seed] = _Drawn(found.names, statistics.draws(found.figure, len(found.names)))
     return drawn
 
 
@@ -156,10 +161,9 @@ def environment(rows: Sequence[Row]) -> dict[str, Any]:
     facts: dict[str, list[Any]] = {}
     for folder in (folder for row in rows for folder in row.folders.values()):
         result = workdir.read_json(folder / "result.json")
-        for name, value in {
-            **result["versions"],
-            **{key: result[key] for key in ("device", "devices", "mesh")},
-        }.items():
+        data = {f"{part} data": one["fingerprint"] for part, one in result.get("data", {}).items()}
+        where = {key: result[key] for key in ("device", "devices", "mesh")}
+        for name, value in {**result["versions"], **where, **data}.items():
             if value not in facts.setdefault(name, []):
                 facts[name].append(value)
     return facts

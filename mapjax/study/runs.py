@@ -5,6 +5,8 @@ is not run again, a changed one is, and an interrupted one goes on exactly.
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import pathlib
 import queue
@@ -177,7 +179,12 @@ def commands(study: sweep.Study, job: Job, launch: pathlib.Path) -> list[list[st
 
 
 def tests(job: Job, study: sweep.Study) -> dict[str, pathlib.Path]:
-    return {name: job.folder / "tests" / name for name in study.tests}
+    """Give the folder of each test of a run, by name; it is known by what the test changes."""
+    return {name: job.folder / "tests" / f"{name}-{_checksum(changes)}" for name, changes in study.tests.items()}
+
+
+def _checksum(changes: sweep.Overrides) -> str:
+    return hashlib.sha256(json.dumps(sweep.as_text(changes), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _fingerprints(config: Any, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -192,8 +199,10 @@ def _fingerprints(config: Any, known: dict[str, tuple[str, ...]]) -> tuple[str, 
 def _environment(device: str) -> dict[str, str]:
     """Let a program see one device only: "cuda:1", "tpu:1"; "" leaves all."""
     kind, _, number = device.partition(":")
-    if kind == "cuda":
-        return {**os.environ, "CUDA_VISIBLE_DEVICES": number}
+    if kind == "cuda":  # the N-th of those that this program may use
+        allotted = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        chosen = allotted[int(number)] if int(number) < len(allotted) else number
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": chosen}
     if kind == "tpu":
         alone = {"TPU_PROCESS_BOUNDS": "1,1,1", "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1"}
         return {**os.environ, **alone, "TPU_VISIBLE_CHIPS": number}

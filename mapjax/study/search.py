@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mapjax import log, workdir
-from mapjax.errors import UserError
+from mapjax.errors import UserError, near
 from mapjax.log import console
-from mapjax.study import runs, sweep
+from mapjax.study import estimate, runs, sweep
 
 ENDED = "ended.json"  # in the folder of a run that was ended early: the step
-WARM_TRIALS, WARM_EVALUATIONS = 5, 1  # before any is ended
+WARM_TRIALS, WARM_EVALUATIONS = 5, 1  # finished trials, and of each its first evaluations, before any is ended
 
 
 class Trial(NamedTuple):
@@ -51,9 +51,13 @@ def run(
         sampler=optuna.samplers.TPESampler(seed=study.seeds[0]),
         pruner=optuna.pruners.MedianPruner(WARM_TRIALS, WARM_EVALUATIONS),
     )
+    if "@" in metric:
+        raise UserError(f"--search: the first metric, {metric!r}, is that of a test; name first one of the run itself.")
     base = next(cell for cell in study.cells if cell.name == study.baseline)
     cells, tried = [base], []
-    runs.run_one(study, _job(study, root, base), launch)
+    outcome = runs.run_one(study, _job(study, root, base), launch)
+    if outcome.failure:
+        raise UserError(f"--search: the baseline has failed: {outcome.failure}")
     for count in range(number):
         trial = asked.ask()
         values = {name: _suggest(trial, name, *given) for name, given in study.ranges.items()}
@@ -90,14 +94,16 @@ def _tried(study: sweep.Study, job: runs.Job, launch: pathlib.Path, asked: Any, 
     name, values = job.cell.name, dict(trial.params)
     reported: set[int] = set()
     known = workdir.read_json(job.folder / ENDED)["step"] if (job.folder / ENDED).exists() else None
+    steps = estimate.steps(job.cell)
 
     def behind() -> bool:
-        """Tell what has been measured so far, and whether to end."""
-        for step, value in _measured(job, metric):
+        """Tell what has been measured so far, and whether to end; one that is all trained is not ended any more."""
+        for count, (step, value) in enumerate(_measured(job, metric)):
             if step not in reported and (known is None or step <= known):
                 reported.add(step)
-                trial.report(value, step)
-        return bool(reported and trial.should_prune())
+                trial.report(value, count)  # optuna compares trials at the same count
+        trained = (job.folder / "result.json").exists() or any(step >= steps for step in reported)
+        return bool(reported and not trained and trial.should_prune())
 
     outcome = (
         runs.Outcome(job, runs.STOPPED, 0.0) if known is not None else runs.run_one(study, job, launch, "", behind)
@@ -113,7 +119,10 @@ def _tried(study: sweep.Study, job: runs.Job, launch: pathlib.Path, asked: Any, 
         console.print(outcome.failure)
         asked.tell(trial, state=TrialState.FAIL)
         return Trial(name, values, "failed", last)
-    value = float(workdir.read_json(job.folder / "result.json")["metrics"][metric])
+    figures = workdir.read_json(job.folder / "result.json")["metrics"]
+    if metric not in figures:
+        raise UserError(f"{job.name} has reported no {metric!r}.{near(metric, figures)}")
+    value = float(figures[metric])
     asked.tell(trial, value)
     return Trial(name, values, "finished", value)
 

@@ -54,6 +54,8 @@ def run_and_write(
         bundle.write(folder / "study.zip", study, listed, about)
         console.print(f"{folder / 'study.zip'} holds all that is needed to run the study again")
     if before is not None:
+        for line in bundle.say_what_differs(before, about):
+            console.print(line)
         compared = bundle.compare(before, rows, about["environment"])
         (folder / "reproduced.md").write_text(bundle.report(compared), encoding="utf-8")
         console.print(f"\n{bundle.report(compared)}")
@@ -91,7 +93,7 @@ def write(
 
 def search_and_write(study: sweep.Study, folder: pathlib.Path, launch: pathlib.Path, number: int) -> int:
     """Search over the ranges of a study by so many trials, and write the tables; give the exit code."""
-    say_what_changed(folder, study, [])
+    say_what_changed(folder, study, runs.jobs(study, folder))
     whole, listed, tried = search.run(study, folder, launch, number)
     write(folder, whole, listed, tried)
     first, direction = next(iter(study.metrics.items()))

@@ -12,7 +12,6 @@
 
 import hashlib
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +19,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from mapjax import config as configs
-from mapjax import workdir
+from mapjax import options, workdir
+from mapjax.data import augment
 from mapjax.errors import UserError, near
 
 Overrides = Mapping[str, Any]
@@ -87,17 +87,25 @@ def load(experiment: str, *, data: str | None = None, more: Mapping[str, str] | 
     if not isinstance(sweep, Sweep):
         raise UserError(f"--config {experiment}: sweep() must give a mapjax.study.sweep.Sweep, not {sweep!r}.")
     pairs: list[Any] = list(sweep.cells.items() if isinstance(sweep.cells, Mapping) else sweep.cells)
-    if not pairs:
-        raise UserError(f"--config {experiment}: sweep() gives no cell.")
+    if not pairs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        raise UserError(
+            f"--config {experiment}: sweep() gives no cell, or cells that are no pairs of a name and a dict."
+        )
     more = dict(more or {})
+    if "seed" in more:
+        raise UserError("--config.seed: each cell has every seed; give them by --seeds.")
     cells = tuple(make_cell(experiment, data, more, name, overrides) for name, overrides in pairs)
     _require_distinct(cells)
     names = [cell.name for cell in cells]
     if sweep.baseline not in names:
         raise UserError(f"sweep(): the baseline {sweep.baseline!r} is no cell.{near(sweep.baseline, names)}")
     _require_metrics(sweep)
+    base = cells[names.index(sweep.baseline)]
+    _require_tests(sweep, base)
+    for name, (kind, *values) in _ranges(sweep.ranges).items():
+        make_cell(experiment, data, more, "ranges", {name: values[0] if kind != "int" else int(values[0])})
     seeds = _seeds(sweep.seeds)
-    rest = sweep.tests, sweep.by_class, _ranges(sweep.ranges)
+    rest = sweep.tests, sweep.by_class, sweep.ranges
     return Study(experiment, data, more, cells, sweep.baseline, sweep.metrics, seeds, *rest)
 
 
@@ -133,15 +141,16 @@ def as_text(overrides: Overrides) -> dict[str, str]:
 
 
 def make_cell(experiment: str, data: str | None, more: Mapping[str, str], name: str, overrides: Overrides) -> Cell:
-    """Make a cell of an experiment; `more` are overrides of all cells.
+    """Make a cell of an experiment; `more` are overrides of all cells, before which its own give way.
 
     Raises:
       UserError: a name that is no folder's, a key that does not exist, or a value that cannot be.
     """
-    if not _NAME.fullmatch(name):
-        raise UserError(f"sweep(): a cell's name is that of a folder: letters, digits and ._+=- only, not {name!r}.")
+    _require_name(name)
+    if "seed" in overrides:
+        raise UserError(f"sweep(), cell {name!r}: each cell has every seed; give them as Sweep(seeds=…).")
     try:
-        return Cell(name, overrides, configs.load(experiment, {**more, **as_text(overrides)}, data=data))
+        return Cell(name, overrides, configs.load(experiment, {**as_text(overrides), **more}, data=data))
     except UserError as error:
         raise UserError(f"sweep(), cell {name!r}: {error}") from error
 
@@ -152,10 +161,29 @@ def _require_distinct(cells: Sequence[Cell]) -> None:
     for cell in cells:
         if cell.name in seen.values():
             raise UserError(f"sweep() gives two cells the name {cell.name!r}; name one of them otherwise.")
-        whole = json.dumps(configs.to_dict(cell.config), sort_keys=True)
+        whole = json.dumps(options.filled(configs.to_dict(cell.config)), sort_keys=True)
         if whole in seen:
             raise UserError(f"sweep(): the cells {seen[whole]!r} and {cell.name!r} are the same run; leave one out.")
         seen[whole] = cell.name
+
+
+def _require_name(name: str) -> None:
+    if not _NAME.fullmatch(name) or not name.strip("."):
+        raise UserError(f"sweep(): a name is that of a folder: letters, digits and ._+=- only, not {name!r}.")
+
+
+def _require_tests(sweep: Sweep, base: Cell) -> None:
+    """Refuse tests whose keys are not there, before anything is trained."""
+    for name, overrides in sweep.tests.items():
+        _require_name(name)
+        config = configs.from_dict(configs.to_dict(base.config))
+        try:
+            for key, text in as_text(overrides).items():
+                configs.override(config, key, text)
+            changes: Any = config.get("shift")
+            augment.complete(changes.to_dict() if changes else None)
+        except UserError as error:
+            raise UserError(f"sweep(), test {name!r}: {error}") from error
 
 
 def _require_metrics(sweep: Sweep) -> None:
@@ -185,8 +213,3 @@ def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     if not found or len(set(found)) < len(found) or any(not isinstance(s, int) or s < 0 for s in found):
         raise UserError(f"the seeds {found} must be whole numbers, 0 or more, each once.")
     return found
-
-
-def experiment_file(study: Study) -> pathlib.Path:
-    """Give the file that the study is from."""
-    return pathlib.Path(study.experiment.partition(":")[0])

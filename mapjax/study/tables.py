@@ -56,7 +56,10 @@ def comma_separated(study: sweep.Study, rows: Sequence[Row]) -> str:
     writer.writerow(head)
     for row in rows:
         values: list[float | str] = []
-        for one in row.metrics.values():
+        for one in (row.metrics.get(name) for name in study.metrics):
+            if one is None:
+                values += [math.nan] * (len(parts) - 1) + [0]
+                continue
             seeds, images = one.seeds, one.images
             values += [one.mean.value, one.mean.half]
             values += [math.nan] * 4 if seeds is None else list(seeds)
@@ -78,7 +81,10 @@ def cells(study: sweep.Study, rows: Sequence[Row], style: Style) -> list[list[st
         if row.missing:
             name += f" ({len(study.seeds) - len(row.missing)} of {len(study.seeds)} seeds)"
         line = [style.plain(name)]
-        for one in row.metrics.values():
+        for one in (row.metrics.get(name) for name in study.metrics):
+            if one is None:
+                line += [style.plain("–"), ""]
+                continue
             mean = style.plain(mean_text(one))
             line += [style.bold(mean) if one.best else mean, style.plain(difference_text(one))]
         table.append(line + [style.plain(cost_text(row.costs.get(cost))) for cost in costs])
@@ -88,21 +94,22 @@ def cells(study: sweep.Study, rows: Sequence[Row], style: Style) -> list[list[st
 def notes(study: sweep.Study, rows: Sequence[Row]) -> list[str]:
     """Say how to read the table."""
     level = f"{100 * statistics.LEVEL:.0f} %"
-    compared = sum(row.name != study.baseline for row in rows)
     said = [
         f"Means over the seeds {', '.join(map(str, study.seeds))} ± half of Student's {level} interval; Δ is the "
         f"difference to {study.baseline}.",
         "p: of a paired t-test over the seeds, and where the metric is computed from answers to pictures, of a paired "
-        f"bootstrap over those ({statistics.RESAMPLES} draws); each corrected for {compared} comparisons by Holm's "
-        "method.",
+        f"bootstrap over those ({statistics.RESAMPLES} draws); each corrected for all cells that are compared, by "
+        "Holm's method.",
         f"Bold: the best cell, where every one of its p is below {SIGNIFICANT:g}.",
     ]
     for row in rows:
-        if row.missing:
-            said.append(
-                f"{row.name} has no figures of seed {', '.join(map(str, row.missing))}: its means are of fewer seeds, "
-                "and compared with the baseline's of the same."
-            )
+        seeds = f"seed {', '.join(map(str, row.missing))}"
+        if row.missing and row.name == study.baseline:
+            said.append(f"{row.name}, the baseline, has no figures of {seeds}: differences are of the other seeds.")
+        elif row.missing and row.metrics:
+            said.append(f"{row.name} has no figures of {seeds}: its means and differences are of fewer seeds.")
+        elif row.missing:
+            said.append(f"{row.name} has no figures at all: its runs have failed, or are not finished.")
     return said
 
 

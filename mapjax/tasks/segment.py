@@ -135,7 +135,8 @@ def make(
             }
 
         def outline(pair):
-            return label_maps.contours(*(one[None] for one in pair), len(classes), radius)[0]
+            truth, found = (one[None] for one in pair)
+            return label_maps.contours(truth, found, len(classes), radius)[0]
 
         def judge(logits, matrix, truth):
             # One picture after the other: the scores of a large one for many classes take more memory than all else.

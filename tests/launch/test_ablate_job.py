@@ -64,7 +64,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(ran):
     assert "broken, seed 0: FAILED" in done.stdout and "image_size=(-1, 8) must be height and width" in done.stdout
     assert "1 of 3 runs failed" in done.stdout and "Traceback" not in done.stdout + done.stderr
     table = (folder / "table.md").read_text()
-    assert "| plain (baseline) |" in table and "| slow |" in table and "broken" not in table
+    assert "| plain (baseline) |" in table and "| slow |" in table and "| broken (0 of 1 seeds) | – |" in table
     assert {"study.html", "study.json", "study.zip", "table.csv", "table.tex"} <= {
         path.name for path in folder.iterdir()
     }
@@ -140,7 +140,14 @@ def test_a_dry_run_lists_the_cells(tmp_path, capsys):
     [
         ([], "give either --config FILE.py"),
         (["--from", "x.zip", "--steps", "3"], "takes no --config.KEY, --steps or --data"),
-        (["--from", "missing.zip"], "there is no such file"),
+        (["--from", "missing.zip"], "missing.zip cannot be read"),
+        (["--from", "tests"], "tests cannot be read"),
+        (
+            ["--config", "experiments/ablate_norm.py", "--cluster", "local", "--devices", "cuda:0"],
+            "either --cluster or",
+        ),
+        (["--config", "experiments/ablate_norm.py", "--search", "3", "--bundle"], "takes no --cluster, --devices or"),
+        (["--config", "experiments/ablate_norm.py", "--search", "3"], "declares no ranges"),
         (["--config", "experiments/ablate_augment.py", "--seeds", "a"], "--seeds a: write whole numbers"),
         (["--config", "experiments/ablate_augment.py", "--only", "flip"], "Did you mean 'flips'"),
         (["--config", "experiments/ablate_augment.py:digit"], "there is no variant 'digit'"),

@@ -176,7 +176,7 @@ def test_killed_and_gone_on_with_by_two_then_four_then_one(whole, tmp_path):
 
 def test_two_processes_segment_as_one_does(tmp_path):
     """Seven scenes are scored, which do not divide by two: none is counted twice."""
-    changes = {"batch": "4", "eval_batch": "2", "duration": "4 steps", "data.val_length": "7", "data.size": "(64, 64)"}
+    changes = {"batch": "4", "eval_batch": "2", "duration": "4 steps", "data.val_length": "7"}
     runs = {}
     for count in (1, 2):
         finished = finish(start(count, tmp_path / str(count), experiment="segment", image_size="(64, 64)", **changes))
@@ -185,7 +185,7 @@ def test_two_processes_segment_as_one_does(tmp_path):
     one, two = (list(losses(runs[count]).values()) for count in runs)
     np.testing.assert_allclose(two, one, rtol=1e-5)
     ours, theirs = (np.array(json.loads((runs[n] / "confusion.json").read_text())["matrix"]) for n in (2, 1))
-    assert ours.sum() == theirs.sum() == 7 * 64 * 64
+    assert ours.sum() == theirs.sum() == 7 * 128 * 128
     assert np.abs(ours - theirs).sum() <= 20  # pixels whose two best classes are equal to rounding
     ours, theirs = (json.loads((runs[n] / "result.json").read_text()) for n in (2, 1))
     assert ours["eval_images"] == theirs["eval_images"] == 7 and ours["processes"] == 2

@@ -63,11 +63,11 @@ def test_commands_for_tpu_vms(study):
     lines = clusters.tpu_commands(found, listed, "/mnt/share/study")
     assert len(lines) == 3
     first, second = shlex.split(lines[1])[:6], shlex.split(lines[1])
-    assert first == ["NAME=b-c-3", "bash", "launch/tpu_vm.sh", "train", "--config", "experiments/x.py:y"]
+    assert first == ["NAME=b-c-3-k", "bash", "launch/tpu_vm.sh", "train", "--config", "experiments/x.py:y"]
     assert second[6:9] == ["--data", "coco:my data", "--workdir"]
     assert second[9] == "/mnt/share/study/cells/b c/seed-3-k"
     assert {"--config.batch=4", "--config.rate=0.7", "--config.seed=3;"} <= set(second)
-    assert second[-4:] == ["NAME=b-c-3", "bash", "launch/tpu_vm.sh", "delete"]
+    assert second[-4:] == ["NAME=b-c-3-k", "bash", "launch/tpu_vm.sh", "delete"]
 
 
 def test_one_run_after_the_other_and_on_devices(study, tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from mapjax.study.sweep import Sweep
 
 def get_config():
-    return ConfigDict({"seed": 0, "rate": 0.5, "kind": "a"})
+    return ConfigDict({"data": {"name": "digits"}, "splits": {"train": "train", "eval": "val"}, "batch": 8,
+                       "duration": "30 steps", "task": {"name": "classify"}, "seed": 0, "rate": 0.5, "kind": "a"})
 
 def sweep():
     ranges = {"rate": ("log", 0.01, 1.0), "kind": ("choice", "a", "b")}
@@ -67,6 +68,17 @@ def test_it_finds_the_best_and_ends_what_falls_behind(study, tmp_path):
     assert [one.values for one in again[:30]] == [one.values for one in tried]
     assert [one.state for one in again[:30]] == states
     assert len(started) == count + 2 + states.count("failed")  # what failed is tried again
+
+
+def test_a_baseline_that_fails_is_told(study, tmp_path):
+    found, _ = study
+    config = found.cells[0].config
+    with config.unlocked():
+        config.kind = "b"
+    with pytest.raises(UserError, match="the baseline has failed: exit code 2; it does not run"):
+        search.run(found, tmp_path, tmp_path, 2)
+    with pytest.raises(UserError, match="is that of a test"):
+        search.run(found._replace(metrics={"top1@x": "max"}), tmp_path, tmp_path, 2)
 
 
 def test_a_study_without_ranges(study, tmp_path):

@@ -63,6 +63,23 @@ GOOD = "baseline='a', metrics={'top1': 'max'}"
         ("cells={'a': {}}, baseline='a', metrics={'top1': 'up'}", "must be 'max' or 'min'"),
         ("cells={'a': {}}, baseline='a', metrics={'top1@dark': 'max'}, tests={'dusk': {}}", "a test that there is not"),
         (f"cells={{'a': {{}}}}, {GOOD}, seeds=(0, 0)", "each once"),
+        (f"cells={{'a': {{}}, 'b': {{'skip_non_finite': 0}}}}, {GOOD}", "are the same run"),
+        (f"cells={{'a': {{'seed': 1}}}}, {GOOD}", "cell 'a': each cell has every seed"),
+        (f"cells={{'..': {{}}}}, {GOOD}", "a name is that of a folder"),
+        (f"cells=(('a', {{}}, 1),), {GOOD}", "cells that are no pairs"),
+        (
+            f"cells={{'a': {{}}}}, {GOOD}, tests={{'t': {{'shfit': {{}}}}}}",
+            "test 't': --config.shfit: there is no such key",
+        ),
+        (
+            f"cells={{'a': {{}}}}, {GOOD}, tests={{'t': {{'shift': {{'rotat': 3.0}}}}}}",
+            "test 't': there is no augmentation",
+        ),
+        (f"cells={{'a': {{}}}}, {GOOD}, tests={{'../t': {{}}}}", "a name is that of a folder"),
+        (
+            f"cells={{'a': {{}}}}, {GOOD}, ranges={{'no.key': ('log', 1.0, 2.0)}}",
+            "--config.no.key: there is no such key",
+        ),
     ],
 )
 def test_what_cannot_be(tmp_path, arguments, message):
@@ -82,6 +99,15 @@ def test_only_and_seeds_that_cannot_be(tmp_path):
         sweep.narrowed(study, ["c"])
     with pytest.raises(UserError, match="whole numbers"):
         sweep.narrowed(study, [], [-1])
+
+
+def test_the_command_line_is_before_a_cells_own(tmp_path):
+    name = experiment(tmp_path, f"cells={{'a': {{}}, 'b': {{'batch': 4, 'optimizer.learning_rate': 1.0}}}}, {GOOD}")
+    assert {cell.config.batch for cell in sweep.load(name, more={"batch": "2"}).cells} == {2}
+    with pytest.raises(UserError, match="give them by --seeds"):
+        sweep.load(name, more={"seed": "2"})
+    with pytest.raises(UserError, match="takes no variant"):
+        sweep.load(f"{name}:digits")
 
 
 def test_a_run_is_known_by_config_data_and_code(tmp_path):
