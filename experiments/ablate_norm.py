@@ -2,7 +2,7 @@
 
     python launch/ablate.py --config experiments/ablate_norm.py
 
-Every cell sees as many pictures, with a learning rate in proportion to the batch. What was found stands in the README.
+Every cell sees as many pictures, with a learning rate in proportion to the batch. It has not been run to its table yet.
 """
 
 import pathlib
