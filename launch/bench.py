@@ -2,8 +2,9 @@
 
 What is timed: the train step of a --config (a detector's peer is torchvision's Faster R-CNN with its own defaults;
 --like makes ours the same network), or with --evaluation a forward pass over its held-out split, and the same with
-decoding and measuring; forward passes and train steps of classification networks (--networks); or the input pipeline
-on your own JPEGs (--input FOLDER): decode, random crop to 224 pixels, flip, batch. Medians and ratios are printed;
+decoding and measuring; forward passes and train steps of classification networks (--networks); the input pipeline
+on your own JPEGs (--input FOLDER): decode, random crop to 224 pixels, flip, batch; or what segmentation does besides
+(--segmentation): confusion matrices, contours and a CRF's inference at 480×360. Medians and ratios are printed;
 above 1 mapjax is the faster. --profile also says from which source file, and in what kind of operation, ours takes the
 time.
 """
@@ -24,6 +25,7 @@ python launch/bench.py --config experiments/detect.py
 python launch/bench.py --config experiments/detect.py:bccd --data voc:DIR --peer
 python launch/bench.py --config experiments/detect.py:bccd --data voc:DIR --peer --like
 python launch/bench.py --config experiments/segment.py --evaluation
+python launch/bench.py --segmentation
 python launch/bench.py --networks resnet50,mobilenet_v2 --batch 8 --side 224 --peer
 python launch/bench.py --networks mobilenet_v2 --profile
 python launch/bench.py --input PICTURES --peer
@@ -58,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--data", metavar="FORMAT:PATH", help="as for launch/main.py")
     parser.add_argument("--networks", metavar="NAMES", help=f"of {', '.join(NETWORKS)}, with commas between")
     parser.add_argument("--input", type=pathlib.Path, metavar="DIR", help="a folder of JPEGs")
+    parser.add_argument("--segmentation", action="store_true", help="confusion matrices, contours and a CRF, 480×360")
     parser.add_argument("--peer", action="store_true", help="time torch and torchvision as well")
     parser.add_argument("--like", action="store_true", help="give a detector torchvision's sizes")
     parser.add_argument("--evaluation", action="store_true", help="time an evaluation of --config, not its train step")
@@ -67,14 +70,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--side", type=int, default=224, metavar="N", help="of the pictures of --networks (224)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads or processes of --input (2)")
     arguments, overrides = terminal.parse(parser, argv, config=True)
-    chosen = [name for name in ("config", "networks", "input") if getattr(arguments, name)]
+    chosen = [name for name in ("config", "networks", "input", "segmentation") if getattr(arguments, name)]
     if len(chosen) != 1:
-        raise UserError("say what to time with one of --config, --networks and --input.")
-    print(f"mapjax: timing {getattr(arguments, chosen[0])}; starting JAX …", flush=True)
+        raise UserError("say what to time with one of --config, --networks, --input and --segmentation.")
+    what = chosen[0] if chosen[0] == "segmentation" else getattr(arguments, chosen[0])
+    print(f"mapjax: timing {what}; starting JAX …", flush=True)
     if arguments.config:
         time_config(arguments, overrides)
     elif arguments.networks:
         time_networks(arguments)
+    elif arguments.segmentation:
+        time_segmentation(arguments)
     else:
         time_input(arguments)
     return 0
@@ -121,6 +127,39 @@ def time_networks(arguments: Any) -> None:
             report(title, in_turns(calls, arguments.rounds), arguments.batch)
             if arguments.profile and train:
                 show_profile(ours)
+
+
+def time_segmentation(arguments: Any) -> None:
+    """Time the counting of 1,000 label maps, and mean field on a batch, of random patches of 11 classes at 480×360."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from mapjax.ops import label_maps, mean_field
+
+    rng = np.random.default_rng(0)
+    batch, classes, size = arguments.batch, 11, (360, 480)
+
+    def patches() -> Any:
+        small = rng.integers(0, classes, (batch, size[0] // 20, size[1] // 20)).astype(np.uint8)
+        return jnp.asarray(small.repeat(20, 1).repeat(20, 2))
+
+    truth, found = patches(), patches()
+    radius = 0.0075 * float(np.hypot(*size))
+    confusion = jax.jit(lambda one, other: label_maps.confusion(one, other, classes))
+    contours = jax.jit(lambda one, other: label_maps.contours(one, other, classes, radius))
+
+    def all_of(call: Any) -> Callable[[], None]:
+        return lambda: [jax.block_until_ready(call(truth, found)) for _ in range(-(-1000 // batch))] and None
+
+    counts = {"confusion": all_of(confusion), "contours": all_of(contours)}
+    report("1,000 label maps", in_turns(counts, arguments.rounds), 1000)
+    logits = jax.nn.one_hot(found, classes) * 2
+    pictures = jnp.asarray(rng.normal(size=(batch, *size, 3)).astype(np.float32))
+    energy = mean_field.Energy(jnp.ones(classes), jnp.ones(classes), 1 - jnp.eye(classes))
+    infer = jax.jit(lambda *given: mean_field.infer(*given, energy, mean_field.Kernels(), iterations=5))
+    times = in_turns({"mean field": lambda: jax.block_until_ready(infer(logits, pictures))}, arguments.rounds)
+    report("a CRF of 5 iterations", times, batch)
 
 
 def time_input(arguments: Any) -> None:

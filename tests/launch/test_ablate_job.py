@@ -75,6 +75,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(ran):
     assert cells["plain"]["costs"]["GFLOP an example"] > 0 and cells["plain"]["costs"]["examples/s"] > 0
 
 
+@pytest.mark.slow
 def test_only_what_has_changed_is_run_again(ran, tmp_path, capsys):
     _, folder, _ = ran
     before = states(folder)
@@ -87,6 +88,7 @@ def test_only_what_has_changed_is_run_again(ran, tmp_path, capsys):
     assert len(list(folder.glob("cells/slow/*/result.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_signal_is_handed_on_and_the_run_goes_on(tmp_path):
     name = study(tmp_path, "{'plain': {'duration': '3000 steps'}}")
     command = [sys.executable, "launch/ablate.py", "--config", name, "--workdir", str(tmp_path / "out")]
@@ -106,6 +108,7 @@ def test_a_signal_is_handed_on_and_the_run_goes_on(tmp_path):
     assert f"going on from step {saved} of 3000" in log.read_text()
 
 
+@pytest.mark.slow
 def test_the_bundle_gives_the_same_bits(ran, tmp_path, capsys):
     _, folder, _ = ran
     arguments = ["--from", str(folder / "study.zip"), "--workdir", str(tmp_path / "again"), "--only", "slow"]

@@ -41,7 +41,7 @@ def test_segmentation_of_scenes_reaches_its_score_in_time(tmp_path):
         "--workdir",
         str(tmp_path / "run"),
     ]
-    subprocess.run(command, cwd=ROOT, check=True)
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cold")})
     assert time.perf_counter() - began <= 360
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["eval_images"] == 500

@@ -135,6 +135,63 @@ def small_lite0(file: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("variant", ["", ":camvid_segnet", ":camvid_crf", ":finetune", ":voc"])
+def folder_of_voc(root: pathlib.Path) -> pathlib.Path:
+    """Two pictures a split with masks in VOC's own colours: half of them aeroplane, void between."""
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        names = [f"{split}{k}" for k in range(2)]
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names))
+        for name in names:
+            cv2.imwrite(str(root / "JPEGImages" / f"{name}.jpg"), rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+            labels = np.zeros((40, 60), np.uint8)
+            labels[:, 30:], labels[:, 28:32] = 1, 255
+            mask = PIL.Image.fromarray(labels)
+            mask.putpalette([0, 0, 0, 128, 0, 0] + [0] * 756 + [224, 224, 192])
+            mask.save(root / "SegmentationClass" / f"{name}.png")
+    return root
+
+
+def folder_of_panoptic(root: pathlib.Path) -> pathlib.Path:
+    """Two pictures a split, each of two segments, as COCO has them."""
+    rng = np.random.default_rng(0)
+    for split in ("train2017", "val2017"):
+        for folder in (split, f"annotations/panoptic_{split}"):
+            (root / folder).mkdir(parents=True)
+        images, annotations = [], []
+        for k in range(2):
+            cv2.imwrite(str(root / split / f"{k}.jpg"), rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+            ids = np.zeros((40, 60, 3), np.uint8)
+            ids[:, :25, 2], ids[:, 25:, 2] = 7, 9  # R + 256 G + 65536 B; OpenCV writes BGR
+            cv2.imwrite(str(root / "annotations" / f"panoptic_{split}" / f"{k}.png"), ids)
+            images.append({"id": k + 1, "file_name": f"{k}.jpg", "height": 40, "width": 60})
+            segments = [
+                {"id": i, "category_id": c, "iscrowd": 0, "bbox": [0, 0, 9, 9], "area": 9}
+                for i, c in ((7, 1), (9, 184))
+            ]
+            annotations.append({"image_id": k + 1, "file_name": f"{k}.png", "segments_info": segments})
+        categories = [{"id": 1, "name": "person", "isthing": 1}, {"id": 184, "name": "tree", "isthing": 0}]
+        whole = {"images": images, "annotations": annotations, "categories": categories}
+        (root / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(whole))
+    return root
+
+
+@pytest.mark.parametrize(("format", "write", "counted"), [
+    ("voc", folder_of_voc, 2 * 40 * 56), ("coco", folder_of_panoptic, 2 * 40 * 60),
+])  # fmt: skip
+@pytest.mark.usefixtures("quick_compiler")
+def test_data_of_voc_and_coco(tmp_path, format, write, counted):
+    """Every pixel with a class is counted once, in the original pictures."""
+    changes = {**TINY, "duration": "2 steps", "batch": "2", "eval_batch": "2", "input.workers": "0", "init_from": ""}
+    changes |= {"eval_size": "(24, 32)", "dtype": "float32", "task.auxiliary": "0.0"}
+    result = fit.fit(config_of(":voc", f"{format}:{write(tmp_path / 'data')}", **changes), tmp_path / "run")
+    assert result["steps"] == 2 and result["eval_images"] == 2
+    confusion = json.loads((tmp_path / "run" / "confusion.json").read_text())
+    assert np.array(confusion["matrix"]).sum() == counted
+    assert {"voc": "aeroplane", "coco": "tree"}[format] in confusion["classes"]
+
+
 @pytest.mark.usefixtures("quick_compiler")
 def test_every_variant_runs(tmp_path, data, whole, variant, capsys):
     changes = {"duration": "2 steps", "batch": "4", "eval_batch": "4", "image_size": "(24, 32)"}

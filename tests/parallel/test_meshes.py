@@ -75,7 +75,14 @@ CASES = {
     ),
 }
 # to compile
-SLOW = ("resnet recomputed", "resnet50 data", "resnet data, fsdp, model", "detector data", "detector data, fsdp, model")
+SLOW = (
+    "vit muon fsdp, model, pipe",
+    "resnet recomputed",
+    "resnet50 data",
+    "resnet data, fsdp, model",
+    "detector data",
+    "detector data, fsdp, model",
+)
 
 
 def run(cases):
