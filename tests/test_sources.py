@@ -15,7 +15,7 @@ PROGRAM = """
 import json
 from mapjax import workdir
 files = workdir.sources()
-print(json.dumps([files, workdir.code(files), workdir._revision()]))
+print(json.dumps([files, workdir.code(files), workdir.revision()]))
 """
 
 
