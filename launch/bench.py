@@ -150,14 +150,18 @@ def time_segmentation(arguments: Any) -> None:
     contours = jax.jit(lambda one, other: label_maps.contours(one, other, classes, radius))
 
     def all_of(call: Any) -> Callable[[], None]:
-        return lambda: [jax.block_until_ready(call(truth, found)) for _ in range(-(-1000 // batch))] and None
+        def run() -> None:
+            for _ in range(-(-1000 // batch)):
+                jax.block_until_ready(call(truth, found))
+
+        return run
 
     counts = {"confusion": all_of(confusion), "contours": all_of(contours)}
     report("1,000 label maps", in_turns(counts, arguments.rounds), 1000)
     logits = jax.nn.one_hot(found, classes) * 2
     pictures = jnp.asarray(rng.normal(size=(batch, *size, 3)).astype(np.float32))
     energy = mean_field.Energy(jnp.ones(classes), jnp.ones(classes), 1 - jnp.eye(classes))
-    infer = jax.jit(lambda *given: mean_field.infer(*given, energy, mean_field.Kernels(), iterations=5))
+    infer = jax.jit(lambda x, seen: mean_field.infer(x, seen, energy, mean_field.Kernels(), iterations=5))
     times = in_turns({"mean field": lambda: jax.block_until_ready(infer(logits, pictures))}, arguments.rounds)
     report("a CRF of 5 iterations", times, batch)
 
