@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax import stages
+from mapjax import parts, stages
 from mapjax.data import geometry
 from mapjax.errors import UserError
 from mapjax.metrics import iou
@@ -225,3 +225,35 @@ def test_a_network_of_another_task_is_one_sentence():
     for call in (lambda: task.loss(variables, batch, jax.random.key(0)), lambda: task.predict(variables, batch)):
         with pytest.raises(UserError, match="gives no 'map_logits'"):
             call()
+
+
+SMALL_RESNET = {"name": "resnet", "depth": 18, "width": 0.25, "output_stride": 8}
+NETWORKS = {
+    "fcn on vgg": {"name": "fcn", "backbone": {"name": "vgg", "depth": 16}},
+    "fcn on resnet": {"name": "fcn", "backbone": SMALL_RESNET, "aux": True},
+    "deeplab": {"name": "deeplab", "backbone": SMALL_RESNET},
+    "lraspp": {"name": "lraspp"},
+    "segnet": {"name": "segnet", "encoder": "vgg16", "width": 0.25},
+    "segmenter, linear": {"name": "segmenter", "backbone": {"name": "vit", "variant": "small"}, "decoder": "linear"},
+    "segmenter, mask": {"name": "segmenter", "backbone": {"name": "vit", "variant": "small"}},
+}
+
+
+@pytest.mark.parametrize("crf", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_can_be_trained_and_with_a_crf(name, crf):
+    """By shapes alone: the loss has a gradient for every parameter, and there is a score for each class and pixel."""
+    node = {"name": "crf_rnn", "unary": NETWORKS[name]} if crf else NETWORKS[name]
+    model = parts.make("models", node, classes=3, dtype="float32", image_size=(32, 48))
+    task = segment.make(model=model, classes=CLASSES, image_size=(32, 48))
+    batch, key = batch_of(2, (32, 48)), jax.random.key(0)
+    variables = jax.eval_shape(task.init, key, batch)
+
+    def gradients(variables):
+        return jax.grad(lambda params: task.loss({**variables, "params": params}, batch, key)[0])(variables["params"])
+
+    found = jax.eval_shape(gradients, variables)
+    assert jax.tree.map(lambda one: one.shape, found) == jax.tree.map(lambda one: one.shape, variables["params"])
+    scores = jax.eval_shape(task.predict, variables, batch)["map_logits"]
+    assert (len(scores.shape), scores.shape[-1]) == (4, 3)
+    assert scores.shape[1:3] == (32, 48) or not crf
