@@ -110,6 +110,13 @@ def trained(task, batches, mesh, rate: float, options):
     return scalars, jax.device_get(state), compiled, shapes, places
 
 
+def followed(places) -> list[bool]:
+    """Tell for the moving average, and for momentum where all have it, whether they are where the parameters are."""
+    kept = [optax.tree_utils.tree_get(places.opt, "trace")] if not hasattr(places.opt[0], "inner_states") else []
+    wanted = [place.spec for place in jax.tree.leaves(places.params)]
+    return [[place.spec for place in jax.tree.leaves(part)] == wanted for part in (places.ema, *kept)]
+
+
 def sizes_of(shapes, places) -> list[list[int]]:
     """Give the bytes of each parameter: of one block where it is used, and whole; of all blocks where they are used."""
 
@@ -187,6 +194,8 @@ def main() -> None:
             "scalars": [difference(*pair) for pair in zip(alone[0], scalars)],
             "gradients": distance(alone[1].opt, state.opt),
             "params": difference(alone[1].params, state.params),
+            "average": difference(alone[1].ema, state.ema),
+            "followed": followed(places),
             "collectives": sorted((one.kind, one.axes, one.bytes, one.count) for one in found),
             "parameters": sizes_of(shapes.params, places.params),
             "blocks": MODELS[name]["depth"] if kind == "vit" else sum(resnet.STAGES.get(MODELS[name].get("depth"), ())),

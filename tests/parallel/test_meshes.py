@@ -121,6 +121,7 @@ def test_three_steps_equal_those_of_one_device(report, case):
     assert max(report["losses"]) < (bound if "detector" in case else 2e-5)  # continuous, whichever side of a ReLU
     assert max(report["scalars"]) < bound
     assert report["params"] < bound
+    assert report["average"] < bound
     assert report["gradients"] < 10 * bound
     assert report["answers"] < bound
 
@@ -129,6 +130,11 @@ def test_three_steps_equal_those_of_one_device(report, case):
 def test_the_step_has_the_collectives_that_it_should(report, case):
     found = {(kind, tuple(axes)) for kind, axes, _, _ in report["collectives"]}
     assert found == CASES[case][3]
+
+
+@every_case
+def test_optimizer_and_average_are_where_the_parameters_are(report, case):
+    assert report["followed"] == [True] * (1 if "muon" in case else 2)
 
 
 @every_case
