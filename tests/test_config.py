@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -126,3 +128,24 @@ def test_names_of_classes_stay_with_their_own_data(tmp_path):
     assert configs.load(str(path), {"data.path": "c"}).data.to_dict() == own | {"path": "c"}
     given = configs.load(str(path), data="idx:path=c,classes=a|b")
     assert given.data.to_dict() == {"name": "idx", "path": "c", "classes": "a|b"}
+
+
+def test_the_config_of_a_run_is_an_experiment(experiment, tmp_path):
+    config = configs.load(experiment)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(configs.to_dict(config)))
+    again = configs.load(str(path))
+    assert again.to_dict() == config.to_dict() and again.is_locked
+    key, value = next((key, value) for key, value in configs.flat_values(config) if type(value) is int)
+    assert configs.to_dict(configs.load(str(path), {key: str(value + 1)})) != configs.to_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "there is no such file"), ("{", "is no config of a run"), ("[1]", "is no config of a run")],
+)
+def test_a_json_that_is_no_config(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=f"config.json:? {message}"):
+        configs.load(str(tmp_path / "config.json"))

@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import shlex
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -45,9 +46,10 @@ def run_all(
             submitted = [executor.submit(runs.run_one, study, job, launch.resolve()) for job in waiting]
     except (RuntimeError, OSError) as error:
         raise UserError(f"--cluster {asked}: {error}") from error
+    began = time.perf_counter()
     try:
         for job, sent in zip(waiting, submitted):
-            yield _outcome(job, sent)
+            yield _outcome(job, sent, began)
     finally:
         for sent in submitted:  # whatever ends this ends the jobs: a second start would train in their folders
             if not sent.done():
@@ -96,9 +98,9 @@ def _options(asked: str, text: str) -> dict[str, Any]:
     return found
 
 
-def _outcome(job: runs.Job, sent: Any) -> runs.Outcome:
-    """Wait for a submitted job; one that the cluster ended has failed."""
+def _outcome(job: runs.Job, sent: Any, began: float) -> runs.Outcome:
+    """Wait for a job that was submitted when the clock showed `began`; one that the cluster ended has failed."""
     try:
         return sent.result()
     except Exception as error:  # whatever submitit makes of a job that died
-        return runs.Outcome(job, f"{type(error).__name__}: {str(error).strip()}", 1e-9)
+        return runs.Outcome(job, f"{type(error).__name__}: {str(error).strip()}", time.perf_counter() - began)

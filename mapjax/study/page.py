@@ -40,7 +40,7 @@ def render(study: sweep.Study, rows: Sequence[Row], folder: pathlib.Path, about:
 
 
 def _table(study: sweep.Study, rows: Sequence[Row], folder: pathlib.Path) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row.costs))
+    names = tables.cost_names(rows)
     heads = ["cell"]
     for name, direction in study.metrics.items():
         heads += [f"{name} {tables.ARROWS[direction]}", "Δ (p)"]
@@ -103,7 +103,7 @@ def _curves(study: sweep.Study, rows: Sequence[Row]) -> list[Section]:
 def _costs(study: sweep.Study, rows: Sequence[Row]) -> list[Section]:
     first = next(iter(study.metrics))
     drawn = []
-    for cost in dict.fromkeys(name for row in rows for name in row.costs):
+    for cost in tables.cost_names(rows):
         points = {row.name: (row.costs[cost], row.metrics[first].mean.value) for row in rows if cost in row.costs}
         if len({across for across, _ in points.values()}) > 1:
             drawn.append(charts.scatter(points, x_label=cost, y_label=first))

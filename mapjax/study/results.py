@@ -75,26 +75,29 @@ def collect(study: sweep.Study, listed: Sequence[runs.Job]) -> list[Row]:
     if not known:
         raise UserError("no cell of the study is finished yet.")
     metrics = {name: _compare(study, name, known) for name in study.metrics}
-    return [
-        Row(
-            name,
-            cell.overrides,
-            {metric: compared[name] for metric, compared in metrics.items() if name in compared},
-            _costs([one.result for one in found[name].values()]),
-            tuple(seed for seed in study.seeds if seed not in found[name]),
-            {seed: one.job.folder for seed, one in found[name].items()},
-        )
-        for cell in study.cells
-        for name in [cell.name]
-    ]
+    rows = []
+    for cell in study.cells:
+        mine = found[cell.name]
+        compared = {metric: by_cell[cell.name] for metric, by_cell in metrics.items() if cell.name in by_cell}
+        missing = tuple(seed for seed in study.seeds if seed not in mine)
+        folders = {seed: one.job.folder for seed, one in mine.items()}
+        costs = _costs([one.result for one in mine.values()])
+        rows.append(Row(cell.name, cell.overrides, compared, costs, missing, folders))
+    return rows
 
 
 def figure_of(metric: str, one: _Run) -> float:
-    """Give a metric of a run, "top1", or "top1@dark" of its test "dark"."""
+    """Give a metric of a run, "top1", or "top1@dark" of its test "dark".
+
+    Raises:
+      UserError: the run has not reported it, or had nothing to measure it on (-1), which is no figure to average.
+    """
     name, _, test = metric.partition("@")
     figures = (one.tests[test] if test else one.result)["metrics"]
     if name not in figures:
         raise UserError(f"{one.job.name} has reported no {metric!r}.{near(name, figures)}")
+    if figures[name] == -1:
+        raise UserError(f"{one.job.name} had nothing to measure {metric!r} on; leave it out of the sweep's metrics.")
     return float(figures[name])
 
 

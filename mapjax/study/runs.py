@@ -11,6 +11,7 @@ import os
 import pathlib
 import queue
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -136,7 +137,7 @@ def run_one(
         if stopping():
             return Outcome(job, STOPPED, time.perf_counter() - began)
         with log.open("a", encoding="utf-8") as file:
-            file.write(f"$ {' '.join(command)}\n")
+            file.write(f"$ {shlex.join(command)}\n")
             file.flush()
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=_environment(device))
             stopped = _wait(process, stopping)

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mapjax.study import statistics, sweep
@@ -48,7 +48,7 @@ def latex(study: sweep.Study, rows: Sequence[Row]) -> str:
 
 def comma_separated(study: sweep.Study, rows: Sequence[Row]) -> str:
     """Write all figures as CSV, unrounded; what there is not is empty."""
-    costs = _costs(rows)
+    costs = cost_names(rows)
     parts = ("", " half interval", " difference", " low", " high", " p over seeds", " p over images", " seeds")
     head = ["cell", *(name + part for name in study.metrics for part in parts), *costs]
     text = io.StringIO()
@@ -71,7 +71,7 @@ def comma_separated(study: sweep.Study, rows: Sequence[Row]) -> str:
 
 def cells(study: sweep.Study, rows: Sequence[Row], style: Style) -> list[list[str]]:
     """Give the texts of the table, the head first."""
-    costs = _costs(rows)
+    costs = cost_names(rows)
     head = ["cell"]
     for name, direction in study.metrics.items():
         head += [f"{name} {ARROWS[direction]}", "Δ (p over seeds, images)"]
@@ -113,6 +113,11 @@ def notes(study: sweep.Study, rows: Sequence[Row]) -> list[str]:
     return said
 
 
+def cost_names(rows: Sequence[Row]) -> list[str]:
+    """List the costs that any cell has."""
+    return list(dict.fromkeys(name for row in rows for name in row.costs))
+
+
 def mean_text(one: Compared) -> str:
     """Write a mean and its interval."""
     half = "" if math.isnan(one.mean.half) else f" ± {one.mean.half:.4f}"
@@ -137,8 +142,3 @@ def cost_text(value: float | None) -> str:
 
 def _p(p: float) -> str:
     return "–" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _costs(rows: Sequence[Row]) -> list[str]:
-    names: Mapping[str, None] = dict.fromkeys(name for row in rows for name in row.costs)
-    return list(names)

@@ -128,6 +128,12 @@ def test_a_metric_that_was_not_reported(tmp_path):
         results.collect(study, written(study, tmp_path))
 
 
+def test_a_metric_with_nothing_to_measure_is_not_averaged(tmp_path):
+    study = study_of(metrics={"top1": "max", "recall/1": "max"})
+    with pytest.raises(UserError, match="a, seed 0 had nothing to measure 'recall/1' on"):
+        results.collect(study, written(study, tmp_path))
+
+
 def test_nothing_finished(tmp_path):
     study = study_of()
     with pytest.raises(UserError, match="no cell of the study is finished yet"):
