@@ -14,6 +14,7 @@ from programs import program
 from mapjax import config as configs
 from mapjax import fit, parts, run, weights
 from mapjax.errors import UserError
+from mapjax.report import overlay
 from mapjax.stages import VOID
 
 pytestmark = pytest.mark.process
@@ -97,6 +98,12 @@ def test_evaluate_gives_the_same_and_predict_writes_masks(whole, data, tmp_path)
         mask = PIL.Image.open(tmp_path / "out" / row["mask"])
         assert mask.mode == "P" and mask.size == (row["width"], row["height"]) == (50, 36)
         found = np.asarray(mask)
+        drawing = cv2.imread(str(tmp_path / "out" / row["drawing"]))[:36, :, ::-1].astype(int)
+        left = (drawing.shape[1] - 50) // 2  # a small picture is in the middle above its shares
+        drawing = drawing[:, left : left + 50]
+        picture = cv2.imread(str(data / "images" / "val" / row["file"].rpartition("/")[2]))[..., ::-1]
+        painted = overlay.over(np.ascontiguousarray(picture), found)
+        assert np.abs(drawing - painted).mean() < 12 < np.abs(drawing - picture).mean()  # but for JPEG's losses
         truth = cv2.imread(str(data / "masks" / "val" / f"{pathlib.Path(row['file']).stem}.png"), cv2.IMREAD_UNCHANGED)
         right, total = right + (found == truth)[truth < 2].sum(), total + (truth < 2).sum()
         assert row["shares"] == pytest.approx(
