@@ -2,7 +2,8 @@
 
 XLA's CPU backend is slow at the weight gradients of convolutions and at depthwise ones, and knows no Winograd form;
 there a 1×1 convolution is a matrix product, a depthwise one shifts, products and sums, and a 3×3 one on a large map
-goes by Winograd tiles. Elsewhere XLA's own is right.
+goes by Winograd tiles. A TPU pads channels to 128, so that of a picture's three hardly anything is left; there the
+first convolution sees 2×2 pixels as one of twelve. Elsewhere XLA's own is right.
 """
 
 from collections.abc import Callable
@@ -59,7 +60,30 @@ def _dense(x, kernel, stride: int, pads: Padding, dilation: int):
         slow = partial(_direct, pads=pads)
         # Of few channels only the gradients gain.
         return _by_platform(x, kernel, winograd.conv3x3 if x.shape[-1] >= 8 else slow, winograd.gradients, slow)
-    return _direct(x, kernel, stride, pads, 1, dilation)
+    slow = partial(_direct, stride=stride, pads=pads, dilation=dilation)
+    if x.shape[-1] <= 4 and stride == 2 and dilation == 1 and not (x.shape[1] % 2 or x.shape[2] % 2):
+        return jax.lax.platform_dependent(x, kernel, tpu=partial(_of_blocks, pads=pads), default=slow)
+    return slow(x, kernel)
+
+
+def _of_blocks(x, kernel, pads: Padding):
+    """Convolve with stride 2 as with stride 1 over squares of 2×2 pixels, each one pixel of four times the channels.
+
+    x has even sides. The kernel is padded with zeros to whole blocks, in front so that its first lies on one.
+    """
+    outputs = [(side + sum(pad) - size) // 2 + 1 for side, size, pad in zip(x.shape[1:3], kernel.shape, pads)]
+    fronts = [before % 2 for before, _ in pads]
+    ends = [(size + front) % 2 for size, front in zip(kernel.shape, fronts)]
+    kernel = jnp.pad(kernel, (*zip(fronts, ends), (0, 0), (0, 0)))
+    rows, columns = (size // 2 for size in kernel.shape[:2])
+    kernel = kernel.reshape(rows, 2, columns, 2, *kernel.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
+    kernel = kernel.reshape(rows, columns, -1, kernel.shape[-1])
+    x = jnp.concatenate([x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)], -1)
+    blocks = []
+    for (before, _), front, size, block, side in zip(pads, fronts, outputs, (rows, columns), x.shape[1:3]):
+        first = (before + front) // 2
+        blocks.append((first, size + block - 1 - first - side))  # as many as the outputs need, and no more
+    return _direct(x, kernel, pads=tuple(blocks))
 
 
 def _merged(x, kernel, stride: int, pads: Padding, groups: int, dilation: int):

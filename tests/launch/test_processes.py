@@ -44,10 +44,11 @@ def start(
 ):  # fmt: skip
     """Start `count` processes (or only those in `numbers`); `own` gives one more option to a process by its number.
 
-    `roots` gives the folder of the code that a process runs, where it is not this one.
+    `roots` gives the folder of the code that a process runs, where it is not this one. A change to None leaves a value
+    of SMALL out.
     """
     port = free_port()
-    options = [f"--config.{key}={value}" for key, value in {**SMALL, **changes}.items()]
+    options = [f"--config.{key}={value}" for key, value in {**SMALL, **changes}.items() if value is not None]
     if program == "main":
         options = ["--config", f"experiments/{experiment}.py", *options]
     started = []
@@ -160,17 +161,29 @@ def test_killed_and_gone_on_with_by_two_then_four_then_one(whole, tmp_path):
     first = last_step(workdir)
     four = start(4, workdir)
     wait_for_step(workdir, first + 10, four)
+    four[2].kill()
+    began = time.time()
+    finished = finish(four)
+    assert time.time() - began < 60
+    assert [code for code, _ in finished] == [distributed.LOST] * 2 + [-signal.SIGKILL, distributed.LOST], finished
+    for number in (0, 1, 3):
+        assert f"error: process {number}: process 2 of 4 has died; start all again" in finished[number][1]
+    assert f"going on from step {first} of 150" in finished[0][1]
+    second = last_step(workdir)
+
+    four = start(4, workdir)
+    wait_for_step(workdir, second + 10, four)
     four[3].send_signal(signal.SIGTERM)  # one is asked, all stop after the same step
     finished = finish(four)
     assert [code for code, _ in finished] == [143] * 4, finished
-    assert f"going on from step {first} of 150" in finished[0][1]
-    second = last_step(workdir)
-    assert f"saved at step {second}" in finished[0][1]
-    assert first < second < 150
+    assert f"going on from step {second} of 150" in finished[0][1]
+    third = last_step(workdir)
+    assert f"saved at step {third}" in finished[0][1]
+    assert first < second < third < 150
 
     [(code, output)] = finish(start(1, workdir))
     assert code == 0, output
-    assert f"going on from step {second} of 150" in output
+    assert f"going on from step {third} of 150" in output
     close(workdir, whole)
 
 
@@ -191,6 +204,23 @@ def test_two_processes_segment_as_one_does(tmp_path):
     assert ours["eval_images"] == theirs["eval_images"] == 7 and ours["processes"] == 2
     for name, value in theirs["metrics"].items():
         assert abs(ours["metrics"][name] - value) < 5e-3, name
+
+
+@pytest.mark.slow
+def test_two_processes_detect_as_one_does(tmp_path):
+    """Four steps, and the detections of seven scenes, which do not divide by two."""
+    changes = {"batch": "4", "eval_batch": "2", "duration": "4 steps", "data.val_length": "7", "model.channels": "16"}
+    changes |= {"model.backbone.width": "0.25", "image_size": "(64, 64)", "task.pre_nms_train": "64"}
+    changes |= {"model.width": None}
+    runs = {}
+    for count in (1, 2):
+        finished = finish(start(count, tmp_path / str(count), experiment="detect", **changes))
+        assert [code for code, _ in finished] == [0] * count, finished
+        runs[count] = tmp_path / str(count)
+    one, two = (list(losses(runs[count]).values()) for count in runs)
+    np.testing.assert_allclose(two, one, rtol=1e-3)
+    ours, theirs = (json.loads((runs[n] / "result.json").read_text()) for n in (2, 1))
+    assert ours["eval_images"] == theirs["eval_images"] == 7 and ours["processes"] == 2
 
 
 @pytest.mark.slow

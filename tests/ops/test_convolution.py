@@ -50,6 +50,20 @@ def test_value_and_gradients(shape, size, stride):
     check(*problem(shape, size, 5), stride)
 
 
+@pytest.mark.parametrize("pads", [((3, 3), (3, 3)), ((0, 1), (2, 0)), ((1, 1), (0, 0)), ((2, 2), (1, 2))])
+@pytest.mark.parametrize("size", [(7, 7), (3, 3), (4, 2), (5, 1)])
+def test_stride_two_over_blocks_of_pixels(size, pads):
+    """As TPUs get it; the gradients too."""
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 12, 8, 3), (*size, 3, 4)))
+    found, pull = jax.vjp(lambda x, kernel: convolution._of_blocks(x, kernel, pads), x, kernel)
+    wanted, pull_wanted = jax.vjp(lambda x, kernel: convolution._direct(x, kernel, 2, pads), x, kernel)
+    close(found, wanted)
+    gradient = jnp.asarray(rng.normal(size=wanted.shape), jnp.float32)
+    for ours, theirs in zip(pull(gradient), pull_wanted(gradient)):
+        close(ours, theirs)
+
+
 @pytest.mark.parametrize("shape", [(2, 16, 16, 32), (3, 17, 18, 32), (1, 23, 25, 32), (40, 3, 5, 32), (33, 1, 1, 32)])
 def test_by_winograd_tiles(shape):
     x, kernel = problem(shape, 3, 32)
@@ -131,3 +145,10 @@ def test_accelerators_get_plain_convolutions_and_cpus_the_fast_forms(shape, size
     grouped = 1 < groups < shape[-1]  # merged into one with zeros between the groups, which is dense on a CPU too
     assert count(value) == (1 if platform != "cpu" or grouped else 0)
     assert count(gradients) == (2 if platform != "cpu" or grouped else 0)
+
+
+@pytest.mark.parametrize(("platform", "blocks"), [("cpu", False), ("cuda", False), ("tpu", True)])
+def test_the_first_convolution_on_a_tpu_is_of_blocks(platform, blocks):
+    x, kernel = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32), jax.ShapeDtypeStruct((7, 7, 3, 8), jnp.float32)
+    exported = export.export(jax.jit(lambda x, kernel: convolution.conv(x, kernel, 2)), platforms=[platform])
+    assert ("tensor<4x4x12x8xf32>" in exported(x, kernel).mlir_module()) == blocks
