@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from mapjax import config as configs
 from mapjax.study.sweep import Sweep
 
-PICTURES, RATE = 4800, 1e-3 / 8  # of a whole run; the learning rate for each picture of a batch
+PICTURES, RATE = 3200, 1e-3 / 8  # of a whole run; the learning rate for each picture of a batch
 
 
 def get_config() -> ConfigDict:
