@@ -104,4 +104,4 @@ def parallel(
         body.append(
             f'<path class="line" style="{style}" d="{plots.path(points)}"><title>{html.escape(said)}</title></path>'
         )
-    return f'<div class="plot"><svg viewBox="0 0 {width} {height}" role="img">{"".join(body)}</svg></div>'
+    return f'<div class="plot wide"><svg viewBox="0 0 {width} {height}" role="img">{"".join(body)}</svg></div>'

@@ -174,15 +174,17 @@ def _class_figures(row: Row) -> dict[str, float]:
 
 
 def _cells(rows: Sequence[Row]) -> str:
-    lines = [
-        f"<tr><th>{html.escape(row.name)}</th><td>{html.escape(_changes(row.overrides)) or 'nothing'}</td></tr>"
-        for row in rows
-    ]
-    return f'<table class="listed">{"".join(lines)}</table>'
+    texts = ((html.escape(row.name), html.escape(_changes(row.overrides)) or "nothing") for row in rows)
+    lines = [f'<tr><th>{name}</th><td class="text">{changes}</td></tr>' for name, changes in texts]
+    return f'<div class="scroll"><table class="listed">{"".join(lines)}</table></div>'
 
 
 def _changes(overrides: Mapping[str, Any]) -> str:
-    return "; ".join(f"{key} = {value!r}" for key, value in overrides.items())
+    return "; ".join(f"{key} = {_short(value)}" for key, value in overrides.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
 def _minutes(row: Row) -> float:

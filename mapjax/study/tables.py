@@ -94,9 +94,10 @@ def cells(study: sweep.Study, rows: Sequence[Row], style: Style) -> list[list[st
 def notes(study: sweep.Study, rows: Sequence[Row]) -> list[str]:
     """Say how to read the table."""
     level = f"{100 * statistics.LEVEL:.0f} %"
+    seeds = ", ".join(map(str, study.seeds))
+    means = f"Means over the seeds {seeds} ± half of Student's {level} interval"
     said = [
-        f"Means over the seeds {', '.join(map(str, study.seeds))} ± half of Student's {level} interval; Δ is the "
-        f"difference to {study.baseline}.",
+        f"{means if len(study.seeds) > 1 else f'Of seed {seeds} alone'}; Δ is the difference to {study.baseline}.",
         "p: of a paired t-test over the seeds, and where the metric is computed from answers to pictures, of a paired "
         f"bootstrap over those ({statistics.RESAMPLES} draws); each corrected for all cells that are compared, by "
         "Holm's method.",
@@ -109,7 +110,9 @@ def notes(study: sweep.Study, rows: Sequence[Row]) -> list[str]:
         elif row.missing and row.metrics:
             said.append(f"{row.name} has no figures of {seeds}: its means and differences are of fewer seeds.")
         elif row.missing:
-            said.append(f"{row.name} has no figures at all: its runs have failed, or are not finished.")
+            said.append(
+                f"{row.name} has no figures at all: its runs have failed, were ended early, or are not finished."
+            )
     return said
 
 
