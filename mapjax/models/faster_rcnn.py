@@ -66,13 +66,26 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: Sequence[Any]):
-        normal = nn.initializers.normal(0.01)
         hidden = Shared(self.channels, self.dtype, name="conv")(pyramid)
-        hidden = jnp.concatenate([x.reshape(len(x), -1, 1, self.channels) for x in hidden], 1)
-        options = {"kernel": 1, "bias": True, "init": normal, "dtype": self.dtype}
-        scores = Conv(self.anchors, name="cls_logits", **options)(hidden)
-        deltas = Conv(self.anchors * 4, name="bbox_pred", **options)(hidden)
-        return scores.reshape(len(scores), -1), deltas.reshape(len(deltas), -1, 4)
+        hidden = jnp.concatenate([x.reshape(len(x), -1, self.channels) for x in hidden], 1)
+        scores = Pointwise(self.anchors, name="cls_logits")(self.channels)
+        deltas = Pointwise(self.anchors * 4, name="bbox_pred")(self.channels)
+        # One product for both: a TPU pads what each gives to 128 channels.
+        kernel, bias = (jnp.concatenate(pair, -1).astype(self.dtype) for pair in zip(scores, deltas))
+        both = hidden @ kernel[0, 0] + bias
+        scores, deltas = jnp.split(both, [self.anchors], -1)
+        return scores.reshape(len(both), -1), deltas.reshape(len(both), -1, 4)
+
+
+class Pointwise(nn.Module):
+    """The kernel and bias of a 1×1 convolution; `Head` applies two at once."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, channels: int):
+        kernel = self.param("kernel", nn.initializers.normal(0.01), (1, 1, channels, self.features), jnp.float32)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
 
 
 class Shared(nn.Module):
