@@ -27,6 +27,17 @@ VIT = (  # in attention the heads are the last axis of the first projection, and
     (r"mlp/3/kernel$", IN),
 )
 CONVNEXT = ((r"block/3/kernel$", OUT), (r"block/3/bias$", EACH), (r"block/5/kernel$", IN))
+CLASSIFIER = (  # the dense layers of AlexNet and VGG, which hold most of their parameters
+    (r"classifier/[01]/map_kernel$", CONV_OUT),
+    (r"classifier/[01]/bias$", EACH),
+    (r"classifier/[34]/kernel$", IN),
+)
+UNET = (  # two convolutions on each level, and on the way back
+    (r"(level|decoder)\d/conv1/0/kernel$", CONV_OUT),
+    (r"(level|decoder)\d/conv1/0/bias$", EACH),
+    (r"(level|decoder)\d/conv1/1/", EACH),
+    (r"(level|decoder)\d/conv2/0/kernel$", CONV_IN),
+)
 BOX_HEAD = (
     (r"box_head/fc6/map_kernel$", CONV_OUT),
     (r"box_head/fc6/bias$", EACH),
@@ -56,7 +67,15 @@ def rules(params: PyTree) -> Rules:
     paths = tree.paths(params)
     third = re.compile(rf"layer\d/(\d+|stack)/{BOTTLENECK[-1][0]}")
     residual = BOTTLENECK if any(third.search(path) for path in paths) else BASIC
-    known = [*VIT, *CONVNEXT, *BOX_HEAD, *((rf"layer\d/\d+/{expression}", spec) for expression, spec in residual)]
+    dense = CLASSIFIER if any(re.search(CLASSIFIER[0][0], path) for path in paths) else ()  # others end in such names
+    known = [
+        *VIT,
+        *CONVNEXT,
+        *dense,
+        *UNET,
+        *BOX_HEAD,
+        *((rf"layer\d/\d+/{expression}", spec) for expression, spec in residual),
+    ]
     stacked = [(f"{STACK}.*{expression}", P("pipe", *spec)) for expression, spec in (*VIT, *residual)]
     ordered = [*stacked, (STACK, P("pipe")), *known]
     return [(expression, spec) for expression, spec in ordered if any(re.search(expression, path) for path in paths)]

@@ -63,13 +63,20 @@ MODELS = {
     # As the identity at first: 16 random blocks magnify a change of 1e-7 in the pictures to a half of the gradients.
     "resnet50": {**RESNET, "depth": 50, "width": 0.125, "zero_init": True},
     "resnet_remat": {**RESNET, "depth": 11, "width": 0.25, "remat": True},
+    "vgg": {"name": "vgg", "depth": 11, "width": 0.125, "dropout": 0.0},
+    "convnext": {"name": "convnext", "depths": (1, 1), "widths": (8, 16), "layer_scale": 1.0, "stochastic_depth": 0.0},
     "detector": DETECTOR,
 }
 PLAIN = {"vit_remat": "vit", "vit_dots": "vit", "resnet_remat": "resnet11"}  # what one device computes them as
 # No map has as many numbers as a kernel that is gathered; and kernels of 4×4 maps are not made into tiles.
-SIDES = {"vit": 32, "resnet": 16, "resnet18_large": 28, "bottleneck_stack": 5} | dict.fromkeys(
-    ("basic", "bottleneck"), 4
-)
+SIDES = {
+    "vit": 32,
+    "vgg": 32,
+    "convnext": 32,
+    "resnet": 16,
+    "resnet18_large": 28,
+    "bottleneck_stack": 5,
+} | dict.fromkeys(("basic", "bottleneck"), 4)
 SIDES["basic_stack"] = 4
 
 
@@ -130,6 +137,13 @@ def sizes_of(shapes, places) -> list[list[int]]:
 
     pairs = tree.map_with_path(bytes_of, shapes, places)
     return sorted(jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, list)))
+
+
+def blocks_of(node: dict) -> int:
+    """Count the pairs of layers that are split over `model`, at most."""
+    if node["name"] == "resnet":
+        return sum(resnet.STAGES[node["depth"]])
+    return {"vit": node.get("depth"), "vgg": 1, "convnext": sum(node.get("depths", ()))}.get(node["name"], 0)
 
 
 def maps_of(model, shapes, batch, count: int) -> set[int]:
@@ -198,7 +212,7 @@ def main() -> None:
             "followed": followed(places),
             "collectives": sorted((one.kind, one.axes, one.bytes, one.count) for one in found),
             "parameters": sizes_of(shapes.params, places.params),
-            "blocks": MODELS[name]["depth"] if kind == "vit" else sum(resnet.STAGES.get(MODELS[name].get("depth"), ())),
+            "blocks": blocks_of(MODELS[name]),
             "statistics": 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes.stats)),
             "maps": sorted(set().union(*(maps(count) for count in together(mesh)))),
             "map": max(maps(BATCH // shard.ways(mesh)), default=0),

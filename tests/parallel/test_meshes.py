@@ -66,6 +66,8 @@ CASES = {
         {},
         BOTH | {(SUM, MODEL), (GATHER, MODEL)},
     ),
+    "vgg data, model": ("vgg", {"data": 2, "model": 4}, {}, {(SUM, DATA), (SUM, MODEL)}),
+    "convnext data, model": ("convnext", {"data": 2, "model": 4}, {}, {(SUM, DATA), (SUM, MODEL)}),
     "detector data": ("detector", {"data": 8}, {}, {(SUM, DATA)}),
     "detector data, fsdp, model": (
         "detector",
@@ -80,6 +82,8 @@ SLOW = (
     "resnet recomputed",
     "resnet50 data",
     "resnet data, fsdp, model",
+    "vgg data, model",
+    "convnext data, model",
     "detector data",
     "detector data, fsdp, model",
 )
@@ -155,7 +159,7 @@ def test_no_more_is_sent_than_must_be(report, case):
     sent = Counter()
     for kind, axes, size, count in report["collectives"]:
         sent[kind, "batch" if set(axes) <= {"data", "fsdp"} else axes[0]] += size * count
-    tiles = 4 if name.startswith("resnet") or name == "bottleneck_stack" else 1
+    tiles = 4 if name.startswith(("resnet", "vgg")) or name == "bottleneck_stack" else 1
     gradients = tiles * sum(there for _, _, there in report["parameters"])
     assert sent[SUM, "batch"] <= options.get("accumulate", 1) * (gradients + 2 * report["statistics"] + 1024)
     assert sent[SUM, "model"] <= 4.01 * report["blocks"] * report["map"]

@@ -9,9 +9,9 @@ from mapjax import parts, tree
 from mapjax.parallel import tensor
 
 
-def shapes(**node):
+def shapes(side=32, **node):
     model = parts.make("models", node, classes=5)
-    images = jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)
+    images = jax.ShapeDtypeStruct((2, side, side, 3), np.float32)
     return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
 
 
@@ -51,6 +51,34 @@ def test_the_last_two_convolutions_of_a_residual_block_are_a_pair(depth, first, 
     assert spec_of(params, f"layer2/0/{second}/kernel") == P(None, None, "model", None)
     assert spec_of(params, f"layer2/0/bn{first[-1]}/scale") == P("model")
     assert spec_of(params, f"layer2/0/bn{second[-1]}/scale") is None
+
+
+@pytest.mark.parametrize(("name", "places"), [("vgg", (0, 3, 6)), ("alexnet", (1, 4, 6))])
+def test_the_first_two_dense_layers_of_a_classifier_are_a_pair(name, places):
+    params = shapes(64, name=name, width=0.125)
+    assert spec_of(params, f"classifier/{places[0]}/map_kernel") == P(None, None, None, "model")
+    assert spec_of(params, f"classifier/{places[0]}/bias") == P("model")
+    assert spec_of(params, f"classifier/{places[1]}/kernel") == P("model", None)
+    assert spec_of(params, f"classifier/{places[1]}/bias") is None
+    assert spec_of(params, f"classifier/{places[2]}/kernel") is None
+    assert tensor.rules(shapes(64, name="mobilenet")) == [], "its classifier is one layer"
+
+
+@pytest.mark.parametrize("block", ["backbone/level1", "decoder0"])
+def test_the_two_convolutions_of_a_unets_level_are_a_pair(block):
+    params = shapes(name="unet", depth=2, width=8)
+    assert spec_of(params, f"{block}/conv1/0/kernel") == P(None, None, None, "model")
+    assert spec_of(params, f"{block}/conv1/1/scale") == P("model")
+    assert spec_of(params, f"{block}/conv2/0/kernel") == P(None, None, "model", None)
+    assert spec_of(params, f"{block}/conv2/1/scale") is None
+
+
+@pytest.mark.parametrize(
+    ("ending", "spec"), [("block/3/kernel", P(None, "model")), ("block/5/kernel", P("model", None))]
+)
+def test_a_convnext_is_split_by_the_hidden_layers(ending, spec):
+    params = shapes(name="convnext", depths=(1, 1), widths=(8, 16))
+    assert spec_of(params, f"features/1/0/{ending}") == spec
 
 
 def test_there_are_no_rules_for_a_network_that_is_not_known():
