@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from mapjax import checksum, run, workdir
 from mapjax import config as configs
-from mapjax import run, workdir
 from mapjax.errors import UserError
 from mapjax.study import sweep
 
@@ -189,12 +189,21 @@ def _checksum(changes: sweep.Overrides) -> str:
 
 
 def _fingerprints(config: Any, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Give the fingerprints of a config's training and held-out data; the same data is opened once."""
+    """Give the fingerprints of a config's training and held-out data and of given weights; the same are read once."""
     asked = str(configs.to_dict(config.data)) + str(config.splits) + str(config.task.name)
     if asked not in known:
         _, seen, held_out = run.open_sources(config)
         known[asked] = seen.fingerprint, held_out.fingerprint
-    return known[asked]
+    given = config.get("init_from", "")
+    if given and given not in known:
+        known[given] = _of_weights(pathlib.Path(given).expanduser())
+    return known[asked] + known.get(given, ())
+
+
+def _of_weights(source: pathlib.Path) -> tuple[str, ...]:
+    """Give the checksums of a file of weights, or of the lists of them that a run's folder has; of a name, none."""
+    files = [source] if source.is_file() else sorted(source.rglob(checksum.NAME))
+    return tuple(checksum.sha256(file) for file in files)
 
 
 def _environment(device: str) -> dict[str, str]:

@@ -4,8 +4,9 @@ import textwrap
 
 import pytest
 
+from mapjax import checksum
 from mapjax.errors import UserError
-from mapjax.study import sweep
+from mapjax.study import runs, sweep
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -118,3 +119,27 @@ def test_a_run_is_known_by_config_data_and_code(tmp_path):
     assert len(keys) == 4
     assert sweep.key(one, ("x",), "c") in keys
     assert sweep.code() == sweep.code()
+
+
+def test_a_run_is_known_by_the_weights_that_it_is_given(tmp_path):
+    file, folder = tmp_path / "given.npz", tmp_path / "run"
+    (folder / "checkpoints" / "5").mkdir(parents=True)
+    listed = folder / "checkpoints" / "5" / checksum.NAME
+    for source, changed in ((file, file), (folder, listed)):
+        changed.write_bytes(b"some")
+        before = runs._of_weights(source)
+        changed.write_bytes(b"others")
+        assert len(before) == 1 and runs._of_weights(source) != before
+        changed.write_bytes(b"some")
+        assert runs._of_weights(source) == before
+    assert runs._of_weights(tmp_path / "torchvision" / "resnet18.IMAGENET1K_V1") == ()
+
+
+def test_jobs_with_other_weights_are_others(tmp_path):
+    file = tmp_path / "given.npz"
+    study = sweep.load("experiments/ablate_imbalance.py", more={"init_from": str(file)})
+    keys = []
+    for content in (b"some", b"others"):
+        file.write_bytes(content)
+        keys.append({job.key for job in runs.jobs(study, tmp_path)})
+    assert len(keys[0]) == len(study.cells) * len(study.seeds) and not keys[0] & keys[1]
