@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def steps(cell: sweep.Cell) -> int:
 def _measured(job: runs.Job, launch: pathlib.Path) -> float:
     """Run a few steps of a job in a folder of its own; give the median time of the later ones in seconds."""
     few = {
-        "duration": f"{STEPS} steps",
+        "duration": f"{STEPS + 8} steps",  # as it is stopped before its end, it is not evaluated
         "every.log": "1 steps",
         "every.evaluate": "0 steps",
         "schedule.warmup": "1 steps",
@@ -56,8 +57,21 @@ def _measured(job: runs.Job, launch: pathlib.Path) -> float:
         workdir.write_json(folder / runs.ASKED, configs.to_dict(job.config))
         options = [f"--config.{key}={value}" for key, value in few.items()]
         command = [sys.executable, str(launch / "main.py"), "--config", str(folder / runs.ASKED), *options]
-        done = subprocess.run([*command, "--workdir", str(folder / "run")], capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f"{job.name} does not run: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
-        lines = [line for line in log.read(folder / "run" / "metrics.jsonl") if line["kind"] == "train"]
-        return statistics.median(line["step_s"] for line in lines[STEPS // 2 :])
+        with (folder / "output.txt").open("w", encoding="utf-8") as output:
+            process = subprocess.Popen(
+                [*command, "--workdir", str(folder / "run")], stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            while process.poll() is None and len(_steps(folder)) < STEPS:
+                time.sleep(0.1)
+        finally:
+            process.kill()
+            process.wait()
+        if len(_steps(folder)) < STEPS:
+            said = (folder / "output.txt").read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"]
+            raise UserError(f"{job.name} does not run: {said[-1]}")
+        return statistics.median(line["step_s"] for line in _steps(folder)[STEPS // 2 :])
+
+
+def _steps(folder: pathlib.Path) -> list[Any]:
+    return [line for line in log.read(folder / "run" / "metrics.jsonl") if line["kind"] == "train"]
