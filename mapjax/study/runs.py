@@ -5,6 +5,7 @@ is not run again, a changed one is, and an interrupted one goes on exactly.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -12,11 +13,12 @@ import pathlib
 import queue
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
@@ -29,17 +31,26 @@ from mapjax.study import sweep
 
 ASKED = "cell.json"  # in the folder of a run: its whole config, as launch/main.py is given it
 STOPPED = "stopped"  # the failure of a job that was asked to end
+LOCK = "lock"  # in the folder of a run: who runs it
 TAIL = 5  # lines that are told of a run that failed
 
 
 class Job(NamedTuple):
-    """One cell with one seed, its whole config, the folder of its run, and what it is known by."""
+    """One cell with one seed, its whole config, the folder of its run, and what it is known by.
+
+    code, revision: of which the key was made; "" for whatever there is. weights: checksums of those that it starts
+    from. test_data: of each test that is scored on other data than the cell's, their fingerprint.
+    """
 
     cell: sweep.Cell
     seed: int
     config: ConfigDict
     folder: pathlib.Path
     key: str
+    code: str = ""
+    revision: str | None = None
+    weights: tuple[str, ...] = ()
+    test_data: Mapping[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -59,16 +70,23 @@ def jobs(study: sweep.Study, root: pathlib.Path) -> list[Job]:
     """List what is to be run, seed by seed, so that a study that is cut off has all cells of the first.
 
     Raises:
-      UserError: data that cannot be opened.
+      UserError: data of a cell or test that cannot be opened.
     """
-    code, known = sweep.code(), {}
+    code, revision, known = sweep.code(), workdir.revision(), {}
     listed = []
     for seed in study.seeds:
         for cell in study.cells:
             config = cell.config.copy_and_resolve_references()
             config.seed = seed
-            key = sweep.key(config, _fingerprints(config, known), code)
-            listed.append(Job(cell, seed, config, root / "cells" / cell.name / f"seed-{seed}-{key}", key))
+            try:
+                data, weights = _data(config, known), _weights(config.get("init_from", ""), known)
+                others = {name: _other_data(config, test, known) for name, test in study.tests.items()}
+            except UserError as error:
+                raise UserError(f"cell {cell.name!r}: {error}") from error
+            key = sweep.key(config, (*data, *weights), code)
+            folder = root / "cells" / cell.name / f"seed-{seed}-{key}"
+            others = {name: other for name, other in others.items() if other}
+            listed.append(Job(cell, seed, config, folder, key, code, revision, weights, others))
     return listed
 
 
@@ -95,6 +113,9 @@ def run_all(
     for device in devices:
         if not re.fullmatch(r"(cuda|tpu):\d+", device):
             raise UserError(f"--devices {device}: name them cuda:N or tpu:N, with commas between.")
+        if devices.count(device) > 1:
+            raise UserError(f"--devices names {device} twice; each takes one run at a time.")
+        _environment(device)
     free: queue.Queue[str] = queue.Queue()
     for device in devices or ("",):
         free.put(device)
@@ -104,6 +125,8 @@ def run_all(
         device = free.get()
         try:
             return run_one(study, job, launch, device, stopping=stopping.is_set)
+        except OSError as error:  # of its own folder: the disk is full, or it may not be written
+            return Outcome(job, f"{error.filename or job.folder}: {error.strerror}", 1e-9)
         finally:
             free.put(device)
 
@@ -130,8 +153,32 @@ def run_one(
       launch, device: as for `run_all`. stopping: is asked twice a second, and ends the job by a signal; it saves then.
     """
     began = time.perf_counter()
-    log = job.folder / "log.txt"
+    if job.code and job.code != sweep.code():
+        failure = "the code has changed since this study began; the same command runs it with what there is now"
+        return Outcome(job, failure, time.perf_counter() - began)
     job.folder.mkdir(parents=True, exist_ok=True)
+    with (job.folder / LOCK).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            return Outcome(job, f"{job.folder} is being run by {lock.read().strip()}", time.perf_counter() - began)
+        lock.truncate(0)
+        print(f"process {os.getpid()} of {socket.gethostname()}", file=lock, flush=True)
+        return _run_locked(study, job, launch, device, stopping, lock.fileno(), began)
+
+
+def _run_locked(
+    study: sweep.Study,
+    job: Job,
+    launch: pathlib.Path,
+    device: str,
+    stopping: Callable[[], bool],
+    lock: int,
+    began: float,
+) -> Outcome:
+    """Run the commands of a job whose folder is locked; they keep the lock should this program be killed."""
+    log = job.folder / "log.txt"
     workdir.write_json(job.folder / ASKED, configs.to_dict(job.config))
     for command in commands(study, job, launch):
         if stopping():
@@ -139,7 +186,9 @@ def run_one(
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {shlex.join(command)}\n")
             file.flush()
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=_environment(device))
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=_environment(device), pass_fds=(lock,)
+            )
             stopped = _wait(process, stopping)
         if stopped:
             return Outcome(job, STOPPED, time.perf_counter() - began)
@@ -180,30 +229,44 @@ def commands(study: sweep.Study, job: Job, launch: pathlib.Path) -> list[list[st
 
 
 def tests(job: Job, study: sweep.Study) -> dict[str, pathlib.Path]:
-    """Give the folder of each test of a run, by name; it is known by what the test changes."""
-    return {name: job.folder / "tests" / f"{name}-{_checksum(changes)}" for name, changes in study.tests.items()}
+    """Give the folder of each test of a run, by name; it is known by what the test changes, and by other data."""
+
+    def known_by(name: str, changes: sweep.Overrides) -> str:
+        whole = json.dumps(sweep.as_text(changes), sort_keys=True) + job.test_data.get(name, "")
+        return hashlib.sha256(whole.encode()).hexdigest()[:8]
+
+    return {name: job.folder / "tests" / f"{name}-{known_by(name, given)}" for name, given in study.tests.items()}
 
 
-def _checksum(changes: sweep.Overrides) -> str:
-    return hashlib.sha256(json.dumps(sweep.as_text(changes), sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _fingerprints(config: Any, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Give the fingerprints of a config's training and held-out data and of given weights; the same are read once."""
+def _data(config: Any, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Give the fingerprints of a config's training and held-out data; the same are opened once."""
     asked = str(configs.to_dict(config.data)) + str(config.splits) + str(config.task.name)
     if asked not in known:
         _, seen, held_out = run.open_sources(config)
         known[asked] = seen.fingerprint, held_out.fingerprint
-    given = config.get("init_from", "")
-    if given and given not in known:
-        known[given] = _of_weights(pathlib.Path(given).expanduser())
-    return known[asked] + known.get(given, ())
+    return known[asked]
 
 
-def _of_weights(source: pathlib.Path) -> tuple[str, ...]:
+def _other_data(config: Any, test: sweep.Overrides, known: dict[str, tuple[str, ...]]) -> str:
+    """Give the fingerprint of what a test is scored on; "" where that is the run's own held-out data."""
+    other: Any = sweep.changed(config, test)
+    before, now = ({key: configs.to_dict(one)[key] for key in ("data", "splits")} for one in (config, other))
+    if before == now:
+        return ""
+    if not isinstance(other.splits.eval, str):
+        return _data(other, known)[1]
+    if str(now) not in known:
+        known[str(now)] = (run.make_source(other, "eval").fingerprint,)
+    return known[str(now)][0]
+
+
+def _weights(given: str, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Give the checksums of a file of weights, or of the lists of them that a run's folder has; of a name, none."""
-    files = [source] if source.is_file() else sorted(source.rglob(checksum.NAME))
-    return tuple(checksum.sha256(file) for file in files)
+    if given not in known:
+        source = pathlib.Path(given).expanduser()
+        files = [source] if source.is_file() else sorted(source.rglob(checksum.NAME)) if given else []
+        known[given] = tuple(checksum.sha256(file) for file in files)
+    return known[given]
 
 
 def _environment(device: str) -> dict[str, str]:
@@ -211,7 +274,12 @@ def _environment(device: str) -> dict[str, str]:
     kind, _, number = device.partition(":")
     if kind == "cuda":  # the N-th of those that this program may use
         allotted = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        chosen = allotted[int(number)] if int(number) < len(allotted) else number
+        if allotted and int(number) >= len(allotted):
+            raise UserError(
+                f"--devices {device}: CUDA_VISIBLE_DEVICES={','.join(allotted)} allots {len(allotted)}, from cuda:0 to "
+                f"cuda:{len(allotted) - 1}."
+            )
+        chosen = allotted[int(number)] if allotted else number
         return {**os.environ, "CUDA_VISIBLE_DEVICES": chosen}
     if kind == "tpu":
         alone = {"TPU_PROCESS_BOUNDS": "1,1,1", "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1"}

@@ -95,18 +95,34 @@ def load(experiment: str, *, data: str | None = None, more: Mapping[str, str] | 
     if "seed" in more:
         raise UserError("--config.seed: each cell has every seed; give them by --seeds.")
     cells = tuple(make_cell(experiment, data, more, name, overrides) for name, overrides in pairs)
-    _require_distinct(cells)
-    names = [cell.name for cell in cells]
-    if sweep.baseline not in names:
-        raise UserError(f"sweep(): the baseline {sweep.baseline!r} is no cell.{near(sweep.baseline, names)}")
-    _require_metrics(sweep)
-    base = cells[names.index(sweep.baseline)]
-    _require_tests(sweep, base)
-    for name, (kind, *values) in _ranges(sweep.ranges).items():
-        make_cell(experiment, data, more, "ranges", {name: values[0] if kind != "int" else int(values[0])})
-    seeds = _seeds(sweep.seeds)
-    rest = sweep.tests, sweep.by_class, sweep.ranges
-    return Study(experiment, data, more, cells, sweep.baseline, sweep.metrics, seeds, *rest)
+    rest = sweep.tests, sweep.by_class, _ranges(sweep.ranges)
+    found = require_sound(
+        Study(experiment, data, more, cells, sweep.baseline, sweep.metrics, tuple(sweep.seeds), *rest)
+    )
+    for name, (kind, *values) in found.ranges.items():
+        # Also within, as a key of whole numbers takes 1.0 for one, and nothing between.
+        if kind in ("uniform", "log"):
+            values.append(values[0] + 0.37 * (values[1] - values[0]))
+        for value in map(int, values) if kind == "int" else values:
+            make_cell(experiment, data, more, "ranges", {name: value})
+    return found
+
+
+def require_sound(study: Study) -> Study:
+    """Give a study as it is, where its names, baseline, metrics, tests and seeds go together.
+
+    Raises:
+      UserError: they do not, or a name is no folder's: files are written under it.
+    """
+    for cell in study.cells:
+        _require_name(cell.name)
+    _require_distinct(study.cells)
+    names = [cell.name for cell in study.cells]
+    if study.baseline not in names:
+        raise UserError(f"sweep(): the baseline {study.baseline!r} is no cell.{near(str(study.baseline), names)}")
+    _require_metrics(study)
+    _require_tests(study, study.cells[names.index(study.baseline)])
+    return study._replace(seeds=_seeds(study.seeds))
 
 
 def narrowed(study: Study, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> Study:
@@ -167,34 +183,44 @@ def _require_distinct(cells: Sequence[Cell]) -> None:
         seen[whole] = cell.name
 
 
-def _require_name(name: str) -> None:
-    if not _NAME.fullmatch(name) or not name.strip("."):
+def _require_name(name: Any) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not name.strip("."):
         raise UserError(f"sweep(): a name is that of a folder: letters, digits and ._+=- only, not {name!r}.")
 
 
-def _require_tests(sweep: Sweep, base: Cell) -> None:
+def changed(config: ConfigDict, overrides: Overrides) -> ConfigDict:
+    """Give a copy of a config with other values at some keys.
+
+    Raises:
+      UserError: a key that does not exist, or a value that cannot be.
+    """
+    config = configs.from_dict(configs.to_dict(config))
+    for key, text in as_text(overrides).items():
+        configs.override(config, key, text)
+    return config
+
+
+def _require_tests(study: Study, base: Cell) -> None:
     """Refuse tests whose keys are not there, before anything is trained."""
-    for name, overrides in sweep.tests.items():
+    for name, overrides in study.tests.items():
         _require_name(name)
-        config = configs.from_dict(configs.to_dict(base.config))
         try:
-            for key, text in as_text(overrides).items():
-                configs.override(config, key, text)
+            config = changed(base.config, overrides)
             changes: Any = config.get("shift")
             augment.complete(changes.to_dict() if changes else None)
         except UserError as error:
             raise UserError(f"sweep(), test {name!r}: {error}") from error
 
 
-def _require_metrics(sweep: Sweep) -> None:
-    if not sweep.metrics:
+def _require_metrics(study: Study) -> None:
+    if not study.metrics:
         raise UserError("sweep() names no metrics; give for example metrics={'top1': 'max'}.")
-    for name, direction in sweep.metrics.items():
+    for name, direction in study.metrics.items():
         if direction not in DIRECTIONS:
             raise UserError(f"sweep(): metrics[{name!r}]={direction!r} must be 'max' or 'min', as is better.")
         test = name.partition("@")[2]
-        if test and test not in sweep.tests:
-            raise UserError(f"sweep(): the metric {name!r} is of a test that there is not.{near(test, sweep.tests)}")
+        if test and test not in study.tests:
+            raise UserError(f"sweep(): the metric {name!r} is of a test that there is not.{near(test, study.tests)}")
 
 
 def _ranges(ranges: Mapping[str, tuple]) -> Mapping[str, tuple]:

@@ -25,7 +25,7 @@ def sweep():
 def study(tmp_path, monkeypatch):
     """A study whose runs take no time: the score is best for a rate of 0.1, and kind "b" fails."""
     (tmp_path / "study.py").write_text(STUDY)
-    monkeypatch.setattr(runs, "_fingerprints", lambda config, known: ())
+    monkeypatch.setattr(runs, "_data", lambda config, known: ())
     started = []
 
     def run_one(study, job, launch, device="", stopping=lambda: False):

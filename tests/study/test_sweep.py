@@ -1,8 +1,10 @@
 """What a sweep may be, and the sentence for each way in which it may not."""
 
+import itertools
 import textwrap
 
 import pytest
+from PIL import Image
 
 from mapjax import checksum
 from mapjax.errors import UserError
@@ -127,12 +129,12 @@ def test_a_run_is_known_by_the_weights_that_it_is_given(tmp_path):
     listed = folder / "checkpoints" / "5" / checksum.NAME
     for source, changed in ((file, file), (folder, listed)):
         changed.write_bytes(b"some")
-        before = runs._of_weights(source)
+        before = runs._weights(str(source), {})
         changed.write_bytes(b"others")
-        assert len(before) == 1 and runs._of_weights(source) != before
+        assert len(before) == 1 and runs._weights(str(source), {}) != before
         changed.write_bytes(b"some")
-        assert runs._of_weights(source) == before
-    assert runs._of_weights(tmp_path / "torchvision" / "resnet18.IMAGENET1K_V1") == ()
+        assert runs._weights(str(source), {}) == before
+    assert runs._weights("torchvision/resnet18.IMAGENET1K_V1", {}) == runs._weights("", {}) == ()
 
 
 def test_jobs_with_other_weights_are_others(tmp_path):
@@ -143,3 +145,30 @@ def test_jobs_with_other_weights_are_others(tmp_path):
         file.write_bytes(content)
         keys.append({job.key for job in runs.jobs(study, tmp_path)})
     assert len(keys[0]) == len(study.cells) * len(study.seeds) and not keys[0] & keys[1]
+
+
+def test_a_test_is_known_by_its_data(tmp_path):
+    """Of the digits that are a test's own, one file is another."""
+    folder = tmp_path / "data"
+    for split, label in itertools.product(("train", "val"), "01"):
+        (folder / split / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / split / label / "a.png")
+    given = {"splits.eval": "train"}
+    cells = "{'a': {}, 'b': {'optimizer.learning_rate': 0.1}}"
+    file = tmp_path / "study.py"
+    file.write_text(
+        "import pathlib\nfrom mapjax import config as configs\nfrom mapjax.study.sweep import Sweep\n"
+        "def get_config():\n    return configs.load('experiments/classify.py')\n"
+        f"def sweep():\n    return Sweep({cells}, 'a', {{'top1': 'max'}}, tests={{'t': {given}, 'own': {{}}}})\n"
+    )
+
+    def folders():
+        study = sweep.load(str(file), data=f"folder:{folder}", more={"splits.train": "train", "splits.eval": "val"})
+        job = runs.jobs(study, tmp_path)[0]
+        return job.key, {name: path.name for name, path in runs.tests(job, study).items()}
+
+    key, before = folders()
+    assert folders() == (key, before)
+    Image.new("RGB", (8, 8), "red").save(folder / "train" / "1" / "b.png")
+    other, after = folders()
+    assert other != key and before["own"] == after["own"] and before["t"] != after["t"]
