@@ -68,9 +68,10 @@ def main(argv: Sequence[str]) -> int:
 
     before = None
     if arguments.bundle_of is not None:
-        if more or arguments.data:
-            raise UserError("--from runs the same study again: it takes no --config.KEY, --steps or --data.")
-        found, before = bundle.read(arguments.bundle_of)
+        if more:
+            raise UserError("--from runs the same study again: it takes no --config.KEY or --steps.")
+        found, before = bundle.read(arguments.bundle_of, arguments.data)
+        bundle.require_seeds(before, seeds)
         if arguments.tpu or arguments.search is not None:
             raise UserError("--from runs the same study again: it takes no --tpu or --search.")
         name = f"{pathlib.Path(before['experiment'].partition(':')[0]).stem}-again"
@@ -83,12 +84,12 @@ def main(argv: Sequence[str]) -> int:
     if arguments.cluster and arguments.devices:
         raise UserError("give either --cluster or --devices.")
     name += "-search" if arguments.search is not None else ""
+    name += f"-{arguments.steps}-steps" if arguments.steps is not None else ""
     folder = arguments.workdir or pathlib.Path("runs") / name
     launch = pathlib.Path(__file__).parent
     listed = runs.jobs(found, folder)
     if arguments.dry:
-        estimate.show(found, listed, launch)
-        return 0
+        return estimate.show(found, listed, launch)
     if arguments.tpu:
         print("\n".join(clusters.tpu_commands(found, listed, arguments.tpu)))
         return 0

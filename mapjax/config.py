@@ -34,16 +34,20 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
       UserError: no such file or variant, an unknown key, or a value of another type.
     """
     config: Any = _read(pathlib.Path(name)) if name.endswith(".json") else call(name, "get_config")
-    if data is not None:
-        own, given = config.data.to_dict(), parse_data(data)
-        if own.get("path") != given.get("path"):
-            own.pop("classes", None)  # the names are those of its own data
-        config.data = ConfigDict(merged(own, given))
+    config = with_data(config, data) if data is not None else config
     config.lock()
     # What a part takes depends on its name, so names come first.
     for key, value in sorted((overrides or {}).items(), key=lambda pair: not pair[0].endswith(".name")):
         override(config, key, value)
     return config
+
+
+def with_data(config: ConfigDict, data: str) -> ConfigDict:
+    """Give a copy of a config for other data, named as on the command line; see `load`."""
+    own, given = to_dict(config)["data"], parse_data(data)
+    if own.get("path") != given.get("path"):
+        own.pop("classes", None)  # the names are those of its own data
+    return from_dict(to_dict(config) | {"data": merged(own, given)})
 
 
 def call(name: str, function: str) -> Any:

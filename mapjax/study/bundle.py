@@ -7,20 +7,25 @@ import json
 import math
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from scipy import stats
 
 from mapjax import config as configs
 from mapjax.errors import UserError
 from mapjax.study import runs, statistics, sweep
 from mapjax.study.results import Row
 
-ONE_SEED = 0.02  # how far figures may be apart where there is no spread over seeds to go by
+ONE_SEED = 0.02  # how far figures near 1 may be apart where there is no spread over seeds to go by
 LEAST = 0.002  # and where there is, at least
 
 
 class Reproduced(NamedTuple):
-    """One figure of one run, before and now: how far apart they may be, and whether they are the same bits."""
+    """One figure of one run, before and now (NaN: it was not run, or has none), and how far apart they may be."""
 
     run: str
     metric: str
@@ -31,12 +36,14 @@ class Reproduced(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """In words; `alike` is whether device and versions are those of before."""
+        """In words; `alike` is whether code, device and versions are those of before."""
+        if math.isnan(self.now):
+            return "NOT there: the run has failed, or has not reported it"
         if self.before == self.now:
             return "the same bits"
         if abs(self.before - self.now) > self.tolerance:
             return "NOT reproduced"
-        return "reproduced" + (", but not bit for bit on the same device and versions" if self.alike else "")
+        return "reproduced" + (", but not bit for bit with the same code, device and versions" if self.alike else "")
 
 
 def write(path: pathlib.Path, study: sweep.Study, listed: Sequence[runs.Job], about: Mapping[str, Any]) -> None:
@@ -63,31 +70,56 @@ def write(path: pathlib.Path, study: sweep.Study, listed: Sequence[runs.Job], ab
         ) from error
 
 
-def read(path: pathlib.Path) -> tuple[sweep.Study, dict[str, Any]]:
+def read(path: pathlib.Path, data: str | None = None) -> tuple[sweep.Study, dict[str, Any]]:
     """Read the study of a bundle, and what study.json says.
 
+    Args:
+      data: where its data is on this machine, "voc:DIR"; what differs from the bundle's is told, by its fingerprint.
+
     Raises:
-      UserError: no such file, or it is no bundle.
+      UserError: no such file, or it is no bundle, or none that may be run.
     """
     try:
         with zipfile.ZipFile(path) as file:
             about = json.loads(file.read("study.json"))
             cells = tuple(
-                sweep.Cell(
-                    one["name"],
-                    one["overrides"],
-                    configs.from_dict(json.loads(file.read(f"cells/{one['name']}.json"))),
-                )
+                sweep.Cell(one["name"], dict(one["overrides"]), _config(file.read(f"cells/{one['name']}.json"), data))
                 for one in about["cells"]
             )
-        seeds = tuple(about["seeds"])
-        names = ("experiment", "data", "baseline", "metrics", "tests", "by_class")
+        names = ("experiment", "baseline", "metrics", "tests", "by_class")
         known = {name: about[name] for name in names}
-        return sweep.Study(**known, more={}, cells=cells, seeds=seeds, ranges={}), about
+        made = sweep.Study(
+            **known, data=data or about["data"], more={}, cells=cells, seeds=tuple(about["seeds"]), ranges={}
+        )
+        return sweep.require_sound(made), about
     except OSError as error:
         raise UserError(f"--from {path} cannot be read ({error.strerror}).") from error
-    except (zipfile.BadZipFile, KeyError, TypeError, json.JSONDecodeError) as error:
+    except UserError as error:
+        raise UserError(f"--from {path}: {error}") from error
+    except _DAMAGE as error:
         raise UserError(f"--from {path} is no bundle of a study ({error}); make one with --bundle.") from error
+
+
+# What zipfile, zlib, json and a look into what they give make of a file that is damaged or of another kind.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, TypeError, AttributeError, ValueError, IndexError,
+)  # fmt: skip
+
+
+def _config(text: bytes, data: str | None) -> ConfigDict:
+    config: Any = configs.from_dict(json.loads(text))
+    return configs.with_data(config, data) if data else config
+
+
+def require_seeds(before: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    """Refuse seeds that a bundle has no figures of.
+
+    Raises:
+      UserError: one that it has not.
+    """
+    for seed in seeds:
+        if seed not in before["seeds"]:
+            raise UserError(f"--seeds {seed}: the bundle has the seeds {', '.join(map(str, before['seeds']))} only.")
 
 
 def say_what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -101,27 +133,42 @@ def say_what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     return said
 
 
-def compare(before: Mapping[str, Any], rows: Sequence[Row], environment: Mapping[str, Any]) -> list[Reproduced]:
-    """Hold the figures of a study against those of its bundle, run by run.
+def compare(
+    before: Mapping[str, Any], study: sweep.Study, rows: Sequence[Row], about: Mapping[str, Any]
+) -> list[Reproduced]:
+    """Hold the figures of a bundle against those of its study now, run by run.
 
-    Two figures are within tolerance where they differ by no more than the interval over seeds in the bundle.
+    Two figures of a run are within tolerance where they differ by no more than two trainings with other seeds would, 95
+    times of 100, by the spread over seeds of all cells of the bundle together.
 
     Args:
-      before: study.json of the bundle. environment: of the study now, as in its study.json.
+      before: study.json of the bundle. study: what was run of it. about: study.json now.
     """
-    alike = before.get("environment") == environment
+    alike = all(before.get(name) == about[name] for name in ("environment", "code"))
     known = {one["name"]: one["metrics"] for one in before["cells"]}
+    now = {row.name: row.metrics for row in rows}
     found = []
-    for row in rows:
-        for metric, now in row.metrics.items():
-            old = known.get(row.name, {}).get(metric, {})
-            half = statistics.mean(list(old["by_seed"].values())).half if old else math.nan
-            tolerance = ONE_SEED if math.isnan(half) else max(half, LEAST)
-            for seed, value in now.by_seed.items():
-                if str(seed) in old.get("by_seed", {}):
-                    name = f"{row.name}, seed {seed}"
-                    found.append(Reproduced(name, metric, old["by_seed"][str(seed)], value, tolerance, alike))
+    for metric in study.metrics:
+        old = {cell.name: known[cell.name].get(metric, {}).get("by_seed", {}) for cell in study.cells}
+        spread = _spread([list(by_seed.values()) for by_seed in old.values()])
+        for cell in study.cells:
+            here = now[cell.name][metric].by_seed if metric in now[cell.name] else {}
+            for seed in (seed for seed in study.seeds if str(seed) in old[cell.name]):
+                value = old[cell.name][str(seed)]
+                scale = max(1.0, abs(value))
+                tolerance = ONE_SEED * scale if math.isnan(spread) else max(spread, LEAST * scale)
+                name = f"{cell.name}, seed {seed}"
+                found.append(Reproduced(name, metric, value, here.get(seed, math.nan), tolerance, alike))
     return found
+
+
+def _spread(groups: Sequence[Sequence[float]]) -> float:
+    """Give how far two figures of one cell are apart at most, 95 times of 100; NaN where no cell has two."""
+    freedom = sum(len(group) - 1 for group in groups if group)
+    if not freedom:
+        return math.nan
+    squares = sum(float(np.square(np.asarray(group) - np.mean(group)).sum()) for group in groups if group)
+    return float(stats.t.ppf((1 + statistics.LEVEL) / 2, freedom)) * math.sqrt(2 * squares / freedom)
 
 
 def report(compared: Sequence[Reproduced]) -> str:

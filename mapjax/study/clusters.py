@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -63,7 +64,12 @@ def tpu_commands(study: sweep.Study, listed: Sequence[runs.Job], share: str) -> 
 
     Args:
       share: the folder of the study as the VMs see it, such as "/mnt/share/runs/ablate_augment".
+
+    Raises:
+      UserError: there are uncommitted changes, which the VMs would not have.
     """
+    if (listed[0].revision or "").endswith("+"):
+        raise UserError("--tpu: the VMs install the last commit, and there are uncommitted changes; commit them first.")
     data = ["--data", study.data] if study.data else []
     commands = []
     for job in listed:
@@ -72,12 +78,13 @@ def tpu_commands(study: sweep.Study, listed: Sequence[runs.Job], share: str) -> 
             options = [f"--config.{key}={value}" for key, value in given.items()]
             place = ["--workdir", str(pathlib.PurePosixPath(share) / job.folder.relative_to(_root(job)).as_posix())]
             run = shlex.join(["train", "--config", study.experiment, *data, *place, *options])
-            name = "".join(
-                sign if sign.isalnum() else "-" for sign in f"{job.cell.name}-{job.seed}-{job.key[:4]}".lower()
-            )
+            # A name of Google's begins with a letter, and has 63 signs at most.
+            asked = f"a-{job.cell.name[:40]}-{job.seed}-{job.key[:4]}".lower()
+            name = "".join(sign if re.fullmatch("[a-z0-9]", sign) else "-" for sign in asked)
             program = "bash launch/tpu_vm.sh"
-            commands.append(f"NAME={name} {program} {run}; NAME={name} {program} delete")
-    return commands
+            commands.append(f"NAME={name} {program} {run} && NAME={name} {program} delete")
+    mounted = "# first: export SHARE=ADDRESS:/EXPORT, what the VMs mount as /mnt/share; a VM whose run fails is kept"
+    return [mounted, *commands] if commands else []
 
 
 def _root(job: runs.Job) -> pathlib.Path:

@@ -17,16 +17,24 @@ from mapjax.study import runs, sweep
 STEPS = 12  # that are run to measure one
 
 
-def show(study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path) -> None:
+def show(study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path) -> int:
     """Print the cells with the runs that are left, their estimated minutes, and what differs from the baseline.
 
     Evaluation and compilation come on top of what is said.
+
+    Returns:
+      The exit code: 1 where a cell does not run.
     """
     base = next(cell for cell in study.cells if cell.name == study.baseline)
-    total = 0.0
+    total, failed = 0.0, 0
     for cell in study.cells:
         left = [job for job in listed if job.cell is cell and not runs.is_finished(job, study)]
-        number, seconds = steps(cell), _measured(left[0], launch) if left else 0.0
+        try:
+            number, seconds = steps(cell), _measured(left[0], launch) if left else 0.0
+        except UserError as error:
+            log.console.print(str(error))
+            failed += 1
+            continue
         minutes = len(left) * number * seconds / 60
         total += minutes
         log.console.print(
@@ -35,6 +43,7 @@ def show(study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path) -
         for change in configs.differences(configs.to_dict(base.config), configs.to_dict(cell.config)):
             log.console.print(f"    {change}")
     log.console.print(f"training of what is left: {total:.0f} min, one run after the other")
+    return 1 if failed else 0
 
 
 def steps(cell: sweep.Cell) -> int:

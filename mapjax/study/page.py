@@ -2,10 +2,13 @@
 
 import html
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from mapjax import log, workdir
 from mapjax.report import page, plots
@@ -13,20 +16,24 @@ from mapjax.report.section import Section
 from mapjax.study import charts, sweep, tables
 from mapjax.study.results import Row
 
+_Classes = Mapping[int, Mapping[str, float]]  # figures of classes by seed, and by name: "recall/cat"
+
 
 def render(study: sweep.Study, rows: Sequence[Row], folder: pathlib.Path, about: Mapping[str, Any]) -> str:
     """Lay out the page; links to the runs' reports are relative to the study's folder."""
     first = next(iter(study.metrics))
     whole, rows = rows, [row for row in rows if row.metrics]
-    best = max(rows, key=lambda row: (1 if study.metrics[first] == "max" else -1) * row.metrics[first].mean.value)
+    sign = 1 if study.metrics[first] == "max" else -1
+    scored = [row for row in rows if first in row.metrics]
+    best = max(scored, key=lambda row: sign * row.metrics[first].mean.value, default=None)
     headline = [
         page.Figure("cells", str(len(whole))),
         page.Figure("seeds", str(len(study.seeds))),
-        page.Figure(f"{first} of {best.name}", f"{best.metrics[first].mean.value:.4f}"),
+        *([page.Figure(f"{first} of {best.name}", f"{best.metrics[first].mean.value:.4f}")] if best else []),
         page.Figure("hours of training", f"{sum(_minutes(row) for row in rows) / 60:.1f}"),
     ]
     sections = [
-        Section("Table", _table(study, rows, folder), " ".join(tables.notes(study, whole))),
+        Section("Table", _table(study, whole, folder), " ".join(tables.notes(study, whole))),
         *_differences(study, rows),
         *_curves(study, rows),
         *_search(study, about.get("search", ())),
@@ -46,17 +53,24 @@ def _table(study: sweep.Study, rows: Sequence[Row], folder: pathlib.Path) -> str
         heads += [f"{name} {tables.ARROWS[direction]}", "Δ (p)"]
     body = []
     for row in rows:
-        cells = [f"<th>{html.escape(row.name)} {_links(row, folder)}</th>"]
-        for one in row.metrics.values():
+        cells = [f"<th>{html.escape(row.name + tables.remark(study, row))} {_links(row, folder)}</th>"]
+        for one in (row.metrics.get(name) for name in study.metrics):
+            if one is None:
+                cells += ["<td>–</td>", "<td></td>"]
+                continue
             text = html.escape(tables.mean_text(one))
-            cells.append(f'<td data-value="{one.mean.value}">{f"<b>{text}</b>" if one.best else text}</td>')
-            value = one.seeds.value if one.seeds else ""
-            cells.append(f'<td data-value="{value}">{html.escape(tables.difference_text(one))}</td>')
-        for name in names:
-            value = row.costs.get(name)
-            cells.append(f'<td data-value="{"" if value is None else value}">{tables.cost_text(value)}</td>')
+            cells.append(_number(f"<b>{text}</b>" if one.best else text, one.mean.value))
+            value = one.seeds.value if one.seeds else None
+            cells.append(_number(html.escape(tables.difference_text(one)), value))
+        cells += [_number(tables.cost_text(row.costs.get(name)), row.costs.get(name)) for name in names]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return _sortable([*heads, *names], body)
+
+
+def _number(text: str, value: float | None) -> str:
+    """Write a cell that is sorted by a number; one without stays last."""
+    known = value is not None and math.isfinite(value)
+    return f'<td data-value="{value if known else "none"}">{text}</td>'
 
 
 def _sortable(heads: Sequence[str], body: Sequence[str]) -> str:
@@ -77,7 +91,7 @@ def _links(row: Row, folder: pathlib.Path) -> str:
 def _differences(study: sweep.Study, rows: Sequence[Row]) -> list[Section]:
     drawn = []
     for name in study.metrics:
-        tested = {row.name: row.metrics[name].seeds for row in rows}
+        tested = {row.name: row.metrics[name].seeds for row in rows if name in row.metrics}
         drawn.append(charts.differences({cell: test for cell, test in tested.items() if test is not None}, name))
     note = f"To {study.baseline}, with the interval over seeds."
     return [Section("Differences", f'<div class="plots">{"".join(drawn)}</div>', note)] if any(drawn) else []
@@ -96,7 +110,7 @@ def _curves(study: sweep.Study, rows: Sequence[Row]) -> list[Section]:
             lines.append(charts.curve(cell, number, found))
         known = [line for line in lines if line is not None and len(line.x) > 1]
         drawn.append(plots.lines(known, x_label="step", y_label=name))
-    note = "Means over the seeds; the bands reach from the least to the greatest."
+    note = "Means over the seeds that are there; the bands reach from the least to the greatest."
     return [Section("Learning curves", f'<div class="plots">{"".join(drawn)}</div>', note)] if any(drawn) else []
 
 
@@ -104,7 +118,8 @@ def _costs(study: sweep.Study, rows: Sequence[Row]) -> list[Section]:
     first = next(iter(study.metrics))
     drawn = []
     for cost in tables.cost_names(rows):
-        points = {row.name: (row.costs[cost], row.metrics[first].mean.value) for row in rows if cost in row.costs}
+        both = [row for row in rows if cost in row.costs and first in row.metrics]
+        points = {row.name: (row.costs[cost], row.metrics[first].mean.value) for row in both}
         if len({across for across, _ in points.values()}) > 1:
             drawn.append(charts.scatter(points, x_label=cost, y_label=first))
     return [Section("Cost", f'<div class="plots">{"".join(drawn)}</div>')] if any(drawn) else []
@@ -144,33 +159,43 @@ def _by_class(study: sweep.Study, rows: Sequence[Row]) -> list[Section]:
     figures = {row.name: _class_figures(row) for row in rows}
     base, family = figures.get(study.baseline, {}), study.by_class
     others = [row.name for row in rows if row.name != study.baseline]
+    names = dict.fromkeys(name for by_seed in base.values() for name in by_seed if name.startswith(f"{family}/"))
     body = []
-    for name in (name for name in base if name.startswith(f"{family}/")):
-        cells = [f"<th>{html.escape(name.partition('/')[2])}</th>", f"<td>{base[name]:.3f}</td>"]
-        for other in others:
-            change = figures[other].get(name, float("nan")) - base[name]
-            share = min(100.0, 400 * abs(change))
-            tone = "good" if change > 0 else "bad"
-            style = f"background: color-mix(in srgb, var(--{tone}) {share:.0f}%, transparent)"
-            cells.append(f'<td style="{style}" data-value="{change}">{change:+.3f}</td>')
+    for name in names:
+        mean = np.mean([by_seed[name] for by_seed in base.values() if name in by_seed])
+        cells = [f"<th>{html.escape(name.partition('/')[2])}</th>", f"<td>{mean:.3f}</td>"]
+        cells += [_change(name, figures[other], base) for other in others]
         body.append(f"<tr>{''.join(cells)}</tr>")
     if not body:
         return []
     heads = ["class", f"{family} of {study.baseline}", *others]
     return [
-        Section("Classes", _sortable(heads, body), f"Differences of {family} to {study.baseline}, means over seeds.")
+        Section(
+            "Classes",
+            _sortable(heads, body),
+            f"Differences of {family} to {study.baseline}, means over the seeds of which both have been measured.",
+        )
     ]
 
 
-def _class_figures(row: Row) -> dict[str, float]:
-    """Average each class's figures over the seeds that have measured it (-1 is not measured)."""
-    results = [workdir.read_json(path / "result.json")["metrics"] for path in row.folders.values()]
-    found: dict[str, list[float]] = {}
-    for metrics in results:
-        for name, value in metrics.items():
-            if "/" in name and value != -1:
-                found.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
+def _change(name: str, figures: _Classes, base: _Classes) -> str:
+    """Write how much better or worse a class is than in the baseline, over the seeds that both have of it."""
+    both = [seed for seed in figures if name in figures[seed] and name in base.get(seed, {})]
+    if not both:
+        return '<td data-value="none">–</td>'
+    change = float(np.mean([figures[seed][name] - base[seed][name] for seed in both]))
+    tone, share = "good" if change > 0 else "bad", min(100.0, 400 * abs(change))
+    style = f"background: color-mix(in srgb, var(--{tone}) {share:.0f}%, transparent)"
+    return f'<td style="{style}" data-value="{change}">{change:+.3f}</td>'
+
+
+def _class_figures(row: Row) -> _Classes:
+    """Give each class's figures by seed, where it has been measured (-1 is not measured)."""
+    results = {seed: workdir.read_json(path / "result.json")["metrics"] for seed, path in row.folders.items()}
+    return {
+        seed: {name: value for name, value in metrics.items() if "/" in name and value != -1}
+        for seed, metrics in results.items()
+    }
 
 
 def _cells(rows: Sequence[Row]) -> str:

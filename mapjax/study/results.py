@@ -18,6 +18,7 @@ COSTS = {  # of result.json: what it is called in the table, and by what it is m
     "parameters": ("parameters", 1.0),
     "flops": ("GFLOP an example", 1e-9),
     "peak_rss_mb": ("peak GB", 1 / 1024),
+    "peak_device_mb": ("peak GB of a device", 1 / 1024),
     "examples_per_s": ("examples/s", 1.0),
 }
 
@@ -44,7 +45,11 @@ class Compared(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A cell in the table. metrics: by name, {} without any figure. missing: seeds without figures."""
+    """A cell in the table.
+
+    metrics: by name, {} without any figure. missing: seeds without figures. unreported: why a metric has none of a seed
+    that is there, in sentences.
+    """
 
     name: str
     overrides: Mapping[str, Any]
@@ -52,6 +57,7 @@ class Row(NamedTuple):
     costs: dict[str, float]
     missing: tuple[int, ...]
     folders: dict[int, pathlib.Path]
+    unreported: tuple[str, ...] = ()
 
 
 class _Run(NamedTuple):
@@ -64,13 +70,12 @@ def collect(study: sweep.Study, listed: Sequence[runs.Job]) -> list[Row]:
     """Read the figures of the finished runs and compare them; a cell without any has no metrics.
 
     Raises:
-      UserError: a metric that a run did not report, or no finished run.
+      UserError: no finished run.
     """
     found: dict[str, dict[int, _Run]] = {cell.name: {} for cell in study.cells}
     for job in listed:
         if runs.is_finished(job, study):
-            tests = {name: workdir.read_json(folder / "result.json") for name, folder in runs.tests(job, study).items()}
-            found[job.cell.name][job.seed] = _Run(workdir.read_json(job.folder / "result.json"), job, tests)
+            found[job.cell.name][job.seed] = _read(study, job)
     known = {name: by_seed for name, by_seed in found.items() if by_seed}
     if not known:
         raise UserError("no cell of the study is finished yet.")
@@ -82,31 +87,56 @@ def collect(study: sweep.Study, listed: Sequence[runs.Job]) -> list[Row]:
         missing = tuple(seed for seed in study.seeds if seed not in mine)
         folders = {seed: one.job.folder for seed, one in mine.items()}
         costs = _costs([one.result for one in mine.values()])
-        rows.append(Row(cell.name, cell.overrides, compared, costs, missing, folders))
+        failures = (unreported(metric, one) for metric in study.metrics for one in mine.values())
+        rows.append(Row(cell.name, cell.overrides, compared, costs, missing, folders, tuple(filter(None, failures))))
     return rows
 
 
-def figure_of(metric: str, one: _Run) -> float:
-    """Give a metric of a run, "top1", or "top1@dark" of its test "dark".
+def collect_one(study: sweep.Study, job: runs.Job) -> list[str]:
+    """Say which metrics a finished run has no figure of, in sentences."""
+    one = _read(study, job)
+    return [sentence for metric in study.metrics if (sentence := unreported(metric, one))]
 
-    Raises:
-      UserError: the run has not reported it, or had nothing to measure it on (-1), which is no figure to average.
+
+def _read(study: sweep.Study, job: runs.Job) -> _Run:
+    tests = {name: workdir.read_json(folder / "result.json") for name, folder in runs.tests(job, study).items()}
+    return _Run(workdir.read_json(job.folder / "result.json"), job, tests)
+
+
+def figure_of(metric: str, one: _Run) -> float | None:
+    """Give a metric of a run, "top1", or "top1@dark" of its test "dark"; None where it has none.
+
+    -1 is no figure to average: the run had nothing to measure it on.
     """
-    name, _, test = metric.partition("@")
-    figures = (one.tests[test] if test else one.result)["metrics"]
+    figures, name = _reported(metric, one)
+    return float(figures[name]) if figures.get(name, -1) != -1 else None
+
+
+def unreported(metric: str, one: _Run) -> str:
+    """Say why a run has no figure of a metric; "" where it has one."""
+    figures, name = _reported(metric, one)
     if name not in figures:
-        raise UserError(f"{one.job.name} has reported no {metric!r}.{near(name, figures)}")
+        return f"{one.job.name} has reported no {metric!r}.{near(name, figures)}"
     if figures[name] == -1:
-        raise UserError(f"{one.job.name} had nothing to measure {metric!r} on; leave it out of the sweep's metrics.")
-    return float(figures[name])
+        return f"{one.job.name} had nothing to measure {metric!r} on; leave it out of the sweep's metrics."
+    return ""
+
+
+def _reported(metric: str, one: _Run) -> tuple[Mapping[str, Any], str]:
+    name, _, test = metric.partition("@")
+    return (one.tests[test] if test else one.result)["metrics"], name
 
 
 def _compare(study: sweep.Study, metric: str, found: Mapping[str, Mapping[int, _Run]]) -> dict[str, Compared]:
     """Compare one metric of all cells."""
-    values = {name: {s: figure_of(metric, one) for s, one in by_seed.items()} for name, by_seed in found.items()}
+    values: dict[str, dict[int, float]] = {}
+    for name, by_seed in found.items():
+        figures = {seed: figure_of(metric, one) for seed, one in by_seed.items()}
+        if known := {seed: figure for seed, figure in figures.items() if figure is not None}:
+            values[name] = known
     plain = {name: Compared(by_seed, statistics.mean(list(by_seed.values()))) for name, by_seed in values.items()}
     others = [name for name in values if name != study.baseline]
-    if study.baseline not in found:
+    if study.baseline not in values:
         return plain
     drawn = {name: _draws(study, metric, by_seed) for name, by_seed in found.items()}
     base, base_drawn = values[study.baseline], drawn[study.baseline]
@@ -123,12 +153,17 @@ def _compare(study: sweep.Study, metric: str, found: Mapping[str, Mapping[int, _
             plain[name] = plain[name]._replace(images=statistics.over_images(ours, theirs))
     for kind in ("seeds", "images"):
         tested = [name for name in others if getattr(plain[name], kind) is not None]
-        corrected = statistics.holm([getattr(plain[name], kind).p for name in tested])
-        for name, p in zip(tested, corrected):
+        ps = [getattr(plain[name], kind).p for name in tested]
+        # A comparison that no test could be made of is one of the cells that were compared all the same.
+        corrected = statistics.holm([1.0 if math.isnan(p) else p for p in ps])
+        for name, before, p in zip(tested, ps, corrected):
+            p = before if math.isnan(before) else p
             plain[name] = plain[name]._replace(**{kind: getattr(plain[name], kind)._replace(p=p)})
     sign = 1 if study.metrics[metric] == "max" else -1
-    best = max(plain, key=lambda name: sign * plain[name].mean.value)
-    plain[best] = plain[best]._replace(best=plain[best].significant)
+    whole = [name for name, by_seed in values.items() if len(by_seed) == len(study.seeds)]
+    best = max(whole, key=lambda name: sign * plain[name].mean.value, default=study.baseline)
+    if (seeds := plain[best].seeds) is not None:
+        plain[best] = plain[best]._replace(best=plain[best].significant and sign * seeds.value > 0)
     return plain
 
 
@@ -159,9 +194,18 @@ def _costs(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return costs
 
 
-def environment(rows: Sequence[Row]) -> dict[str, Any]:
-    """Give the device and the versions of a study's runs, as their results say: each with all that it was."""
+def environment(rows: Sequence[Row], listed: Sequence[runs.Job] = ()) -> dict[str, Any]:
+    """Give the device and the versions of a study's runs, as their results say: each with all that it was.
+
+    Args:
+      listed: the study's jobs, for the data of its tests and the weights that it started from.
+    """
     facts: dict[str, list[Any]] = {}
+    for job in listed:
+        given = {"weights": list(job.weights)} if job.weights else {}
+        for name, value in {**{f"{test} data": one for test, one in job.test_data.items()}, **given}.items():
+            if value not in facts.setdefault(name, []):
+                facts[name].append(value)
     for folder in (folder for row in rows for folder in row.folders.values()):
         result = workdir.read_json(folder / "result.json")
         data = {f"{part} data": one["fingerprint"] for part, one in result.get("data", {}).items()}

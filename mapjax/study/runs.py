@@ -79,7 +79,7 @@ def jobs(study: sweep.Study, root: pathlib.Path) -> list[Job]:
             config = cell.config.copy_and_resolve_references()
             config.seed = seed
             try:
-                data, weights = _data(config, known), _weights(config.get("init_from", ""), known)
+                data, weights = _data(config, known), _weights(str(config.get("init_from", "")), known)
                 others = {name: _other_data(config, test, known) for name, test in study.tests.items()}
             except UserError as error:
                 raise UserError(f"cell {cell.name!r}: {error}") from error

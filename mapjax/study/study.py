@@ -47,7 +47,11 @@ def run_and_write(
         if outcome.failure:
             failed += 1
             console.print(outcome.failure)
+        elif ran - failed == 1:  # a name that is misspelt is told now, not at the end
+            for sentence in results.collect_one(study, outcome.job):
+                console.print(sentence)
     rows, about = write(folder, study, listed)
+    wrong = sum(bool(row.unreported) for row in rows)
     if failed:
         console.print(f"{failed} of {len(listed)} runs failed; the same command runs them again")
     if bundled:
@@ -56,11 +60,11 @@ def run_and_write(
     if before is not None:
         for line in bundle.say_what_differs(before, about):
             console.print(line)
-        compared = bundle.compare(before, rows, about["environment"])
+        compared = bundle.compare(before, study, rows, about)
         (folder / "reproduced.md").write_text(bundle.report(compared), encoding="utf-8")
         console.print(f"\n{bundle.report(compared)}")
         failed += sum(one.verdict.startswith("NOT") for one in compared)
-    return 1 if failed else 0
+    return 1 if failed or wrong else 0
 
 
 def write(
@@ -73,7 +77,8 @@ def write(
     """
     rows = results.collect(study, listed)
     table = tables.markdown(study, rows)
-    made_by = {"code": sweep.code(), "revision": workdir.revision(), "environment": results.environment(rows)}
+    made = {"code": listed[0].code or sweep.code(), "revision": listed[0].revision or workdir.revision()}
+    made_by = {**made, "environment": results.environment(rows, listed)}
     about = {**made_by, **results.as_dict(study, rows), "search": [one._asdict() for one in tried]}
     try:
         for name, text in {
@@ -111,6 +116,12 @@ def say_what_changed(folder: pathlib.Path, study: sweep.Study, listed: Sequence[
     """Tell of results in the folder that this study does not use: those of other code, configs or data."""
     if (folder / "study.json").exists():
         before: Any = workdir.read_json(folder / "study.json")
+        cells, seeds = len(before["cells"]), len(before["seeds"])
+        if cells > len(study.cells) or seeds > len(study.seeds):
+            console.print(
+                f"the tables in {folder} are of {cells} cells and {seeds} seeds, and become those of "
+                f"{len(study.cells)} and {len(study.seeds)}; to keep them, name another --workdir"
+            )
         if before["code"] != sweep.code():
             console.print(
                 f"{folder} holds results of other code (revision {before['revision']}, and this is "

@@ -234,7 +234,7 @@ def _ranges(ranges: Mapping[str, tuple]) -> Mapping[str, tuple]:
     return ranges
 
 
-def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+def _seeds(seeds: Sequence[Any]) -> tuple[int, ...]:
     found = tuple(seeds)
     if not found or len(set(found)) < len(found) or any(not isinstance(s, int) or s < 0 for s in found):
         raise UserError(f"the seeds {found} must be whole numbers, 0 or more, each once.")

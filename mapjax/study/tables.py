@@ -40,16 +40,17 @@ def latex(study: sweep.Study, rows: Sequence[Row]) -> str:
     head, *body = cells(study, rows, LATEX)
     lines = [" & ".join(line) + r" \\" for line in body]
     under = [
-        rf"\multicolumn{{{len(head)}}}{{l}}{{\footnotesize {LATEX.plain(note)}}} \\" for note in notes(study, rows)
+        rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {LATEX.plain(note)}}}" for note in notes(study, rows)
     ]
     start = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
-    return "\n".join([*start, *lines, r"\bottomrule", *under, r"\end{tabular}", ""])
+    return "\n".join([r"% \usepackage{booktabs}", *start, *lines, r"\bottomrule", r"\end{tabular}", *under, ""])
 
 
 def comma_separated(study: sweep.Study, rows: Sequence[Row]) -> str:
     """Write all figures as CSV, unrounded; what there is not is empty."""
     costs = cost_names(rows)
-    parts = ("", " half interval", " difference", " low", " high", " p over seeds", " p over images", " seeds")
+    over_images = (" low over images", " high over images", " p over images")
+    parts = ("", " half interval", " difference", " low", " high", " p over seeds", *over_images, " seeds")
     head = ["cell", *(name + part for name in study.metrics for part in parts), *costs]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -63,7 +64,8 @@ def comma_separated(study: sweep.Study, rows: Sequence[Row]) -> str:
             seeds, images = one.seeds, one.images
             values += [one.mean.value, one.mean.half]
             values += [math.nan] * 4 if seeds is None else list(seeds)
-            values += [math.nan if images is None else images.p, one.mean.seeds]
+            values += [math.nan] * 3 if images is None else [images.low, images.high, images.p]
+            values += [one.mean.seeds]
         values += [row.costs.get(name, math.nan) for name in costs]
         writer.writerow([row.name, *("" if isinstance(v, float) and math.isnan(v) else v for v in values)])
     return text.getvalue()
@@ -77,10 +79,7 @@ def cells(study: sweep.Study, rows: Sequence[Row], style: Style) -> list[list[st
         head += [f"{name} {ARROWS[direction]}", "Δ (p over seeds, images)"]
     table = [[style.plain(text) for text in (*head, *costs)]]
     for row in rows:
-        name = row.name + (" (baseline)" if row.name == study.baseline else "")
-        if row.missing:
-            name += f" ({len(study.seeds) - len(row.missing)} of {len(study.seeds)} seeds)"
-        line = [style.plain(name)]
+        line = [style.plain(row.name + remark(study, row))]
         for one in (row.metrics.get(name) for name in study.metrics):
             if one is None:
                 line += [style.plain("–"), ""]
@@ -91,6 +90,13 @@ def cells(study: sweep.Study, rows: Sequence[Row], style: Style) -> list[list[st
     return table
 
 
+def remark(study: sweep.Study, row: Row) -> str:
+    """Say beside a cell's name that it is the baseline, and of how few seeds its figures are."""
+    found = " (baseline)" if row.name == study.baseline else ""
+    seeds = len(study.seeds)
+    return found + (f" ({seeds - len(row.missing)} of {seeds} seeds)" if row.missing else "")
+
+
 def notes(study: sweep.Study, rows: Sequence[Row]) -> list[str]:
     """Say how to read the table."""
     level = f"{100 * statistics.LEVEL:.0f} %"
@@ -99,9 +105,10 @@ def notes(study: sweep.Study, rows: Sequence[Row]) -> list[str]:
     said = [
         f"{means if len(study.seeds) > 1 else f'Of seed {seeds} alone'}; Δ is the difference to {study.baseline}.",
         "p: of a paired t-test over the seeds, and where the metric is computed from answers to pictures, of a paired "
-        f"bootstrap over those ({statistics.RESAMPLES} draws); each corrected for all cells that are compared, by "
-        "Holm's method.",
-        f"Bold: the best cell, where every one of its p is below {SIGNIFICANT:g}.",
+        f"bootstrap over those ({statistics.RESAMPLES} draws); each corrected by Holm's method for the "
+        f"{len(rows) - 1} comparisons of its metric.",
+        f"Bold: the best cell of those with all seeds, where it is better and each of its p is below {SIGNIFICANT:g}.",
+        *(sentence for row in rows for sentence in row.unreported),
     ]
     for row in rows:
         seeds = f"seed {', '.join(map(str, row.missing))}"

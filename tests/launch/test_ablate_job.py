@@ -123,11 +123,17 @@ def test_results_of_other_code_are_told(ran, tmp_path, capsys):
     from mapjax.study import study as studies
     from mapjax.study import sweep
 
-    about = json.loads((folder / "study.json").read_text()) | {"code": "other", "revision": "0123abc"}
+    about = json.loads((folder / "study.json").read_text()) | {
+        "code": "other",
+        "revision": "0123abc",
+        "seeds": [0, 1, 2, 3],
+    }
     (tmp_path / "study.json").write_text(json.dumps(about))
     name = study(tmp_path, "{'plain': {}}")
     studies.say_what_changed(tmp_path, sweep.load(name), [])
-    assert "holds results of other code (revision 0123abc, and this is" in capsys.readouterr().out
+    output = " ".join(capsys.readouterr().out.split())
+    assert "holds results of other code (revision 0123abc, and this is" in output
+    assert "cells and 4 seeds, and become those of 1 and 2; to keep them, name another --workdir" in output
 
 
 def test_a_dry_run_lists_the_cells(tmp_path, capsys):
@@ -142,7 +148,7 @@ def test_a_dry_run_lists_the_cells(tmp_path, capsys):
     ("arguments", "message"),
     [
         ([], "give either --config FILE.py"),
-        (["--from", "x.zip", "--steps", "3"], "takes no --config.KEY, --steps or --data"),
+        (["--from", "x.zip", "--steps", "3"], "takes no --config.KEY or --steps"),
         (["--from", "missing.zip"], "missing.zip cannot be read"),
         (["--from", "tests"], "tests cannot be read"),
         (

@@ -1,5 +1,6 @@
 """Runs elsewhere: an array of submitit's on this machine, and the commands for TPU VMs."""
 
+import fcntl
 import json
 import shlex
 import sys
@@ -60,14 +61,16 @@ def test_clusters_that_cannot_be(study, tmp_path, asked, message):
 
 def test_commands_for_tpu_vms(study):
     found, listed = study
-    lines = clusters.tpu_commands(found, listed, "/mnt/share/study")
-    assert len(lines) == 3
+    mounted, *lines = clusters.tpu_commands(found, listed, "/mnt/share/study")
+    assert mounted.startswith("# first: export SHARE=") and len(lines) == 3
     first, second = shlex.split(lines[1])[:6], shlex.split(lines[1])
-    assert first == ["NAME=b-c-3-k", "bash", "launch/tpu_vm.sh", "train", "--config", "experiments/x.py:y"]
+    assert first == ["NAME=a-b-c-3-k", "bash", "launch/tpu_vm.sh", "train", "--config", "experiments/x.py:y"]
     assert second[6:9] == ["--data", "coco:my data", "--workdir"]
     assert second[9] == "/mnt/share/study/cells/b c/seed-3-k"
-    assert {"--config.batch=4", "--config.rate=0.7", "--config.seed=3;"} <= set(second)
-    assert second[-4:] == ["NAME=b-c-3-k", "bash", "launch/tpu_vm.sh", "delete"]
+    assert {"--config.batch=4", "--config.rate=0.7", "--config.seed=3"} <= set(second)
+    assert second[-5:] == ["&&", "NAME=a-b-c-3-k", "bash", "launch/tpu_vm.sh", "delete"]
+    with pytest.raises(UserError, match="uncommitted changes; commit them first"):
+        clusters.tpu_commands(found, [listed[0]._replace(revision="0123abc+")], "/mnt/share/study")
 
 
 def test_one_run_after_the_other_and_on_devices(study, tmp_path, monkeypatch):
@@ -87,3 +90,42 @@ def test_an_unknown_device(study, tmp_path):
     found, listed = study
     with pytest.raises(UserError, match="--devices gpu:0: name them cuda:N or tpu:N"):
         list(runs.run_all(found, listed, tmp_path / "launch", devices=["gpu:0"]))
+
+
+def test_devices_that_are_not_allotted(study, tmp_path, monkeypatch):
+    found, listed = study
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert runs._environment("cuda:1")["CUDA_VISIBLE_DEVICES"] == "7"
+    with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=4,7 allots 2, from cuda:0 to cuda:1"):
+        list(runs.run_all(found, listed, tmp_path / "launch", devices=["cuda:2"]))
+    with pytest.raises(UserError, match="--devices names cuda:0 twice"):
+        list(runs.run_all(found, listed, tmp_path / "launch", devices=["cuda:0", "cuda:0"]))
+    assert runs._environment("tpu:3")["TPU_VISIBLE_CHIPS"] == "3"
+
+
+def test_a_folder_that_another_runs_is_left_alone(study, tmp_path):
+    found, (job, *_) = study
+    job.folder.mkdir(parents=True)
+    with (job.folder / runs.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        print("process 1 of here", file=lock, flush=True)
+        outcome = runs.run_one(found, job, tmp_path / "launch")
+        assert outcome.failure.endswith("is being run by process 1 of here")
+        assert not (job.folder / "result.json").exists()
+    assert runs.run_one(found, job, tmp_path / "launch").failure == ""
+
+
+def test_code_that_has_changed_since_the_study_began_is_not_mixed_in(study, tmp_path):
+    found, (job, *_) = study
+    outcome = runs.run_one(found, job._replace(code="of before"), tmp_path / "launch")
+    assert "the code has changed since this study began" in outcome.failure and not job.folder.exists()
+    assert runs.run_one(found, job._replace(code=sweep.code()), tmp_path / "launch").failure == ""
+
+
+def test_a_folder_that_cannot_be_made_stops_no_other(study, tmp_path):
+    found, listed = study
+    listed[0].folder.parent.parent.mkdir(parents=True)
+    listed[0].folder.parent.write_text("a file is in the way")
+    outcomes = {one.job.cell.name: one.failure for one in runs.run_all(found, listed, tmp_path / "launch")}
+    assert "Not a directory" in outcomes["a"] or "File exists" in outcomes["a"]
+    assert outcomes["b c"] == ""

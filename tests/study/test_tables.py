@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import math
+import zipfile
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from mapjax.errors import UserError
-from mapjax.study import bundle, page, results, runs, sweep, tables
+from mapjax.study import bundle, page, results, runs, statistics, sweep, tables
 
 COSTS = {"wall_s": 90.0, "parameters": 1000, "flops": 2e9, "peak_rss_mb": 512.0, "examples_per_s": 250.0}
 FACTS = {"versions": {"jax": "1"}, "device": "cpu", "devices": 1, "mesh": {"data": 1}}
@@ -122,16 +123,58 @@ def test_answers_to_other_pictures_are_not_paired(tmp_path):
     assert rows[2].metrics["top1"].images is not None
 
 
-def test_a_metric_that_was_not_reported(tmp_path):
-    study = study_of(metrics={"top_1": "max"})
-    with pytest.raises(UserError, match=r"a, seed 0 has reported no 'top_1'\. Did you mean 'top1'"):
-        results.collect(study, written(study, tmp_path))
+def test_a_metric_that_was_not_reported_is_told(tmp_path):
+    """And costs only its own place: the others are compared."""
+    study = study_of(metrics={"top1": "max", "top_1": "max"})
+    rows = results.collect(study, written(study, tmp_path))
+    text = tables.markdown(study, rows)
+    assert "a, seed 0 has reported no 'top_1'. Did you mean 'top1'" in text
+    assert rows[1].metrics["top1"].best and "top_1" not in rows[1].metrics
+    assert text.splitlines()[3].split(" | ")[3] == "–"
+    assert "has reported no" in page.render(study, rows, tmp_path, {"revision": "x", **results.as_dict(study, rows)})
 
 
 def test_a_metric_with_nothing_to_measure_is_not_averaged(tmp_path):
     study = study_of(metrics={"top1": "max", "recall/1": "max"})
-    with pytest.raises(UserError, match="a, seed 0 had nothing to measure 'recall/1' on"):
-        results.collect(study, written(study, tmp_path))
+    rows = results.collect(study, written(study, tmp_path))
+    assert "a, seed 0 had nothing to measure 'recall/1' on" in tables.markdown(study, rows)
+    assert all("recall/1" not in row.metrics for row in rows)
+
+
+def test_a_worse_cell_is_never_bold(tmp_path):
+    """The best by its mean, as it lacks the seed that is hardest; of the seeds that both have it is the worse."""
+    figures = {"a": (0.50, 0.92, 0.90), "b": (0.0, 0.82, 0.805), "c_%": (0.49, 0.91, 0.89)}
+    study = study_of(figures)
+    rows = results.collect(study, written(study, tmp_path, figures, missing={("b", 0)}))
+    found = {row.name: row.metrics["top1"] for row in rows}
+    assert found["b"].mean.value > found["a"].mean.value and found["b"].seeds.value < 0
+    assert not any(one.best for one in found.values())
+
+
+def test_a_comparison_without_spread_counts_as_one(tmp_path):
+    """Of three cells one differs by the same for every seed: its test says nothing, and the others pay for three."""
+    figures = {"a": (0.7, 0.72, 0.71), "b": (0.8, 0.82, 0.81), "c": (0.9, 0.925, 0.91), "d": (0.6, 0.63, 0.61)}
+    study = study_of(figures, metrics={"nll": "min"})
+    rows = results.collect(study, written(study, tmp_path, figures))
+    p = {row.name: row.metrics["nll"].seeds.p for row in rows[1:]}
+    one = statistics.over_seeds([1 - v for v in figures["c"]], [1 - v for v in figures["a"]]).p
+    assert math.isnan(p["b"])
+    assert p["c"] == pytest.approx(3 * one)
+
+
+def test_the_page_compares_classes_over_the_same_seeds(tmp_path):
+    """Recall falls by 0.1 with each seed; the easiest seed is missing from the baseline."""
+    figures = {"a": (0.9, 0.5, 0.6), "b": (0.8, 0.4, 0.5)}
+    study = study_of(figures)
+    listed = written(study, tmp_path, figures, missing={("a", 0)})
+    lost = listed[-1].folder / "result.json"
+    found = json.loads(lost.read_text())
+    found["metrics"]["recall/2"] = 0.5
+    lost.write_text(json.dumps(found))
+    rows = results.collect(study, listed)
+    html = page.render(study, rows, tmp_path, {"revision": "x", **results.as_dict(study, rows)})
+    assert ">-0.100</td>" in html
+    assert "a (baseline) (2 of 3 seeds)" in html and "nan" not in html
 
 
 def test_nothing_finished(tmp_path):
@@ -184,34 +227,49 @@ def test_values_are_plain_json(tmp_path):
 
 
 def test_a_bundle_is_the_study(tmp_path):
-    study = study_of()
+    study = study_of(("a", "b"))
     listed = written(study, tmp_path)
     rows = results.collect(study, listed)
-    about = {"environment": results.environment(rows), **results.as_dict(study, rows)}
+    about = {"environment": results.environment(rows), "code": "x", **results.as_dict(study, rows)}
     bundle.write(tmp_path / "study.zip", study, listed, about)
     again, before = bundle.read(tmp_path / "study.zip")
     assert again.seeds == study.seeds and again.metrics == study.metrics and again.baseline == "a"
     assert [cell.config.to_dict() for cell in again.cells] == [cell.config.to_dict() for cell in study.cells]
-    assert {one.verdict for one in bundle.compare(before, rows, about["environment"])} == {"the same bits"}
+    assert {one.verdict for one in bundle.compare(before, again, rows, about)} == {"the same bits"}
+    bundle.require_seeds(before, (0, 2))
+    with pytest.raises(UserError, match="--seeds 7: the bundle has the seeds 0, 1, 2 only"):
+        bundle.require_seeds(before, (0, 7))
 
 
 def test_what_was_not_reproduced_is_said(tmp_path):
     study = study_of()
-    listed = written(study, tmp_path / "one")
-    rows = results.collect(study, listed)
-    before = json.loads(json.dumps({"environment": results.environment(rows), **results.as_dict(study, rows)}))
+    rows = results.collect(study, written(study, tmp_path / "one"))
+    facts = {"environment": results.environment(rows), "code": "x"}
+    before = json.loads(json.dumps({**facts, **results.as_dict(study, rows)}))
     moved = {**TOP, "a": (0.71, 0.72, 0.9)}
-    now = results.collect(study, written(study, tmp_path / "two", moved))
+    now = results.collect(study, written(study, tmp_path / "two", moved, missing={("b", 1), ("b", 2)}))
     then, at_present = ({**before, "code": code, "revision": code} for code in ("old", "new"))
     assert bundle.say_what_differs(then, at_present) == ["the code is other: revision old then, new now"]
-    found = {one.run: one.verdict for one in bundle.compare(before, now, results.environment(now))}
-    assert found["a, seed 0"] == "reproduced, but not bit for bit on the same device and versions"
+    compared = bundle.compare(before, study, now, facts)
+    found = {one.run: one.verdict for one in compared}
+    assert found["a, seed 0"] == "reproduced, but not bit for bit with the same code, device and versions"
     assert found["a, seed 1"] == "the same bits"
     assert found["a, seed 2"] == "NOT reproduced"
-    other = {**results.environment(now), "device": ["tpu"]}
-    assert bundle.compare(before, now, other)[0].verdict == "reproduced"
-    report = bundle.report(bundle.compare(before, now, other))
-    assert "Of 9 figures 7 are the same bits and 1 not reproduced." in report
+    assert found["b, seed 2"].startswith("NOT there")
+    for other in ({"environment": {**facts["environment"], "device": ["tpu"]}}, {"code": "y"}):
+        assert bundle.compare(before, study, now, facts | other)[0].verdict == "reproduced"
+    assert "Of 9 figures 5 are the same bits and 3 not reproduced." in bundle.report(compared)
+
+
+def test_the_tolerance_is_that_of_two_runs(tmp_path):
+    """By the spread of all cells together: of 3 × 2 degrees of freedom, Student's t is 2.447."""
+    study = study_of()
+    rows = results.collect(study, written(study, tmp_path))
+    facts = {"environment": results.environment(rows), "code": "x"}
+    before = json.loads(json.dumps({**facts, **results.as_dict(study, rows)}))
+    deviation = np.sqrt(np.mean([np.var(values, ddof=1) for values in TOP.values()]))
+    (found,) = {one.tolerance for one in bundle.compare(before, study, rows, facts)}
+    assert found == pytest.approx(2.447 * np.sqrt(2) * deviation, rel=1e-3)
 
 
 @pytest.mark.parametrize("content", [None, b"no zip at all", b""])
@@ -220,6 +278,59 @@ def test_no_bundle(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"--from .*study\.zip"):
+        bundle.read(path)
+
+
+BUNDLED = {
+    "experiment": "s.py", "data": None, "baseline": "a", "metrics": {"top1": "max"}, "seeds": [0], "tests": {},
+    "by_class": "", "cells": [{"name": "a", "overrides": {}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cells": [{"name": "../../evil", "overrides": {}}]}, "a name is that of a folder.*not '../../evil'"),
+        ({"seeds": ["0/../../x"]}, "the seeds .* must be whole numbers"),
+        ({"tests": {"../t": {}}}, "a name is that of a folder"),
+        ({"metrics": {"top1": "up"}}, "must be 'max' or 'min'"),
+        ({"baseline": "b"}, "the baseline 'b' is no cell"),
+        ({"cells": [{"name": "a", "overrides": {}}] * 2}, "two cells the name 'a'"),
+        ({"cells": [{"name": "a", "overrides": 5}]}, "no bundle of a study"),
+        ({"cells": 5}, "no bundle of a study"),
+        ({"metrics": 5}, "no bundle of a study"),
+    ],
+)
+def test_a_bundle_that_may_not_be_run(tmp_path, changes, message):
+    path = tmp_path / "study.zip"
+    about = BUNDLED | changes
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("study.json", json.dumps(about))
+        for name in ("a", "../../evil"):
+            file.writestr(f"cells/{name}.json", json.dumps({"seed": 0, "data": {"name": "digits"}}))
+    with pytest.raises(UserError, match=rf"--from .*study\.zip.*{message}"):
+        bundle.read(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe no text", b"[1, 2]", b'"text"', b"{"])
+@pytest.mark.parametrize("place", ["study.json", "cells/a.json"])
+def test_a_bundle_of_other_things(tmp_path, place, content):
+    path = tmp_path / "study.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name, text in {"study.json": json.dumps(BUNDLED), "cells/a.json": "{}", place: content}.items():
+            file.writestr(name, text)
+    with pytest.raises(UserError, match=r"--from .*study\.zip is no bundle"):
+        bundle.read(path)
+
+
+def test_a_bundle_with_a_damaged_stream(tmp_path):
+    path = tmp_path / "study.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("study.json", json.dumps(BUNDLED | {"more": list(range(2000))}))
+    damaged = bytearray(path.read_bytes())
+    damaged[60:90] = bytes(30)
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"--from .*study\.zip is no bundle"):
         bundle.read(path)
 
 
