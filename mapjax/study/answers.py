@@ -28,11 +28,12 @@ class Answers(NamedTuple):
 class Ranked(NamedTuple):
     """Detections of one class, the most confident first, against the truth at each IoU threshold.
 
-    image: of each. right: found an object; passed: counts neither way (a crowd's). objects: in each image.
+    image: of each. hits: the places of those that found an object, in order; of thresholds with fewer the rest is d.
+    passed: counts neither way (a crowd's). objects: in each image.
     """
 
     image: Int[np.ndarray, " d"]
-    right: Bool[np.ndarray, "iou d"]
+    hits: Int[np.ndarray, "iou h"]
     passed: Bool[np.ndarray, "iou d"]
     objects: Int[np.ndarray, " n"]
 
@@ -62,21 +63,27 @@ def mean_iou(pixels: Int[np.ndarray, "n 3 c"], times: Times) -> float:
 
 def average_precision(ranked: list[Ranked], times: Times) -> float:
     """Give COCO's AP: the mean over classes with truth and over thresholds of the precision at 101 recalls."""
-    found = []
-    for one in ranked:
-        objects = int(one.objects @ times)
-        if objects:
-            weight = np.where(one.passed, 0, times[one.image])
-            right, wrong = (np.cumsum(weight * kind, 1) for kind in (one.right, ~one.right))
-            found += [_at_recalls(hits, misses, objects) for hits, misses in zip(right, wrong)]
+    objects = [int(one.objects @ times) for one in ranked]
+    found = [_at_recalls(one, times, count) for one, count in zip(ranked, objects) if count]
     return float(np.mean(found)) if found else -1.0
 
 
-def _at_recalls(right: Int[np.ndarray, " d"], wrong: Int[np.ndarray, " d"], objects: int) -> float:
-    precision = right / np.maximum(right + wrong, 1)
-    best_after = np.maximum.accumulate(precision[::-1])[::-1]
-    places = np.searchsorted(right / objects, RECALLS)
-    return float(np.append(best_after, 0.0)[places].mean())
+def _at_recalls(one: Ranked, times: Times, objects: int) -> Float[np.ndarray, " iou"]:
+    """Give the mean precision of a class at each threshold.
+
+    Precision is highest, and recall rises, where an object is found: only there it is looked at.
+    """
+    weight = np.append(times[one.image], 0)
+    right = np.cumsum(weight[one.hits], 1)
+    counted = np.cumsum(weight)[one.hits]
+    if one.passed.any():
+        passed = np.cumsum(np.where(one.passed, weight[:-1], 0), 1)
+        counted -= np.take_along_axis(passed, np.minimum(one.hits, passed.shape[1] - 1), 1)
+    precision = np.where(one.hits < len(one.image), right / np.maximum(counted, 1), 0.0)
+    best_after = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+    best_after = np.concatenate([best_after, np.zeros((len(best_after), 1))], 1)
+    recall = right / objects
+    return np.array([best[np.searchsorted(reached, RECALLS)].mean() for best, reached in zip(best_after, recall)])
 
 
 def _labels(folder: pathlib.Path) -> Answers:
@@ -124,9 +131,12 @@ def _ranked(images: list[Mapping[str, Any]], places: Mapping[int, int]) -> Ranke
         matched.append(np.asarray(one["dtMatched"], bool))
         passed.append(np.asarray(one["dtIgnore"], bool))
     order = np.argsort(-np.concatenate(scores), kind="stable")
-    return Ranked(
-        np.concatenate(owner)[order], np.concatenate(matched, 1)[:, order], np.concatenate(passed, 1)[:, order], objects
-    )
+    right, left_out = np.concatenate(matched, 1)[:, order], np.concatenate(passed, 1)[:, order]
+    places_of = [np.flatnonzero(row) for row in right & ~left_out]
+    hits = np.full((len(places_of), max(map(len, places_of))), len(order))
+    for row, found in zip(hits, places_of):
+        row[: len(found)] = found
+    return Ranked(np.concatenate(owner)[order], hits, left_out, objects)
 
 
 READERS: dict[str, Callable[[pathlib.Path], Answers]] = {
