@@ -145,6 +145,7 @@ def environment(mesh: Mesh) -> dict[str, Any]:
         "code": code(sources()),
         "command": " ".join(sys.argv),
         "peak_rss_mb": peak_rss_mb(),
+        "peak_device_mb": peak_device_mb(),
     }
 
 
@@ -170,6 +171,12 @@ def peak_rss_mb() -> float:
     """Give the largest memory this process has held, in MiB."""
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+
+
+def peak_device_mb() -> float | None:
+    """Give the largest memory that any device of this process has held, in MiB; None where the backend does not say."""
+    stats = (device.memory_stats() or {} for device in jax.local_devices())
+    return max((one["peak_bytes_in_use"] / 2**20 for one in stats if "peak_bytes_in_use" in one), default=None)
 
 
 def revision() -> str | None:

@@ -114,3 +114,18 @@ def test_a_full_disk_ends_the_log_not_the_training(tmp_path, capsys):
 def test_brackets_in_names_are_printed_as_they_are(capsys):
     logs.Log(None).say("runs/x[/y] data/[old]/img.jpg")
     assert capsys.readouterr().out == "runs/x[/y] data/[old]/img.jpg\n"
+
+
+def test_peak_memory_of_devices(monkeypatch):
+    """A CPU does not say; of several devices the fullest counts."""
+    assert workdir.peak_device_mb() is None
+
+    class Device:
+        def __init__(self, peak):
+            self.peak = peak
+
+        def memory_stats(self):
+            return {"peak_bytes_in_use": self.peak}
+
+    monkeypatch.setattr(workdir.jax, "local_devices", lambda: [Device(2**20), Device(3 * 2**20)])
+    assert workdir.peak_device_mb() == 3.0
