@@ -5,7 +5,7 @@
     python launch/ablate.py --config experiments/ablate_augment.py:scenes
         scenes: the detector of detect.py on the embedded scenes, trained for fewer steps.
 
-The baseline is without any augmentation. What was found for digits stands in the README.
+The baseline is without any augmentation. What was found stands in the README.
 """
 
 import pathlib
