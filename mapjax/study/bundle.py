@@ -108,7 +108,11 @@ _DAMAGE = (
 
 def _config(text: bytes, data: str | None) -> ConfigDict:
     config: Any = configs.from_dict(json.loads(text))
-    return configs.with_data(config, data) if data else config
+    given = configs.parse_data(data) if data else None
+    if given is None or config.data.name != given["name"]:
+        return configs.with_data(config, data) if data else config
+    # The same data at another place: what else the cell says of it holds.
+    return configs.from_dict(configs.to_dict(config) | {"data": {**config.data.to_dict(), **given}})
 
 
 def require_seeds(before: Mapping[str, Any], seeds: Sequence[int]) -> None:
@@ -149,7 +153,7 @@ def compare(
     now = {row.name: row.metrics for row in rows}
     found = []
     for metric in study.metrics:
-        old = {cell.name: known[cell.name].get(metric, {}).get("by_seed", {}) for cell in study.cells}
+        old = {name: metrics.get(metric, {}).get("by_seed", {}) for name, metrics in known.items()}
         spread = _spread([list(by_seed.values()) for by_seed in old.values()])
         for cell in study.cells:
             here = now[cell.name][metric].by_seed if metric in now[cell.name] else {}

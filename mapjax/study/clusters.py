@@ -4,6 +4,7 @@ import ast
 import pathlib
 import re
 import shlex
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -66,10 +67,12 @@ def tpu_commands(study: sweep.Study, listed: Sequence[runs.Job], share: str) -> 
       share: the folder of the study as the VMs see it, such as "/mnt/share/runs/ablate_augment".
 
     Raises:
-      UserError: there are uncommitted changes, which the VMs would not have.
+      UserError: there are uncommitted changes, which the VMs would not have, or no commit at all.
     """
-    if (listed[0].revision or "").endswith("+"):
-        raise UserError("--tpu: the VMs install the last commit, and there are uncommitted changes; commit them first.")
+    file = study.experiment.partition(":")[0]
+    known = subprocess.run(["git", "ls-files", "--error-unmatch", file], capture_output=True).returncode == 0
+    if listed[0].revision is None or listed[0].revision.endswith("+") or not known:
+        raise UserError(f"--tpu: the VMs install the last commit; commit {file} and all other changes first.")
     data = ["--data", study.data] if study.data else []
     commands = []
     for job in listed:

@@ -154,8 +154,9 @@ def _compare(study: sweep.Study, metric: str, found: Mapping[str, Mapping[int, _
     for kind in ("seeds", "images"):
         tested = [name for name in others if getattr(plain[name], kind) is not None]
         ps = [getattr(plain[name], kind).p for name in tested]
-        # A comparison that no test could be made of is one of the cells that were compared all the same.
-        corrected = statistics.holm([1.0 if math.isnan(p) else p for p in ps])
+        # A cell that no test could be made of is one of those that were to be compared all the same.
+        untested = [1.0] * (len(study.cells) - 1 - len(tested))
+        corrected = statistics.holm([1.0 if math.isnan(p) else p for p in ps] + untested)
         for name, before, p in zip(tested, ps, corrected):
             p = before if math.isnan(before) else p
             plain[name] = plain[name]._replace(**{kind: getattr(plain[name], kind)._replace(p=p)})

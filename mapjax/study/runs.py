@@ -5,6 +5,7 @@ is not run again, a changed one is, and an interrupted one goes on exactly.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -20,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -32,6 +33,7 @@ from mapjax.study import sweep
 ASKED = "cell.json"  # in the folder of a run: its whole config, as launch/main.py is given it
 STOPPED = "stopped"  # the failure of a job that was asked to end
 LOCK = "lock"  # in the folder of a run: who runs it
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system that has none: it goes without
 TAIL = 5  # lines that are told of a run that failed
 
 
@@ -66,13 +68,16 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def jobs(study: sweep.Study, root: pathlib.Path) -> list[Job]:
+def jobs(study: sweep.Study, root: pathlib.Path, code: str = "") -> list[Job]:
     """List what is to be run, seed by seed, so that a study that is cut off has all cells of the first.
+
+    Args:
+      root: the folder of the study. code: of which all runs are to be, where that of now may be another.
 
     Raises:
       UserError: data of a cell or test that cannot be opened.
     """
-    code, revision, known = sweep.code(), workdir.revision(), {}
+    code, revision, known = code or sweep.code(), workdir.revision(), {}
     listed = []
     for seed in study.seeds:
         for cell in study.cells:
@@ -125,8 +130,6 @@ def run_all(
         device = free.get()
         try:
             return run_one(study, job, launch, device, stopping=stopping.is_set)
-        except OSError as error:  # of its own folder: the disk is full, or it may not be written
-            return Outcome(job, f"{error.filename or job.folder}: {error.strerror}", 1e-9)
         finally:
             free.put(device)
 
@@ -153,36 +156,50 @@ def run_one(
       launch, device: as for `run_all`. stopping: is asked twice a second, and ends the job by a signal; it saves then.
     """
     began = time.perf_counter()
-    if job.code and job.code != sweep.code():
-        failure = "the code has changed since this study began; the same command runs it with what there is now"
-        return Outcome(job, failure, time.perf_counter() - began)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with (job.folder / LOCK).open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            return Outcome(job, f"{job.folder} is being run by {lock.read().strip()}", time.perf_counter() - began)
-        lock.truncate(0)
-        print(f"process {os.getpid()} of {socket.gethostname()}", file=lock, flush=True)
-        return _run_locked(study, job, launch, device, stopping, lock.fileno(), began)
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with (job.folder / LOCK).open("a+", encoding="utf-8") as lock:
+            other = _lock(lock)
+            failure = (
+                f"{job.folder} is being run by {other}"
+                if other
+                else _run_locked(study, job, launch, device, stopping, lock.fileno())
+            )
+    except OSError as error:  # of its own folder: the disk is full, or it may not be written
+        failure = f"{error.filename or job.folder}: {error.strerror}"
+    return Outcome(job, failure, time.perf_counter() - began)
+
+
+def _lock(file: IO[str]) -> str:
+    """Lock a folder's file, and write in it who does; give who has it locked already, or ""."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        return file.read().strip() or "another program"
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    file.truncate(0)
+    print(f"process {os.getpid()} of {socket.gethostname()}", file=file, flush=True)
+    return ""
 
 
 def _run_locked(
-    study: sweep.Study,
-    job: Job,
-    launch: pathlib.Path,
-    device: str,
-    stopping: Callable[[], bool],
-    lock: int,
-    began: float,
-) -> Outcome:
-    """Run the commands of a job whose folder is locked; they keep the lock should this program be killed."""
+    study: sweep.Study, job: Job, launch: pathlib.Path, device: str, stopping: Callable[[], bool], lock: int
+) -> str:
+    """Run the commands of a job whose folder is locked; they keep the lock should this program be killed.
+
+    Returns:
+      What went wrong, or "".
+    """
     log = job.folder / "log.txt"
     workdir.write_json(job.folder / ASKED, configs.to_dict(job.config))
     for command in commands(study, job, launch):
         if stopping():
-            return Outcome(job, STOPPED, time.perf_counter() - began)
+            return STOPPED
+        if job.code and job.code != sweep.code():
+            return "the code has changed since this study began; the same command runs it with what there is now"
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {shlex.join(command)}\n")
             file.flush()
@@ -191,12 +208,11 @@ def _run_locked(
             )
             stopped = _wait(process, stopping)
         if stopped:
-            return Outcome(job, STOPPED, time.perf_counter() - began)
+            return STOPPED
         if process.returncode:
             lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-            failure = f"exit code {process.returncode}; {log} ends with:\n" + "\n".join(lines[-TAIL:])
-            return Outcome(job, failure, time.perf_counter() - began)
-    return Outcome(job, "", time.perf_counter() - began)
+            return f"exit code {process.returncode}; {log} ends with:\n" + "\n".join(lines[-TAIL:])
+    return ""
 
 
 def _wait(process: subprocess.Popen, stopping: Callable[[], bool]) -> bool:
@@ -240,7 +256,7 @@ def tests(job: Job, study: sweep.Study) -> dict[str, pathlib.Path]:
 
 def _data(config: Any, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Give the fingerprints of a config's training and held-out data; the same are opened once."""
-    asked = str(configs.to_dict(config.data)) + str(config.splits) + str(config.task.name)
+    asked = _asked(config)
     if asked not in known:
         _, seen, held_out = run.open_sources(config)
         known[asked] = seen.fingerprint, held_out.fingerprint
@@ -255,9 +271,15 @@ def _other_data(config: Any, test: sweep.Overrides, known: dict[str, tuple[str, 
         return ""
     if not isinstance(other.splits.eval, str):
         return _data(other, known)[1]
-    if str(now) not in known:
-        known[str(now)] = (run.make_source(other, "eval").fingerprint,)
-    return known[str(now)][0]
+    asked = f"held out of {_asked(other)}"
+    if asked not in known:
+        known[asked] = (run.make_source(other, "eval").fingerprint,)
+    return known[asked][0]
+
+
+def _asked(config: Any) -> str:
+    """Give all that the fingerprints of a config's data depend on."""
+    return str([configs.to_dict(config).get(key) for key in ("data", "splits", "shift")] + [config.task.name])
 
 
 def _weights(given: str, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:

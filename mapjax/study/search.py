@@ -54,8 +54,8 @@ def run(
     if "@" in metric:
         raise UserError(f"--search: the first metric, {metric!r}, is that of a test; name first one of the run itself.")
     base = next(cell for cell in study.cells if cell.name == study.baseline)
-    cells, tried = [base], []
-    outcome = runs.run_one(study, _job(study, root, base), launch)
+    cells, tried, code = [base], [], sweep.code()
+    outcome = runs.run_one(study, _job(study, root, base, code), launch)
     if outcome.failure:
         raise UserError(f"--search: the baseline has failed: {outcome.failure}")
     for count in range(number):
@@ -63,7 +63,7 @@ def run(
         values = {name: _suggest(trial, name, *given) for name, given in study.ranges.items()}
         cell = sweep.make_cell(study.experiment, study.data, study.more, f"trial-{count:03d}", values)
         cells.append(cell)
-        tried.append(_tried(study, _job(study, root, cell), launch, asked, trial, metric))
+        tried.append(_tried(study, _job(study, root, cell, code), launch, asked, trial, metric))
         console.print(
             f"{count + 1}/{number}  {tried[-1].name}: {tried[-1].state}, {metric} {tried[-1].value}  {values}"
         )
@@ -71,11 +71,11 @@ def run(
     finished = [one for one in asked.trials if one.state == optuna.trial.TrialState.COMPLETE]
     if len(finished) > 1 and len(study.ranges) > 1:
         tried[0] = tried[0]._replace(importance=dict(optuna.importance.get_param_importances(asked)))
-    return whole, runs.jobs(whole, root), tried
+    return whole, runs.jobs(whole, root, code), tried
 
 
-def _job(study: sweep.Study, root: pathlib.Path, cell: sweep.Cell) -> runs.Job:
-    return runs.jobs(study._replace(cells=(cell,), seeds=study.seeds[:1]), root)[0]
+def _job(study: sweep.Study, root: pathlib.Path, cell: sweep.Cell, code: str) -> runs.Job:
+    return runs.jobs(study._replace(cells=(cell,), seeds=study.seeds[:1]), root, code)[0]
 
 
 def _suggest(trial: Any, name: str, kind: str, *values: Any) -> Any:

@@ -117,7 +117,7 @@ def say_what_changed(folder: pathlib.Path, study: sweep.Study, listed: Sequence[
     if (folder / "study.json").exists():
         before: Any = workdir.read_json(folder / "study.json")
         cells, seeds = len(before["cells"]), len(before["seeds"])
-        if cells > len(study.cells) or seeds > len(study.seeds):
+        if not before.get("search") and (cells > len(study.cells) or seeds > len(study.seeds)):
             console.print(
                 f"the tables in {folder} are of {cells} cells and {seeds} seeds, and become those of "
                 f"{len(study.cells)} and {len(study.seeds)}; to keep them, name another --workdir"

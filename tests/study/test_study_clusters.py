@@ -1,5 +1,6 @@
 """Runs elsewhere: an array of submitit's on this machine, and the commands for TPU VMs."""
 
+import errno
 import fcntl
 import json
 import shlex
@@ -31,9 +32,12 @@ def study(tmp_path):
         for name, rate in (("a", 0.5), ("b c", 0.7), ("bad", -1.0))
     )
     found = sweep.Study(
-        "experiments/x.py:y", "coco:my data", {"batch": "4"}, cells, "a", {"top1": "max"}, (3,), {}, "", {}
+        "experiments/classify.py:y", "coco:my data", {"batch": "4"}, cells, "a", {"top1": "max"}, (3,), {}, "", {}
     )
-    listed = [runs.Job(cell, 3, cell.config, tmp_path / "out/cells" / cell.name / "seed-3-k", "k") for cell in cells]
+    listed = [
+        runs.Job(cell, 3, cell.config, tmp_path / "out/cells" / cell.name / "seed-3-k", "k", revision="1")
+        for cell in cells
+    ]
     return found, listed
 
 
@@ -64,13 +68,16 @@ def test_commands_for_tpu_vms(study):
     mounted, *lines = clusters.tpu_commands(found, listed, "/mnt/share/study")
     assert mounted.startswith("# first: export SHARE=") and len(lines) == 3
     first, second = shlex.split(lines[1])[:6], shlex.split(lines[1])
-    assert first == ["NAME=a-b-c-3-k", "bash", "launch/tpu_vm.sh", "train", "--config", "experiments/x.py:y"]
+    assert first == ["NAME=a-b-c-3-k", "bash", "launch/tpu_vm.sh", "train", "--config", "experiments/classify.py:y"]
     assert second[6:9] == ["--data", "coco:my data", "--workdir"]
     assert second[9] == "/mnt/share/study/cells/b c/seed-3-k"
     assert {"--config.batch=4", "--config.rate=0.7", "--config.seed=3"} <= set(second)
     assert second[-5:] == ["&&", "NAME=a-b-c-3-k", "bash", "launch/tpu_vm.sh", "delete"]
-    with pytest.raises(UserError, match="uncommitted changes; commit them first"):
-        clusters.tpu_commands(found, [listed[0]._replace(revision="0123abc+")], "/mnt/share/study")
+    for revision in ("0123abc+", None):
+        with pytest.raises(UserError, match=r"commit experiments/classify\.py and all other changes first"):
+            clusters.tpu_commands(found, [listed[0]._replace(revision=revision)], "/mnt/share/study")
+    with pytest.raises(UserError, match=r"commit experiments/new\.py and all other changes first"):
+        clusters.tpu_commands(found._replace(experiment="experiments/new.py"), listed, "/mnt/share/study")
 
 
 def test_one_run_after_the_other_and_on_devices(study, tmp_path, monkeypatch):
@@ -118,8 +125,28 @@ def test_a_folder_that_another_runs_is_left_alone(study, tmp_path):
 def test_code_that_has_changed_since_the_study_began_is_not_mixed_in(study, tmp_path):
     found, (job, *_) = study
     outcome = runs.run_one(found, job._replace(code="of before"), tmp_path / "launch")
-    assert "the code has changed since this study began" in outcome.failure and not job.folder.exists()
+    assert "the code has changed since this study began" in outcome.failure
+    assert not (job.folder / "result.json").exists()
     assert runs.run_one(found, job._replace(code=sweep.code()), tmp_path / "launch").failure == ""
+
+
+def test_code_that_changes_in_a_training_does_not_score_it(study, tmp_path, monkeypatch):
+    found, (job, *_) = study
+    found = found._replace(tests={"t": {}})
+    codes = iter(["one", "two"])
+    monkeypatch.setattr(sweep, "code", lambda: next(codes))
+    outcome = runs.run_one(found, job._replace(code="one"), tmp_path / "launch")
+    assert "the code has changed since this study began" in outcome.failure
+    assert (job.folder / "result.json").exists() and not runs.is_finished(job, found)
+
+
+def test_a_file_system_without_locks_is_no_hindrance(study, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runs.fcntl, "flock", flock)
+    found, (job, *_) = study
+    assert runs.run_one(found, job, tmp_path / "launch").failure == ""
 
 
 def test_a_folder_that_cannot_be_made_stops_no_other(study, tmp_path):

@@ -162,13 +162,16 @@ def test_a_test_is_known_by_its_data(tmp_path):
         f"def sweep():\n    return Sweep({cells}, 'a', {{'top1': 'max'}}, tests={{'t': {given}, 'own': {{}}}})\n"
     )
 
-    def folders():
+    def folders(tests=("t", "own")):
         study = sweep.load(str(file), data=f"folder:{folder}", more={"splits.train": "train", "splits.eval": "val"})
+        turned = {"turned": {**given, "shift": {"rotate": 30.0}}} if "turned" in tests else {}
+        study = study._replace(tests=turned | dict(study.tests))
         job = runs.jobs(study, tmp_path)[0]
         return job.key, {name: path.name for name, path in runs.tests(job, study).items()}
 
     key, before = folders()
     assert folders() == (key, before)
+    assert {**folders(("turned", "t", "own"))[1], **before} == folders(("turned", "t", "own"))[1]
     Image.new("RGB", (8, 8), "red").save(folder / "train" / "1" / "b.png")
     other, after = folders()
     assert other != key and before["own"] == after["own"] and before["t"] != after["t"]

@@ -268,8 +268,23 @@ def test_the_tolerance_is_that_of_two_runs(tmp_path):
     facts = {"environment": results.environment(rows), "code": "x"}
     before = json.loads(json.dumps({**facts, **results.as_dict(study, rows)}))
     deviation = np.sqrt(np.mean([np.var(values, ddof=1) for values in TOP.values()]))
-    (found,) = {one.tolerance for one in bundle.compare(before, study, rows, facts)}
-    assert found == pytest.approx(2.447 * np.sqrt(2) * deviation, rel=1e-3)
+    for whole in (study, study._replace(cells=study.cells[:2])):
+        (found,) = {one.tolerance for one in bundle.compare(before, whole, rows, facts)}
+        assert found == pytest.approx(2.447 * np.sqrt(2) * deviation, rel=1e-3)
+
+
+def test_the_data_of_a_bundle_may_be_elsewhere(tmp_path):
+    """What a cell says of it besides the place still holds; of another format it does not."""
+    path = tmp_path / "study.zip"
+    data = {"name": "idx", "path": "/there", "classes": ["Coat", "Shirt"], "tail": 2.0}
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("study.json", json.dumps(BUNDLED))
+        file.writestr("cells/a.json", json.dumps({"seed": 0, "data": data}))
+    for given, expected in ((None, data), ("idx:/here", data | {"path": "/here"})):
+        (cell,) = bundle.read(path, given)[0].cells
+        assert cell.config.data.to_dict() == expected | {"classes": ("Coat", "Shirt")}
+    (cell,) = bundle.read(path, "folder:/here")[0].cells
+    assert cell.config.data.to_dict() == {"name": "folder", "path": "/here"}
 
 
 @pytest.mark.parametrize("content", [None, b"no zip at all", b""])
