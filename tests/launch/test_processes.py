@@ -187,6 +187,7 @@ def test_killed_and_gone_on_with_by_two_then_four_then_one(whole, tmp_path):
     close(workdir, whole)
 
 
+@pytest.mark.slow
 def test_two_processes_segment_as_one_does(tmp_path):
     """Seven scenes are scored, which do not divide by two: none is counted twice."""
     changes = {"batch": "4", "eval_batch": "2", "duration": "4 steps", "data.val_length": "7"}
