@@ -2,8 +2,8 @@
 
     python launch/ablate.py --config experiments/ablate_norm.py
 
-Every cell sees as many pictures, with a learning rate in proportion to the batch. What was found stands
-in the README.
+Every cell sees as many pictures, with a learning rate in proportion to the batch. What was found stands in the
+README.
 """
 
 import pathlib

@@ -36,9 +36,7 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
     config: Any = _read(pathlib.Path(name)) if name.endswith(".json") else call(name, "get_config")
     config = with_data(config, data) if data is not None else config
     config.lock()
-    # What a part takes depends on its name, so names come first.
-    for key, value in sorted((overrides or {}).items(), key=lambda pair: not pair[0].endswith(".name")):
-        override(config, key, value)
+    override_all(config, overrides or {})
     return config
 
 
@@ -138,6 +136,16 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     except (ValueError, SyntaxError, TypeError) as error:
         kind = type(node[last]).__name__
         raise UserError(f"--config.{key}={text}: expected a value like {node[last]!r} ({kind}).") from error
+
+
+def override_all(config: ConfigDict, overrides: Mapping[str, str]) -> None:
+    """Replace values by their dotted keys; names first, as what a part takes depends on its name.
+
+    Raises:
+      UserError: as `override`.
+    """
+    for key, text in sorted(overrides.items(), key=lambda pair: not pair[0].endswith(".name")):
+        override(config, key, text)
 
 
 def _opened(config: ConfigDict, key: str, leaf: str | None) -> ConfigDict:

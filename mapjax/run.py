@@ -303,8 +303,7 @@ def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[
     """
     folder = pathlib.Path(folder)
     config = configs.from_dict(workdir.read_json(folder / "config.json"))
-    for key, text in (overrides or {}).items():
-        configs.override(config, key, text)
+    configs.override_all(config, overrides or {})
     classes = tuple(workdir.read_json(folder / "classes.json"))
     task = make_task(config, classes)
     keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep, read_only=True)

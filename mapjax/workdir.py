@@ -188,3 +188,10 @@ def revision() -> str | None:
         dirty = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
         return revision.stdout.strip() + ("+" if dirty.stdout.strip() else "")
     return None
+
+
+def is_committed(file: str) -> bool:
+    """Say whether git knows a file, by its path from here; files that were never added make no "+" of a revision."""
+    with contextlib.suppress(OSError):
+        return subprocess.run(["git", "ls-files", "--error-unmatch", file], capture_output=True).returncode == 0
+    return False

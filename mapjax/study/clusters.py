@@ -4,11 +4,11 @@ import ast
 import pathlib
 import re
 import shlex
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mapjax import workdir
 from mapjax.errors import UserError
 from mapjax.study import runs, sweep
 
@@ -70,8 +70,7 @@ def tpu_commands(study: sweep.Study, listed: Sequence[runs.Job], share: str) -> 
       UserError: there are uncommitted changes, which the VMs would not have, or no commit at all.
     """
     file = study.experiment.partition(":")[0]
-    known = subprocess.run(["git", "ls-files", "--error-unmatch", file], capture_output=True).returncode == 0
-    if listed[0].revision is None or listed[0].revision.endswith("+") or not known:
+    if listed[0].revision is None or listed[0].revision.endswith("+") or not workdir.is_committed(file):
         raise UserError(f"--tpu: the VMs install the last commit; commit {file} and all other changes first.")
     data = ["--data", study.data] if study.data else []
     commands = []

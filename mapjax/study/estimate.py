@@ -56,7 +56,7 @@ def steps(cell: sweep.Cell) -> int:
 def _measured(job: runs.Job, launch: pathlib.Path) -> float:
     """Run a few steps of a job in a folder of its own; give the median time of the later ones in seconds."""
     few = {
-        "duration": f"{STEPS + 8} steps",  # as it is stopped before its end, it is not evaluated
+        "duration": f"{2 * STEPS} steps",  # it is stopped long before its end, and so not evaluated
         "every.log": "1 steps",
         "every.evaluate": "0 steps",
         "schedule.warmup": "1 steps",

@@ -182,7 +182,7 @@ def _change(name: str, figures: _Classes, base: _Classes) -> str:
     """Write how much better or worse a class is than in the baseline, over the seeds that both have of it."""
     both = [seed for seed in figures if name in figures[seed] and name in base.get(seed, {})]
     if not both:
-        return '<td data-value="none">–</td>'
+        return _number("–", None)
     change = float(np.mean([figures[seed][name] - base[seed][name] for seed in both]))
     tone, share = "good" if change > 0 else "bad", min(100.0, 400 * abs(change))
     style = f"background: color-mix(in srgb, var(--{tone}) {share:.0f}%, transparent)"

@@ -87,15 +87,18 @@ def collect(study: sweep.Study, listed: Sequence[runs.Job]) -> list[Row]:
         missing = tuple(seed for seed in study.seeds if seed not in mine)
         folders = {seed: one.job.folder for seed, one in mine.items()}
         costs = _costs([one.result for one in mine.values()])
-        failures = (unreported(metric, one) for metric in study.metrics for one in mine.values())
-        rows.append(Row(cell.name, cell.overrides, compared, costs, missing, folders, tuple(filter(None, failures))))
+        why = tuple(sentence for one in mine.values() for sentence in _unreported(study, one))
+        rows.append(Row(cell.name, cell.overrides, compared, costs, missing, folders, why))
     return rows
 
 
-def collect_one(study: sweep.Study, job: runs.Job) -> list[str]:
-    """Say which metrics a finished run has no figure of, in sentences."""
-    one = _read(study, job)
-    return [sentence for metric in study.metrics if (sentence := unreported(metric, one))]
+def unreported(study: sweep.Study, job: runs.Job) -> tuple[str, ...]:
+    """Say of each metric that a finished run has no figure of why, in a sentence."""
+    return _unreported(study, _read(study, job))
+
+
+def _unreported(study: sweep.Study, one: _Run) -> tuple[str, ...]:
+    return tuple(why for metric in study.metrics if (why := _figure(metric, one)[1]))
 
 
 def _read(study: sweep.Study, job: runs.Job) -> _Run:
@@ -103,35 +106,25 @@ def _read(study: sweep.Study, job: runs.Job) -> _Run:
     return _Run(workdir.read_json(job.folder / "result.json"), job, tests)
 
 
-def figure_of(metric: str, one: _Run) -> float | None:
-    """Give a metric of a run, "top1", or "top1@dark" of its test "dark"; None where it has none.
+def _figure(metric: str, one: _Run) -> tuple[float | None, str]:
+    """Give a metric of a run, "top1", or "top1@dark" of its test "dark"; or None, and why.
 
     -1 is no figure to average: the run had nothing to measure it on.
     """
-    figures, name = _reported(metric, one)
-    return float(figures[name]) if figures.get(name, -1) != -1 else None
-
-
-def unreported(metric: str, one: _Run) -> str:
-    """Say why a run has no figure of a metric; "" where it has one."""
-    figures, name = _reported(metric, one)
-    if name not in figures:
-        return f"{one.job.name} has reported no {metric!r}.{near(name, figures)}"
-    if figures[name] == -1:
-        return f"{one.job.name} had nothing to measure {metric!r} on; leave it out of the sweep's metrics."
-    return ""
-
-
-def _reported(metric: str, one: _Run) -> tuple[Mapping[str, Any], str]:
     name, _, test = metric.partition("@")
-    return (one.tests[test] if test else one.result)["metrics"], name
+    figures = (one.tests[test] if test else one.result)["metrics"]
+    if name not in figures:
+        return None, f"{one.job.name} has reported no {metric!r}.{near(name, figures)}"
+    if figures[name] == -1:
+        return None, f"{one.job.name} had nothing to measure {metric!r} on; leave it out of the sweep's metrics."
+    return float(figures[name]), ""
 
 
 def _compare(study: sweep.Study, metric: str, found: Mapping[str, Mapping[int, _Run]]) -> dict[str, Compared]:
     """Compare one metric of all cells."""
     values: dict[str, dict[int, float]] = {}
     for name, by_seed in found.items():
-        figures = {seed: figure_of(metric, one) for seed, one in by_seed.items()}
+        figures = {seed: _figure(metric, one)[0] for seed, one in by_seed.items()}
         if known := {seed: figure for seed, figure in figures.items() if figure is not None}:
             values[name] = known
     plain = {name: Compared(by_seed, statistics.mean(list(by_seed.values()))) for name, by_seed in values.items()}
@@ -204,7 +197,10 @@ def environment(rows: Sequence[Row], listed: Sequence[runs.Job] = ()) -> dict[st
     facts: dict[str, list[Any]] = {}
     for job in listed:
         given = {"weights": list(job.weights)} if job.weights else {}
-        for name, value in {**{f"{test} data": one for test, one in job.test_data.items()}, **given}.items():
+        for name, value in {
+            **{f"data of the test {test}": one for test, one in job.test_data.items()},
+            **given,
+        }.items():
             if value not in facts.setdefault(name, []):
                 facts[name].append(value)
     for folder in (folder for row in rows for folder in row.folders.values()):

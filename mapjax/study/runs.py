@@ -120,7 +120,7 @@ def run_all(
             raise UserError(f"--devices {device}: name them cuda:N or tpu:N, with commas between.")
         if devices.count(device) > 1:
             raise UserError(f"--devices names {device} twice; each takes one run at a time.")
-        _environment(device)
+        _environment(device)  # refuses one that is not allotted, before anything is run
     free: queue.Queue[str] = queue.Queue()
     for device in devices or ("",):
         free.put(device)

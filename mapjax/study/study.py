@@ -48,7 +48,7 @@ def run_and_write(
             failed += 1
             console.print(outcome.failure)
         elif ran - failed == 1:  # a name that is misspelt is told now, not at the end
-            for sentence in results.collect_one(study, outcome.job):
+            for sentence in results.unreported(study, outcome.job):
                 console.print(sentence)
     rows, about = write(folder, study, listed)
     wrong = sum(bool(row.unreported) for row in rows)

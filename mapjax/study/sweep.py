@@ -195,8 +195,7 @@ def changed(config: ConfigDict, overrides: Overrides) -> ConfigDict:
       UserError: a key that does not exist, or a value that cannot be.
     """
     config = configs.from_dict(configs.to_dict(config))
-    for key, text in as_text(overrides).items():
-        configs.override(config, key, text)
+    configs.override_all(config, as_text(overrides))
     return config
 
 
