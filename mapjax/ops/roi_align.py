@@ -117,18 +117,34 @@ def _by_gather(table, rows: Taps, columns: Taps, first, width, level, *, chunk: 
 
 
 def _by_products(table, rows: Taps, columns: Taps, first, width, level, *, shapes):
-    pooled, start = jnp.zeros((), table.dtype), 0
-    for i, (h, w) in enumerate(shapes):
-        features = table[start : start + h * w].reshape(h, w, -1)
-        here = (level == i)[:, None, None]
-        y = _matrix(rows, h).astype(table.dtype) * here
-        x = _matrix(columns, w).astype(table.dtype) * here
-        # In this order, and with one x for each bin of rows, products and gradients come out as they lie in memory.
-        # Einsum's own orders give (x c n p) and (n p c x), and to turn those round costs more than the products.
-        across = jnp.tensordot(y, features, 1)
-        pooled += jnp.einsum("npqx,npxc->npqc", jnp.broadcast_to(x[:, None], (*y.shape[:2], *x.shape[1:])), across)
+    places, size = _packed(shapes)
+    top, left = (jnp.asarray(axis)[level][:, None, None] for axis in zip(*places))
+    y = _matrix(rows._replace(index=rows.index + top), size[0]).astype(table.dtype)
+    x = _matrix(columns._replace(index=columns.index + left), size[1]).astype(table.dtype)
+    # In this order, and with one x for each bin of rows, products and gradients come out as they lie in memory.
+    # Einsum's own orders give (x c n p) and (n p c x), and to turn those round costs more than the products.
+    across = jnp.tensordot(y, _on_one_map(table, shapes), 1)
+    return jnp.einsum("npqx,npxc->npqc", jnp.broadcast_to(x[:, None], (*y.shape[:2], *x.shape[1:])), across)
+
+
+def _packed(shapes) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Where levels lie on one map, (row, column) of each, and its size: the first, and the others side by side below.
+
+    One product for all boxes, whose result is as wide as the first level, instead of one a level: half of the memory.
+    """
+    (height, width), others = shapes[0], shapes[1:]
+    left = np.cumsum([0] + [w for _, w in others])
+    places = [(0, 0)] + [(height, int(column)) for column in left[: len(others)]]
+    return places, (height + max((h for h, _ in others), default=0), max(width, int(left[-1])))
+
+
+def _on_one_map(table, shapes):
+    places, size = _packed(shapes)
+    packed, start = jnp.zeros((*size, table.shape[-1]), table.dtype), 0
+    for (h, w), (top, left) in zip(shapes, places):
+        packed = packed.at[top : top + h, left : left + w].set(table[start : start + h * w].reshape(h, w, -1))
         start += h * w
-    return pooled
+    return packed
 
 
 def _matrix(taps: Taps, length: int):
