@@ -54,16 +54,15 @@ def roi_align(
     width = jnp.asarray([f.shape[1] for f in features])[level]
     rows = _taps(boxes[:, 1] * scale, boxes[:, 3] * scale, height, pool, samples)
     columns = _taps(boxes[:, 0] * scale, boxes[:, 2] * scale, width, pool, samples)
-    table = jnp.concatenate([f.reshape(-1, f.shape[-1]) for f in features])
     first = jnp.asarray(np.cumsum([0] + [f.shape[0] * f.shape[1] for f in features[:-1]]))[level]
     return jax.lax.platform_dependent(
-        table,
+        list(features),
         rows,
         columns,
         first,
         width,
         level,
-        tpu=partial(_by_products, shapes=[f.shape[:2] for f in features]),
+        tpu=_by_products,
         cuda=partial(_by_gather, chunk=128),
         default=partial(_by_gather, chunk=8),
     )
@@ -105,7 +104,9 @@ def _taps(low, high, length, pool: int, samples: int) -> Taps:
     return Taps(index.reshape(shape), weight.reshape(shape))
 
 
-def _by_gather(table, rows: Taps, columns: Taps, first, width, level, *, chunk: int):
+def _by_gather(features, rows: Taps, columns: Taps, first, width, level, *, chunk: int):
+    table = jnp.concatenate([f.reshape(-1, f.shape[-1]) for f in features])
+
     def one(box):
         rows, columns, first, width = box
         index = first + rows.index[:, :, None, None] * width + columns.index
@@ -116,14 +117,17 @@ def _by_gather(table, rows: Taps, columns: Taps, first, width, level, *, chunk: 
     return jax.lax.map(one, (rows, columns, first, width), batch_size=chunk)
 
 
-def _by_products(table, rows: Taps, columns: Taps, first, width, level, *, shapes):
-    places, size = _packed(shapes)
+def _by_products(features, rows: Taps, columns: Taps, first, width, level):
+    places, size = _packed([f.shape[:2] for f in features])
+    packed = jnp.zeros((*size, features[0].shape[-1]), features[0].dtype)
+    for one, (top, left) in zip(features, places):
+        packed = packed.at[top : top + one.shape[0], left : left + one.shape[1]].set(one)
     top, left = (jnp.asarray(axis)[level][:, None, None] for axis in zip(*places))
-    y = _matrix(rows._replace(index=rows.index + top), size[0]).astype(table.dtype)
-    x = _matrix(columns._replace(index=columns.index + left), size[1]).astype(table.dtype)
+    y = _matrix(rows._replace(index=rows.index + top), size[0]).astype(packed.dtype)
+    x = _matrix(columns._replace(index=columns.index + left), size[1]).astype(packed.dtype)
     # In this order, and with one x for each bin of rows, products and gradients come out as they lie in memory.
     # Einsum's own orders give (x c n p) and (n p c x), and to turn those round costs more than the products.
-    across = jnp.tensordot(y, _on_one_map(table, shapes), 1)
+    across = jnp.tensordot(y, packed, 1)
     return jnp.einsum("npqx,npxc->npqc", jnp.broadcast_to(x[:, None], (*y.shape[:2], *x.shape[1:])), across)
 
 
@@ -136,15 +140,6 @@ def _packed(shapes) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     left = np.cumsum([0] + [w for _, w in others])
     places = [(0, 0)] + [(height, int(column)) for column in left[: len(others)]]
     return places, (height + max((h for h, _ in others), default=0), max(width, int(left[-1])))
-
-
-def _on_one_map(table, shapes):
-    places, size = _packed(shapes)
-    packed, start = jnp.zeros((*size, table.shape[-1]), table.dtype), 0
-    for (h, w), (top, left) in zip(shapes, places):
-        packed = packed.at[top : top + h, left : left + w].set(table[start : start + h * w].reshape(h, w, -1))
-        start += h * w
-    return packed
 
 
 def _matrix(taps: Taps, length: int):
