@@ -3,11 +3,14 @@
 A pair of layers is split as Shoeybi et al. 2019 (Megatron-LM) do: the first by its outputs, the second by its inputs.
 What lies between them, an activation per channel and a normalization of channels, then needs no other device, and one
 sum after the second makes the result whole again: one all-reduce a pair, and none of activations is gathered. Of a
-bottleneck with three convolutions the second and third are the pair.
+bottleneck with three convolutions the second and third are the pair. Of an inverted residual the expansion and the
+projection are, and what is between them, depthwise, is split as well.
 """
 
 import re
+from collections.abc import Iterator, Mapping
 
+import jax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
@@ -38,6 +41,32 @@ UNET = (  # two convolutions on each level, and on the way back
     (r"(level|decoder)\d/conv1/1/", EACH),
     (r"(level|decoder)\d/conv2/0/kernel$", CONV_IN),
 )
+INCEPTION = (  # and GoogLeNet: of each branch a 1×1 and what follows it, and of 1×7 and 7×1 the next two
+    (r"inception\w+/branch[23]/0/conv/kernel$", CONV_OUT),
+    (r"inception\w+/branch[23]/0/bn/", EACH),
+    (r"inception\w+/branch[23]/1/conv/kernel$", CONV_IN),
+    (r"Mixed_\w+/branch(\w+_1|7x7(dbl|x3)_3)/conv/kernel$", CONV_OUT),
+    (r"Mixed_\w+/branch(\w+_1|7x7(dbl|x3)_3)/bn/", EACH),
+    (r"Mixed_\w+/branch(\w+_2[ab]?|7x7(dbl|x3)_4)/conv/kernel$", CONV_IN),
+)
+SEGNET = (  # the first two convolutions of each stage on the way back; the last stage has one
+    (r"decoder[2-5]_0/0/kernel$", CONV_OUT),
+    (r"decoder[2-5]_0/1/", EACH),
+    (r"decoder[2-5]_1/0/kernel$", CONV_IN),
+)
+RESNET9 = (
+    (r"residual\d/0/0/kernel$", CONV_OUT),
+    (r"residual\d/0/1/", EACH),
+    (r"residual\d/1/0/kernel$", CONV_IN),
+)
+INVERTED = (  # what follows a branch that begins with an expansion: 0 expands, 1 is depthwise, 2 perhaps squeezes
+    (r"/[01]/0/kernel$", CONV_OUT),
+    (r"/[01]/1/", EACH),
+    (r"/2/fc1/kernel$", CONV_IN),
+    (r"/2/fc2/kernel$", CONV_OUT),
+    (r"/2/fc2/bias$", EACH),
+    (r"/[23]/(0/)?kernel$", CONV_IN),
+)
 BOX_HEAD = (
     (r"box_head/fc6/map_kernel$", CONV_OUT),
     (r"box_head/fc6/bias$", EACH),
@@ -64,18 +93,53 @@ def rules(params: PyTree) -> Rules:
     Args:
       params: parameters or their shapes.
     """
-    paths = tree.paths(params)
+    shapes = {path: leaf.shape for path, leaf in zip(tree.paths(params), jax.tree.leaves(params))}
+    paths = list(shapes)
     third = re.compile(rf"layer\d/(\d+|stack)/{BOTTLENECK[-1][0]}")
     residual = BOTTLENECK if any(third.search(path) for path in paths) else BASIC
     dense = CLASSIFIER if any(re.search(CLASSIFIER[0][0], path) for path in paths) else ()  # others end in such names
+    segnet = SEGNET if any(re.search(SEGNET[-1][0], path) for path in paths) else ()  # the small one has no pairs
     known = [
         *VIT,
         *CONVNEXT,
         *dense,
         *UNET,
+        *INCEPTION,
+        *RESNET9,
+        *segnet,
         *BOX_HEAD,
+        *_inverted(shapes),
+        *_in_a_row(shapes),
         *((rf"layer\d/\d+/{expression}", spec) for expression, spec in residual),
     ]
     stacked = [(f"{STACK}.*{expression}", P("pipe", *spec)) for expression, spec in (*VIT, *residual)]
     ordered = [*stacked, (STACK, P("pipe")), *known]
     return [(expression, spec) for expression, spec in ordered if any(re.search(expression, path) for path in paths)]
+
+
+def _inverted(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, P]]:
+    """Give the rules of inverted residuals; of those that expand, as a depthwise convolution alone is no pair."""
+    for path, shape in shapes.items():
+        branch = re.fullmatch(r"(.*/(?:block|conv))/0/0/kernel", path)
+        if branch and shape[:2] == (1, 1):
+            yield from ((re.escape(branch[1]) + ending, spec) for ending, spec in INVERTED)
+
+
+def _in_a_row(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, P]]:
+    """Give the rules of the numbered convolutions of VGG and AlexNet.
+
+    Each two with no pool between them are a pair, as others read what a pool gives.
+    """
+    found = [re.fullmatch(r"(.*features/)(\d+)/kernel", path) for path in shapes]
+    numbers = {(one[1], int(one[2])) for one in found if one}
+    for stem, first in sorted(numbers):
+        norm = f"{stem}{first + 1}/scale" in shapes
+        second = first + (3 if norm else 2)
+        if (stem, first) not in numbers or (stem, second) not in numbers:
+            continue
+        numbers -= {(stem, first), (stem, second)}
+        yield re.escape(f"{stem}{first}/kernel") + "$", CONV_OUT
+        yield re.escape(f"{stem}{first}/bias") + "$", EACH
+        if norm:
+            yield re.escape(f"{stem}{first + 1}/"), EACH
+        yield re.escape(f"{stem}{second}/kernel") + "$", CONV_IN

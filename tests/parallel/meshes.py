@@ -65,6 +65,8 @@ MODELS = {
     "resnet50": {**RESNET, "depth": 50, "width": 0.125, "zero_init": True},
     "resnet_remat": {**RESNET, "depth": 11, "width": 0.25, "remat": True},
     "vgg": {"name": "vgg", "depth": 11, "width": 0.125, "dropout": 0.0},
+    "googlenet": {"name": "googlenet", "width": 0.25, "dropout": 0.0, "aux": False},
+    "mobilenet": {"name": "mobilenet", "version": 3, "size": "small", "width": 0.5, "dropout": 0.0},
     "convnext": {"name": "convnext", "depths": (1, 1), "widths": (8, 16), "layer_scale": 1.0, "stochastic_depth": 0.0},
     "detector": DETECTOR,
 }
@@ -74,6 +76,8 @@ SIDES = {
     "vit": 32,
     "vgg": 32,
     "convnext": 32,
+    "googlenet": 16,
+    "mobilenet": 32,
     "resnet": 16,
     "resnet18_large": 28,
     "bottleneck_stack": 5,
@@ -144,7 +148,14 @@ def blocks_of(node: dict) -> int:
     """Count the pairs of layers that are split over `model`, at most."""
     if node["name"] == "resnet":
         return sum(resnet.STAGES[node["depth"]])
-    return {"vit": node.get("depth"), "vgg": 1, "convnext": sum(node.get("depths", ()))}.get(node["name"], 0)
+    known = {
+        "vit": node.get("depth"),
+        "vgg": 5,
+        "convnext": sum(node.get("depths", ())),
+        "googlenet": 18,
+        "mobilenet": 11,
+    }
+    return known.get(node["name"], 0)
 
 
 def maps_of(model, shapes, batch, count: int) -> set[int]:

@@ -61,16 +61,97 @@ def test_the_first_two_dense_layers_of_a_classifier_are_a_pair(name, places):
     assert spec_of(params, f"classifier/{places[1]}/kernel") == P("model", None)
     assert spec_of(params, f"classifier/{places[1]}/bias") is None
     assert spec_of(params, f"classifier/{places[2]}/kernel") is None
-    assert tensor.rules(shapes(64, name="mobilenet")) == [], "its classifier is one layer"
+    mobile = shapes(64, name="mobilenet", width=0.25)
+    assert spec_of(mobile, "classifier/1/kernel") is None, "its classifier is one layer"
 
 
-@pytest.mark.parametrize("block", ["backbone/level1", "decoder0"])
-def test_the_two_convolutions_of_a_unets_level_are_a_pair(block):
-    params = shapes(name="unet", depth=2, width=8)
-    assert spec_of(params, f"{block}/conv1/0/kernel") == P(None, None, None, "model")
-    assert spec_of(params, f"{block}/conv1/1/scale") == P("model")
-    assert spec_of(params, f"{block}/conv2/0/kernel") == P(None, None, "model", None)
-    assert spec_of(params, f"{block}/conv2/1/scale") is None
+OUT, IN, EACH = P(None, None, None, "model"), P(None, None, "model", None), P("model")
+
+
+def kernels(params):
+    """The spec of every kernel that has one."""
+    rules, found = tensor.rules(params), {}
+    for path in tree.paths(params):
+        if path.endswith("kernel"):
+            found[path] = next((spec for expression, spec in rules if re.search(expression, path)), None)
+    return {path: spec for path, spec in found.items() if spec}
+
+
+@pytest.mark.parametrize(
+    ("node", "pairs"),
+    [
+        ({"depth": 11}, [(6, 8), (11, 13), (16, 18)]),
+        ({"depth": 11, "batch_norm": True}, [(8, 11), (15, 18), (22, 25)]),
+        ({"depth": 16}, [(0, 2), (5, 7), (10, 12), (17, 19), (24, 26)]),
+    ],
+)
+def test_two_convolutions_of_vgg_without_a_pool_between_are_a_pair(node, pairs):
+    params = shapes(name="vgg", width=0.125, **node)
+    found = {path: spec for path, spec in kernels(params).items() if path.startswith("features")}
+    wanted = {f"features/{place}/kernel": spec for pair in pairs for place, spec in zip(pair, (OUT, IN))}
+    assert found == wanted
+    first, second = pairs[0]
+    assert spec_of(params, f"features/{first}/bias") == EACH
+    assert spec_of(params, f"features/{second}/bias") is None
+    if "batch_norm" in node:
+        assert spec_of(params, f"features/{first + 1}/scale") == EACH
+        assert spec_of(params, f"features/{second + 1}/scale") is None
+
+
+@pytest.mark.parametrize(
+    ("node", "block", "projection", "squeezed"),
+    [
+        ({"name": "mobilenet"}, "features/2/conv", "2/kernel", False),
+        ({"name": "mobilenet", "version": 3}, "features/4/block", "3/0/kernel", True),
+        ({"name": "efficientnet"}, "features/3/0/block", "3/0/kernel", True),
+    ],
+)
+def test_an_inverted_residual_is_split_from_its_expansion_to_its_projection(node, block, projection, squeezed):
+    params = shapes(width=0.5, **node)
+    assert spec_of(params, f"{block}/0/0/kernel") == OUT
+    assert spec_of(params, f"{block}/0/1/scale") == EACH
+    assert spec_of(params, f"{block}/1/0/kernel") == OUT
+    assert spec_of(params, f"{block}/1/1/bias") == EACH
+    assert spec_of(params, f"{block}/{projection}") == IN
+    if squeezed:
+        assert spec_of(params, f"{block}/2/fc1/kernel") == IN
+        assert spec_of(params, f"{block}/2/fc1/bias") is None
+        assert spec_of(params, f"{block}/2/fc2/kernel") == OUT
+        assert spec_of(params, f"{block}/2/fc2/bias") == EACH
+    alone = [path for path in kernels(params) if path.startswith("features/1/")]
+    assert not alone, "the first does not expand: to split it, its input would have to be brought together"
+
+
+@pytest.mark.parametrize(
+    ("side", "name", "pairs", "names"),
+    [
+        (
+            32,
+            "googlenet",
+            9 * 2,
+            ("inception4b/branch2/0/conv", "inception4b/branch2/1/conv", "inception4b/branch4/1/conv"),
+        ),
+        (
+            75,
+            "inception",
+            3 * 2 + 1 + 4 * 3 + 3 + 2 * 2,
+            ("Mixed_6b/branch7x7dbl_3/conv", "Mixed_6b/branch7x7dbl_4/conv", "Mixed_6b/branch7x7_3/conv"),
+        ),
+        (32, "segnet", 5 + 4, ("decoder4_0/0", "decoder4_1/0", "decoder4_2/0")),
+        (32, "resnet9", 2, ("residual1/0/0", "residual1/1/0", "layer1/0")),
+    ],
+)
+def test_the_second_convolution_of_a_pair_reads_what_the_first_gives(side, name, pairs, names):
+    params = shapes(side, name=name)
+    found = kernels(params)
+    assert list(found.values()).count(OUT) == pairs
+    assert [found.get(f"{one}/kernel") for one in names] == [OUT, IN, None]
+    sizes = dict(zip(tree.paths(params), (leaf.shape for leaf in jax.tree.leaves(params))))
+    assert sizes[f"{names[0]}/kernel"][3] == sizes[f"{names[1]}/kernel"][2]
+
+
+def test_small_segnets_have_no_pairs():
+    assert tensor.rules(shapes(name="segnet", encoder="small", width=0.25)) == []
 
 
 @pytest.mark.parametrize(
