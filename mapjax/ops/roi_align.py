@@ -132,9 +132,10 @@ def _by_products(features, rows: Taps, columns: Taps, first, width, level):
 
 
 def _packed(shapes) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Where levels lie on one map, (row, column) of each, and its size: the first, and the others side by side below.
+    """Where each level lies on one map, (row, column), and its size: the first on top, the others side by side below.
 
-    One product for all boxes, whose result is as wide as the first level, instead of one a level: half of the memory.
+    One product for all boxes, whose result is hardly wider than the first level, instead of one a level: half of the
+    memory.
     """
     (height, width), others = shapes[0], shapes[1:]
     left = np.cumsum([0] + [w for _, w in others])

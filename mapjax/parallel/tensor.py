@@ -4,7 +4,8 @@ A pair of layers is split as Shoeybi et al. 2019 (Megatron-LM) do: the first by 
 What lies between them, an activation per channel and a normalization of channels, then needs no other device, and one
 sum after the second makes the result whole again: one all-reduce a pair, and none of activations is gathered. Of a
 bottleneck with three convolutions the second and third are the pair. Of an inverted residual the expansion and the
-projection are, and what is between them, depthwise, is split as well.
+projection are, and what is between them, depthwise, is split as well; its squeeze-excite adds a sum of a few numbers a
+picture.
 """
 
 import re
@@ -59,7 +60,7 @@ RESNET9 = (
     (r"residual\d/0/1/", EACH),
     (r"residual\d/1/0/kernel$", CONV_IN),
 )
-INVERTED = (  # what follows a branch that begins with an expansion: 0 expands, 1 is depthwise, 2 perhaps squeezes
+INVERTED = (  # ends of the paths of a branch that begins with an expansion, 0; 1 is depthwise, 2 perhaps squeezes
     (r"/[01]/0/kernel$", CONV_OUT),
     (r"/[01]/1/", EACH),
     (r"/2/fc1/kernel$", CONV_IN),
@@ -118,7 +119,10 @@ def rules(params: PyTree) -> Rules:
 
 
 def _inverted(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, P]]:
-    """Give the rules of inverted residuals; of those that expand, as a depthwise convolution alone is no pair."""
+    """Give the rules of inverted residuals; of those that expand, as a depthwise convolution alone is no pair.
+
+    Their first kernel is 1×1, which that of a depthwise one is not, nor the RPN's, which has such a path too.
+    """
     for path, shape in shapes.items():
         branch = re.fullmatch(r"(.*/(?:block|conv))/0/0/kernel", path)
         if branch and shape[:2] == (1, 1):
@@ -128,7 +132,7 @@ def _inverted(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, P]]:
 def _in_a_row(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, P]]:
     """Give the rules of the numbered convolutions of VGG and AlexNet.
 
-    Each two with no pool between them are a pair, as others read what a pool gives.
+    Each two with no pool between them are a pair. What a pool gives is whole, so that a decoder may read it.
     """
     found = [re.fullmatch(r"(.*features/)(\d+)/kernel", path) for path in shapes]
     numbers = {(one[1], int(one[2])) for one in found if one}

@@ -115,7 +115,7 @@ def both_forms(features, boxes, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(roi_ops.jax.lax, "platform_dependent", catch)
-        roi_align([jnp.asarray(f) for f in features], STRIDES, jnp.asarray(boxes), pool=3)
+        roi_align([jnp.asarray(f) for f in features], STRIDES[: len(features)], jnp.asarray(boxes), pool=3)
     assert [getattr(form, "func", form).__name__ for form in caught["forms"]] == [
         "_by_gather",
         "_by_gather",
@@ -124,8 +124,19 @@ def both_forms(features, boxes, monkeypatch):
     return caught["features"], [lambda features, f=f: f(features, *caught["arguments"]) for f in caught["forms"]]
 
 
-def test_gather_equals_products(monkeypatch):
-    features, forms = both_forms(pyramid((250, 310), STRIDES), BOXES, monkeypatch)
+SIZES = {
+    "usual": [(63, 78), (32, 39), (16, 20), (8, 10)],
+    "one level": [(63, 78)],
+    "others wider than the first": [(30, 5), (31, 9), (7, 20), (40, 10)],
+    "a cell each": [(1, 1)] * 4,
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_gather_equals_products(name, monkeypatch):
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(size=(*size, 3)).astype(np.float32) for size in SIZES[name]]
+    features, forms = both_forms(maps, BOXES, monkeypatch)
     gradient = jnp.asarray(np.random.default_rng(1).normal(size=(len(BOXES), 3, 3, 3)).astype(np.float32))
     results = []
     for form in forms:

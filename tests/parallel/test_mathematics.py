@@ -1,4 +1,4 @@
-"""Lower precision, accumulation and rematerialisation on one device: the mathematics of the plain step in float32."""
+"""Lower precision, accumulation and rematerialisation on one device: the mathematics of the plain step."""
 
 import functools
 
@@ -144,7 +144,7 @@ def test_accumulation_is_the_whole_batch_at_once(name, double):
     A detector's is so where as many proposals are drawn of each picture, as here all are.
     """
     (scalars, state), (found, parts_state) = trained(name, 1), trained(name, 4)
-    # Some constants are in single precision.
+    # The softmax of attention, boxes, and constants of the fast convolution are in single precision.
     assert max(difference(*pair) for pair in zip(scalars, found)) < 1e-6
     assert distance(state.opt, parts_state.opt) < 1e-6
     assert difference(state.params, parts_state.params) < 1e-6

@@ -122,32 +122,59 @@ def test_an_inverted_residual_is_split_from_its_expansion_to_its_projection(node
     assert not alone, "the first does not expand: to split it, its input would have to be brought together"
 
 
+@pytest.mark.parametrize("block", ["backbone/level1", "decoder0"])
+def test_the_two_convolutions_of_a_unets_level_are_a_pair(block):
+    params = shapes(name="unet", depth=2, width=8)
+    assert spec_of(params, f"{block}/conv1/0/kernel") == OUT
+    assert spec_of(params, f"{block}/conv1/1/scale") == EACH
+    assert spec_of(params, f"{block}/conv2/0/kernel") == IN
+    assert spec_of(params, f"{block}/conv2/1/scale") is None
+
+
 @pytest.mark.parametrize(
-    ("side", "name", "pairs", "names"),
+    ("side", "name", "counts", "names"),  # of the kernels split by outputs and by inputs
     [
         (
             32,
             "googlenet",
-            9 * 2,
+            (18, 18),
             ("inception4b/branch2/0/conv", "inception4b/branch2/1/conv", "inception4b/branch4/1/conv"),
         ),
         (
             75,
             "inception",
-            3 * 2 + 1 + 4 * 3 + 3 + 2 * 2,
+            (26, 28),
             ("Mixed_6b/branch7x7dbl_3/conv", "Mixed_6b/branch7x7dbl_4/conv", "Mixed_6b/branch7x7_3/conv"),
         ),
-        (32, "segnet", 5 + 4, ("decoder4_0/0", "decoder4_1/0", "decoder4_2/0")),
-        (32, "resnet9", 2, ("residual1/0/0", "residual1/1/0", "layer1/0")),
+        (32, "segnet", (9, 9), ("decoder4_0/0", "decoder4_1/0", "decoder4_2/0")),
+        (32, "resnet9", (2, 2), ("residual1/0/0", "residual1/1/0", "layer1/0")),
     ],
 )
-def test_the_second_convolution_of_a_pair_reads_what_the_first_gives(side, name, pairs, names):
+def test_the_second_convolution_of_a_pair_reads_what_the_first_gives(side, name, counts, names):
+    """Two of Inception's pairs have two that read one."""
     params = shapes(side, name=name)
     found = kernels(params)
-    assert list(found.values()).count(OUT) == pairs
+    assert (list(found.values()).count(OUT), list(found.values()).count(IN)) == counts
     assert [found.get(f"{one}/kernel") for one in names] == [OUT, IN, None]
     sizes = dict(zip(tree.paths(params), (leaf.shape for leaf in jax.tree.leaves(params))))
     assert sizes[f"{names[0]}/kernel"][3] == sizes[f"{names[1]}/kernel"][2]
+    firsts = {path for path, spec in found.items() if spec == OUT}
+    assert normed(params) == {norm_of(path) for path in firsts}
+
+
+def norm_of(kernel):
+    """The path of the scale after a convolution: named "bn", numbered, or numbered within the same list."""
+    stem, number = re.fullmatch(r"(.*features/)(\d+)/kernel", kernel).groups() if "features" in kernel else ("", 0)
+    if stem:
+        return f"{stem}{int(number) + 1}/scale"
+    return kernel.replace("conv/kernel", "bn/scale").replace("0/kernel", "1/scale")
+
+
+def normed(params):
+    """The paths of the scales that are split by channels."""
+    rules = tensor.rules(params)
+    first = {path: next((spec for one, spec in rules if re.search(one, path)), None) for path in tree.paths(params)}
+    return {path for path, spec in first.items() if path.endswith("scale") and spec == EACH}
 
 
 def test_small_segnets_have_no_pairs():
