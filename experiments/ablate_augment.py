@@ -3,7 +3,7 @@
     python launch/ablate.py --config experiments/ablate_augment.py
         digits (default): the network of classify.py on scikit-learn's digits.
     python launch/ablate.py --config experiments/ablate_augment.py:scenes
-        scenes: the detector of detect.py on the embedded scenes, trained for fewer steps.
+        scenes: the detector of detect.py on the embedded scenes, trained for fewer steps, with AdamW.
 
 The baseline is without any augmentation. What was found stands in the README.
 """
@@ -27,6 +27,7 @@ def get_config(variant: str = "digits") -> ConfigDict:
     with config.unlocked():
         config.transform.augment = ConfigDict()
         if variant == "scenes":
+            config.optimizer.update({"name": "adamw", "learning_rate": 1e-3})
             config.duration = "600 steps"
             config.data.val_length = 300
     return config

@@ -17,9 +17,10 @@ PICTURES, RATE = 3200, 1e-3 / 8  # of a whole run; the learning rate for each pi
 
 
 def get_config() -> ConfigDict:
-    """Give the config of detect.py's scenes, shorter."""
+    """Give the config of detect.py's scenes, shorter and with AdamW."""
     config = configs.load(str(pathlib.Path(__file__).with_name("detect.py")))
     with config.unlocked():
+        config.optimizer.name = "adamw"
         config.data.val_length = 300
     return config
 

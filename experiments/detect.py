@@ -59,8 +59,9 @@ def scenes() -> ConfigDict:
                 "score_threshold": 0.01,  # average precision gains from many weak detections
             },
             "optimizer": {
-                "name": "adamw",
-                "learning_rate": 1e-3,
+                "name": "muon",
+                "learning_rate": 2e-3,
+                "momentum": 0.95,
                 "weight_decay": 0.05,
                 "decay": "kernel$",
                 "clip": 10.0,
@@ -104,7 +105,8 @@ def bccd() -> ConfigDict:
     config.task.pre_nms_test = 500
     config.task.post_nms_test = 500
     config.task.samples = 256
-    config.optimizer.learning_rate = 5e-4
+    config.optimizer.update({"name": "adamw", "learning_rate": 5e-4})
+    del config.optimizer.momentum
     return config
 
 

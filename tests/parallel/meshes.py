@@ -145,7 +145,7 @@ def sizes_of(shapes, places) -> list[list[int]]:
 
 
 def blocks_of(node: dict) -> int:
-    """Count the pairs of layers that are split over `model`, at most; with one more for tiles, or for squeeze-excite."""
+    """Count the pairs of layers that are split over `model`, at most; one more for tiles or squeeze-excite."""
     if node["name"] == "resnet":
         return sum(resnet.STAGES[node["depth"]])
     known = {
