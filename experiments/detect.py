@@ -38,7 +38,7 @@ def scenes() -> ConfigDict:
             "input": {"threads": 2, "workers": 0, "prefetch": 2},
             "batch": 8,
             "accumulate": 1,
-            "duration": "2000 steps",
+            "duration": "1700 steps",
             "sampling": "uniform",
             "init_from": "",  # weights to start from: a file, a name or the folder of a run
             "model": {
