@@ -103,7 +103,7 @@ def test_a_short_soak(tmp_path):
 @pytest.mark.process
 @pytest.mark.slow
 def test_the_memory_is_flat(tmp_path):
-    done = run("launch/memory.py", "--steps", "3000", "--workdir", str(tmp_path / "memory"))
+    done = run("launch/memory.py", "--workdir", str(tmp_path / "memory"))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "memory" / "memory.json").read_text())
-    assert found["samples"][-1][0] > 2500
+    assert found["samples"][-1][0] > 9000
