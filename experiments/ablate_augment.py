@@ -28,6 +28,7 @@ def get_config(variant: str = "digits") -> ConfigDict:
         config.transform.augment = ConfigDict()
         if variant == "scenes":
             config.optimizer.update({"name": "adamw", "learning_rate": 1e-3})
+            del config.optimizer.momentum
             config.duration = "600 steps"
             config.data.val_length = 300
     return config

@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config = configs.load(str(pathlib.Path(__file__).with_name("detect.py")))
     with config.unlocked():
         config.optimizer.name = "adamw"
+        del config.optimizer.momentum
         config.data.val_length = 300
     return config
 

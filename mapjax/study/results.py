@@ -196,11 +196,8 @@ def environment(rows: Sequence[Row], listed: Sequence[runs.Job] = ()) -> dict[st
     """
     facts: dict[str, list[Any]] = {}
     for job in listed:
-        given = {"weights": list(job.weights)} if job.weights else {}
-        for name, value in {
-            **{f"data of the test {test}": one for test, one in job.test_data.items()},
-            **given,
-        }.items():
+        given: dict[str, Any] = {f"data of the test {test}": one for test, one in job.test_data.items()}
+        for name, value in (given | ({"weights": list(job.weights)} if job.weights else {})).items():
             if value not in facts.setdefault(name, []):
                 facts[name].append(value)
     for folder in (folder for row in rows for folder in row.folders.values()):

@@ -64,7 +64,8 @@ MODELS = {
     # As the identity at first: 16 random blocks magnify a change of 1e-7 in the pictures to a half of the gradients.
     "resnet50": {**RESNET, "depth": 50, "width": 0.125, "zero_init": True},
     "resnet_remat": {**RESNET, "depth": 11, "width": 0.25, "remat": True},
-    "vgg": {"name": "vgg", "depth": 11, "width": 0.125, "dropout": 0.0},
+    # So many channels that those of its convolutions which are split are not made into tiles.
+    "vgg": {"name": "vgg", "depth": 11, "width": 0.28125, "dropout": 0.0},
     "googlenet": {"name": "googlenet", "width": 0.25, "dropout": 0.0, "aux": False},
     "mobilenet": {"name": "mobilenet", "version": 3, "size": "small", "width": 0.5, "dropout": 0.0},
     "convnext": {"name": "convnext", "depths": (1, 1), "widths": (8, 16), "layer_scale": 1.0, "stochastic_depth": 0.0},
@@ -145,12 +146,12 @@ def sizes_of(shapes, places) -> list[list[int]]:
 
 
 def blocks_of(node: dict) -> int:
-    """Count the pairs of layers that are split over `model`, at most; one more for tiles or squeeze-excite."""
+    """Count the pairs of layers that are split over `model`, at most; one more for all squeeze-excites."""
     if node["name"] == "resnet":
         return sum(resnet.STAGES[node["depth"]])
     known = {
         "vit": node.get("depth"),
-        "vgg": 5,
+        "vgg": 4,
         "convnext": sum(node.get("depths", ())),
         "googlenet": 18,
         "mobilenet": 11,

@@ -68,12 +68,11 @@ def test_the_first_two_dense_layers_of_a_classifier_are_a_pair(name, places):
 OUT, IN, EACH = P(None, None, None, "model"), P(None, None, "model", None), P("model")
 
 
-def kernels(params):
-    """The spec of every kernel that has one."""
-    rules, found = tensor.rules(params), {}
-    for path in tree.paths(params):
-        if path.endswith("kernel"):
-            found[path] = next((spec for expression, spec in rules if re.search(expression, path)), None)
+def split(params, ending):
+    """The spec of every path with this ending that has one."""
+    rules = tensor.rules(params)
+    paths = [path for path in tree.paths(params) if path.endswith(ending)]
+    found = {path: next((spec for one, spec in rules if re.search(one, path)), None) for path in paths}
     return {path: spec for path, spec in found.items() if spec}
 
 
@@ -87,7 +86,7 @@ def kernels(params):
 )
 def test_two_convolutions_of_vgg_without_a_pool_between_are_a_pair(node, pairs):
     params = shapes(name="vgg", width=0.125, **node)
-    found = {path: spec for path, spec in kernels(params).items() if path.startswith("features")}
+    found = {path: spec for path, spec in split(params, "kernel").items() if path.startswith("features")}
     wanted = {f"features/{place}/kernel": spec for pair in pairs for place, spec in zip(pair, (OUT, IN))}
     assert found == wanted
     first, second = pairs[0]
@@ -118,7 +117,7 @@ def test_an_inverted_residual_is_split_from_its_expansion_to_its_projection(node
         assert spec_of(params, f"{block}/2/fc1/bias") is None
         assert spec_of(params, f"{block}/2/fc2/kernel") == OUT
         assert spec_of(params, f"{block}/2/fc2/bias") == EACH
-    alone = [path for path in kernels(params) if path.startswith("features/1/")]
+    alone = [path for path in split(params, "kernel") if path.startswith("features/1/")]
     assert not alone, "the first does not expand: to split it, its input would have to be brought together"
 
 
@@ -153,28 +152,21 @@ def test_the_two_convolutions_of_a_unets_level_are_a_pair(block):
 def test_the_second_convolution_of_a_pair_reads_what_the_first_gives(side, name, counts, names):
     """Two of Inception's pairs have two that read one."""
     params = shapes(side, name=name)
-    found = kernels(params)
+    found = split(params, "kernel")
     assert (list(found.values()).count(OUT), list(found.values()).count(IN)) == counts
     assert [found.get(f"{one}/kernel") for one in names] == [OUT, IN, None]
     sizes = dict(zip(tree.paths(params), (leaf.shape for leaf in jax.tree.leaves(params))))
     assert sizes[f"{names[0]}/kernel"][3] == sizes[f"{names[1]}/kernel"][2]
-    firsts = {path for path, spec in found.items() if spec == OUT}
-    assert normed(params) == {norm_of(path) for path in firsts}
+    scales = split(params, "scale")
+    assert set(scales.values()) == {EACH}
+    assert set(scales) == {norm_of(path) for path, spec in found.items() if spec == OUT}
 
 
 def norm_of(kernel):
-    """The path of the scale after a convolution: named "bn", numbered, or numbered within the same list."""
-    stem, number = re.fullmatch(r"(.*features/)(\d+)/kernel", kernel).groups() if "features" in kernel else ("", 0)
-    if stem:
-        return f"{stem}{int(number) + 1}/scale"
+    """The path of the scale after a convolution: of the next number in one list, else beside it in its unit."""
+    if numbered := re.fullmatch(r"(.*features/)(\d+)/kernel", kernel):
+        return f"{numbered[1]}{int(numbered[2]) + 1}/scale"
     return kernel.replace("conv/kernel", "bn/scale").replace("0/kernel", "1/scale")
-
-
-def normed(params):
-    """The paths of the scales that are split by channels."""
-    rules = tensor.rules(params)
-    first = {path: next((spec for one, spec in rules if re.search(one, path)), None) for path in tree.paths(params)}
-    return {path for path, spec in first.items() if path.endswith("scale") and spec == EACH}
 
 
 def test_small_segnets_have_no_pairs():
