@@ -31,6 +31,7 @@ _POLL_S = 2.0  # between two looks at the others
 _DAY_S = 24 * 3600.0  # for what takes its time: reading a large data set, writing the report
 _GRACE_S = 1.0  # in which a process tells its own mistake rather than another's
 _LINGER_S = 2 * _POLL_S + _GRACE_S  # until the others have heard
+_GONE_S = 30.0  # until the others, whose work is done, have left
 _FAILED = "mapjax/failed/"
 _BROKEN = ("Gloo", "NCCL", "closed by peer", "reset by peer", "oordination service", "Socket closed", "heartbeat")
 
@@ -242,10 +243,32 @@ def leave(code: int) -> NoReturn:
             _here.client.wait_at_barrier("mapjax/end", int(1000 * _DAY_S))
             _here.over.set()
             if _here.process:
-                _here.client.key_value_set(f"mapjax/left/{_here.process}", "")
-            for number in range(1, 1 if _here.process else _here.processes):
-                _here.client.blocking_key_value_get(f"mapjax/left/{number}", 10_000)
+                _take_leave()
+            else:
+                _wait_until_alone(_GONE_S)
     _exit(code)
+
+
+def _take_leave() -> None:
+    """Leave JAX's service: when it goes, a client that still hangs on it aborts its process."""
+    import jax
+
+    jax.distributed.shutdown()
+
+
+def _wait_until_alone(seconds: float) -> None:
+    """Wait until all the others have left the service of this process, 0, but not longer than `seconds`."""
+
+    def look() -> None:
+        every = list(range(_here.processes))
+        with contextlib.suppress(Exception):
+            while len(_here.client.get_live_nodes(every)) > 1:  # it waits until each has asked the same, or left
+                pass
+
+    looking = threading.Thread(target=look, name="mapjax-end", daemon=True)
+    looking.start()
+    looking.join(seconds)
+    time.sleep(_POLL_S)  # whoever has left still waits for the answer that it may
 
 
 def _missing(address: str | None, place: Place, seconds: float) -> str:

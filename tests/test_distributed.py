@@ -109,3 +109,33 @@ def test_every_process_reads_only_its_own_rows_of_the_same_batches(count):
         assert read[: len(own)] == own  # nothing else was decoded, but ahead
         rows = 8 // count
         assert len(read) <= len(own) + 8 * rows
+
+
+LATE = """
+import argparse, os, sys, time
+sys.path.insert(0, "{root}")
+from mapjax import distributed
+number = int(sys.argv[1])
+flags = dict(coordinator="127.0.0.1:{port}", processes=3, process=number, wait=100)
+distributed.start(argparse.Namespace(**flags), preemption=True)
+late = getattr(distributed, "{late}")
+setattr(distributed, "{late}", lambda *given: (time.sleep(number), late(*given)))
+distributed.leave(0)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("late", ["_take_leave", "_exit"])
+def test_whoever_is_late_to_leave_is_not_aborted(late):
+    """Process 0 holds the service, at whose end JAX aborts those that still hang on it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = LATE.format(root=ROOT, port=port, late=late)
+    workers = [
+        subprocess.Popen([sys.executable, "-c", program, str(k)], text=True, stderr=subprocess.PIPE, env={**os.environ})
+        for k in range(3)
+    ]
+    outputs = [worker.communicate(timeout=200)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 3, outputs
+    assert outputs[1:] == [""] * 2
