@@ -239,7 +239,7 @@ def config_step(config: Any) -> Timed:
 
     import jax
 
-    from mapjax import run, schedule, shard, train
+    from mapjax import run, shard, train
     from mapjax.data import map_quality, pipeline
 
     config, source, _ = run.open_sources(config)
@@ -255,7 +255,7 @@ def config_step(config: Any) -> Timed:
     transform = run.make_transform(config, augment=True)
     with pipeline.train_batches(source, transform, batch=config.batch, seed=0, sharding=sharding) as batches:
         batch = next(batches)
-    tx, _, frozen = run.make_optimizer(config, task, batch, schedule.Clock(config.batch, len(source.records), 1000))
+    tx, _, frozen = run.make_optimizer(config, task, batch, run.make_clock(config, sampler.length))
     program = run.make_program(config, task, tx, frozen, batch, mesh)
     step = program.compile(batch)
     kept = [train.draw_state(program.init, batch, program.places)]

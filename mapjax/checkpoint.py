@@ -240,12 +240,7 @@ class Checkpoints:
     def _give_up(self, error: Exception) -> bool:
         """Leave nothing of a save that failed: neither files, which would fill the disk further, nor errors."""
         self._report(error)
-        for _ in range(ERRORS):  # Orbax raises one at a time, the others only in the saves to come
-            try:
-                self._manager.check_for_errors()
-                break
-            except (OSError, ValueError, RuntimeError):
-                continue
+        self._manager.settle()
         if distributed.is_chief():
             for unfinished in self.folder.glob("*" + UNFINISHED):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -282,6 +277,17 @@ class Checkpoints:
 class _Manager(ocp.CheckpointManager):
     """Orbax's, which would tell JAX the steps that it saves: JAX takes the last number that it was told for how far
     this process has come, and only `stop.Stop` counts that."""
+
+    def settle(self) -> None:
+        """Wait until nothing goes on of a save that failed; Orbax raises its errors one at a time, some of them only
+        when its threads end, and what is not heard now it would raise in a save to come."""
+        for _ in range(ERRORS):
+            try:
+                self._non_blocking_metadata_store.wait_until_finished()
+                self._wait_for_checkpointers()
+                break
+            except (OSError, ValueError, RuntimeError):
+                continue
 
     def reached_preemption(self, step: int) -> bool:
         """Say that nobody asks to leave; that is heard elsewhere."""

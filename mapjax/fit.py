@@ -102,10 +102,7 @@ def fit(config: ConfigDict, folder: pathlib.Path, experiment: pathlib.Path | Non
     chief = jax.process_index() == 0
     say = logs.Log(None, quiet=not chief).say
     sampler = run.make_sampler(config, seen)
-    clock = schedule.Clock(config.batch, sampler.length)
-    clock = clock._replace(total=clock.steps(config.duration, "duration"))
-    if clock.total < 1:
-        raise UserError(f"duration={config.duration!r} must be at least one step.")
+    clock = run.make_clock(config, sampler.length)
     class_counts = functools.partial(run.class_counts, config, seen, sampler)
     task = run.make_task(config, seen.classes, class_counts, functools.partial(map_quality.pixel_counts, seen))
     say(quality.table(*summaries))

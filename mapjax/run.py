@@ -140,6 +140,20 @@ def make_transform(
     return parts.make("data", {**node, "augment": None}, size=chosen, canvas=canvas)
 
 
+def make_clock(config: ConfigDict, examples: int) -> schedule.Clock:
+    """Make the clock of a config's training on so many examples an epoch.
+
+    Raises:
+      UserError: a duration that is none, or shorter than one step.
+    """
+    settings: Any = config
+    clock = schedule.Clock(settings.batch, examples)
+    clock = clock._replace(total=clock.steps(settings.duration))
+    if clock.total < 1:
+        raise UserError(f"duration={settings.duration!r} must be at least one step.")
+    return clock
+
+
 def make_transforms(config: ConfigDict, clock: schedule.Clock) -> list[tuple[int, Callable[..., Any]]]:
     """Make the transforms of training, each with the step from which on it holds.
 

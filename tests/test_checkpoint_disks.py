@@ -4,11 +4,13 @@ import gc
 import os
 import pathlib
 import subprocess
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint._src.checkpointers import async_checkpointer
 
 from mapjax import checkpoint
 from mapjax.task import State
@@ -85,6 +87,17 @@ def test_a_full_disk_loses_nothing(disk, keeper, leave):
     assert saved(keeper, 3)
     assert keeper.steps() == [1, 3]
     require_restored(keeper.folder, 3)
+
+
+def test_errors_of_a_save_that_come_late_are_not_those_of_the_next(disk, keeper, monkeypatch):
+    threads = async_checkpointer._AsyncManager
+    commit = threads._thread_func
+    monkeypatch.setattr(threads, "_thread_func", lambda *given: (time.sleep(1), commit(*given)))
+    filler = fill(disk[0], 0)
+    assert not saved(keeper, 1)
+    filler.unlink()
+    assert saved(keeper, 2)
+    assert keeper.steps() == [2]
 
 
 def test_a_disk_that_becomes_read_only_loses_nothing(disk, keeper):

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from mapjax import evaluate, run, schedule, shard
+from mapjax import evaluate, run, shard
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError
 from mapjax.task import Batch, State, Task
@@ -189,8 +189,7 @@ def evaluation_peak(config: Config, seen: Source, held_out: Source, mesh: Mesh) 
 def _program(config: Config, source: Source, mesh: Mesh) -> tuple[Task, run.Program, Batch]:
     """Make the task and its train step as `fit` does, and the shapes of a batch."""
     run.require_sound(config, mesh)
-    clock = schedule.Clock(config.batch, len(source.records))
-    clock = clock._replace(total=max(1, clock.steps(config.duration)))
+    clock = run.make_clock(config, len(source.records))
     transform = run.make_transforms(config, clock)[-1][1]
     batch = run.abstract_batch(source, transform, config.batch, shard.batch_sharding(mesh, config.batch))
     counts = np.ones(len(source.classes), np.int64)  # how often each class comes is only a constant in the step

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mapjax import config as configs
-from mapjax import log, run, schedule, workdir
+from mapjax import log, run, workdir
 from mapjax.errors import UserError
 from mapjax.study import runs, sweep
 
@@ -49,8 +49,7 @@ def show(study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path) -
 def steps(cell: sweep.Cell) -> int:
     """Give the steps of a cell's run."""
     config: Any = cell.config
-    clock = schedule.Clock(config.batch, run.make_sampler(config, run.open_sources(config)[1]).length)
-    return clock.steps(config.duration, "duration")
+    return run.make_clock(config, run.make_sampler(config, run.open_sources(config)[1]).length).total
 
 
 def _measured(job: runs.Job, launch: pathlib.Path) -> float:
