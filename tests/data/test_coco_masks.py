@@ -9,7 +9,7 @@ from pycocotools import mask as oracle
 from mapjax.data import coco_masks
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(1, 30), st.floats(0, 1), st.integers(0, 2**32 - 1))
 def test_run_lengths_agree_with_pycocotools(height, width, density, seed):
     mask = np.random.default_rng(seed).random((height, width)) < density

@@ -13,7 +13,7 @@ from mapjax.data import crops, geometry, images, resample
 from mapjax.data.transforms import IMAGENET_MEAN
 from mapjax.errors import UserError
 
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=40)
 sides = st.integers(1, 300)
 
 

@@ -25,7 +25,7 @@ RECORDS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(RECORDS)
 def test_what_is_encoded_comes_back(drawn):
     record = {key: drawn[key] for key in ("id", "file", "image")} | drawn["arrays"]

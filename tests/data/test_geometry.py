@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mapjax.data import geometry as g
 
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=30)
 small = st.floats(-20, 20)
 
 

@@ -21,7 +21,7 @@ def record_of(size=(40, 60), seed=0):
     return {"id": 0, "file": "a.png", "image": COLOURS[labels], "size": np.array(size, np.int32), "label_map": labels}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6))
 def test_pixels_and_classes_stay_together_under_any_augmentation(seed):
     augment = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "scale": (0.6, 1.8), "translate": 0.2, "rotate": 30.0}

@@ -70,7 +70,7 @@ def test_operations_on_levels_are_pillows(ours, theirs):
         np.testing.assert_array_equal(image, before)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 24), st.integers(1, 24), st.integers(1, 255))
 def test_statistics_of_any_picture_are_pillows(seed, height, width, spread):
     image = np.random.default_rng(seed).integers(0, spread, (height, width, 3), np.uint8)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mapjax.data import geometry, resample
 
 FILL = (1, 2, 3)
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=60)
 sides = st.integers(1, 24)
 
 
@@ -118,7 +118,7 @@ def test_a_frame_beside_the_picture_is_filled():
         np.testing.assert_array_equal(found, np.full((5, 6, 3), FILL))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(-180, 180), st.floats(0.2, 3), st.floats(-60, 60), st.floats(-60, 60), st.floats(-40, 40))
 def test_cutting_leaves_the_frame_as_it_was(turn, zoom, x, y, tilt):
     image = smooth(61, 83)

@@ -24,7 +24,7 @@ def wanted(kind, counts):
     return [root / sum(roots) * sum(counts) for root in roots]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LABELS, st.sampled_from(BALANCED), st.integers(0, 2**32), st.integers(0, 1000))
 def test_the_counts_are_exact(labels, kind, seed, epoch):
     sampler = sampling.make(kind, labels, len(labels), seed)
@@ -43,7 +43,7 @@ def test_the_counts_are_exact(labels, kind, seed, epoch):
         assert set(uses[labels == k]) <= {drawn // count, -(-drawn // count)}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 50), st.integers(0, 2**32), st.integers(0, 1000))
 def test_uniform_is_the_permutation_of_seed_and_epoch(length, seed, epoch):
     sampler = sampling.make("uniform", None, length, seed)

@@ -40,7 +40,7 @@ def test_a_missing_split_lists_those_there_are():
         splits.locate("val", ["train"], "voc:x", 2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(), unique=True, max_size=40), st.integers(), st.floats(0.01, 0.9))
 def test_held_out_and_kept_divide_the_whole(names, seed, share):
     kept, held = (splits.take(names, part, seed, share) for part in ("kept", "held out"))

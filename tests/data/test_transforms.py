@@ -65,7 +65,7 @@ def test_augmented_padding_keeps_its_colour():
     assert example["image"][0, 0, 0] != 200
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_boxes_and_masks_follow_the_pixels(seed):
     source = scenes.make(split="train", seed=seed % 100, size=(96, 96))

@@ -34,7 +34,7 @@ def test_equals_scikit_learn(size):
     np.testing.assert_allclose(ours, theirs, atol=5e-3)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 100))
 def test_all_components_lose_nothing(seed):
     x = np.random.default_rng(seed).normal(size=(20, 6)).astype(np.float32)

@@ -32,7 +32,7 @@ def test_bins_are_scikit_learns(seed):
     assert found.counts.sum() == 300 and not found.accuracy[~filled].any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40), st.integers(1, 20))
 def test_expected_error_by_its_definition(answers, number):
     confidence, correct = np.array([a for a, _ in answers]), np.array([b for _, b in answers])

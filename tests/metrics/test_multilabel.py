@@ -41,7 +41,7 @@ def test_figures_are_scikit_learns(seed, ties):
     assert list(found)[:3] == ["mAP", "f1", "f1_micro"] and multilabel.make(source).best == "mAP"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=30))
 def test_average_precision_of_any_ranking(answers):
     probabilities = np.array([a for a, _ in answers], np.float32) / 6

@@ -45,7 +45,7 @@ def plain(stride, padding, groups=1, dilation=1):
     return conv
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     size=st.sampled_from([1, 2, 3, 5, 7]),
     stride=st.integers(1, 3),

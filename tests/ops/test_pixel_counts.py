@@ -26,7 +26,7 @@ def blobs(seed, size, classes, void=True):
     return labels
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6), st.sampled_from([(1, 5, 7), (3, 16, 9)]), st.sampled_from([2, 11]))
 def test_confusion_is_scikit_learns(seed, shape, classes):
     rng = np.random.default_rng(seed)

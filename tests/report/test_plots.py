@@ -17,7 +17,7 @@ def circles(chart):
     return list(ElementTree.fromstring(chart).iter("circle"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 8))
 @example(1.0, 41.0, 2)  # no multiple of 50 is there
 def test_ticks_are_few_even_and_inside(low, width, most):

@@ -70,7 +70,7 @@ def test_padding_does_not_count():
     assert run(make(), padded)[0] == pytest.approx(run(make(), short)[0], rel=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     smoothing=st.floats(0, 0.5),
     focal=st.sampled_from([0.0, 1.0, 2.0]),

@@ -269,7 +269,7 @@ def test_zips_that_torch_does_not_write(tmp_path):
     refused(write_torch(path, conjugated, **{"0": WEIGHT}), "resolve_conj")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_any_damage_is_told_or_harmless(legacy, tmp_path, data):
