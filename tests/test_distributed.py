@@ -62,6 +62,19 @@ distributed.leave(0)
 """
 
 
+def run_together(program: str, count: int, **fields: str) -> list[tuple[str, str]]:
+    """Run a program, its fields filled in, as `count` processes that must end well; give each one's stdout, stderr."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = program.format(root=ROOT, port=port, count=count, **fields)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    workers = [subprocess.Popen([sys.executable, "-c", program, str(k)], text=True, **pipes) for k in range(count)]
+    outputs = [worker.communicate(timeout=200) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * count, outputs
+    return outputs
+
+
 def source() -> Source:
     return Source("test", "train", ("a",), (1,), [{"id": i, "file": f"{i}.png"} for i in range(20)], {}, "")
 
@@ -86,19 +99,10 @@ def train_order(steps: int = 6) -> tuple[list[int], list[list[int]], list[list[i
 @pytest.mark.process
 @pytest.mark.parametrize("count", [2, 4])
 def test_every_process_reads_only_its_own_rows_of_the_same_batches(count):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = WORKER.format(root=ROOT, port=port, count=count)
-    workers = [
-        subprocess.Popen([sys.executable, "-c", program, str(k)], text=True, stdout=subprocess.PIPE, env={**os.environ})
-        for k in range(count)
-    ]
-    outputs = [worker.communicate(timeout=200)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * count
+    outputs = run_together(WORKER, count)
     _, whole, told = train_order()
     assert told == [sorted(set(rows)) for rows in whole]
-    for number, output in enumerate(outputs):
+    for number, (output, _) in enumerate(outputs):
         read, seen, there = json.loads(output.splitlines()[-1])
         assert there == told  # a step that goes wrong is told with all records of its batch
         parts = [json.loads(text) for text in seen]
@@ -112,11 +116,11 @@ def test_every_process_reads_only_its_own_rows_of_the_same_batches(count):
 
 
 LATE = """
-import argparse, os, sys, time
+import argparse, sys, time
 sys.path.insert(0, "{root}")
 from mapjax import distributed
 number = int(sys.argv[1])
-flags = dict(coordinator="127.0.0.1:{port}", processes=3, process=number, wait=100)
+flags = dict(coordinator="127.0.0.1:{port}", processes={count}, process=number, wait=100)
 distributed.start(argparse.Namespace(**flags), preemption=True)
 late = getattr(distributed, "{late}")
 setattr(distributed, "{late}", lambda *given: (time.sleep(number), late(*given)))
@@ -128,14 +132,5 @@ distributed.leave(0)
 @pytest.mark.parametrize("late", ["_take_leave", "_exit"])
 def test_whoever_is_late_to_leave_is_not_aborted(late):
     """Process 0 holds the service, at whose end JAX aborts those that still hang on it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = LATE.format(root=ROOT, port=port, late=late)
-    workers = [
-        subprocess.Popen([sys.executable, "-c", program, str(k)], text=True, stderr=subprocess.PIPE, env={**os.environ})
-        for k in range(3)
-    ]
-    outputs = [worker.communicate(timeout=200)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * 3, outputs
-    assert outputs[1:] == [""] * 2
+    outputs = run_together(LATE, 3, late=late)
+    assert [errors for _, errors in outputs[1:]] == [""] * 2
