@@ -12,7 +12,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from mapjax import config as configs
+from mapjax.config import load as configs
 from mapjax.study.sweep import Sweep
 
 COLOUR = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 15.0}

@@ -9,7 +9,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from mapjax import config as configs
+from mapjax.config import load as configs
 from mapjax.study.sweep import Sweep
 
 RARE = tuple(f"recall/{digit}" for digit in (7, 8, 9))

@@ -10,7 +10,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from mapjax import config as configs
+from mapjax.config import load as configs
 from mapjax.study.sweep import Sweep
 
 PICTURES, RATE = 3200, 1e-3 / 8  # of a whole run; the learning rate for each picture of a batch

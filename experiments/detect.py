@@ -31,7 +31,7 @@ def scenes() -> ConfigDict:
             "splits": {"train": "train", "eval": "val"},
             "image_size": (128, 128),  # height, width
             "transform": {
-                "name": "transforms",
+                "name": "boxes",
                 "max_boxes": 16,
                 "augment": {"brightness": 0.1},  # no scene is seen twice, and they vary by themselves
             },
@@ -49,7 +49,7 @@ def scenes() -> ConfigDict:
                 "anchor_sizes": ((16,), (32,), (64,), (128,), (256,)),
             },
             "task": {
-                "name": "detect",
+                "name": "two_stage",
                 "pre_nms_train": 300,
                 "post_nms_train": 200,
                 "pre_nms_test": 300,
@@ -133,7 +133,7 @@ def coco() -> ConfigDict:
             "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
         }
     )
-    config.task = ConfigDict({"name": "detect"})
+    config.task = ConfigDict({"name": "two_stage"})
     config.optimizer = ConfigDict(
         {
             "name": "sgd",

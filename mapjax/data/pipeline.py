@@ -24,7 +24,7 @@ from absl import flags
 from mapjax.data import sampling
 from mapjax.data.sampling import Sampler
 from mapjax.data.source import Source, name_of, truth_of
-from mapjax.data.transforms import Example, Transform
+from mapjax.data.transforms.boxes import Example, Transform
 from mapjax.errors import UserError
 from mapjax.task import Batch
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from mapjax import parts
+from mapjax.config import parts
 from mapjax.errors import NoSuchSplit, UserError
 
 VALIDATION = ("val", "valid", "validation")
@@ -52,7 +52,7 @@ def locate(split: str, available: Collection[str], where: str, share: float | in
 
 def without_hold_out(node: Mapping[str, Any]) -> dict[str, Any]:
     """Give a data node of a config that holds nothing out of "train", unless it says how much itself."""
-    known = inspect.signature(parts.find("data", str(node.get("name")))).parameters
+    known = inspect.signature(parts.find("data.formats", str(node.get("name")))).parameters
     return {"hold_out": 0, **node} if "hold_out" in known else dict(node)
 
 

@@ -22,9 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from mapjax import evaluate, shard
+from mapjax.engine import evaluate
 from mapjax.errors import UserError, near
 from mapjax.explain import pca
+from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Task, Variables
 
 MOST_FOR_SVM = 10_000  # examples

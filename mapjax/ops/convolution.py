@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mapjax.ops import depthwise, tiles, winograd
+from mapjax.ops import depthwise, winograd
+from mapjax.ops import pooling as tiles
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Padding = tuple[tuple[int, int], tuple[int, int]]

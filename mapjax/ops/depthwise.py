@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mapjax.ops import by_device
+from mapjax.sharding import by_device
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 TOGETHER = 8  # pictures whose products are added up in one turn

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mapjax.ops import by_device
+from mapjax.sharding import by_device
 
 OUT, TILE = 4, 6
 CACHE = 16 * 2**20  # bytes of tiles and products at once (measured on 2 cores with 32 MB of L3)

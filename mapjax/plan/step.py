@@ -13,9 +13,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from mapjax import evaluate, run, shard
 from mapjax.data.source import Record, Records, Source
+from mapjax.engine import evaluate
 from mapjax.errors import UserError
+from mapjax.runs import setup
+from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, State, Task
 
 Config = Any  # a ConfigDict; ml_collections gives its values no types
@@ -117,7 +119,7 @@ def find_source(config: Config, classes: int | None = None, examples: int | None
         raise UserError(f"--classes {classes} and --examples {examples} must be positive.")
     missing = missing_path(config)
     if not missing and classes is None and examples is None:
-        config, source, _ = run.open_sources(config)
+        config, source, _ = setup.open_sources(config)
         return config, source, ""
     known = KNOWN.get(str(config.data.name), IMAGENET)
     kinds, count = classes or known[0], examples or known[1]
@@ -176,9 +178,9 @@ def evaluation_peak(config: Config, seen: Source, held_out: Source, mesh: Mesh) 
       TooLarge: the compiler finds no room for it.
     """
     task, program, _ = _program(config, seen, mesh)
-    variables = run.trained_variables(program.like)
-    size, sharding = run.eval_batch(config, mesh)
-    batch = run.abstract_batch(held_out, run.make_transform(config, augment=False, scored=held_out), size, sharding)
+    variables = setup.trained_variables(program.like)
+    size, sharding = setup.eval_batch(config, mesh)
+    batch = setup.abstract_batch(held_out, setup.make_transform(config, augment=False, scored=held_out), size, sharding)
     with _too_large_told(), jax.set_mesh(mesh):
         memory = evaluate.make_answer(task).lower(variables, batch).compile().memory_analysis()
     beside = _bytes(program.like) - _bytes(variables)
@@ -186,16 +188,16 @@ def evaluation_peak(config: Config, seen: Source, held_out: Source, mesh: Mesh) 
     return beside + needed + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
 
 
-def _program(config: Config, source: Source, mesh: Mesh) -> tuple[Task, run.Program, Batch]:
+def _program(config: Config, source: Source, mesh: Mesh) -> tuple[Task, setup.Program, Batch]:
     """Make the task and its train step as `fit` does, and the shapes of a batch."""
-    run.require_sound(config, mesh)
-    clock = run.make_clock(config, len(source.records))
-    transform = run.make_transforms(config, clock)[-1][1]
-    batch = run.abstract_batch(source, transform, config.batch, shard.batch_sharding(mesh, config.batch))
+    setup.require_sound(config, mesh)
+    clock = setup.make_clock(config, len(source.records))
+    transform = setup.make_transforms(config, clock)[-1][1]
+    batch = setup.abstract_batch(source, transform, config.batch, shard.batch_sharding(mesh, config.batch))
     counts = np.ones(len(source.classes), np.int64)  # how often each class comes is only a constant in the step
-    task = run.make_task(config, source.classes, lambda: counts, lambda: (counts, counts))
-    tx, _, frozen = run.make_optimizer(config, task, batch, clock)
-    return task, run.make_program(config, task, tx, frozen, batch, mesh), batch
+    task = setup.make_task(config, source.classes, lambda: counts, lambda: (counts, counts))
+    tx, _, frozen = setup.make_optimizer(config, task, batch, clock)
+    return task, setup.make_program(config, task, tx, frozen, batch, mesh), batch
 
 
 @contextlib.contextmanager

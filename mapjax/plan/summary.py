@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from mapjax import options
+from mapjax.config import keys
 from mapjax.data.source import Source
-from mapjax.parallel import pipeline
 from mapjax.plan import collectives, cost, frames, hlo, roofline, step
 from mapjax.plan.collectives import Collective
 from mapjax.plan.step import Config
 from mapjax.plan.topology import Place
+from mapjax.sharding import pipeline
 
 
 class Share(NamedTuple):
@@ -103,7 +103,7 @@ def micro_batches(config: Config, mesh: Mesh) -> int:
     """Give the parts that the pipeline of a mesh cuts a batch into; 1 without a pipeline."""
     if mesh.shape["pipe"] == 1:
         return 1
-    return int(config.model.get("micro_batches") or options.optional(config.to_dict()).get("model.micro_batches", 1))
+    return int(config.model.get("micro_batches") or keys.optional(config.to_dict()).get("model.micro_batches", 1))
 
 
 def together(found: Sequence[Collective]) -> list[Sent]:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from mapjax import log
 from mapjax.plan.step import Compiled
 from mapjax.plan.summary import Plan, Share
+from mapjax.runtime import log
 
 FEW = 16  # parts of a step that are listed
 WIDTH = 130

@@ -7,9 +7,9 @@ import pathlib
 import socket
 from typing import Any, NamedTuple
 
-from mapjax import distributed
 from mapjax.errors import UserError
 from mapjax.plan import chips
+from mapjax.runtime import distributed
 
 # What libtpu would else ask the cloud's servers for, or complain about; any values do where nothing is run.
 _SETTINGS = {

@@ -12,7 +12,7 @@ import hotcoco
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mapjax import workdir
+from mapjax.runtime import workdir
 
 Times = Int[np.ndarray, " n"]
 RECALLS = np.linspace(0, 1, 101)  # at which COCO reads precision

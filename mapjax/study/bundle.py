@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from mapjax import config as configs
+from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.study import runs, statistics, sweep
 from mapjax.study.results import Row

@@ -8,20 +8,18 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mapjax import workdir
 from mapjax.errors import UserError
+from mapjax.runtime import workdir
 from mapjax.study import runs, sweep
 
 
-def run_all(
-    study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path, folder: pathlib.Path, asked: str
-) -> Iterator[runs.Outcome]:
+def run_all(study: sweep.Study, listed: Sequence[runs.Job], folder: pathlib.Path, asked: str) -> Iterator[runs.Outcome]:
     """Run what is not finished as one array of jobs, by submitit; give each outcome when it is there.
 
     The folder must be one that all nodes see.
 
     Args:
-      launch: of the programs. folder: of the study.
+      folder: of the study.
       asked: the cluster, "slurm" or "local" (processes of this machine), and after a colon what submitit asks it for:
         "slurm:slurm_partition=gpu,gpus_per_node=1,timeout_min=240,slurm_array_parallelism=8".
 
@@ -45,7 +43,7 @@ def run_all(
         return
     try:
         with executor.batch():
-            submitted = [executor.submit(runs.run_one, study, job, launch.resolve()) for job in waiting]
+            submitted = [executor.submit(runs.run_one, study, job) for job in waiting]
     except (RuntimeError, OSError) as error:
         raise UserError(f"--cluster {asked}: {error}") from error
     began = time.perf_counter()

@@ -3,21 +3,21 @@
 import pathlib
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from mapjax import config as configs
-from mapjax import log, run, workdir
+from mapjax.config import load as configs
 from mapjax.errors import UserError
+from mapjax.runs import setup
+from mapjax.runtime import log, workdir
 from mapjax.study import runs, sweep
 
 STEPS = 12  # that are run to measure one
 
 
-def show(study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path) -> int:
+def show(study: sweep.Study, listed: Sequence[runs.Job]) -> int:
     """Print the cells with the runs that are left, their estimated minutes, and what differs from the baseline.
 
     Evaluation and compilation come on top of what is said.
@@ -30,7 +30,7 @@ def show(study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path) -
     for cell in study.cells:
         left = [job for job in listed if job.cell is cell and not runs.is_finished(job, study)]
         try:
-            number, seconds = steps(cell), _measured(left[0], launch) if left else 0.0
+            number, seconds = steps(cell), _measured(left[0], study.program) if left else 0.0
         except UserError as error:
             log.console.print(str(error))
             failed += 1
@@ -49,10 +49,10 @@ def show(study: sweep.Study, listed: Sequence[runs.Job], launch: pathlib.Path) -
 def steps(cell: sweep.Cell) -> int:
     """Give the steps of a cell's run."""
     config: Any = cell.config
-    return run.make_clock(config, run.make_sampler(config, run.open_sources(config)[1]).length).total
+    return setup.make_clock(config, setup.make_sampler(config, setup.open_sources(config)[1]).length).total
 
 
-def _measured(job: runs.Job, launch: pathlib.Path) -> float:
+def _measured(job: runs.Job, program: Sequence[str]) -> float:
     """Run a few steps of a job in a folder of its own; give the median time of the later ones in seconds."""
     few = {
         "duration": f"{2 * STEPS} steps",  # it is stopped long before its end, and so not evaluated
@@ -64,7 +64,7 @@ def _measured(job: runs.Job, launch: pathlib.Path) -> float:
         folder = pathlib.Path(name)
         workdir.write_json(folder / runs.ASKED, configs.to_dict(job.config))
         options = [f"--config.{key}={value}" for key, value in few.items()]
-        command = [sys.executable, str(launch / "main.py"), "--config", str(folder / runs.ASKED), *options]
+        command = [*program, "train", "--config", str(folder / runs.ASKED), *options]
         with (folder / "output.txt").open("w", encoding="utf-8") as output:
             process = subprocess.Popen(
                 [*command, "--workdir", str(folder / "run")], stdout=output, stderr=subprocess.STDOUT

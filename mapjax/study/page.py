@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mapjax import log, workdir
 from mapjax.report import page, plots
 from mapjax.report.section import Section
+from mapjax.runtime import log, workdir
 from mapjax.study import charts, sweep, tables
 from mapjax.study.results import Row
 

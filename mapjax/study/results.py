@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mapjax import workdir
 from mapjax.errors import UserError, near
+from mapjax.runtime import workdir
 from mapjax.study import answers, runs, statistics, sweep
 
 SIGNIFICANT = round(1 - statistics.LEVEL, 9)

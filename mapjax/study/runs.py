@@ -1,4 +1,4 @@
-"""Running the cells of a study: each is an ordinary run of launch/main.py in a folder of its own.
+"""Running the cells of a study: each is an ordinary run of `mapjax train` in a folder of its own.
 
 A folder is known by its cell, its seed and a checksum of all that its figures depend on (sweep.key), so a finished run
 is not run again, a changed one is, and an interrupted one goes on exactly.
@@ -16,7 +16,6 @@ import re
 import shlex
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,12 +24,13 @@ from typing import IO, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from mapjax import checksum, run, workdir
-from mapjax import config as configs
+from mapjax.config import load as configs
 from mapjax.errors import UserError
+from mapjax.runs import setup
+from mapjax.runtime import checksum, workdir
 from mapjax.study import sweep
 
-ASKED = "cell.json"  # in the folder of a run: its whole config, as launch/main.py is given it
+ASKED = "cell.json"  # in the folder of a run: its whole config, as `mapjax train` is given it
 STOPPED = "stopped"  # the failure of a job that was asked to end
 LOCK = "lock"  # in the folder of a run: who runs it
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system that has none: it goes without
@@ -100,15 +100,12 @@ def is_finished(job: Job, study: sweep.Study) -> bool:
     return all((folder / "result.json").exists() for folder in (job.folder, *tests(job, study).values()))
 
 
-def run_all(
-    study: sweep.Study, listed: Sequence[Job], launch: pathlib.Path, *, devices: Sequence[str] = ()
-) -> Iterator[Outcome]:
+def run_all(study: sweep.Study, listed: Sequence[Job], *, devices: Sequence[str] = ()) -> Iterator[Outcome]:
     """Run what is not finished; give each outcome when it is there.
 
     Whatever ends this, a signal for one, ends the runs too: they save, and go on the next time.
 
     Args:
-      launch: the folder of the programs.
       devices: one run at a time on each of these of this machine's, "cuda:1" or "tpu:1"; () for one after the other on
         all there is.
 
@@ -129,7 +126,7 @@ def run_all(
     def one(job: Job) -> Outcome:
         device = free.get()
         try:
-            return run_one(study, job, launch, device, stopping=stopping.is_set)
+            return run_one(study, job, device, stopping=stopping.is_set)
         finally:
             free.put(device)
 
@@ -146,14 +143,13 @@ def run_all(
 def run_one(
     study: sweep.Study,
     job: Job,
-    launch: pathlib.Path,
     device: str = "",
     stopping: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run one job to its end, and score it on the study's tests; what it prints goes to log.txt in its folder.
 
     Args:
-      launch, device: as for `run_all`. stopping: is asked twice a second, and ends the job by a signal; it saves then.
+      device: as for `run_all`. stopping: is asked twice a second, and ends the job by a signal; it saves then.
     """
     began = time.perf_counter()
     try:
@@ -163,7 +159,7 @@ def run_one(
             failure = (
                 f"{job.folder} is being run by {other}"
                 if other
-                else _run_locked(study, job, launch, device, stopping, lock.fileno())
+                else _run_locked(study, job, device, stopping, lock.fileno())
             )
     except OSError as error:  # of its own folder: the disk is full, or it may not be written
         failure = f"{error.filename or job.folder}: {error.strerror}"
@@ -185,9 +181,7 @@ def _lock(file: IO[str]) -> str:
     return ""
 
 
-def _run_locked(
-    study: sweep.Study, job: Job, launch: pathlib.Path, device: str, stopping: Callable[[], bool], lock: int
-) -> str:
+def _run_locked(study: sweep.Study, job: Job, device: str, stopping: Callable[[], bool], lock: int) -> str:
     """Run the commands of a job whose folder is locked; they keep the lock should this program be killed.
 
     Returns:
@@ -195,7 +189,7 @@ def _run_locked(
     """
     log = job.folder / "log.txt"
     workdir.write_json(job.folder / ASKED, configs.to_dict(job.config))
-    for command in commands(study, job, launch):
+    for command in commands(study, job):
         if stopping():
             return STOPPED
         if job.code and job.code != sweep.code():
@@ -232,16 +226,16 @@ def _wait(process: subprocess.Popen, stopping: Callable[[], bool]) -> bool:
             process.wait()
 
 
-def commands(study: sweep.Study, job: Job, launch: pathlib.Path) -> list[list[str]]:
+def commands(study: sweep.Study, job: Job) -> list[list[str]]:
     """Give the commands that are left to run for a job: its training, then each test."""
     workdir_of = ["--workdir", str(job.folder)]
     trained = (job.folder / "result.json").exists()
-    listed = [] if trained else [("main", ["--config", str(job.folder / ASKED), *workdir_of])]
+    listed = [] if trained else [("train", ["--config", str(job.folder / ASKED), *workdir_of])]
     for name, folder in tests(job, study).items():
         if not (folder / "result.json").exists():
             changes = [f"--config.{key}={value}" for key, value in sweep.as_text(study.tests[name]).items()]
             listed.append(("evaluate", [*workdir_of, "--checkpoint", "last", "--out", str(folder), *changes]))
-    return [[sys.executable, str(launch / f"{name}.py"), *arguments] for name, arguments in listed]
+    return [[*study.program, name, *arguments] for name, arguments in listed]
 
 
 def tests(job: Job, study: sweep.Study) -> dict[str, pathlib.Path]:
@@ -258,7 +252,7 @@ def _data(config: Any, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Give the fingerprints of a config's training and held-out data; the same are opened once."""
     asked = _asked(config)
     if asked not in known:
-        _, seen, held_out = run.open_sources(config)
+        _, seen, held_out = setup.open_sources(config)
         known[asked] = seen.fingerprint, held_out.fingerprint
     return known[asked]
 
@@ -273,7 +267,7 @@ def _other_data(config: Any, test: sweep.Overrides, known: dict[str, tuple[str, 
         return _data(other, known)[1]
     asked = f"held out of {_asked(other)}"
     if asked not in known:
-        known[asked] = (run.make_source(other, "eval").fingerprint,)
+        known[asked] = (setup.make_source(other, "eval").fingerprint,)
     return known[asked][0]
 
 

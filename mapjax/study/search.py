@@ -8,9 +8,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mapjax import log, workdir
 from mapjax.errors import UserError, near
-from mapjax.log import console
+from mapjax.runtime import log, workdir
+from mapjax.runtime.log import console
 from mapjax.study import estimate, runs, sweep
 
 ENDED = "ended.json"  # in the folder of a run that was ended early: the step
@@ -27,9 +27,7 @@ class Trial(NamedTuple):
     importance: Mapping[str, float] = {}
 
 
-def run(
-    study: sweep.Study, root: pathlib.Path, launch: pathlib.Path, number: int
-) -> tuple[sweep.Study, list[runs.Job], list[Trial]]:
+def run(study: sweep.Study, root: pathlib.Path, number: int) -> tuple[sweep.Study, list[runs.Job], list[Trial]]:
     """Run the baseline and so many trials, all with the first seed, for the first metric.
 
     Returns:
@@ -55,7 +53,7 @@ def run(
         raise UserError(f"--search: the first metric, {metric!r}, is that of a test; name first one of the run itself.")
     base = next(cell for cell in study.cells if cell.name == study.baseline)
     cells, tried, code = [base], [], sweep.code()
-    outcome = runs.run_one(study, _job(study, root, base, code), launch)
+    outcome = runs.run_one(study, _job(study, root, base, code))
     if outcome.failure:
         raise UserError(f"--search: the baseline has failed: {outcome.failure}")
     for count in range(number):
@@ -63,7 +61,7 @@ def run(
         values = {name: _suggest(trial, name, *given) for name, given in study.ranges.items()}
         cell = sweep.make_cell(study.experiment, study.data, study.more, f"trial-{count:03d}", values)
         cells.append(cell)
-        tried.append(_tried(study, _job(study, root, cell, code), launch, asked, trial, metric))
+        tried.append(_tried(study, _job(study, root, cell, code), asked, trial, metric))
         console.print(
             f"{count + 1}/{number}  {tried[-1].name}: {tried[-1].state}, {metric} {tried[-1].value}  {values}"
         )
@@ -87,7 +85,7 @@ def _suggest(trial: Any, name: str, kind: str, *values: Any) -> Any:
     )
 
 
-def _tried(study: sweep.Study, job: runs.Job, launch: pathlib.Path, asked: Any, trial: Any, metric: str) -> Trial:
+def _tried(study: sweep.Study, job: runs.Job, asked: Any, trial: Any, metric: str) -> Trial:
     """Run a trial, or look at what is there of it, and tell optuna."""
     from optuna.trial import TrialState
 
@@ -105,9 +103,7 @@ def _tried(study: sweep.Study, job: runs.Job, launch: pathlib.Path, asked: Any, 
         trained = (job.folder / "result.json").exists() or any(step >= steps for step in reported)
         return bool(reported and not trained and trial.should_prune())
 
-    outcome = (
-        runs.Outcome(job, runs.STOPPED, 0.0) if known is not None else runs.run_one(study, job, launch, "", behind)
-    )
+    outcome = runs.Outcome(job, runs.STOPPED, 0.0) if known is not None else runs.run_one(study, job, "", behind)
     behind()
     measured = _measured(job, metric)
     last = measured[-1][1] if measured else None

@@ -4,9 +4,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mapjax import workdir
 from mapjax.errors import UserError
-from mapjax.log import console
+from mapjax.runtime import workdir
+from mapjax.runtime.log import console
 from mapjax.study import bundle, clusters, page, results, runs, search, sweep, tables
 
 
@@ -14,7 +14,6 @@ def run_and_write(
     study: sweep.Study,
     listed: Sequence[runs.Job],
     folder: pathlib.Path,
-    launch: pathlib.Path,
     *,
     devices: Sequence[str] = (),
     bundled: bool = False,
@@ -24,7 +23,7 @@ def run_and_write(
     """Run what is not finished and write the tables.
 
     Args:
-      folder: of the study. launch: of the programs. devices: as for runs.run_all. bundled: write study.zip as well.
+      folder: of the study. devices: as for runs.run_all. bundled: write study.zip as well.
       before: study.json of the bundle whose study this is; reproduced.md then says what came out the same.
       cluster: where to run instead, as for clusters.run_all.
 
@@ -34,9 +33,9 @@ def run_and_write(
     say_what_changed(folder, study, listed)
     failed, ran, spent = 0, 0, 0.0
     if cluster:
-        outcomes = clusters.run_all(study, listed, launch, folder, cluster)
+        outcomes = clusters.run_all(study, listed, folder, cluster)
     else:
-        outcomes = runs.run_all(study, listed, launch, devices=devices)
+        outcomes = runs.run_all(study, listed, devices=devices)
     for done, outcome in enumerate(outcomes, 1):
         if not outcome.seconds:
             continue
@@ -96,10 +95,10 @@ def write(
     return rows, about
 
 
-def search_and_write(study: sweep.Study, folder: pathlib.Path, launch: pathlib.Path, number: int) -> int:
+def search_and_write(study: sweep.Study, folder: pathlib.Path, number: int) -> int:
     """Search over the ranges of a study by so many trials, and write the tables; give the exit code."""
     say_what_changed(folder, study, runs.jobs(study, folder))
-    whole, listed, tried = search.run(study, folder, launch, number)
+    whole, listed, tried = search.run(study, folder, number)
     write(folder, whole, listed, tried)
     first, direction = next(iter(study.metrics.items()))
     finished = [one for one in tried if one.state == "finished" and one.value is not None]

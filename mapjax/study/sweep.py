@@ -13,21 +13,23 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from mapjax import config as configs
-from mapjax import options, workdir
-from mapjax.data import augment
+from mapjax.config import keys
+from mapjax.config import load as configs
+from mapjax.data.transforms import augment
 from mapjax.errors import UserError, near
+from mapjax.runtime import workdir
 
 Overrides = Mapping[str, Any]
 DIRECTIONS = ("max", "min")
 RANGES = ("uniform", "log", "int", "choice")
 # What makes tables of runs: another version of it gives the same runs.
-OF_STUDIES = ("mapjax/study/", "launch/ablate.py")
+OF_STUDIES = ("mapjax/study/", "mapjax/cli/ablate.py")
 _NAME = re.compile(r"[\w.+=-]+")
 
 
@@ -60,7 +62,10 @@ class Cell(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A sweep of which all is known to exist; `experiment`, `data` and `more` are as on the command line."""
+    """A sweep of which all is known to exist; `experiment`, `data` and `more` are as on the command line.
+
+    program: what runs a cell; "train" or "evaluate" and their arguments follow it.
+    """
 
     experiment: str
     data: str | None
@@ -72,6 +77,7 @@ class Study(NamedTuple):
     tests: Mapping[str, Overrides]
     by_class: str
     ranges: Mapping[str, tuple]
+    program: tuple[str, ...] = (sys.executable, "-m", "mapjax")
 
 
 def load(experiment: str, *, data: str | None = None, more: Mapping[str, str] | None = None) -> Study:
@@ -177,7 +183,7 @@ def _require_distinct(cells: Sequence[Cell]) -> None:
     for cell in cells:
         if cell.name in seen.values():
             raise UserError(f"sweep() gives two cells the name {cell.name!r}; name one of them otherwise.")
-        whole = json.dumps(options.filled(configs.to_dict(cell.config)), sort_keys=True)
+        whole = json.dumps(keys.filled(configs.to_dict(cell.config)), sort_keys=True)
         if whole in seen:
             raise UserError(f"sweep(): the cells {seen[whole]!r} and {cell.name!r} are the same run; leave one out.")
         seen[whole] = cell.name

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mapjax.data import mix
 from mapjax.data.source import Source, labels_of
 from mapjax.errors import UserError, near
 from mapjax.metrics import accuracy, multilabel
-from mapjax.ops import imbalance, losses
-from mapjax.ops.pictures import MEAN, STD, normalize
+from mapjax.ops import imbalance, losses, mix
+from mapjax.ops.images import MEAN, STD, normalize
 from mapjax.report import classifications as report
 from mapjax.task import Batch, Model, Prediction, Result, Task, Variables
 

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mapjax import shard
 from mapjax.data.source import Source
 from mapjax.errors import UserError, near
 from mapjax.metrics import iou
 from mapjax.ops import imbalance, label_maps, pixel_losses
-from mapjax.ops.pictures import MEAN, STD, normalize
+from mapjax.ops.images import MEAN, STD, normalize
 from mapjax.ops.resize import bilinear
 from mapjax.report import segmentations as report
+from mapjax.sharding import mesh
 from mapjax.stages import VOID
 from mapjax.task import Batch, Model, Prediction, Result, Task, Variables
 
@@ -144,7 +144,7 @@ def make(
             # Some together, since the body of a loop runs on one core of a CPU, and few, for its cache.
             return found | {"contours": jax.lax.map(outline, (truth, found["label_map"]), batch_size=TOGETHER)}
 
-        return shard.per_example(judge)(logits, batch["matrix"], batch["truth_map"])
+        return mesh.per_example(judge)(logits, batch["matrix"], batch["truth_map"])
 
     def metric(source: Source):
         return iou.make(source)

@@ -24,8 +24,8 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from mapjax.checksum import sha256
 from mapjax.errors import UserError, near
+from mapjax.runtime.checksum import sha256
 from mapjax.weights.published import TORCHVISION, TORCHVISION_URL
 
 LITE0 = "efficientnet_lite0"

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mapjax.data import archive
+from mapjax.data.formats import archive
 from mapjax.errors import UserError
 
 RNG = np.random.default_rng(0)

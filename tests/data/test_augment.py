@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mapjax.data import augment, geometry
+from mapjax.data import geometry
+from mapjax.data.transforms import augment
 from mapjax.errors import UserError
 
 IMAGE = np.random.default_rng(0).integers(60, 190, (24, 32, 3), np.uint8)

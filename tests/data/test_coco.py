@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 from pycocotools.coco import COCO
 
-from mapjax.data import coco
+from mapjax.data.formats import coco
 from mapjax.errors import UserError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import coco
+from mapjax.data.formats import coco
 from mapjax.data.source import has_label_maps, largest_size, truth_of
 from mapjax.errors import UserError
 from mapjax.stages import VOID

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as oracle
 
-from mapjax.data import coco_masks
+from mapjax.data.formats import coco_masks
 
 
 @settings(max_examples=40)

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapjax import parts, stages
-from mapjax.data import crops, geometry, images, resample
-from mapjax.data.transforms import IMAGENET_MEAN
+from mapjax import stages
+from mapjax.config import parts
+from mapjax.data import geometry, images
+from mapjax.data.transforms import crops, resample
+from mapjax.data.transforms.boxes import IMAGENET_MEAN
 from mapjax.errors import UserError
 
 FEW = settings(max_examples=40)
@@ -42,7 +44,7 @@ def corners(matrix, left, top, height, width):
 
 
 def test_an_example_has_the_keys_of_the_table():
-    transform = parts.make("data", {"name": "crops", "fit": "stretch"}, size=(20, 30))
+    transform = parts.make("data.transforms", {"name": "crops", "fit": "stretch"}, size=(20, 30))
     example = transform(record(smooth(40, 50)), np.random.default_rng(0))
     stages.check("example", example)
     assert example["image"].shape == (20, 30, 3) and example["label"] == 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from mapjax.data import digits
+from mapjax.data.formats import digits
 from mapjax.data.source import labels_of
 from mapjax.errors import UserError
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mapjax.data import encoding, images
+from mapjax.data import images
+from mapjax.data.prepared import encoding
 
 DTYPES = st.sampled_from([np.dtype(name) for name in ("i4", "f4", "?", "u1", "i8", "f8", ">i4")])
 ARRAYS = arrays.arrays(DTYPES, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mapjax.data import erase
+from mapjax.data.transforms import erase
 
 FRAME = (40, 64)
 

@@ -10,7 +10,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import folder, images, quality
+from mapjax.data import images
+from mapjax.data.checks import quality
+from mapjax.data.formats import folder
 from mapjax.data.source import labels_of
 from mapjax.errors import NoSuchSplit, UserError
 

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from mapjax.data import idx
+from mapjax.data.formats import idx
 from mapjax.data.source import labels_of
 from mapjax.errors import UserError
 

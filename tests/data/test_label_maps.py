@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import class_lists, label_maps
+from mapjax.data.formats import class_lists, label_maps
 from mapjax.errors import UserError
 from mapjax.stages import VOID
 

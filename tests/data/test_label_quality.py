@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mapjax.data import digits, label_quality, quality, scenes
+from mapjax.data.checks import label_quality, quality
+from mapjax.data.formats import digits, scenes
 from mapjax.data.source import Records, Source, labels_of
 from mapjax.errors import UserError
 

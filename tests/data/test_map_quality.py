@@ -7,7 +7,8 @@ import PIL.Image
 import pytest
 from rich.console import Console
 
-from mapjax.data import digits, map_quality, masks, quality, scenes
+from mapjax.data.checks import map_quality, quality
+from mapjax.data.formats import digits, masks, scenes
 from mapjax.data.source import Records, Source
 from mapjax.errors import UserError
 from mapjax.stages import VOID

@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import masks
+from mapjax.data.formats import masks
 from mapjax.data.source import has_label_maps, label_map_of, largest_size, name_of, truth_of
 from mapjax.errors import UserError
 from mapjax.stages import VOID

@@ -11,7 +11,8 @@ pytest.importorskip("torchvision")
 from torchvision.transforms import v2  # noqa: E402
 from torchvision.transforms.v2 import functional  # noqa: E402
 
-from mapjax.data import crops, geometry, policies  # noqa: E402
+from mapjax.data import geometry  # noqa: E402
+from mapjax.data.transforms import crops, policies  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -173,7 +173,9 @@ def test_an_empty_source_is_refused():
 
 WORKERS = """
 import numpy as np
-from mapjax.data import pipeline, scenes, transforms
+from mapjax.data import pipeline
+from mapjax.data.formats import scenes
+from mapjax.data.transforms import boxes as transforms
 
 if __name__ == "__main__":
     source = scenes.make(split="train", size=(32, 32), digit_size=(8.0, 14.0), train_length=20)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapjax import stages
-from mapjax.data import geometry, pixelwise
+from mapjax.data import geometry
+from mapjax.data.transforms import pixelwise
 from mapjax.errors import UserError
 from mapjax.stages import VOID
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapjax.data import augment, geometry, policies
+from mapjax.data import geometry
+from mapjax.data.transforms import augment, policies
 from mapjax.errors import UserError
 
 FRAME = (40, 60)

@@ -11,7 +11,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import array_record, images, prepare, shards
+from mapjax.data import images
+from mapjax.data.prepared import prepare, reader, shards
 from mapjax.data.source import Records, Source, has_label_maps, label_map_of, labels_of, largest_size
 from mapjax.errors import NoSuchSplit, UserError
 
@@ -104,7 +105,7 @@ def test_embedded_sets_say_the_same(node, tmp_path):
     sources, index, count = written(node, tmp_path / "out", splits=())
     assert list(index["splits"]) == ["train", "val"] and count == 6
     for split, source in sources.items():
-        found = array_record.make(split=split, path=str(tmp_path / "out"))
+        found = reader.make(split=split, path=str(tmp_path / "out"))
         assert found.classes == source.classes and found.category_ids == source.category_ids
         assert len(found.records) == len(source.records)
         for row in range(0, len(source.records), 1 + len(source.records) // 40):
@@ -115,7 +116,7 @@ def test_embedded_sets_say_the_same(node, tmp_path):
 
 def test_boxes_crowds_masks_and_ids_of_coco(coco, tmp_path):
     sources, index, _ = written(coco, tmp_path / "out")
-    found = array_record.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    found = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
     assert found.classes == ("cat", "dog") and found.category_ids == (3, 9) and index["kind"] == "boxes"
     assert found.dropped == sources["train"].dropped == {"empty box": ["annotations[2] (id 3)"]}
     for record, original in zip(found.records, sources["train"].records):
@@ -134,7 +135,7 @@ def test_label_maps_are_prepared(tmp_path):
             PIL.Image.fromarray(array).save(tmp_path / "data" / kind / f"{number}.png")
     (tmp_path / "data" / "classes.txt").write_text("void\nsky\nroad\n")
     sources, index, _ = written({"name": "masks", "path": str(tmp_path / "data")}, tmp_path / "out")
-    found = array_record.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    found = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
     assert index["kind"] == "label_map" and found.category_ids == (1, 2) and has_label_maps(found)
     assert largest_size(found) == largest_size(sources["train"])
     for row, (record, original) in enumerate(zip(found.records, sources["train"].records, strict=True)):
@@ -144,7 +145,7 @@ def test_label_maps_are_prepared(tmp_path):
 
 def test_pictures_keep_their_bytes_and_their_order(pictures, tmp_path):
     sources, _, count = written(folder(pictures), tmp_path / "out")
-    found = array_record.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    found = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
     assert count == 3
     for record, original in zip(found.records, sources["train"].records, strict=True):
         assert record["image"] == pathlib.Path(original["image"]).read_bytes()
@@ -156,7 +157,7 @@ def test_several_labels_a_picture(pictures, tmp_path):
     (pictures / "labels.csv").write_text("\n".join(["path,labels,split", *rows]))
     node = {"name": "table", "path": str(pictures / "labels.csv")}
     sources, index, _ = written(node, tmp_path / "out")
-    found = array_record.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    found = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
     assert index["kind"] == "labels" and found.classes == ("cat", "dog")
     np.testing.assert_array_equal(labels_of(found), [[True, True], [False, True], [False, False]], strict=True)
     for record, original in zip(found.records, sources["train"].records, strict=True):
@@ -167,9 +168,7 @@ def test_a_shuffle_is_a_permutation_by_its_seed(pictures, tmp_path):
     orders = {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         written(folder(pictures), tmp_path / name, shuffle=seed)
-        orders[name] = [
-            one["id"] for one in array_record.make(split="train", path=str(tmp_path / name), hold_out=0).records
-        ]
+        orders[name] = [one["id"] for one in reader.make(split="train", path=str(tmp_path / name), hold_out=0).records]
         assert sorted(orders[name]) == list(range(PICTURES)) != orders[name]
     assert orders["a"] == orders["b"] != orders["c"] and contents(tmp_path / "a") == contents(tmp_path / "b")
 
@@ -191,7 +190,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(pictures, tmp_path, mo
     names = [name for name in contents(tmp_path / "out") if not name.endswith(".tmp")]
     assert names == ["train-00000-of-00003.array_record"]
     with pytest.raises(UserError, match=r"has no index\.json"):
-        array_record.make(split="train", path=str(tmp_path / "out"))
+        reader.make(split="train", path=str(tmp_path / "out"))
     before = (tmp_path / "out" / names[0]).stat().st_mtime_ns
     _, _, count = written(folder(pictures), tmp_path / "out")
     assert count == 2 and contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -245,7 +244,7 @@ def test_missing_and_unreadable_pictures_are_left_out_and_counted(pictures, tmp_
     index, _ = prepare.prepare(sources, tmp_path / "out", plan, data="test")
     dropped = {"missing image": ["train/a/0.jpg"], "unreadable image": ["train/b/3.jpg"]}
     assert index["splits"]["train"]["dropped"] == dropped and index["splits"]["train"]["records"] == PICTURES - 2
-    found = array_record.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    found = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
     assert found.dropped == dropped
     assert [one["file"][-5] for one in found.records] == list("24615")  # class a, then b
     np.testing.assert_array_equal(labels_of(found), [0, 0, 0, 1, 1])

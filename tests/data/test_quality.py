@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mapjax.data import quality, scenes
+from mapjax.data.checks import quality
+from mapjax.data.formats import scenes
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapjax.data import geometry, resample
+from mapjax.data import geometry
+from mapjax.data.transforms import resample
 
 FILL = (1, 2, 3)
 FEW = settings(max_examples=60)

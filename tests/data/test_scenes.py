@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mapjax.data import geometry, scenes
+from mapjax.data import geometry
+from mapjax.data.formats import scenes
 from mapjax.data.source import has_label_maps, label_map_of, largest_size, truth_of
 from mapjax.errors import UserError
 

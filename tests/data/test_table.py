@@ -4,7 +4,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import images, quality, table
+from mapjax.data import images
+from mapjax.data.checks import quality
+from mapjax.data.formats import table
 from mapjax.data.source import labels_of
 from mapjax.errors import UserError
 

@@ -11,7 +11,8 @@ import PIL.Image
 import pytest
 import tensorflow_datasets
 
-from mapjax.data import images, tfds
+from mapjax.data import images
+from mapjax.data.formats import tfds
 from mapjax.data.source import labels_of
 from mapjax.errors import UserError
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mapjax.data import truth
+from mapjax.data.prepared import truth
 
 
 def boxed(number, count):

@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import voc
+from mapjax.data.formats import voc
 from mapjax.errors import UserError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import voc, voc_segmentation
+from mapjax.data.formats import voc, voc_segmentation
 from mapjax.data.source import largest_size
 from mapjax.errors import UserError
 from mapjax.stages import VOID

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
-from mapjax import shard
 from mapjax.errors import UserError
 from mapjax.explain import pca
 from mapjax.explain.probe import in_chunks
+from mapjax.sharding import mesh
 
-MESH = shard.make_mesh({"data": -1})
+MESH = mesh.make_mesh({"data": -1})
 DIGITS = (load_digits().data / 16).astype(np.float32)  # pyright: ignore
 
 
@@ -53,7 +53,7 @@ def test_too_many_components():
 
 PROGRAM = """
 import jax, numpy as np
-from mapjax import shard
+from mapjax.sharding import mesh as shard
 from mapjax.explain import pca
 from mapjax.explain.probe import in_chunks
 x = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32) * np.arange(1, 7)

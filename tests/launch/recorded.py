@@ -3,14 +3,13 @@
 python tests/launch/recorded.py ORDER.txt --config … --workdir …
 """
 
-import importlib.util
 import pathlib
 import sys
 from typing import Any
 
 import numpy as np
 
-from mapjax import terminal
+from mapjax.cli import terminal, train
 
 
 class Recorded:
@@ -40,12 +39,7 @@ def main(path: pathlib.Path) -> None:
         return Recorded(make(*args, start=start, **options), start, path)
 
     pipeline.train_batches = recorded  # type: ignore[assignment]
-    file = pathlib.Path(__file__).parents[2] / "launch" / "main.py"
-    spec = importlib.util.spec_from_file_location("launch_main", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    terminal.run_main(module.main)
+    terminal.run_main(train.main)
 
 
 if __name__ == "__main__":  # a data worker imports this file too

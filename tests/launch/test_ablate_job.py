@@ -18,7 +18,7 @@ pytestmark = pytest.mark.process
 ROOT = pathlib.Path(__file__).parents[2]
 STUDY = """
 import pathlib
-from mapjax import config as configs
+from mapjax.config import load as configs
 from mapjax.study.sweep import Sweep
 
 def get_config():

@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 import yaml
 
-from mapjax import distributed
-from mapjax.cluster import Place, find_place
+from mapjax.runtime import distributed
+from mapjax.runtime.cluster import Place, find_place
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = ("tpu_vm.sh", "slurm.sh")

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from mapjax import log as logs
-from mapjax import run
-from mapjax.data import scenes
-from mapjax.data import voc as voc_source
+from mapjax.data.formats import scenes
+from mapjax.data.formats import voc as voc_source
 from mapjax.metrics import precision
+from mapjax.runs import setup
+from mapjax.runtime import log as logs
 
 pytestmark = pytest.mark.process
 
@@ -61,7 +61,7 @@ def finish(process) -> tuple[int, str]:
 
 
 def saved(workdir):
-    loaded = run.load(workdir)
+    loaded = setup.load(workdir)
     return loaded.step, loaded.variables
 
 

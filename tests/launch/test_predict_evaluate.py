@@ -11,10 +11,10 @@ import pytest
 from ml_collections import ConfigDict
 from programs import program
 
-from mapjax import run
 from mapjax.errors import UserError
 from mapjax.metrics import precision
 from mapjax.report import detections
+from mapjax.runs import setup
 from mapjax.task import Task
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
@@ -23,9 +23,9 @@ CONFIG = {
     "data": {"name": "scenes", "val_length": 3, "size": (32, 32), "digits": (1, 2), "digit_size": (10.0, 16.0)},
     "splits": {"train": "train", "eval": "val"},
     "image_size": (32, 32),
-    "transform": {"name": "transforms", "max_boxes": 4, "augment": {}},
+    "transform": {"name": "boxes", "max_boxes": 4, "augment": {}},
     "input": {"threads": 1, "workers": 0, "prefetch": 1},
-    "task": {"name": "detect"},
+    "task": {"name": "two_stage"},
     "eval_batch": 2,
     "mesh": {"data": 1, "fsdp": 1, "model": 1, "pipe": 1},
 }
@@ -47,9 +47,9 @@ def workdir(tmp_path, monkeypatch):
         assert not overrides
         shown = precision.make, detections.sections, detections.show
         task = Task(None, None, lambda variables, batch: {}, whole_picture, *shown)  # type: ignore[arg-type]
-        return run.Loaded(ConfigDict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
+        return setup.Loaded(ConfigDict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
 
-    monkeypatch.setattr(run, "load", load)
+    monkeypatch.setattr(setup, "load", load)
     return tmp_path / "run"
 
 

@@ -14,8 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from mapjax import distributed, parts, run, weights
-from mapjax import log as logs
+from mapjax import weights
+from mapjax.config import parts
+from mapjax.runs import setup
+from mapjax.runtime import distributed
+from mapjax.runtime import log as logs
 
 pytestmark = pytest.mark.process
 
@@ -111,8 +114,8 @@ def close(workdir, other):
     np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        run.load(workdir).variables,
-        run.load(other).variables,
+        setup.load(workdir).variables,
+        setup.load(other).variables,
     )
     ours, theirs = (json.loads((folder / "result.json").read_text()) for folder in (workdir, other))
     assert ours["eval_images"] == theirs["eval_images"] == 359
@@ -300,11 +303,11 @@ def test_other_code_is_refused(tmp_path):
     for name in ("mapjax", "launch", "experiments"):
         shutil.copytree(ROOT / name, first / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(first, second)
-    with (second / "mapjax" / "train.py").open("a") as file:
+    with (second / "mapjax" / "engine" / "step.py").open("a") as file:
         file.write("# another word\n")
     for number, (code, output) in enumerate(finish(start(2, tmp_path / "run", roots={0: first, 1: second}))):
         assert code == 2, output
-        assert f"error: process {number}: process 1 differs from process 0 in mapjax/train.py: " in output
+        assert f"error: process {number}: process 1 differs from process 0 in mapjax/engine/step.py: " in output
     assert not (tmp_path / "run").exists()
 
 
@@ -348,6 +351,6 @@ def test_given_weights_are_split_over_processes(tmp_path):
     assert "weights from" in output and "weights from" not in other
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-5)
-    trained = run.load(tmp_path / "two").variables["params"]
+    trained = setup.load(tmp_path / "two").variables["params"]
     for found, given in zip(*map(jax.tree.leaves, (trained, variables["params"]))):
         np.testing.assert_allclose(found, given, atol=0.05)  # two small steps from what was loaded

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from programs import module
 
-from mapjax import log as logs
-from mapjax.data import folder, images
+from mapjax.data import images
+from mapjax.data.formats import folder
 from mapjax.errors import UserError
+from mapjax.runtime import log as logs
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from mapjax import evaluate
 from mapjax.data.source import Source
+from mapjax.engine import evaluate
 from mapjax.metrics import accuracy
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from mapjax import evaluate
 from mapjax.data.source import Source
+from mapjax.engine import evaluate
 from mapjax.metrics import multilabel
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mapjax import tree
+from mapjax import paths
 
 
 def assert_finite_and_everywhere(model, variables, images, key):
@@ -16,5 +16,5 @@ def assert_finite_and_everywhere(model, variables, images, key):
 
     gradient, stats = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
     assert jax.tree.structure(stats) == jax.tree.structure(variables["stats"])
-    for path, leaf in zip(tree.paths(gradient), jax.tree.leaves(gradient)):
+    for path, leaf in zip(paths.paths(gradient), jax.tree.leaves(gradient)):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import pytest
 from draws import assert_draws_in_training_only
 
-from mapjax import tree
+from mapjax import paths
 from mapjax.errors import UserError
-from mapjax.models import alexnet
+from mapjax.models.backbones import alexnet
 
 IMAGES = jax.ShapeDtypeStruct((2, 95, 130, 3), jnp.float32)
 KEY = jax.random.key(0)
@@ -55,7 +55,7 @@ def test_without_classes_there_is_no_classifier():
 
 def test_names_are_those_of_torchvision():
     variables, _, _ = shapes_of(alexnet.make(**SMALL))
-    modules = {path.rpartition("/")[0] for path in tree.paths(variables["params"])}
+    modules = {path.rpartition("/")[0] for path in paths.paths(variables["params"])}
     expected = [f"features/{i}" for i in (0, 3, 6, 8, 10)] + [f"classifier/{i}" for i in (1, 4, 6)]
     assert modules == set(expected)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from mapjax.models import cifarnet
+from mapjax.models.backbones import cifarnet
 
 
 @pytest.mark.parametrize("side", [10, 32, 33])

@@ -7,7 +7,7 @@ import pytest
 
 from mapjax import weights
 from mapjax.errors import UserError
-from mapjax.models import convnext
+from mapjax.models.backbones import convnext
 
 IMAGES = jax.ShapeDtypeStruct((2, 65, 98, 3), jnp.float32)
 TINY = {"depths": (1, 2), "widths": (4, 8), "layer_scale": 0.5}

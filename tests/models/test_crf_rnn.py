@@ -9,11 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from mapjax import options, transfer, weights
+from mapjax import weights
+from mapjax.config import keys
 from mapjax.errors import UserError
-from mapjax.models import crf_rnn
 from mapjax.models.layers import Conv, ConvNorm, Dropout, model_of
+from mapjax.models.segmenters import crf_rnn
 from mapjax.ops.mean_field import Kernels
+from mapjax.weights import transfer
 
 SOURCE = """
 from mapjax.models.layers import Conv, model_of
@@ -192,7 +194,7 @@ def test_the_network_is_a_node_of_the_config(tmp_path, monkeypatch):
     outputs, _ = jax.eval_shape(lambda v, x: model.apply(v, x), variables, images(9, 10))
     assert outputs["map_logits"].shape == (2, 9, 10, 4)
     assert variables["params"]["unary"]["classifier"]["kernel"].shape == (3, 3, 3, 4)
-    listed = options.optional({"model": {"name": "crf_rnn", "unary": node, "colour": 0.5}})
+    listed = keys.optional({"model": {"name": "crf_rnn", "unary": node, "colour": 0.5}})
     assert listed["model.unary.wide"] == 3 and listed["model.reach"] == 3
     assert not {"model.colour", "model.unary.classes", "model.image_size"} & set(listed)
 

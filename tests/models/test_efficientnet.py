@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax import tree
+from mapjax import paths
 from mapjax.errors import UserError
-from mapjax.models import efficientnet
+from mapjax.models.backbones import efficientnet
 
 IMAGES = jax.ShapeDtypeStruct((2, 65, 96, 3), jnp.float32)
 TINY = {"width": 0.25, "depth": 0.3}
@@ -51,7 +51,7 @@ def test_features_by_name(variant):
     maps = {name: (2, -(-65 // s), -(-96 // s), c) for (name, s), c in zip(strides.items(), channels)}
     expected = {**maps, "head": (2, 3, 3, 1280), "pool": (2, 1280), "logits": (2, 7)}
     assert {name: value.shape for name, value in outputs.items()} == expected
-    assert any("fc1" in name for name in tree.paths(variables["params"])) == (variant == "b0")  # squeeze-excite
+    assert any("fc1" in name for name in paths.paths(variables["params"])) == (variant == "b0")  # squeeze-excite
 
 
 def test_width_and_depth_make_a_tiny_one():
@@ -61,7 +61,7 @@ def test_width_and_depth_make_a_tiny_one():
 
 
 def test_names_are_those_of_torchvision():
-    names = tree.paths(shapes_of(efficientnet.make(classes=7))[0]["params"])
+    names = paths.paths(shapes_of(efficientnet.make(classes=7))[0]["params"])
     assert {"features/0/0/kernel", "features/1/0/block/1/fc1/bias", "features/6/3/block/3/1/scale"} <= set(names)
     assert {"features/8/1/bias", "classifier/1/kernel"} <= set(names)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mapjax.errors import UserError
-from mapjax.models import faster_rcnn
+from mapjax.models.detectors import faster_rcnn
 
 IMAGES = jax.ShapeDtypeStruct((2, 65, 96, 3), jnp.float32)
 SMALL = {

@@ -7,7 +7,7 @@ import pytest
 from gradients import assert_finite_and_everywhere
 
 from mapjax.errors import UserError
-from mapjax.models import figure_ground
+from mapjax.models.segmenters import figure_ground
 
 KEY = jax.random.key(0)
 RESNET = {"name": "resnet", "depth": 18, "width": 0.0625, "stages": 2}

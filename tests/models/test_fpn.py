@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax.models.fpn import FPN, upsample
+from mapjax.models.necks.fpn import FPN, upsample
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (5, 8), (6, 7), (5, 7), (1, 1)])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from draws import assert_draws_in_training_only
 
-from mapjax import tree
+from mapjax import paths
 from mapjax.errors import UserError
-from mapjax.models import googlenet
-from mapjax.ops.pictures import normalize
+from mapjax.models.backbones import googlenet
+from mapjax.ops.images import normalize
 
 IMAGES = jax.ShapeDtypeStruct((2, 85, 100, 3), jnp.float32)
 KEY = jax.random.key(0)
@@ -69,7 +69,7 @@ def test_auxiliary_logits_in_training_only(classes, aux, train, found):
 
 def test_names_are_those_of_torchvision():
     variables, _, _ = shapes_of(googlenet.make(**SMALL))
-    names = tree.paths(variables["params"])
+    names = paths.paths(variables["params"])
     assert {
         "conv1/conv/kernel",
         "inception3a/branch1/bn/scale",

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax import tree
+from mapjax import paths
 from mapjax.errors import UserError
-from mapjax.models import inception
+from mapjax.models.backbones import inception
 
 IMAGES = jax.ShapeDtypeStruct((2, 299, 330, 3), jnp.float32)
 LITTLE = jax.ShapeDtypeStruct((2, 75, 75, 3), jnp.float32)
@@ -72,7 +72,7 @@ def test_names_are_those_of_torchvision():
     model = inception.make(**SMALL)
     variables, large = (jax.eval_shape(model.init, jax.random.key(0), images) for images in (LITTLE, IMAGES))
     assert variables == large  # the size of the pictures does not matter
-    names = tree.paths(variables["params"])
+    names = paths.paths(variables["params"])
     assert {
         "Conv2d_1a_3x3/conv/kernel",
         "Mixed_5b/branch5x5_2/bn/scale",

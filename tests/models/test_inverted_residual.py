@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mapjax.models import inverted_residual
-from mapjax.models.inverted_residual import Block, InvertedResidual
+from mapjax.models.backbones import inverted_residual
+from mapjax.models.backbones.inverted_residual import Block, InvertedResidual
 
 CONVOLUTION = inverted_residual.convolution_of("batch", 1e-3, 0.1, "torch", "float32")
 BLOCK = Block(4, 8, 5, 1, jax.nn.relu6, 2, jax.nn.silu, jax.nn.sigmoid)

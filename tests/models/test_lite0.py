@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mapjax import weights
-from mapjax.models import efficientnet
+from mapjax.models.backbones import efficientnet
 from mapjax.weights import names, timm
 
 datasets = pytest.importorskip("sklearn.datasets")

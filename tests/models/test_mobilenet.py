@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mapjax import tree
+from mapjax import paths
 from mapjax.errors import UserError
-from mapjax.models import mobilenet
+from mapjax.models.backbones import mobilenet
 
 IMAGES = jax.ShapeDtypeStruct((2, 65, 96, 3), jnp.float32)
 
@@ -72,7 +72,7 @@ NAMES = {
 @pytest.mark.parametrize("version", NAMES)
 def test_names_are_those_of_torchvision_and_of_timm(version):
     model = mobilenet.make(version=version, classes=7)
-    assert set(tree.paths(jax.eval_shape(model.init, jax.random.key(0), IMAGES)["params"])) >= NAMES[version]
+    assert set(paths.paths(jax.eval_shape(model.init, jax.random.key(0), IMAGES)["params"])) >= NAMES[version]
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
@@ -86,7 +86,7 @@ def test_lower_precision_keeps_parameters_and_logits_in_float32(version):
 @pytest.mark.parametrize("norm", ["frozen", "group"])
 def test_statistics_of_each_norm(norm):
     variables, _, _ = shapes_of(mobilenet.make(norm=norm, width=0.25))
-    last = {name.split("/")[-1] for name in tree.paths(variables["stats"])}
+    last = {name.split("/")[-1] for name in paths.paths(variables["stats"])}
     assert last == ({"mean", "var", "scale", "bias"} if norm == "frozen" else set())
 
 

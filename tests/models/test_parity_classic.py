@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from parity import filled, record, tensors_of
 
-from mapjax import parts, weights
+from mapjax import weights
+from mapjax.config import parts
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")

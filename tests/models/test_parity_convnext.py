@@ -3,7 +3,7 @@
 import pytest
 from parity import error_of_logits, pictures, randomized, record
 
-from mapjax.models import convnext
+from mapjax.models.backbones import convnext
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")

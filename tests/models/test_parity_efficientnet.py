@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from parity import error_of_logits, errors_of_gradients, pictures, randomized, record
 
-from mapjax.models import efficientnet
+from mapjax.models.backbones import efficientnet
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")

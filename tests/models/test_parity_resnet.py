@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from parity import error_of_logits, errors_of_gradients, pictures, randomized, record, settled_pictures
 
-from mapjax.models import resnet
+from mapjax.models.backbones import resnet
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")

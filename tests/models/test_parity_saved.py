@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from parity import as_torch, pictures
 
-from mapjax import parts, weights
+from mapjax import weights
+from mapjax.config import parts
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from parity import as_torch, filled, pictures, randomized, record, tensors_of
 
-from mapjax import parts
+from mapjax.config import parts
 from mapjax.ops.resize import bilinear
 
 torch = pytest.importorskip("torch")

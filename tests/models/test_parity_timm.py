@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from parity import as_torch, filled, pictures, randomized, record, tensors_of
 
-from mapjax import parts, weights
+from mapjax import weights
+from mapjax.config import parts
 from mapjax.weights import timm as names
 
 torch = pytest.importorskip("torch")

@@ -7,10 +7,11 @@ import pytest
 import scipy.optimize
 from parity import relative_errors, settled_pictures, tensors_of
 
-from mapjax import parts, weights
+from mapjax import weights
+from mapjax.config import parts
 from mapjax.ops import anchors, boxes, matching
 from mapjax.ops.roi_align import roi_align
-from mapjax.tasks import detect
+from mapjax.tasks.detection import two_stage
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
@@ -113,7 +114,7 @@ def detector(depth, size=SIZE):
             network.roi_heads.box_predictor.bbox_pred.weight.mul_(0.1)
     model = parts.make("models", {"name": "faster_rcnn", "backbone": {"name": "resnet", "depth": depth}}, classes=3)
     options = {"score_threshold": 0.3, "pre_nms_test": 300, "post_nms_test": 200}
-    task = parts.make("tasks", {"name": "detect", **options}, model=model, classes=("a", "b", "c"), image_size=size)
+    task = parts.make("tasks", {"name": "two_stage", **options}, model=model, classes=("a", "b", "c"), image_size=size)
     return network, model, task
 
 
@@ -135,7 +136,7 @@ def test_detector(depth, size):
 
     @jax.jit
     def run(variables, batch):
-        outputs, _ = model.apply(variables, detect.normalize(jnp.asarray(batch["image"])), train=False, key=None)
+        outputs, _ = model.apply(variables, two_stage.normalize(jnp.asarray(batch["image"])), train=False, key=None)
         prediction = task.predict(variables, batch)
         return outputs["objectness"], outputs["deltas"], prediction["proposals"], task.decode(prediction, batch)
 

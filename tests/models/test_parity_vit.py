@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from parity import as_torch, error_of_logits, errors_of_gradients, filled, pictures, randomized, record, tensors_of
 
-from mapjax.models import vit
+from mapjax.models.backbones import vit
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")

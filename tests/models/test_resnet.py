@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax import tree
+from mapjax import paths
 from mapjax.errors import UserError
-from mapjax.models import resnet
+from mapjax.models.backbones import resnet
 
 IMAGES = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
 SMALL = {"depth": 18, "width": 0.0625}  # 4 to 32 channels
@@ -103,19 +103,19 @@ def test_stages_are_the_first_of_the_whole_network():
 
 def test_names_are_those_of_torchvision():
     variables, _, _ = shapes_of(resnet.make(depth=50, classes=7))
-    names = tree.paths(variables["params"])
+    names = paths.paths(variables["params"])
     assert {"conv1/kernel", "bn1/scale", "layer1/0/downsample/0/kernel", "layer4/2/bn3/bias", "fc/bias"} <= set(names)
     assert not any("layer1/1/downsample" in name for name in names)
-    assert {name.split("/")[-1] for name in tree.paths(variables["stats"])} == {"mean", "var"}
+    assert {name.split("/")[-1] for name in paths.paths(variables["stats"])} == {"mean", "var"}
 
 
 @pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
 def test_statistics_of_each_norm(norm):
     variables, _, stats = shapes_of(resnet.make(norm=norm, **SMALL))
     assert jax.tree.structure(stats) == jax.tree.structure(variables["stats"])
-    last = {name.split("/")[-1] for name in tree.paths(variables["stats"])}
+    last = {name.split("/")[-1] for name in paths.paths(variables["stats"])}
     assert last == {"batch": {"mean", "var"}, "frozen": {"mean", "var", "scale", "bias"}, "group": set()}[norm]
-    affine = {name.split("/")[-1] for name in tree.paths(variables["params"])}
+    affine = {name.split("/")[-1] for name in paths.paths(variables["params"])}
     assert affine == ({"kernel"} if norm == "frozen" else {"kernel", "scale", "bias"})
 
 

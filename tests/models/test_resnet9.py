@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mapjax.errors import UserError
-from mapjax.models import resnet9
+from mapjax.models.backbones import resnet9
 
 
 def variables_of(model, images):

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax import parts, transfer, tree, weights
+from mapjax import paths, weights
+from mapjax.config import parts
 from mapjax.errors import UserError
-from mapjax.models import deeplab, fcn
+from mapjax.models.segmenters import deeplab, fcn
+from mapjax.weights import transfer
 
 KEY = jax.random.key(0)
 RESNET = {"name": "resnet", "depth": 50, "width": 0.0625}
@@ -158,7 +160,7 @@ def test_weights_of_classifiers_fit_in_the_backbones(node, classifier, unused):
 
 
 def check_gradients(gradient):
-    for path, leaf in zip(tree.paths(gradient), jax.tree.leaves(gradient)):
+    for path, leaf in zip(paths.paths(gradient), jax.tree.leaves(gradient)):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
 
 

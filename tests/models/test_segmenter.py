@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax import transfer, tree, weights
+from mapjax import paths, weights
 from mapjax.errors import UserError
-from mapjax.models import segmenter, vit
+from mapjax.models.backbones import vit
+from mapjax.models.segmenters import segmenter
+from mapjax.weights import transfer
 
 KEY = jax.random.key(0)
 TINY = {"variant": "small", "patch": 4, "image_size": 8, "width": 8, "depth": 2, "heads": 2, "mlp": 12}
@@ -71,7 +73,7 @@ def test_gradients_of_segmenters(decoder):
         return jnp.square(outputs["map_logits"] - jnp.arange(3.0)).mean()
 
     gradient = jax.jit(jax.grad(loss))(params)
-    for path, leaf in zip(tree.paths(gradient), jax.tree.leaves(gradient)):
+    for path, leaf in zip(paths.paths(gradient), jax.tree.leaves(gradient)):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from gradients import assert_finite_and_everywhere
 
-from mapjax import transfer, tree, weights
+from mapjax import paths, weights
 from mapjax.errors import UserError
-from mapjax.models import segnet, vgg
+from mapjax.models.backbones import vgg
+from mapjax.models.segmenters import segnet
+from mapjax.weights import transfer
 
 KEY = jax.random.key(0)
 SMALL = {"classes": 3, "encoder": "small", "width": 0.0625}
@@ -78,7 +80,7 @@ def test_each_value_goes_back_to_its_place():
             return leaf.at[0, 0, 0].set(1)
         return leaf + 1 if path.endswith(("scale", "var")) else leaf
 
-    variables = tree.map_with_path(identity, variables)
+    variables = paths.map_with_path(identity, variables)
     found = model.apply(variables, images, train=False, key=None)[0]["map_logits"]
     windows = images[0, :, :, 0]
     assert (np.asarray(found) != 0).sum() == 1

@@ -7,7 +7,7 @@ import optax
 import pytest
 from sklearn.datasets import load_digits
 
-from mapjax.models import tiny
+from mapjax.models.backbones import tiny
 
 
 def test_parameter_count():

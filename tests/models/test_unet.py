@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from gradients import assert_finite_and_everywhere
 
-from mapjax import transfer, weights
+from mapjax import weights
 from mapjax.errors import UserError
-from mapjax.models import backbone, efficientnet, resnet, unet, vgg
+from mapjax.models import compose
+from mapjax.models.backbones import efficientnet, resnet, vgg
+from mapjax.models.segmenters import unet
 from mapjax.ops.resize import bilinear
+from mapjax.weights import transfer
 
 KEY = jax.random.key(0)
 SMALL = {"depth": 2, "width": 4, "classes": 3}
@@ -104,9 +107,9 @@ def test_gradients_are_finite_and_reach_every_parameter(options):
 
 def test_levels_of_backbones():
     found = {
-        "resnet": backbone.levels(resnet.make(depth=18, width=0.0625)),
-        "vgg": backbone.levels(vgg.make(depth=11, width=0.0625)),
-        "efficientnet": backbone.levels(efficientnet.make(variant="lite0")),
+        "resnet": compose.levels(resnet.make(depth=18, width=0.0625)),
+        "vgg": compose.levels(vgg.make(depth=11, width=0.0625)),
+        "efficientnet": compose.levels(efficientnet.make(variant="lite0")),
     }
     assert {name: [(level.name, level.stride) for level in rows] for name, rows in found.items()} == {
         "resnet": [("stem", 2), ("layer1", 4), ("layer2", 8), ("layer3", 16), ("layer4", 32)],

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from draws import assert_draws_in_training_only
 
-from mapjax import tree
+from mapjax import paths as tree
 from mapjax.errors import UserError
-from mapjax.models import vgg
+from mapjax.models.backbones import vgg
 
 IMAGES = jax.ShapeDtypeStruct((2, 65, 98, 3), jnp.float32)
 KEY = jax.random.key(0)

@@ -7,7 +7,7 @@ import pytest
 
 from mapjax import weights
 from mapjax.errors import UserError
-from mapjax.models import vit
+from mapjax.models.backbones import vit
 
 IMAGES = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
 TINY = {"width": 24, "depth": 2, "heads": 3, "mlp": 40, "patch": 8, "image_size": 16}

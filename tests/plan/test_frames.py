@@ -3,8 +3,8 @@ from mapjax.plan import frames
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
 FileNames
-1 "/here/mapjax/train.py"
-2 "/here/mapjax/tasks/detect.py"
+1 "/here/mapjax/engine/step.py"
+2 "/here/mapjax/tasks/detection/two_stage.py"
 3 "/here/mapjax/ops/nms.py"
 4 "/lib/jax/lax.py"
 5 "/here/mapjax/ops/boxes.py"
@@ -35,7 +35,14 @@ ENTRY %main (x: f32[2]) -> f32[2] {
 
 
 def test_the_innermost_file_is_named():
-    expected = {1: "train", 2: "tasks/detect", 3: "ops/nms", 4: "ops/nms", 5: "ops/boxes", 6: "ops/boxes"}
+    expected = {
+        1: "engine/step",
+        2: "tasks/detection/two_stage",
+        3: "ops/nms",
+        4: "ops/nms",
+        5: "ops/boxes",
+        6: "ops/boxes",
+    }
     assert frames.files(PROGRAM) == expected
 
 

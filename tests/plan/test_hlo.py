@@ -85,7 +85,7 @@ FRAMES = """HloModule jit_step
 
 FileNames
 1 "/home/me/work/launch/main.py"
-2 "/home/me/work/mapjax/train.py"
+2 "/home/me/work/mapjax/engine/step.py"
 3 "/home/me/work/mapjax/ops/nms.py"
 4 "/usr/lib/optax/adam.py"
 
@@ -112,7 +112,7 @@ ENTRY %main () -> f32[] {
 def test_the_innermost_file_of_the_package_is_named():
     # Frame 4 is optax's, called from frame 2; frame 1 is of no package.
     known = frames.files(FRAMES)
-    assert known == {2: "train", 3: "ops/nms", 4: "train"}
+    assert known == {2: "engine/step", 3: "ops/nms", 4: "engine/step"}
     assert frames.file_of(', metadata={op_name="a" stack_frame_id=3}', known) == "ops/nms"
     assert frames.file_of(", metadata={}", known) == ""
 

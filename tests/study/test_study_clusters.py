@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from mapjax.errors import UserError
 from mapjax.study import clusters, runs, sweep
 
-# What stands in for launch/: it writes what a run would, or fails.
+# What stands in for the programs: it writes what a run would, or fails.
 MAIN = """
 import json, pathlib, sys
 folder = pathlib.Path(sys.argv[sys.argv.index("--workdir") + 1])
@@ -25,14 +25,24 @@ if config["rate"] < 0:
 
 @pytest.fixture
 def study(tmp_path):
-    (tmp_path / "launch").mkdir()
-    (tmp_path / "launch" / "main.py").write_text(MAIN)
+    program = tmp_path / "program.py"
+    program.write_text(MAIN)
     cells = tuple(
         sweep.Cell(name, {"rate": rate}, ConfigDict({"seed": 0, "rate": rate}).lock())
         for name, rate in (("a", 0.5), ("b c", 0.7), ("bad", -1.0))
     )
     found = sweep.Study(
-        "experiments/classify.py:y", "coco:my data", {"batch": "4"}, cells, "a", {"top1": "max"}, (3,), {}, "", {}
+        "experiments/classify.py:y",
+        "coco:my data",
+        {"batch": "4"},
+        cells,
+        "a",
+        {"top1": "max"},
+        (3,),
+        {},
+        "",
+        {},
+        program=(sys.executable, str(program)),
     )
     listed = [
         runs.Job(cell, 3, cell.config, tmp_path / "out/cells" / cell.name / "seed-3-k", "k", revision="1")
@@ -44,12 +54,12 @@ def study(tmp_path):
 @pytest.mark.process
 def test_an_array_of_jobs(study, tmp_path):
     found, listed = study
-    outcomes = list(clusters.run_all(found, listed, tmp_path / "launch", tmp_path / "out", "local:timeout_min=5"))
+    outcomes = list(clusters.run_all(found, listed, tmp_path / "out", "local:timeout_min=5"))
     assert [outcome.job.cell.name for outcome in outcomes] == ["a", "b c", "bad"]
     assert [outcome.failure == "" for outcome in outcomes] == [True, True, False]
     assert "rate must not be negative" in outcomes[2].failure
     assert json.loads((listed[1].folder / "result.json").read_text())["metrics"]["top1"] == 0.7
-    again = list(clusters.run_all(found, listed[:2], tmp_path / "launch", tmp_path / "out", "local"))
+    again = list(clusters.run_all(found, listed[:2], tmp_path / "out", "local"))
     assert [outcome.seconds for outcome in again] == [0.0, 0.0]
 
 
@@ -60,7 +70,7 @@ def test_an_array_of_jobs(study, tmp_path):
 def test_clusters_that_cannot_be(study, tmp_path, asked, message):
     found, listed = study
     with pytest.raises(UserError, match=message):
-        list(clusters.run_all(found, listed, tmp_path / "launch", tmp_path / "out", asked))
+        list(clusters.run_all(found, listed, tmp_path / "out", asked))
 
 
 def test_commands_for_tpu_vms(study):
@@ -84,9 +94,9 @@ def test_one_run_after_the_other_and_on_devices(study, tmp_path, monkeypatch):
     """On two devices each run sees its own."""
     found, listed = study
     main = MAIN.replace("if config", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))\nif config")
-    (tmp_path / "launch" / "main.py").write_text(main)
+    (tmp_path / "program.py").write_text(main)
     devices = ["cuda:5", "cuda:6"]
-    outcomes = list(runs.run_all(found, listed, tmp_path / "launch", devices=devices))
+    outcomes = list(runs.run_all(found, listed, devices=devices))
     assert sorted(outcome.job.cell.name for outcome in outcomes if outcome.failure) == ["bad"]
     seen = {(job.folder / "log.txt").read_text().splitlines()[1] for job in listed}
     assert seen <= {"5", "6"}
@@ -96,7 +106,7 @@ def test_one_run_after_the_other_and_on_devices(study, tmp_path, monkeypatch):
 def test_an_unknown_device(study, tmp_path):
     found, listed = study
     with pytest.raises(UserError, match="--devices gpu:0: name them cuda:N or tpu:N"):
-        list(runs.run_all(found, listed, tmp_path / "launch", devices=["gpu:0"]))
+        list(runs.run_all(found, listed, devices=["gpu:0"]))
 
 
 def test_devices_that_are_not_allotted(study, tmp_path, monkeypatch):
@@ -104,9 +114,9 @@ def test_devices_that_are_not_allotted(study, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert runs._environment("cuda:1")["CUDA_VISIBLE_DEVICES"] == "7"
     with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=4,7 allots 2, from cuda:0 to cuda:1"):
-        list(runs.run_all(found, listed, tmp_path / "launch", devices=["cuda:2"]))
+        list(runs.run_all(found, listed, devices=["cuda:2"]))
     with pytest.raises(UserError, match="--devices names cuda:0 twice"):
-        list(runs.run_all(found, listed, tmp_path / "launch", devices=["cuda:0", "cuda:0"]))
+        list(runs.run_all(found, listed, devices=["cuda:0", "cuda:0"]))
     assert runs._environment("tpu:3")["TPU_VISIBLE_CHIPS"] == "3"
 
 
@@ -116,18 +126,18 @@ def test_a_folder_that_another_runs_is_left_alone(study, tmp_path):
     with (job.folder / runs.LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         print("process 1 of here", file=lock, flush=True)
-        outcome = runs.run_one(found, job, tmp_path / "launch")
+        outcome = runs.run_one(found, job)
         assert outcome.failure.endswith("is being run by process 1 of here")
         assert not (job.folder / "result.json").exists()
-    assert runs.run_one(found, job, tmp_path / "launch").failure == ""
+    assert runs.run_one(found, job).failure == ""
 
 
 def test_code_that_has_changed_since_the_study_began_is_not_mixed_in(study, tmp_path):
     found, (job, *_) = study
-    outcome = runs.run_one(found, job._replace(code="of before"), tmp_path / "launch")
+    outcome = runs.run_one(found, job._replace(code="of before"))
     assert "the code has changed since this study began" in outcome.failure
     assert not (job.folder / "result.json").exists()
-    assert runs.run_one(found, job._replace(code=sweep.code()), tmp_path / "launch").failure == ""
+    assert runs.run_one(found, job._replace(code=sweep.code())).failure == ""
 
 
 def test_code_that_changes_in_a_training_does_not_score_it(study, tmp_path, monkeypatch):
@@ -135,7 +145,7 @@ def test_code_that_changes_in_a_training_does_not_score_it(study, tmp_path, monk
     found = found._replace(tests={"t": {}})
     codes = iter(["one", "two"])
     monkeypatch.setattr(sweep, "code", lambda: next(codes))
-    outcome = runs.run_one(found, job._replace(code="one"), tmp_path / "launch")
+    outcome = runs.run_one(found, job._replace(code="one"))
     assert "the code has changed since this study began" in outcome.failure
     assert (job.folder / "result.json").exists() and not runs.is_finished(job, found)
 
@@ -146,13 +156,13 @@ def test_a_file_system_without_locks_is_no_hindrance(study, tmp_path, monkeypatc
 
     monkeypatch.setattr(runs.fcntl, "flock", flock)
     found, (job, *_) = study
-    assert runs.run_one(found, job, tmp_path / "launch").failure == ""
+    assert runs.run_one(found, job).failure == ""
 
 
 def test_a_folder_that_cannot_be_made_stops_no_other(study, tmp_path):
     found, listed = study
     listed[0].folder.parent.parent.mkdir(parents=True)
     listed[0].folder.parent.write_text("a file is in the way")
-    outcomes = {one.job.cell.name: one.failure for one in runs.run_all(found, listed, tmp_path / "launch")}
+    outcomes = {one.job.cell.name: one.failure for one in runs.run_all(found, listed)}
     assert "Not a directory" in outcomes["a"] or "File exists" in outcomes["a"]
     assert outcomes["b c"] == ""

@@ -28,7 +28,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "_data", lambda config, known: ())
     started = []
 
-    def run_one(study, job, launch, device="", stopping=lambda: False):
+    def run_one(study, job, device="", stopping=lambda: False):
         if (job.folder / "result.json").exists():
             return runs.Outcome(job, "", 0.0)
         started.append(job.cell.name)
@@ -50,7 +50,7 @@ def study(tmp_path, monkeypatch):
 
 def test_it_finds_the_best_and_ends_what_falls_behind(study, tmp_path):
     study, started = study
-    whole, listed, tried = search.run(study, tmp_path / "out", tmp_path, 30)
+    whole, listed, tried = search.run(study, tmp_path / "out", 30)
     assert [cell.name for cell in whole.cells] == ["plain", *(f"trial-{k:03d}" for k in range(30))]
     assert len(listed) == 31 and whole.seeds == (0,)
     states = [one.state for one in tried]
@@ -64,7 +64,7 @@ def test_it_finds_the_best_and_ends_what_falls_behind(study, tmp_path):
     assert set(tried[0].importance) == {"rate", "kind"} or tried[0].importance == {}
     count = len(started)
 
-    _, _, again = search.run(study, tmp_path / "out", tmp_path, 32)
+    _, _, again = search.run(study, tmp_path / "out", 32)
     assert [one.values for one in again[:30]] == [one.values for one in tried]
     assert [one.state for one in again[:30]] == states
     assert len(started) == count + 2 + states.count("failed")  # what failed is tried again
@@ -76,14 +76,14 @@ def test_a_baseline_that_fails_is_told(study, tmp_path):
     with config.unlocked():
         config.kind = "b"
     with pytest.raises(UserError, match="the baseline has failed: exit code 2; it does not run"):
-        search.run(found, tmp_path, tmp_path, 2)
+        search.run(found, tmp_path, 2)
     with pytest.raises(UserError, match="is that of a test"):
-        search.run(found._replace(metrics={"top1@x": "max"}), tmp_path, tmp_path, 2)
+        search.run(found._replace(metrics={"top1@x": "max"}), tmp_path, 2)
 
 
 def test_a_study_without_ranges(study, tmp_path):
     with pytest.raises(UserError, match="declares no ranges"):
-        search.run(study[0]._replace(ranges={}), tmp_path, tmp_path, 2)
+        search.run(study[0]._replace(ranges={}), tmp_path, 2)
 
 
 @pytest.mark.parametrize("bad", [("log", 0.0, 1.0), ("uniform", 1.0, 0.5), ("choice",), ("normal", 0, 1), ("int", 1)])

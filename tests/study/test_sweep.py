@@ -6,8 +6,8 @@ import textwrap
 import pytest
 from PIL import Image
 
-from mapjax import checksum
 from mapjax.errors import UserError
+from mapjax.runtime import checksum
 from mapjax.study import runs, sweep
 
 CONFIG = """
@@ -157,7 +157,7 @@ def test_a_test_is_known_by_its_data(tmp_path):
     cells = "{'a': {}, 'b': {'optimizer.learning_rate': 0.1}}"
     file = tmp_path / "study.py"
     file.write_text(
-        "import pathlib\nfrom mapjax import config as configs\nfrom mapjax.study.sweep import Sweep\n"
+        "import pathlib\nfrom mapjax.config import load as configs\nfrom mapjax.study.sweep import Sweep\n"
         "def get_config():\n    return configs.load('experiments/classify.py')\n"
         f"def sweep():\n    return Sweep({cells}, 'a', {{'top1': 'max'}}, tests={{'t': {given}, 'own': {{}}}})\n"
     )

@@ -16,8 +16,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList  # noqa: E402
 from torchvision.models.detection.roi_heads import RoIHeads  # noqa: E402
 
-from mapjax.models import faster_rcnn  # noqa: E402
-from mapjax.tasks import detect  # noqa: E402
+from mapjax.models.detectors import faster_rcnn  # noqa: E402
+from mapjax.tasks.detection import two_stage  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -75,13 +75,13 @@ def anchors_of_ours():
 
 
 def our_proposals(case):
-    propose = partial(detect.propose, anchors=anchors_of_ours(), before=300, after=200, threshold=0.7)
+    propose = partial(two_stage.propose, anchors=anchors_of_ours(), before=300, after=200, threshold=0.7)
     extent = jnp.asarray([[0, 0, WIDTH, HEIGHT]] * 2, jnp.float32)
     return jax.jit(jax.vmap(propose))(case["objectness"], case["deltas"], extent)
 
 
 def test_first_stage_losses(case):
-    loss = partial(detect.first_stage_loss, anchors=anchors_of_ours(), iou=(0.3, 0.7), samples=ALL, positives=1.0)
+    loss = partial(two_stage.first_stage_loss, anchors=anchors_of_ours(), iou=(0.3, 0.7), samples=ALL, positives=1.0)
     keys = jax.random.split(jax.random.key(0), 2)
     ours = jax.jit(loss)(keys, case["objectness"], case["deltas"], case["truth"], jnp.ones(2, bool))
     np.testing.assert_allclose(ours["loss_objectness"], case["losses"]["loss_objectness"].item(), rtol=1e-4)
@@ -114,7 +114,7 @@ def test_second_stage_losses(case):
     features = {str(i): values for i, values in enumerate(case["maps"])}
     with torch.no_grad():
         _, expected = second.train()(features, case["proposals"], [(HEIGHT, WIDTH)] * 2, case["targets"])
-    draw = partial(detect.sample_rois, iou=0.5, samples=ALL, positives=1.0, weights=(10, 10, 5, 5))
+    draw = partial(two_stage.sample_rois, iou=0.5, samples=ALL, positives=1.0, weights=(10, 10, 5, 5))
     keys = jax.random.split(jax.random.key(0), 2)
     rois = jax.jit(jax.vmap(draw))(keys, *our_proposals(case), case["truth"])
     drawn = [boxes.numpy() for boxes in seen["drawn"][0]]
@@ -128,7 +128,7 @@ def test_second_stage_losses(case):
             assert distance.min() < 1e-2
             ours_logits[i, row] = logits[start + distance.argmin()]
             ours_deltas[i, row] = deltas[start + distance.argmin()].reshape(4, 4)
-    ours = detect.second_stage_loss(jnp.asarray(ours_logits), jnp.asarray(ours_deltas), rois, jnp.ones(2, bool))
+    ours = two_stage.second_stage_loss(jnp.asarray(ours_logits), jnp.asarray(ours_deltas), rois, jnp.ones(2, bool))
     np.testing.assert_allclose(ours["loss_classifier"], expected["loss_classifier"].item(), rtol=1e-4)
     np.testing.assert_allclose(ours["loss_box"], expected["loss_box_reg"].item(), rtol=1e-3)
 
@@ -136,7 +136,7 @@ def test_second_stage_losses(case):
 def test_the_defaults_are_torchvisions():
     from torchvision.models.detection import FasterRCNN
 
-    ours, their = (inspect.signature(function).parameters for function in (detect.make, FasterRCNN.__init__))
+    ours, their = (inspect.signature(function).parameters for function in (two_stage.make, FasterRCNN.__init__))
     names = {
         "pre_nms_train": "rpn_pre_nms_top_n_train",
         "post_nms_train": "rpn_post_nms_top_n_train",

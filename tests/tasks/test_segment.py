@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax import parts, stages
+from mapjax import stages
+from mapjax.config import parts
 from mapjax.data import geometry
 from mapjax.errors import UserError
 from mapjax.metrics import iou

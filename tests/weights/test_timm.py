@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax import parts
+from mapjax.config import parts
 from mapjax.errors import UserError
 from mapjax.weights import from_torchvision, timm, to_torchvision
 

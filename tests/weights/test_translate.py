@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mapjax.errors import UserError
-from mapjax.models import faster_rcnn, resnet
+from mapjax.models.backbones import resnet
+from mapjax.models.detectors import faster_rcnn
 from mapjax.weights import from_torchvision, to_torchvision
 
 IMAGES = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)

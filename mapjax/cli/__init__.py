@@ -1,0 +1,1 @@
+"""The programs: `mapjax NAME`, or `python launch/NAME.py`."""

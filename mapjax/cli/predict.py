@@ -1,0 +1,75 @@
+"""Answer your own pictures with a trained run.
+
+Writes to --out each picture with its answer drawn, and predictions.json: a list with the file, its width and height
+and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their names;
+a classifier's class, its probability and the next ones; of a segmenter the share of each class, and `mask`, a
+PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the drawing's own name: of a.png
+and a.jpg one becomes a-2.jpg. How the run answers can be changed: large pictures at their own size and by windows, more
+views, other thresholds.
+"""
+
+import functools
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mapjax.cli import terminal
+from mapjax.errors import UserError
+
+EXAMPLES = """
+python launch/predict.py --workdir runs/mine --images photo.jpg --out seen
+python launch/predict.py --workdir runs/mine --images photos/ --out seen --score 0.7
+python launch/predict.py --workdir runs/mine --images large/ --out seen --config.eval_size="(3000, 4000)" \
+    --config.task.window="(360, 480)" --config.eval_batch=1
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; gives the exit code."""
+    parser = terminal.parser(__doc__ or "", EXAMPLES)
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
+    parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="a picture, or a folder")
+    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
+    parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least confidence, 0 to 1 (0.5)")
+    parser.add_argument("--enlarge", action="store_true", help="draw small pictures 2 or 4 times larger")
+    parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
+    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="answer with another value of the run's config")
+    arguments, overrides = terminal.parse(parser, argv, config=True)
+    if not 0 <= arguments.score <= 1:
+        raise UserError(f"--score {arguments.score} must be from 0 to 1.")
+
+    from mapjax.runs import predict
+
+    files = predict.find_images(arguments.images, leave_out=arguments.out)
+    print(f"mapjax: {len(files)} picture(s); starting JAX …", flush=True)
+
+    from mapjax.engine import evaluate
+    from mapjax.runs import setup
+    from mapjax.runtime import log
+
+    loaded = setup.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
+    config: Any = loaded.config
+    found = predict.predict(
+        evaluate.make_answer(loaded.task),
+        loaded.variables,
+        files,
+        setup.make_transform(config, augment=False),
+        batch=min(config.eval_batch, len(files)),
+        threads=config.input.threads,
+    )
+    names = predict.output_names(files, arguments.images)
+    tracked = log.Log(None).track(found, "predict", len(files))
+    options = {"classes": loaded.classes, "score": arguments.score, "enlarge": arguments.enlarge}
+    saved = predict.save(tracked, names, arguments.out, functools.partial(loaded.task.show, **options))
+    for unreadable in saved.unreadable:
+        print(f"left out: {unreadable.reason}", file=sys.stderr)
+    if not saved.pictures:
+        raise UserError(f"--images {arguments.images}: none of the {len(files)} picture(s) can be read.")
+    left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
+    print(f"{saved.findings} finding(s) on {saved.pictures} picture(s) in {arguments.out}{left}")
+    return 0
+
+
+if __name__ == "__main__":
+    terminal.run_main(main)

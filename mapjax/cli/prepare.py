@@ -1,0 +1,130 @@
+"""Turn a data set of any format into sharded ArrayRecord files, to be read at random from many hosts or gs://.
+
+Pictures keep their encoded bytes; labels go along, and once more into a small file of their own, so that a million
+pictures open in seconds. Every shard has a checksum. A run that was stopped goes on where it stopped when the command
+is given again, and gives the same bytes. Train on the result with --data array_record:DIR.
+"""
+
+import os
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mapjax.cli import terminal
+
+if TYPE_CHECKING:
+    from mapjax.data.source import Source
+
+EXAMPLES = """
+python launch/prepare.py --data voc:DIR --out prepared
+python launch/prepare.py --data coco:DIR --out prepared --splits train,val --workers 8
+python launch/prepare.py --data folder:PICTURES.zip --out prepared --shards 16 --shuffle 0
+python launch/prepare.py --out prepared --verify                  (compare all checksums)
+python launch/main.py --config experiments/detect.py:bccd --data array_record:prepared
+gcloud storage cp -r prepared gs://BUCKET/ && python launch/main.py … --data array_record:gs://BUCKET/prepared
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; gives the exit code."""
+    parser = terminal.parser(__doc__ or "", EXAMPLES)
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="any data set that launch/main.py --data takes")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write, or to --verify")
+    parser.add_argument(
+        "--splits", default="", metavar="A,B", help="which splits (those of train, val, test there are)"
+    )
+    parser.add_argument(
+        "--shards", type=int, default=0, metavar="N", help="files of each split (one for 2,500 records)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (one a CPU core)"
+    )
+    parser.add_argument(
+        "--shuffle", type=int, metavar="SEED", help="write the records in a random order (the source's)"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="compare checksums; with --data, write damaged shards again"
+    )
+    arguments, _ = terminal.parse(parser, argv)
+
+    from mapjax.errors import UserError
+    from mapjax.runtime import log
+
+    say = log.Log(None)
+    if arguments.data is None:
+        if not arguments.verify:
+            raise UserError("--data FORMAT:PATH is missing: say what to prepare, or --verify what is in --out.")
+        say.say(_table(_verify(arguments.out, say)))
+        return 0
+    start = time.perf_counter()
+    index, written = _prepare(arguments, say)
+    say.say(_table(index))
+    seconds = time.perf_counter() - start
+    done = f"{written} shards written in {seconds:.1f} s" if written else "nothing to do: all shards were there"
+    say.say(f"{done}; train on them with --data array_record:{arguments.out}")
+    return 0
+
+
+def _prepare(arguments: Any, say: Any) -> tuple[dict[str, Any], int]:
+    from mapjax.config import load as configs
+    from mapjax.data.prepared import prepare
+
+    node = configs.parse_data(arguments.data)
+    asked = tuple(name.strip() for name in arguments.splits.split(",") if name.strip())
+    sources = prepare.open_splits(node, asked)
+    for warning in _overlaps(node["name"], sources):  # once prepared, the files cannot be told to be the same
+        say.say(f"warning: {warning}")
+    out = pathlib.Path(arguments.out)
+    plan = prepare.make_plan(sources, out, arguments.shards, arguments.shuffle)
+    total = sum(len(source.records) for source in sources.values())
+    say.say(f"{arguments.data}: {total:,} records of {', '.join(sources)} → {len(plan.jobs)} shards in {out}")
+    with say.bar("prepare", total) as bar:
+        return prepare.prepare(
+            sources,
+            out,
+            plan,
+            data=arguments.data,
+            workers=arguments.workers,
+            verify=arguments.verify,
+            progress=bar.update,
+        )
+
+
+def _overlaps(name: str, sources: "Mapping[str, Source]") -> list[str]:
+    from mapjax.config.load import EMBEDDED
+    from mapjax.data.checks import quality
+
+    if name in EMBEDDED or "train" not in sources:
+        return []
+    train = quality.inspect(sources["train"], 0)
+    others = [quality.inspect(source, 0) for split, source in sources.items() if split != "train"]
+    return [warning for other in others if (warning := quality.overlap(train, other))]
+
+
+def _verify(out: str, say: Any) -> dict[str, Any]:
+    from mapjax.data.prepared import reader
+
+    index = reader.read_index(out)
+    for name, split in index["splits"].items():
+        reader.require_sizes(out, [split["labels"], *split["shards"]])
+        reader.read_truth(out, split)
+        with say.bar(f"verify {name}", len(split["shards"])) as bar:
+            reader.require_checksums(out, split["shards"], bar.update)
+    say.say(f"{out}: all checksums are right")
+    return index
+
+
+def _table(index: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table("split", "records", "shards", "MB", "left out", title=f"{index['data']}: {index['kind']}")
+    for name, split in index["splits"].items():
+        size = sum(shard["bytes"] for shard in split["shards"]) / 1e6
+        lost = ", ".join(f"{len(where)} × {reason}" for reason, where in split["dropped"].items()) or "–"
+        table.add_row(name, f"{split['records']:,}", str(len(split["shards"])), f"{size:,.1f}", lost)
+    return table
+
+
+if __name__ == "__main__":
+    terminal.run_main(main)

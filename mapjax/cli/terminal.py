@@ -1,0 +1,134 @@
+"""What every program in launch/ shares: arguments, one sentence for a mistake, quiet libraries, a warm compiler."""
+
+import argparse
+import logging
+import os
+import pathlib
+import signal
+import sys
+import textwrap
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mapjax.errors import UserError, near
+from mapjax.runtime import allocator, distributed, signals
+
+
+def parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Make a parser whose help shows what the program is for, and examples to copy."""
+    made = argparse.ArgumentParser(
+        description=textwrap.dedent(description),
+        epilog="examples:\n" + textwrap.indent(textwrap.dedent(examples).strip(), "  "),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--traceback", action="store_true", help="show the traceback of a mistake, not only the sentence")
+    return made
+
+
+def parse(
+    made: argparse.ArgumentParser, argv: Sequence[str], *, config: bool = False
+) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Parse arguments; for a program with a `config`, `--config.KEY=VALUE` (or `--config.KEY VALUE`) are overrides.
+
+    Raises:
+      UserError: an unknown argument (the near ones are named), or an override without a value.
+    """
+    known, rest = made.parse_known_args(argv)
+    overrides: dict[str, str] = {}
+    words = iter(rest)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not config or not key.startswith("--config."):
+            options = [option for action in made._actions for option in action.option_strings]
+            raise UserError(f"unknown argument {word!r}.{near(key, options)}")
+        found = value if equals else next(words, None)
+        if found is None:
+            raise UserError(f"{key} needs a value: {key}=VALUE.")
+        overrides[key.removeprefix("--config.")] = found
+    return known, overrides
+
+
+def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Run a program: a user's mistake becomes one line and exit code 2.
+
+    Compiled programs are kept in JAX's cache, so that the second start is quick.
+    """
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "mapjax" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        # A collective holds a thread of XLA's pool until all devices have come to it. The pool is by itself as large as
+        # there are cores and devices; where collectives hold all of it, all wait for ever.
+        os.environ.setdefault("NPROC", "256")
+    allocator.keep()
+    argv = sys.argv[1:]
+    if "--traceback" not in argv:
+        # Orbax reports its inner workings through absl, and a save that failed with a traceback from every thread.
+        # What fails in Orbax's threads is raised once more where checkpoint.py waits for them, and reported there.
+        threading.excepthook = _thread_failed
+        sys.unraisablehook = _unraisable
+        for name in ("absl", "asyncio", "concurrent.futures"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
+        if signals.HANGUP is not None and signal.getsignal(signals.HANGUP) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(signals.HANGUP, _terminated)
+    try:
+        code = main(argv)
+    except UserError as error:
+        if "--traceback" in argv and not distributed.begun():
+            raise
+        print(f"error: {distributed.name()}{error}", file=sys.stderr)
+        if distributed.begun():
+            distributed.fail(str(error), 2)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        if distributed.begun():
+            distributed.fail("interrupted", 130)
+        if "jax" in sys.modules:
+            _leave(130)
+        code = 130
+    except BrokenPipeError:
+        code = 141
+    except SystemExit as error:
+        if distributed.begun():
+            distributed.fail(f"asked to leave ({error.code})", error.code if isinstance(error.code, int) else 1)
+        raise
+    except Exception as error:
+        if distributed.begun():
+            distributed.wait_for_verdict(error)
+            traceback.print_exc()
+            distributed.fail(f"{type(error).__name__}: {error}".splitlines()[0], 1)
+        raise
+    if distributed.begun():
+        distributed.leave(code or 0)
+    sys.exit(code)
+
+
+def _terminated(number: int, _: Any) -> None:
+    """Unwind on SIGTERM or SIGHUP, so that what was found so far is written; training takes them over (stop.py)."""
+    signals.remember(number)
+    sys.exit(128 + number)
+
+
+def _leave(code: int) -> None:
+    """End at once: XLA may still compile in its own threads, and the interpreter's end would pull memory from them."""
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _unraisable(args: Any) -> None:
+    """Pass over what tensorstore's own threads find when Orbax has given up a save."""
+    if threading.current_thread() is threading.main_thread():
+        sys.__unraisablehook__(args)
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """Pass over what Orbax's threads raise."""
+    if not type(args.thread).__module__.startswith("orbax."):
+        threading.__excepthook__(args)

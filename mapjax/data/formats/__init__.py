@@ -1,0 +1,1 @@
+"""Data sets as they are found: a file for each format, whose `make` opens a split."""

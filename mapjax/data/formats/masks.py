@@ -1,0 +1,85 @@
+"""Folders of pictures and masks: `images/SPLIT/*` and `masks/SPLIT/*.png` of the same names, and `classes.txt`.
+
+A mask holds a class id for each pixel, in one channel or as an indexed PNG, or colours that `palette.txt` names
+(mapjax.data.label_maps). Without folders of splits, `images/*` and `masks/*.png` are "train".
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from mapjax.data import images, splits
+from mapjax.data.formats import label_maps, mask_files
+from mapjax.data.source import Source
+from mapjax.errors import UserError
+
+
+def make(
+    *,
+    split: str,
+    seed: int = 0,
+    path: str,
+    classes: str | Sequence[str] | None = None,
+    void: int | str | Sequence[int | str] | None = None,
+    palette: str | Sequence[Any] | None = None,
+    hold_out: float | int = 0.1,
+    needs: str = "label_map",
+) -> Source:
+    """Read one split of a folder of pictures and masks; only headers are read.
+
+    Left out and counted in `dropped`: pictures without a mask, masks without a picture, and those that are of different
+    sizes or cannot be opened.
+
+    Args:
+      split: a folder's name; "val" is held out of "train" where there is none.
+      seed: of the held-out part.
+      path: the folder.
+      classes: names in order of their ids, instead of `classes.txt`; where that or a palette is there, the names from
+        it that are classes, in order: all others are void.
+      void: ids or names of pixels without a class, besides 255 and "void", "unlabelled", "ignore"; "unlisted" is every
+        id that has no name.
+      palette: colours of names, ("sky 0 0 255", …) or (("sky", 0, 0, 255), …), instead of `palette.txt`.
+      hold_out: share of "train" that becomes "val" if there is no such folder; 0 for none.
+      needs: what the task learns from; there is nothing but "label_map".
+
+    Raises:
+      UserError: no such folder, no list of classes, no such split, a split without pictures or masks, or none that fit.
+    """
+    where = f"masks:{path}"
+    if needs != "label_map":
+        raise UserError(f"{where} has a class for each pixel, and this task learns from {needs}; choose other data.")
+    root = pathlib.Path(path)
+    for folder in (root, root / "images", root / "masks"):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not there: --data masks:DIR needs a folder with images/ and masks/.")
+    coding = label_maps.find_coding(root, classes=classes, void=void, palette=palette)
+    folders = _splits(root)
+    found, part = splits.locate(split, folders, where, hold_out)
+    pictures, repeated = _by_stem(root, f"images{folders[found]}", images.EXTENSIONS)
+    masks, _ = _by_stem(root, f"masks{folders[found]}", (".png",))
+    for kind, known in (("images", pictures), ("masks", masks)):
+        if not known:
+            form = "pictures" if kind == "images" else ".png files"
+            raise UserError(f"{root / kind}{folders[found]} has no {form}; put those of split {found!r} there.")
+    stems = splits.take(sorted({*pictures, *masks}), part, seed, hold_out)
+    pairs, dropped = mask_files.pair_up(pictures, masks, stems)
+    if repeated:
+        dropped["second picture of a name"] = repeated
+    return mask_files.make_source(where, split, root, pairs, coding, dropped)
+
+
+def _splits(root: pathlib.Path) -> dict[str, str]:
+    """Return what follows images and masks in the paths of each split; nothing where there are no folders."""
+    inner = sorted(entry.name for entry in os.scandir(root / "images") if entry.is_dir() and entry.name[0] != ".")
+    return {name: f"/{name}" for name in inner} or {"train": ""}
+
+
+def _by_stem(root: pathlib.Path, folder: str, extensions: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """List the files of a folder by their names without extension, and those whose name is taken."""
+    place = root / folder
+    names = sorted(entry.name for entry in os.scandir(place)) if place.is_dir() else []
+    shown = [name for name in names if name.lower().endswith(extensions) and name[0] != "."]
+    found: dict[str, str] = {}
+    repeated = [f"{folder}/{name}" for name in shown if found.setdefault(os.path.splitext(name)[0], name) != name]
+    return {stem: f"{folder}/{name}" for stem, name in found.items()}, repeated

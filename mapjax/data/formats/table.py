@@ -1,0 +1,167 @@
+"""A table of pictures: a CSV file with the columns `path` and `label`, or `labels`, and maybe `split`.
+
+    path,label,split            path,labels
+    cats/1.jpg,cat,train        beach.jpg,sea;sand
+
+Paths are relative to the file. Columns are separated by comma, semicolon or tab; several labels of a picture by ; or |
+or spaces, whichever comes first in this list and is in the column.
+"""
+
+import collections
+import csv
+import functools
+import io
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mapjax.data import labelled, splits
+from mapjax.data.formats.folder import Paths
+from mapjax.data.source import Source
+from mapjax.errors import UserError
+
+_SEPARATORS = (",", ";", "\t")
+
+Dropped = dict[str, list[str]]
+
+
+class _Row(NamedTuple):
+    """A line of the table: its number, the path and the label as written."""
+
+    line: int
+    path: str
+    label: str
+
+
+def make(
+    *,
+    split: str,
+    seed: int = 0,
+    path: str,
+    classes: str | Sequence[str] | None = None,
+    hold_out: float | int = 0.1,
+) -> Source:
+    """Read one split of a table; no picture is opened.
+
+    Left out and counted in `dropped`: lines without a path, a `label` or a `split`, or with too many or too few cells;
+    images that are missing, or that the split has twice.
+
+    Args:
+      split: as the column `split` names it; without that column all is "train". "val" is held out of "train" where
+        there is none.
+      seed: of the held-out part.
+      path: the file.
+      classes: their names in order; by default all labels of the training split, sorted.
+      hold_out: share of each class of "train" that becomes "val"; 0 for none.
+
+    Raises:
+      UserError: no such file or split, no header, a label outside the list, or one that training does not have.
+    """
+    where = f"table:{path}"
+    file = pathlib.Path(path)
+    several, by_split, dropped = _read(file)
+    found, part = splits.locate(split, by_split, where, hold_out)
+    left_out: Dropped = collections.defaultdict(list, {reason: list(lines) for reason, lines in dropped.items()})
+    rows = _present(by_split[found], file, left_out)
+    train = splits.find("train", by_split)
+    trained = rows if train in (None, found) else _present(by_split[train], file, collections.defaultdict(list))
+    separator = _label_separator(row.label for group in by_split.values() for row in group) if several else ""
+    names = labelled.choose_classes((name for row in trained for name in _names(row, separator)), classes, where)
+    numbers = {name: number for number, name in enumerate(names)}
+    labelled.require_trained((name for row in rows for name in _names(row, separator)), names, where, found)
+    if several:
+        labels = np.zeros((len(rows), len(names)), bool)
+        for position, row in enumerate(rows):
+            labels[position, [numbers[name] for name in _names(row, separator)]] = True
+    else:
+        labels = np.array([numbers[row.label] for row in rows], np.int32)
+    files = [row.path for row in rows]
+    kept = labelled.rows_of(part, files, labels, seed, hold_out)
+    chosen = [files[row] for row in kept]
+    images = Paths(str(file.parent), chosen)
+    return labelled.make_source(where, split, names, chosen, labels[kept], images, dropped=left_out, on_disk=True)
+
+
+def _read(file: pathlib.Path) -> tuple[bool, dict[str, list[_Row]], Dropped]:
+    """Return whether a picture has several labels, the lines of every split, and what is wrong with others."""
+    lines = csv.reader(io.StringIO(text := _text(file), newline=""), delimiter=_separator(text))
+    try:
+        header = [name.strip().lower() for name in next(lines, [])]
+        columns = {name: header.index(name) for name in ("path", "label", "labels", "split") if name in header}
+        key = next((key for key in ("labels", "label") if key in columns), None)
+        if "path" not in columns or key is None:
+            raise UserError(
+                f"{file}: the first line must name the columns path and label (or labels, for several), and maybe "
+                f"split; found {', '.join(header) or 'nothing'}."
+            )
+        found: dict[str, list[_Row]] = {} if "split" in columns else {"train": []}
+        dropped: Dropped = collections.defaultdict(list)
+        for cells in lines:
+            place = f"line {lines.line_num}"
+            if not any(cells):
+                continue
+            if len(cells) != len(header):
+                dropped["line of another length"].append(place)
+                continue
+            row = _Row(lines.line_num, cells[columns["path"]].strip(), cells[columns[key]].strip())
+            split = cells[columns["split"]].strip() if "split" in columns else "train"
+            missing = "path" if not row.path else "label" if key == "label" and not row.label else "split"
+            if row.path and (row.label or key == "labels") and split:
+                found.setdefault(split, []).append(row)
+            else:
+                dropped[f"line without a {missing}"].append(place)
+    except csv.Error as error:
+        raise UserError(f"{file}, line {lines.line_num}: {error}; correct that line.") from error
+    return key == "labels", found, dropped
+
+
+def _text(file: pathlib.Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: there is no such table.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not text in UTF-8 ({error.reason}); save it as CSV in UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}).") from error
+
+
+def _separator(text: str) -> str:
+    """Return the separator of columns, the one that the header has most often."""
+    header = text.partition("\n")[0]
+    return max(_SEPARATORS, key=header.count)
+
+
+def _label_separator(labels: Iterable[str]) -> str:
+    used = {mark for label in labels for mark in ";|" if mark in label}
+    return next((mark for mark in ";|" if mark in used), " ")
+
+
+def _names(row: _Row, separator: str) -> list[str]:
+    if not separator:
+        return [row.label]
+    return [name.strip() for name in row.label.split(None if separator == " " else separator) if name.strip()]
+
+
+def _present(rows: Sequence[_Row], file: pathlib.Path, dropped: Dropped) -> list[_Row]:
+    """Leave out the images that are not there or that came before."""
+
+    @functools.cache
+    def listing(folder: str) -> frozenset[str]:
+        place = os.path.join(file.parent, folder)
+        return frozenset(os.listdir(place) if os.path.isdir(place) else ())
+
+    kept, seen = [], set()
+    for row in rows:
+        folder, base = os.path.split(row.path)
+        if base not in listing(folder):
+            dropped["missing image"].append(row.path)
+        elif row.path in seen:
+            dropped["image listed twice"].append(f"{row.path} (line {row.line})")
+        else:
+            seen.add(row.path)
+            kept.append(row)
+    return kept

@@ -1,0 +1,174 @@
+"""Pascal VOC folders: `Annotations/*.xml`, `JPEGImages/*`, `ImageSets/Main/*.txt`; or their masks.
+
+The numbers of `bndbox` are taken as they are, as x1,y1,x2,y2 with the origin at 0: the original VOC counted pixels from
+1 and included the last, most tools that write the format do not, and nothing in a file tells them apart. `difficult`
+objects become `crowd`: no positives in training, ignored in evaluation. Images without objects are kept.
+"""
+
+import collections
+import os
+import pathlib
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from mapjax.data import images, splits
+from mapjax.data.formats import voc_lists, voc_segmentation
+from mapjax.data.records import Labels, Packed, check_box
+from mapjax.data.source import Source
+from mapjax.errors import UserError
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_THREADS = 8  # for the latency of many small files
+
+
+class _Object(NamedTuple):
+    name: str
+    box: tuple[float, ...]
+    difficult: bool
+
+
+class _Annotation(NamedTuple):
+    """One file: height, width as it says (0 if it does not), its objects, and what is wrong: (reason, where)."""
+
+    size: tuple[int, int]
+    objects: list[tuple[int, _Object]]
+    wrong: list[tuple[str, str]]
+
+
+def make(
+    *,
+    split: str,
+    seed: int = 0,
+    path: str,
+    classes: Sequence[str] | None = None,
+    hold_out: float | int = 0.1,
+    void: int | str | Sequence[int | str] | None = None,
+    needs: str = "boxes",
+) -> Source:
+    """Read one split of a VOC folder; no image is decoded, only headers are read.
+
+    Left out and counted in `dropped`: annotations that are broken or missing, images that are missing or unreadable,
+    objects without a name or with a box that is incomplete, empty or outside; boxes are clipped to the picture.
+
+    Args:
+      split: a list in `ImageSets/Main`; "val" is held out of "train" where there is none. Without any lists, all
+        annotated images are "train".
+      seed: of the held-out part.
+      path: the folder.
+      classes: their names in order; by default all names found in all annotations, sorted.
+      hold_out: share of "train" that becomes "val" if there is no such list; 0 for none.
+      void: of masks, ids or names of pixels without a class, besides 255 and "void".
+      needs: what the task learns from: "label_map" reads the masks instead (mapjax.data.voc_segmentation).
+
+    Raises:
+      UserError: no such folder, not a VOC folder, or no such split.
+    """
+    if needs == "label_map":
+        return voc_segmentation.open_split(split, seed, path, classes, hold_out, void)
+    root = pathlib.Path(path)
+    for folder in (root, root / "Annotations", root / "JPEGImages"):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not there: --data voc:DIR needs a folder with Annotations/ and JPEGImages/.")
+    annotated = sorted(entry.name[:-4] for entry in os.scandir(root / "Annotations") if entry.name.endswith(".xml"))
+    pictures = voc_lists.files(root, "JPEGImages", images.EXTENSIONS)
+    lists = voc_lists.read(root / "ImageSets" / "Main", annotated)
+    found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
+    stems = splits.take(lists[found], part, seed, hold_out)
+    dropped: dict[str, list[str]] = collections.defaultdict(list)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        names = annotated if classes is None else sorted(set(stems) & set(annotated))
+        files = [root / "Annotations" / f"{name}.xml" for name in names]
+        annotations = dict(zip(names, pool.map(_parse, files, chunksize=64)))
+        if classes is None:
+            classes = sorted({found.name for one in annotations.values() for _, found in one.objects})
+        numbers = {name: number for number, name in enumerate(classes)}
+        sizes = pool.map(lambda stem: _size(root / "JPEGImages", pictures.get(stem), annotations.get(stem)), stems)
+        labels = []
+        for stem, (size, reason) in zip(stems, sizes):
+            if stem not in annotations:
+                dropped["missing annotation"].append(stem)
+            elif size is None:
+                dropped[reason].append(pictures.get(stem, stem))
+            else:
+                file = f"JPEGImages/{pictures[stem]}"
+                one = _labels(len(labels), stem, file, size, annotations[stem], numbers, dropped)
+                labels += [] if one is None else [one]
+    packed = Packed(root, labels)
+    return Source(
+        name=f"voc:{path}",
+        split=split,
+        classes=tuple(classes),
+        category_ids=tuple(range(1, len(classes) + 1)),
+        records=packed.records(),
+        dropped=dict(dropped),
+        fingerprint=packed.fingerprint(),
+    )
+
+
+def _parse(file: pathlib.Path) -> _Annotation:
+    try:
+        root = ElementTree.fromstring(file.read_bytes())
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        return _Annotation((0, 0), [], [("broken XML", f"{file.name}: {error}")])
+    try:
+        size = int(float(root.findtext("size/height", "0"))), int(float(root.findtext("size/width", "0")))
+    except ValueError:
+        size = (0, 0)
+    objects, wrong = [], []
+    for number, node in enumerate(root.iterfind("object"), start=1):
+        name = node.findtext("name", "").strip()
+        try:
+            box = tuple(float(node.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS)
+            difficult = bool(int(float(node.findtext("difficult", "0").strip() or 0)))
+        except ValueError:
+            wrong.append(("incomplete object", f"{file.name} #{number}"))
+            continue
+        if name:
+            objects.append((number, _Object(name, box, difficult)))
+        else:
+            wrong.append(("incomplete object", f"{file.name} #{number}"))
+    return _Annotation(size, objects, wrong)
+
+
+def _size(folder: pathlib.Path, file: str | None, annotation: _Annotation | None) -> tuple[tuple[int, int] | None, str]:
+    """The picture's size from its header (annotations often lie), or None and the reason why it cannot be used.
+
+    An annotation that says the same with the sides swapped was drawn on the picture turned upright, and is believed.
+    """
+    if file is None:
+        return None, "missing image"
+    try:
+        stored = images.read_size(str(folder / file))
+    except UserError:
+        return None, "unreadable image"
+    upright = stored[1], stored[0]
+    return (upright if annotation is not None and annotation.size == upright else stored), ""
+
+
+def _labels(
+    position: int,
+    stem: str,
+    file: str,
+    size: tuple[int, int],
+    annotation: _Annotation,
+    numbers: Mapping[str, int],
+    dropped: dict[str, list[str]],
+) -> Labels | None:
+    """Check the objects of one picture; None if its annotation is broken."""
+    for reason, where in annotation.wrong:
+        dropped[reason].append(where)
+        if reason == "broken XML":
+            return None
+    labels = Labels(position, file, size, [], [], [], [], [])
+    for number, found in annotation.objects:
+        box, reason = check_box(found.box, size)
+        if box is None or found.name not in numbers:
+            dropped[reason or "class not asked for"].append(f"{stem}.xml #{number}")
+            continue
+        labels.boxes.append(box)
+        labels.classes.append(numbers[found.name])
+        labels.crowd.append(found.difficult)
+        labels.areas.append((box[2] - box[0]) * (box[3] - box[1]))
+    return labels

@@ -1,0 +1,148 @@
+"""From records to examples of one fixed shape: decode, change the colours, map once, pad the labels."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mapjax.data import geometry, images
+from mapjax.data.source import Record
+from mapjax.data.transforms import augment as augmentation
+from mapjax.errors import UserError
+
+Example = dict[str, Any]  # keys: stages.py
+Transform = Callable[[Record, np.random.Generator], Example]
+
+OPTIONS = {"augment": augmentation.DEFAULTS}
+IMAGENET_MEAN = (124, 116, 104)  # 0.485, 0.456, 0.406 of 255: after normalisation the padding is about 0
+MIN_SIDE = 1.0  # pixels of the frame; thinner boxes have no anchor and no meaningful target
+
+_log = logging.getLogger(__name__)
+
+
+def make(
+    *, size: tuple[int, int], max_boxes: int, augment: Mapping[str, Any] | None = None, masks: bool = False
+) -> Transform:
+    """Make `transform(record, rng) -> example`.
+
+    The picture is letterboxed: magnified until it just fits, at the top left of the frame, the rest filled with
+    ImageNet's mean colour. What becomes of the boxes: each is mapped (around its mapped mask, where the record has
+    one) and clipped to the frame; it is dropped if less than `min_visible` of its area is left, or less than one
+    pixel of its width or height. Without augmentation only the last rule can apply. Of more than `max_boxes` boxes
+    the largest are kept, ordinary ones before crowds, and a warning is logged once.
+
+    Args:
+      size: height, width of the examples in pixels.
+      max_boxes: rows of `boxes`, `classes`, `crowd` and `valid`; the rows that are not `valid` are zeros.
+      augment: the keys of augment.py; None for evaluation.
+      masks: also give `masks` (max_boxes, height, width); zeros for a record that has none.
+
+    Raises:
+      UserError: a size or max_boxes that is not positive, or a bad augmentation; by the transform, a picture that
+        cannot be read.
+    """
+    frame = (int(size[0]), int(size[1]))
+    if min(frame) < 1 or max_boxes < 1:
+        raise UserError(f"size={tuple(size)} and max_boxes={max_boxes} must be positive.")
+    config = augmentation.complete(augment)
+    warned = []
+
+    def transform(record: Record, rng: np.random.Generator) -> Example:
+        example, matrix = map_picture(record, rng, frame, None if augment is None else config)
+        boxes, keep = map_labels(matrix, record, frame, 0.0 if augment is None else config["min_visible"])
+        rows = np.flatnonzero(keep)
+        if len(rows) > max_boxes:
+            if not warned:
+                warned.append(True)
+                _log.warning(
+                    "%s has %d boxes, more than max_boxes=%d: the largest are kept.",
+                    record["file"],
+                    len(rows),
+                    max_boxes,
+                )
+            rows = _largest(rows, boxes, record["crowd"], max_boxes)
+        example |= _padded(
+            max_boxes,
+            boxes=boxes[rows],
+            classes=record["classes"][rows],
+            crowd=record["crowd"][rows],
+            valid=np.ones(len(rows), bool),
+        )
+        if masks:
+            given = record["masks"][rows] if "masks" in record else np.zeros((0, *example["size"]), bool)
+            example |= _padded(max_boxes, masks=geometry.map_masks(matrix, given, frame))
+        return example
+
+    return transform
+
+
+def map_picture(
+    record: Record,
+    rng: np.random.Generator,
+    frame: geometry.Size,
+    config: Mapping[str, Any] | None,
+    fit: Callable[[geometry.Size, geometry.Size], geometry.Matrix] = geometry.letterbox,
+) -> tuple[Example, geometry.Matrix]:
+    """Read the picture of a record and map it into the frame: `image`, `matrix` and `size`; and the matrix in float64.
+
+    Args:
+      config: of the augmentation, complete; None for evaluation. fit: (size, frame) -> the mapping in evaluation.
+
+    Raises:
+      UserError: a picture that cannot be read, or has another size than its labels were drawn on.
+    """
+    height, width = map(int, record["size"])
+    image = images.read_as_labelled(record["image"], (height, width))
+    original = image.shape[:2]
+    if original != (height, width):
+        raise UserError(
+            f"{record['file']} has {original[0]}×{original[1]} pixels (height × width), and its labels were drawn "
+            f"on {height}×{width}; label it again, or restore the picture."
+        )
+    matrix = fit(original, frame) if config is None else augmentation.draw_matrix(config, rng, original, frame)
+    small, onward = geometry.shrink(image, matrix)
+    if config is not None:
+        small = augmentation.draw_colours(config, rng)(small)
+    mapped = geometry.map_image(onward, small, frame, IMAGENET_MEAN)
+    return {"image": mapped, "matrix": matrix.astype(np.float32), "size": np.array(original, np.int32)}, matrix
+
+
+def map_labels(
+    matrix: Float[np.ndarray, "3 3"], record: Record, frame: geometry.Size, min_visible: float | int
+) -> tuple[Float[np.ndarray, "n 4"], Bool[np.ndarray, " n"]]:
+    """Map the boxes of a record into the frame, by the rules of `make`.
+
+    A box with a mask is the smallest around the mapped mask, inside the frame; so rotation does not inflate it.
+
+    Returns:
+      All boxes, clipped, and which of them to keep.
+    """
+    boxes = geometry.map_boxes(matrix, record["boxes"].astype(np.float64))
+    masks = record.get("masks", ())
+    if matrix[0, 1] or matrix[1, 0]:  # without rotation and shear the mapped box is as tight as the box was
+        for row, outline in enumerate(map(geometry.mask_outline, masks)):
+            if len(outline):
+                boxes[row] = geometry.bounds(geometry.map_points(matrix, outline))
+    clipped = geometry.clip_boxes(boxes, frame)
+    visible = geometry.box_areas(clipped) / np.maximum(geometry.box_areas(boxes), 1e-9)
+    for row in np.flatnonzero((visible > 0) & (visible < 1)) if len(masks) else ():
+        if masks[row].any():
+            clipped[row] = geometry.mask_bounds(geometry.map_masks(matrix, masks[row : row + 1], frame)[0])
+    sides = clipped[:, 2:] - clipped[:, :2]
+    keep = (visible >= min_visible) & (sides >= MIN_SIDE).all(axis=1)
+    return clipped.astype(np.float32), keep
+
+
+def _largest(rows: np.ndarray, boxes: np.ndarray, crowd: np.ndarray, count: int) -> np.ndarray:
+    order = np.lexsort((-geometry.box_areas(boxes[rows]), crowd[rows]))
+    return np.sort(rows[order[:count]])
+
+
+def _padded(length: int, **lists: np.ndarray) -> Example:
+    """Fill each list up with zeros to the given length."""
+    return {
+        name: np.concatenate([rows, np.zeros((length - len(rows), *rows.shape[1:]), rows.dtype)])
+        for name, rows in lists.items()
+    }

@@ -1,0 +1,78 @@
+"""Other pictures than those that were trained on: a held-out split, but turned, noisy or of other colours.
+
+How much a network loses on them tells how robust it is. Each picture is changed as an augmentation would change it
+(augment.py), but always in the same way, and its truth with it; so it is scored like any other split.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mapjax.data import geometry, images
+from mapjax.data.source import Record, Records, Source
+from mapjax.data.transforms import augment
+from mapjax.data.transforms import boxes as transforms
+from mapjax.errors import UserError
+from mapjax.stages import VOID
+
+
+def shift(source: Source, changes: Mapping[str, Any]) -> Source:
+    """Change all pictures of a source, and their labels with them.
+
+    Args:
+      changes: keys of augment.DEFAULTS; of random ones, what is drawn for a picture depends on its index alone.
+
+    Raises:
+      UserError: an unknown key, or a value out of its range.
+    """
+    try:
+        config = augment.complete(changes)
+    except UserError as error:
+        raise UserError(f"shift: {error}") from error
+    records = source.records
+    labels, sizes = (getattr(records, name, lambda: None)() for name in ("labels", "sizes"))
+    at = partial(_at, source, config)
+    whole = json.dumps([source.fingerprint, config], sort_keys=True)
+    return source._replace(
+        records=Records(
+            len(records),
+            at,
+            labels,
+            sizes=sizes,
+            label_map=partial(_label_map, at) if getattr(records, "label_map", None) else None,
+        ),
+        fingerprint=f"shifted-{hashlib.sha256(whole.encode()).hexdigest()[:16]}",
+    )
+
+
+def _at(source: Source, config: Mapping[str, Any], index: int) -> Record:
+    record = dict(source.records[index])
+    if "size" not in record:  # of whole pictures with a label it is not needed before
+        record["image"] = images.read(record["image"], orient=True)
+        record["size"] = np.array(record["image"].shape[:2], np.int32)
+    size = (int(record["size"][0]), int(record["size"][1]))
+    example, matrix = transforms.map_picture(record, np.random.default_rng((1, index)), size, config)
+    changed = {**record, "image": example["image"]}
+    if "label_map" in record:
+        changed["label_map"] = geometry.map_labels(matrix, record["label_map"], size, VOID)
+    return {**changed, **_objects(record, matrix, size, config)} if "boxes" in record else changed
+
+
+def _objects(record: Record, matrix: geometry.Matrix, size: geometry.Size, config: Mapping[str, Any]) -> Record:
+    """Map boxes, masks and areas; an area without a mask changes as that of its box does, as far as it is visible."""
+    boxes, keep = transforms.map_labels(matrix, record, size, config["min_visible"])
+    share = geometry.box_areas(boxes) / np.maximum(geometry.box_areas(record["boxes"]), 1e-9)
+    found = {"boxes": boxes[keep], "areas": (record["areas"] * share)[keep].astype(np.float32)}
+    found |= {name: record[name][keep] for name in ("classes", "crowd")}
+    if "masks" in record:
+        found["masks"] = geometry.map_masks(matrix, record["masks"][keep], size)
+        found["areas"] = found["masks"].sum((1, 2)).astype(np.float32)
+    return found
+
+
+def _label_map(at: Any, index: int) -> np.ndarray:
+    return at(index)["label_map"]

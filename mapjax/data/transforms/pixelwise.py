@@ -1,0 +1,72 @@
+"""From records of pictures with a label map to examples of one fixed shape: decode, change colours, map both once."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mapjax.data import geometry
+from mapjax.data.source import Record
+from mapjax.data.transforms import augment as augmentation
+from mapjax.data.transforms import boxes, crops
+from mapjax.data.transforms.boxes import Example, Transform
+from mapjax.errors import UserError, near
+from mapjax.stages import VOID
+
+FITS = {"letterbox": geometry.letterbox, "stretch": crops.stretch}
+PIXELS: dict[str, Any] = {key: value for key, value in augmentation.DEFAULTS.items() if key != "min_visible"}
+OPTIONS = {"augment": PIXELS}
+
+
+def make(
+    *,
+    size: tuple[int, int],
+    fit: str = "letterbox",
+    augment: Mapping[str, Any] | None = None,
+    canvas: Callable[[], geometry.Size] | None = None,
+) -> Transform:
+    """Make `transform(record, rng) -> example`.
+
+    The picture and its label map go through the same matrix: the picture bilinearly, the rest of the frame filled with
+    ImageNet's mean colour; the label map by nearest neighbour, VOID outside. To be scored, a label map stays as it is.
+
+    Args:
+      size: height, width of the examples in pixels.
+      fit: without augmentation. "letterbox": the whole picture, magnified until it just fits, at the top left;
+        "stretch": its sides scaled on their own.
+      augment: the keys of augment.py of pictures with boxes, without min_visible; None for evaluation.
+      canvas: for scoring: gives height, width of a frame that holds every picture; the example then has `truth_map`
+        in place of `label_map`.
+
+    Raises:
+      UserError: a bad size, fit or augmentation; by the transform, a picture or label map that cannot be read.
+    """
+    frame = (int(size[0]), int(size[1]))
+    if min(frame) < 1:
+        raise UserError(f"size={tuple(size)} must be positive.")
+    if fit not in FITS:
+        raise UserError(f"transform.fit={fit!r} is not known.{near(fit, FITS)}")
+    config = augmentation.complete(augment, PIXELS)
+    whole = None if canvas is None else canvas()
+
+    def transform(record: Record, rng: np.random.Generator) -> Example:
+        example, matrix = boxes.map_picture(record, rng, frame, None if augment is None else config, FITS[fit])
+        original, labels = tuple(example["size"].tolist()), record.get("label_map")
+        if labels is not None and labels.shape != original:
+            raise UserError(
+                f"{record['file']} has {original[0]}×{original[1]} pixels (height × width) and its mask "
+                f"{labels.shape[0]}×{labels.shape[1]}; draw the mask again, or restore the picture."
+            )
+        if whole is not None:
+            return example | {"truth_map": _on_canvas(labels, whole)}
+        return example if labels is None else example | {"label_map": geometry.map_labels(matrix, labels, frame, VOID)}
+
+    return transform
+
+
+def _on_canvas(labels: np.ndarray | None, canvas: geometry.Size) -> np.ndarray:
+    """Put a label map at the top left of a frame of VOID; None is one without any class."""
+    found = np.full(canvas, VOID, np.uint8)
+    if labels is not None:
+        found[: labels.shape[0], : labels.shape[1]] = labels
+    return found

@@ -1,0 +1,1 @@
+"""Training and evaluation: one step, one loop, whatever the task."""

@@ -1,0 +1,271 @@
+"""Training: one step for every task, and the loop around it.
+
+    state, scalars = step(state, batch)        one jit: loss, gradients, update, moving average
+
+The key of step n is fold_in(seed, n) and batch n is a function of (seed, n), so the state and its step number
+are all there is to save. The loop never waits for the device except two steps behind it.
+"""
+
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PyTree
+
+from mapjax.sharding import mesh
+from mapjax.task import Batch, Scalars, State, Task
+
+Step = Callable[[State, Batch], tuple[State, Scalars]]
+
+SPIKE = 5.0  # a loss above this many times the running median is a spike
+_WINDOW, _ENOUGH = 100, 20  # losses that the median is taken over, and how many it needs
+
+
+class NonFinite(Exception):
+    """The loss or the gradient of a step is not finite; holds the step, its scalars and the indices of its batch."""
+
+    def __init__(self, step: int, scalars: dict[str, float], indices: list[int]):
+        super().__init__(f"step {step}: the loss is not finite")
+        self.step, self.scalars, self.indices = step, scalars, indices
+
+
+class Spike(NamedTuple):
+    """A step whose loss is far above the median of those before it, and the indices of its batch."""
+
+    step: int
+    loss: float
+    median: float
+    indices: list[int]
+
+
+def init_state(task: Task, tx: optax.GradientTransformation, batch: Batch, *, seed: int, ema: float) -> State:
+    """Make the state of step 0.
+
+    Args:
+      task: gives the variables.
+      tx: optimizer.
+      batch: any batch; only its shapes matter.
+      seed: the same seed gives the same parameters.
+      ema: decay of the moving average of the parameters; 0 keeps none.
+    """
+    variables = task.init(jax.random.key(seed), batch)
+    params = variables["params"]
+    # A copy: the state is donated to the step, and one buffer cannot be donated twice.
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    return State(jnp.zeros((), jnp.int32), params, variables["stats"], tx.init(params), average)
+
+
+def draw_state(init: Callable[[Batch], State], batch: Batch, places: PyTree | None = None) -> State:
+    """Run `init` in one jit on a blank batch of the given shapes, each leaf put where `places` says."""
+
+    def from_blank() -> State:
+        return init({name: jnp.zeros(shape.shape, shape.dtype) for name, shape in batch.items()})
+
+    # Drawing the parameters runs once, so XLA need not optimise it: on a CPU that compiles 4 times sooner.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(from_blank, out_shardings=places, compiler_options=options)()
+
+
+def make_step(
+    task: Task,
+    tx: optax.GradientTransformation,
+    *,
+    seed: int,
+    frozen: PyTree | None = None,
+    accumulate: int = 1,
+    ema: float = 0.0,
+    places: PyTree | None = None,
+    skip_non_finite: bool = False,
+) -> Step:
+    """Make the train step of a task; jit it with the state donated.
+
+    Args:
+      task: its loss is minimised.
+      tx: optimizer.
+      seed: of the keys; step n uses fold_in(seed, n).
+      frozen: tree of bool over the parameters; no gradient is computed for these.
+      accumulate: the batch is taken in this many parts, and the gradients averaged.
+      ema: decay of the moving average; it starts low and reaches this value after about 10 / (1 - ema) steps.
+      places: where the parameters are, on a mesh with `fsdp`: each is gathered where it is used, and its gradient
+        summed and scattered.
+      skip_non_finite: a step whose losses or gradient norm are not finite changes nothing but the step number.
+
+    Returns:
+      step(state, batch) -> (state, scalars): the losses by name and `gradient_norm`.
+    """
+
+    def loss_of(params: PyTree, stats: PyTree, batch: Batch, key: jax.Array):
+        if frozen is not None:
+            params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, frozen)
+        if places is not None:
+            params = jax.lax.with_sharding_constraint(params, mesh.gathered(places))
+        return task.loss({"params": params, "stats": stats}, batch, key)
+
+    def gradients(state: State, batch: Batch, key: jax.Array):
+        (_, (stats, scalars)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, state.stats, batch, key)
+        if places is not None:
+            grads = jax.lax.with_sharding_constraint(grads, places)
+        return grads, stats, scalars
+
+    def accumulated(state: State, batch: Batch, key: jax.Array):
+        # Part i is every accumulate-th example, so a batch sharded over devices stays where it is.
+        parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), batch)
+
+        def body(carry: tuple[PyTree, PyTree], part: tuple[Batch, jax.Array]):
+            stats, total = carry
+            grads, stats, scalars = gradients(state._replace(stats=stats), *part)
+            return (stats, jax.tree.map(jnp.add, total, grads)), scalars
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        (stats, total), scalars = jax.lax.scan(body, (state.stats, zeros), (parts, jax.random.split(key, accumulate)))
+        mean = jax.tree.map(lambda x: x / accumulate, total)
+        return mean, stats, jax.tree.map(lambda x: x.mean(0), scalars)
+
+    def step(state: State, batch: Batch) -> tuple[State, Scalars]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        grads, stats, scalars = (accumulated if accumulate > 1 else gradients)(state, batch, key)
+        updates, opt = tx.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.ema
+        if average is not None:
+            decay = jnp.minimum(ema, (1.0 + state.step) / (10.0 + state.step))
+            average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
+        scalars = {**scalars, "gradient_norm": optax.tree.norm(grads)}
+        after = State(state.step + 1, params, stats, opt, average)
+        return (_where_finite(scalars, after, state) if skip_non_finite else after), scalars
+
+    return step
+
+
+def _where_finite(scalars: Scalars, after: State, before: State) -> State:
+    """Give the state after the step where all scalars are finite, else the one before it with the step counted."""
+    finite = jnp.stack([jnp.isfinite(value).all() for value in scalars.values()]).all()
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, before._replace(step=after.step))
+
+
+class Due(NamedTuple):
+    """What a step number calls for: every so many steps (0: none), and at the end."""
+
+    every: int
+    total: int
+
+    def __call__(self, step: int) -> bool:
+        """Say whether it is due after `step` steps."""
+        return (self.every > 0 and step % self.every == 0) or step == self.total
+
+
+def _stop(found: NonFinite) -> None:
+    raise found
+
+
+class Hooks(NamedTuple):
+    """What the loop calls; each may be slow only when it is due.
+
+    tick(step) -> bool: called after every step is dispatched; True asks to save and leave.
+    log(step, scalars): mean of each scalar since the last call; called two steps late, so the device need not wait.
+    evaluate(state): called after the same state was saved.
+    save(state)
+    non_finite(NonFinite): a step was not finite; it raises what it is given unless such steps are skipped.
+    spike(Spike): the loss of a step was far above the median of those before it.
+    """
+
+    tick: Callable[[int], bool]
+    log: Callable[[int, dict[str, float]], None]
+    evaluate: Callable[[State], None]
+    save: Callable[[State], None]
+    non_finite: Callable[[NonFinite], None] = _stop
+    spike: Callable[[Spike], None] = lambda _: None
+
+
+def loop(
+    step: Step,
+    state: State,
+    batches: Iterator[Batch],
+    *,
+    start: int,
+    total: int,
+    hooks: Hooks,
+    log: Due,
+    evaluate: Due,
+    save: Due,
+) -> tuple[State, bool]:
+    """Train from step `start` until `total`.
+
+    Returns:
+      The state, and whether it was stopped before the end (it is saved then).
+
+    Raises:
+      NonFinite: the loss is not finite (and `hooks.non_finite` skips no more); nothing is saved after the last good
+        checkpoint.
+    """
+    recent = _Recent(hooks, log)
+    for number in range(start + 1, total + 1):
+        batch = next(batches)
+        state, scalars = step(state, batch)
+        recent.push(number, scalars, batch["index"])
+        stopping = hooks.tick(number)
+        judging = evaluate(number) and not stopping
+        if save(number) or judging or stopping:
+            recent.read_all()  # so that what is saved is finite
+            hooks.save(state)
+        if judging:
+            hooks.evaluate(state)
+        if stopping:
+            return state, True
+    return state, False
+
+
+class _Recent:
+    """Scalars of the steps since the last log; read two steps late, so the device never waits for the host."""
+
+    def __init__(self, hooks: Hooks, due: Due) -> None:
+        self._hooks, self._due = hooks, due
+        self._pending: deque[tuple[int, Scalars, Any]] = deque()
+        self._losses: deque[float] = deque(maxlen=_WINDOW)
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def push(self, step: int, scalars: Scalars, index: Any) -> None:
+        self._pending.append((step, scalars, index))
+        while len(self._pending) > 2:
+            self._read()
+
+    def read_all(self) -> None:
+        while self._pending:
+            self._read()
+
+    def _read(self) -> None:
+        step, scalars, index = self._pending.popleft()
+        values = {name: float(value) for name, value in jax.device_get(scalars).items()}
+        if all(np.isfinite(value) for value in values.values()):
+            self._watch(step, values.get("loss", 0.0), index)
+            for name, value in values.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            self._count += 1
+        else:
+            self._hooks.non_finite(NonFinite(step, values, _indices(index)))
+        if self._due(step):
+            self._hooks.log(step, {name: total / self._count for name, total in self._sums.items()})
+            self._sums, self._count = {}, 0
+
+    def _watch(self, step: int, loss: float, index: Any) -> None:
+        """Tell of a loss that is far above the median of those before it."""
+        if len(self._losses) >= _ENOUGH:
+            median = statistics.median(self._losses)
+            if 0 < median * SPIKE < loss:
+                self._hooks.spike(Spike(step, loss, median, _indices(index)))
+        self._losses.append(loss)
+
+
+def _indices(index: jax.Array) -> list[int]:
+    """Give the indices of the records of a batch; all processes ask at the same step, for all hold its scalars."""
+    if not index.is_fully_addressable:
+        from jax.experimental import multihost_utils
+
+        index = multihost_utils.process_allgather(index, tiled=True)
+    return sorted(set(np.asarray(index).tolist()))

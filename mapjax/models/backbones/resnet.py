@@ -1,0 +1,288 @@
+"""ResNet (He et al. 2015), with the stride in the 3×3 convolution of a bottleneck as torchvision has it ("v1.5").
+
+ResNeXt (Xie et al. 2016) is `groups` and `width_per_group`: ResNeXt-50 32x4d is depth 50 with 32 and 4. Wide ResNet
+(Zagoruyko & Komodakis 2016) is `width_per_group=128`: only the inner convolutions of a bottleneck are wider.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mapjax.errors import UserError, near
+from mapjax.models.layers import Conv, Dense, Norm, global_pool, model_of
+from mapjax.ops import convolution
+from mapjax.sharding import mesh, pipeline, tensor
+from mapjax.task import Model
+
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+NORMS = ("batch", "frozen", "group")
+STEMS = ("imagenet", "small")
+
+
+class Block(nn.Module):
+    """Residual block: two 3×3 convolutions, or (bottleneck) 1×1, 3×3, 1×1 with four times the channels out."""
+
+    features: int
+    stride: int
+    bottleneck: bool
+    norm: Mapping[str, Any]
+    zero_init: bool = False
+    groups: int = 1
+    width_per_group: int = 64
+    dilation: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        def conv_norm(y, i, features, kernel, stride=1, groups=1, scale_init=nn.initializers.ones):
+            options = {"groups": groups, "dilation": self.dilation, "dtype": self.dtype}
+            y = Conv(features, kernel, stride, name=f"conv{i}", **options)(y)
+            return Norm(**self.norm, scale_init=scale_init, dtype=self.dtype, name=f"bn{i}")(y, train)
+
+        last = nn.initializers.zeros if self.zero_init else nn.initializers.ones
+        if self.bottleneck:
+            out = self.features * 4
+            inner = max(1, int(self.features * (self.width_per_group / 64))) * self.groups
+            y = nn.relu(conv_norm(x, 1, inner, 1))
+            y = nn.relu(conv_norm(y, 2, inner, 3, self.stride, self.groups))
+            y = conv_norm(y, 3, out, 1, scale_init=last)
+        else:
+            out = self.features
+            y = nn.relu(conv_norm(x, 1, out, 3, self.stride))
+            y = conv_norm(y, 2, out, 3, scale_init=last)
+        if self.stride != 1 or x.shape[-1] != out:
+            x = Downsample(out, self.stride, self.norm, self.dtype, name="downsample")(x, train)
+        return nn.relu(x + y)
+
+
+class Downsample(nn.Module):
+    """The shortcut where a block changes size: 1×1 convolution "0", normalization "1"."""
+
+    features: int
+    stride: int
+    norm: Mapping[str, Any]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = Conv(self.features, 1, self.stride, dtype=self.dtype, name="0")(x)
+        return Norm(**self.norm, dtype=self.dtype, name="1")(x, train)
+
+
+class Stage(nn.Module):
+    """Blocks "0", "1", …: the first with the stride; `dilations` of the first and of the others.
+
+    stacked: all blocks but the first have their parameters in one array each, "stack", with the block as first axis:
+    one is compiled for all of them, and a mesh's `pipe` cuts them where their number divides over it.
+    """
+
+    blocks: int
+    features: int
+    stride: int
+    bottleneck: bool
+    norm: Mapping[str, Any]
+    zero_init: bool = False
+    groups: int = 1
+    width_per_group: int = 64
+    remat: bool = False
+    stacked: bool = False
+    micro_batches: int = 4
+    dilations: tuple[int, int] = (1, 1)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        options = {
+            "zero_init": self.zero_init,
+            "groups": self.groups,
+            "width_per_group": self.width_per_group,
+            "dtype": self.dtype,
+        }
+        for i in range(min(self.blocks, 1) if self.stacked else self.blocks):
+            stride, dilation = (self.stride, self.dilations[0]) if i == 0 else (1, self.dilations[1])
+            one = block(self.features, stride, self.bottleneck, self.norm, dilation=dilation, name=str(i), **options)
+            x = one(x, train)
+        if self.stacked and self.blocks > 1:
+            options["dilation"] = self.dilations[1]
+            x = self._run_stack(Block(self.features, 1, self.bottleneck, self.norm, parent=None, **options), x, train)
+        return x
+
+    def _run_stack(self, one: Block, x, train: bool):
+        def init(key):
+            keys = jax.random.split(key, self.blocks - 1)
+            return jax.vmap(lambda key: one.init(key, x[:1], False))(keys)
+
+        stack = {"params": self.param("stack", lambda key: init(key)["params"])}
+        if self.norm["kind"] == "frozen":  # its numbers are statistics, which no key draws
+            stack["stats"] = self.variable("stats", "stack", lambda: init(jax.random.key(0))["stats"]).value
+
+        def run(variables, x, number):
+            del number
+            used = mesh.use(variables["params"], tensor.BOTTLENECK if self.bottleneck else tensor.BASIC)
+            return one.apply(variables | {"params": used}, x, train)
+
+        run = jax.checkpoint(run) if self.remat else run
+        # A training batch that makes a larger bubble than was asked for is refused; evaluation takes any.
+        return pipeline.apply(run, stack, x, micro_batches=self.micro_batches, exact=train, partly=True)[0]
+
+
+class ResNet(nn.Module):
+    """Picture → features by name: "stem" (stride 2), "layer1" … "layer4" (strides 4 … 32), "pool", perhaps "logits".
+
+    With the stem "small" the strides are 1, 1, 2, 4, 8; where the stride is the output's, later stages are dilated.
+    """
+
+    depth: int = 50
+    width: float = 1.0
+    groups: int = 1
+    width_per_group: int = 64
+    stem: str = "imagenet"
+    norm: str = "batch"
+    epsilon: float = 1e-5
+    classes: int | None = None
+    zero_init: bool = False
+    remat: bool = False
+    stacked: bool = False
+    micro_batches: int = 4
+    output_stride: int = 32
+    stages: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        norm = {"kind": self.norm, "epsilon": self.epsilon}
+        kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = Conv(round(64 * self.width), kernel, stride, dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(Norm(**norm, dtype=self.dtype, name="bn1")(x, train))
+        outputs = {"stem": x}
+        if self.stem == "imagenet":
+            x = convolution.max_pool(x)
+        options = {
+            "bottleneck": self.depth >= 50,
+            "norm": norm,
+            "zero_init": self.zero_init,
+            "groups": self.groups,
+            "width_per_group": self.width_per_group,
+            "remat": self.remat,
+            "stacked": self.stacked,
+            "micro_batches": self.micro_batches,
+            "dtype": self.dtype,
+        }
+        stages = STAGES[self.depth][: self.stages]
+        for i, (blocks, (stride, dilations)) in enumerate(zip(stages, _steps(self.output_stride))):
+            features, name = round(64 * 2**i * self.width), f"layer{i + 1}"
+            stage = Stage(blocks, features, stride, dilations=dilations, name=name, **options)
+            outputs[name] = x = stage(x, train)
+        outputs["pool"] = global_pool(x)
+        if self.classes is not None:
+            outputs["logits"] = Dense(self.classes, dtype=jnp.float32, name="fc")(outputs["pool"])
+        return outputs
+
+
+def _steps(output_stride: int) -> list[tuple[int, tuple[int, int]]]:
+    """The stride of each stage and its dilations, of the first block and of the others (Chen et al. 2017).
+
+    A stage that would go beyond the output's stride keeps the resolution, and its convolutions see as far as ever.
+    """
+    steps, total, dilation = [(1, (1, 1))], 4, 1
+    for _ in range(3):
+        before = dilation
+        if total == output_stride:
+            dilation *= 2
+            steps.append((1, (before, dilation)))
+        else:
+            total *= 2
+            steps.append((2, (1, 1)))
+    return steps
+
+
+def make(
+    *,
+    depth: int = 50,
+    width: float = 1.0,
+    groups: int = 1,
+    width_per_group: int = 64,
+    stem: str = "imagenet",
+    norm: str = "batch",
+    epsilon: float = 1e-5,
+    classes: int | None = None,
+    zero_init: bool = False,
+    remat: bool = False,
+    stacked: bool = False,
+    micro_batches: int = 4,
+    output_stride: int = 32,
+    stages: int = 4,
+    dtype: str = "float32",
+) -> Model:
+    """Make a ResNet: images (b h w 3, normalised) → features by name, and "logits" (b classes) if `classes` is given.
+
+    Args:
+      depth: 18, 34, 50, 101 or 152. width: factor of all channel counts.
+      groups, width_per_group: of the inner convolutions of a bottleneck (depth 50 and more): 32 and 4 is ResNeXt's
+        32x4d, 1 and 128 a Wide ResNet "-2".
+      stem: "imagenet" (7×7 of stride 2 and a pool), or "small" for pictures of about 32×32 (3×3 and no stride, as
+        the CIFAR networks of the paper begin).
+      norm: "batch", "frozen" (running statistics, never trained) or "group". epsilon: added to its variance.
+      zero_init: each block starts as the identity (Goyal et al. 2017). remat: recompute blocks in the backward
+        pass to save memory. dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
+      output_stride: 32, 16 or 8 (with the stem "imagenet"): the last stages are dilated instead of strided, as
+        torchvision's `replace_stride_with_dilation` has it.
+      stages: how many of the four there are: a network on it that reads no coarser maps needs no more.
+      stacked: hold all blocks of a stage but the first in one array a parameter, as a mesh with `pipe` needs them; not
+        with norm="batch". micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
+
+    Raises:
+      UserError: a depth, norm or stem that there is not, or options that do not go together.
+    """
+    return model_of(
+        module_of(
+            depth=depth,
+            width=width,
+            groups=groups,
+            width_per_group=width_per_group,
+            stem=stem,
+            norm=norm,
+            epsilon=epsilon,
+            classes=classes,
+            zero_init=zero_init,
+            remat=remat,
+            stacked=stacked,
+            micro_batches=micro_batches,
+            output_stride=output_stride,
+            stages=stages,
+            dtype=dtype,
+        )
+    )
+
+
+def module_of(
+    *, depth: int = 50, norm: str = "batch", stem: str = "imagenet", dtype: Any = "float32", **options: Any
+) -> ResNet:
+    """The Linen module of `make`'s arguments, for networks that have a ResNet inside."""
+    if depth not in STAGES:
+        raise UserError(f"a resnet of depth={depth} does not exist: choose one of {', '.join(map(str, STAGES))}.")
+    if norm not in NORMS:
+        raise UserError(f"resnet has no norm={norm!r}.{near(norm, NORMS)}")
+    if stem not in STEMS:
+        raise UserError(f"resnet has no stem={stem!r}.{near(stem, STEMS)}")
+    for option in options:
+        if option not in ResNet.__dataclass_fields__:
+            raise UserError(f"resnet takes no {option!r}.{near(option, inspect.signature(make).parameters)}")
+    if options.get("stacked") and norm == "batch":
+        raise UserError(
+            "resnet: stacked=True cuts a batch into micro-batches, and norm='batch' would take the statistics of each "
+            "by itself; set norm to 'group' or 'frozen'."
+        )
+    stride = options.get("output_stride", 32)
+    if stride not in (8, 16, 32) or (stride != 32 and stem == "small"):
+        raise UserError(f"resnet: output_stride={stride} must be 32, 16 or 8, and 32 with stem='small'.")
+    if not 1 <= (stages := options.get("stages", 4)) <= 4:
+        raise UserError(f"resnet: stages={stages} must be 1, 2, 3 or 4.")
+    if depth < 50 and (options.get("groups", 1), options.get("width_per_group", 64)) != (1, 64):
+        raise UserError(f"resnet: groups and width_per_group are of bottlenecks, which depth={depth} has none of.")
+    return ResNet(depth=depth, norm=norm, stem=stem, dtype=jnp.dtype(dtype), **options)

@@ -1,0 +1,1 @@
+"""Maps of one backbone, combined."""

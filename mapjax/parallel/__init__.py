@@ -1,1 +1,0 @@
-"""Networks split over devices: rules of tensor parallelism, and pipelines of equal blocks."""

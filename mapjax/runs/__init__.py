@@ -1,0 +1,1 @@
+"""A run from its config: what it is made of, how it is trained, scored and asked."""

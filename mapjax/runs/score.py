@@ -1,0 +1,190 @@
+"""Scoring a trained run again: on its own held-out split, another split, or other data with the same classes."""
+
+import contextlib
+import inspect
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from mapjax.config import load as configs
+from mapjax.config import parts
+from mapjax.data.source import Record, Records, Source, truth_of
+from mapjax.errors import NoSuchSplit, UserError, near
+from mapjax.report import page
+from mapjax.runs import setup
+from mapjax.runtime import workdir
+from mapjax.stages import VOID
+from mapjax.task import Counts, Task
+
+MOST_CLASSES, FEW = 100, 20  # that a terminal shows, and how many of more
+_WIDTH = 5  # letters of a figure
+
+
+def open_source(config: Any, classes: Sequence[str], *, data: str | None = None, split: str | None = None) -> Source:
+    """Open what is to be scored, with its classes in the order in which the run learned them.
+
+    Args:
+      config: of the run. classes: that it learned.
+      data: other data as on the command line, "voc:DIR"; nothing of it is held out. split: its name; None is the run's
+        held-out split, or where other data has none of that name its val, test or train.
+
+    Raises:
+      UserError: no such data or split, or it has a class that the run did not learn.
+    """
+    if data is None:
+        return with_classes(setup.make_source(config, "eval", split), classes)
+    node = configs.merged(config.data.to_dict(), configs.parse_data(data))
+    if "hold_out" in inspect.signature(parts.find("data.formats", node["name"])).parameters:
+        node.setdefault("hold_out", 0)
+    config = configs.from_dict({**configs.to_dict(config), "data": node})
+    for name in () if split else (str(config.splits.eval), "val", "test", "train"):
+        with contextlib.suppress(NoSuchSplit):
+            return with_classes(setup.make_source(config, "eval", name), classes)
+    return with_classes(setup.make_source(config, "eval", split), classes)
+
+
+def with_classes(source: Source, classes: Sequence[str]) -> Source:
+    """Renumber the classes of a source as a run learned them; a class without any object here keeps its place.
+
+    Raises:
+      UserError: the source has a class that the run did not learn.
+    """
+    if source.classes == tuple(classes):
+        return source
+    unknown = [name for name in source.classes if name not in classes]
+    if unknown:
+        raise UserError(f"{source.name}: the run has not learned its class {unknown[0]!r}.{near(unknown[0], classes)}")
+    places = np.array([classes.index(name) for name in source.classes], np.int32)
+    records = source.records
+    known: Any = getattr(records, "labels", lambda: None)()
+    labels = None if known is None else _spread(known, places, len(classes)) if known.ndim == 2 else places[known]
+    files: Any = getattr(records, "files", lambda: None)()
+    sizes: Any = getattr(records, "sizes", lambda: None)()
+    label_map: Any = getattr(records, "label_map", None)
+    ids = dict(zip(source.classes, source.category_ids))
+    free = iter(n for n in range(1, 2 * len(classes) + len(ids) + 1) if n not in set(source.category_ids))
+    return source._replace(
+        classes=tuple(classes),
+        category_ids=tuple(ids[name] if name in ids else next(free) for name in classes),
+        records=Records(
+            len(records),
+            partial(_renumber, records.__getitem__, places, len(classes)),
+            labels,
+            files,
+            truth=partial(_renumber, partial(truth_of, source), places, len(classes)),
+            sizes=sizes,
+            label_map=None if label_map is None else partial(_label_map, label_map, places),
+        ),
+    )
+
+
+def write(
+    out: pathlib.Path,
+    task: Task,
+    source: Source,
+    counts: Counts,
+    result: Mapping[str, Any],
+    config: Any,
+    *,
+    title: str,
+    history: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write result.json, the task's own files (predictions.json …) and report.html into a folder, made if need be.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in {**task.metric(source).files(counts), "result.json": result}.items():
+            workdir.write_json(out / name, content)
+        page.write(
+            out / "report.html",
+            title=title,
+            result=result,
+            config=configs.to_dict(config),
+            history=history,
+            source=source,
+            counts=counts,
+            sections=task.sections,
+        )
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}); mend that, or name another folder.") from error
+
+
+def described(source: Source) -> dict[str, str]:
+    """Say which data a result stands for."""
+    return {"name": source.name, "split": source.split, "fingerprint": source.fingerprint}
+
+
+def table(metrics: Mapping[str, float]) -> RenderableType:
+    """Lay out scores for a terminal: the whole, then a row for each class; – is nothing to measure.
+
+    Where names are wider than their figures, those of the whole are listed one below the other. Of more than
+    MOST_CLASSES only the FEW with the lowest score are shown, by the first figure that classes have.
+    """
+    columns = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
+    by_class = list(dict.fromkeys(name.partition("/")[0] for name in metrics if "/" in name))
+    every = classes = list(dict.fromkeys(name.partition("/")[2] for name in metrics if "/" in name))
+    caption = None
+    if len(every) > MOST_CLASSES:
+        known = [label for label in every if metrics.get(f"{by_class[0]}/{label}", -1.0) >= 0]
+        classes = sorted(known, key=lambda label: metrics[f"{by_class[0]}/{label}"])[:FEW]
+        caption = f"the {len(classes)} of {len(every):,} classes with the lowest {by_class[0]}; result.json has all"
+    if all(len(name) <= _WIDTH for name in columns):
+        return _grid(metrics, columns, ["", *classes], caption)
+    whole = Table.grid(padding=(0, 2))
+    for name in columns:
+        if name in metrics:
+            whole.add_row(name, _figure(metrics[name]))
+    return Group(whole, "", _grid(metrics, by_class, classes, caption)) if classes else whole
+
+
+def _grid(metrics: Mapping[str, float], columns: Sequence[str], rows: Sequence[str], caption: str | None) -> Table:
+    shown = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
+    for name in ("", *columns):
+        width = max(_WIDTH, len(name))
+        shown.add_column(name, justify="right" if name else "left", no_wrap=True, min_width=width)
+    for row in rows:
+        shown.add_row(row or "all", *(_figure(metrics.get(f"{name}/{row}" if row else name)) for name in columns))
+    return shown
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else "–" if value < 0 else f"{value:.3f}"
+
+
+def _renumber(at: Callable[[int], Record], places: np.ndarray, count: int, index: int) -> Record:
+    """Give a record with its class k called places[k]."""
+    record = dict(at(index))
+    for key in ("classes", "label"):
+        if key in record:
+            record[key] = places[record[key]]
+    if "labels" in record:
+        record["labels"] = _spread(record["labels"], places, count)
+    if "label_map" in record:
+        record["label_map"] = _renumber_map(record["label_map"], places)
+    return record
+
+
+def _renumber_map(label_map: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Give a label map with its class k called places[k], and VOID as it is."""
+    table = np.full(256, VOID, np.uint8)
+    table[: len(places)] = places
+    return table[label_map]
+
+
+def _label_map(at: Callable[[int], np.ndarray], places: np.ndarray, index: int) -> np.ndarray:
+    return _renumber_map(at(index), places)
+
+
+def _spread(labels: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    """Move column k of yes/no labels (… c) to column places[k] of `count`."""
+    spread = np.zeros((*labels.shape[:-1], count), bool)
+    spread[..., places] = labels
+    return spread

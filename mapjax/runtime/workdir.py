@@ -1,0 +1,198 @@
+"""The folder of a run: what is in it, and whether it may be gone on with.
+
+config.json classes.json metrics.jsonl tensorboard/ checkpoints/ predictions.json truth.json result.json report.html
+"""
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+import mapjax
+from mapjax.config import keys
+from mapjax.config import load as configs
+from mapjax.errors import UserError
+from mapjax.runtime import checksum
+
+# Where a run computes, and how its input comes there: nothing that it learns depends on these keys of a config.
+PLACING = ("mesh", "rules", "input", "eval_batch")
+
+
+def dated(name: str, root: pathlib.Path = pathlib.Path("runs")) -> pathlib.Path:
+    """Name a new folder: runs/2026-01-31_120000-detect."""
+    return root / f"{datetime.datetime.now():%Y-%m-%d_%H%M%S}-{name}"
+
+
+def make_new(path: pathlib.Path | None, name: str) -> pathlib.Path:
+    """Make a folder that must not be there yet: `path`, or a dated one.
+
+    Raises:
+      UserError: it is there, or cannot be made.
+    """
+    path = path or dated(name)
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name a new folder.") from error
+    return path
+
+
+def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """Create the folder, or check that what was trained there is the same experiment.
+
+    Returns:
+      What of `PLACING` differs from before ("mesh.model: 2 → 1"), "" for nothing; config.json then says the new.
+
+    Raises:
+      UserError: it holds another experiment or another class list (what differs is named), or cannot be written.
+    """
+    if not is_trained(path) or not (path / "config.json").exists():
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / "classes.json", list(classes))
+            write_json(path / "config.json", dict(config))
+        except OSError as error:
+            raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name another folder.") from error
+        return ""
+    before = read_json(path / "config.json")
+    (old, old_places), (new, new_places) = map(_parted, (before, config))
+    changed = list(configs.differences(old, new))
+    if changed:  # perhaps one of the two only writes what the other leaves at its default
+        old, new = (_parted(keys.filled(one))[0] for one in (before, config))
+        changed = list(configs.differences(old, new))
+    if changed:
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise UserError(
+            f"--workdir {path} holds another experiment ({'; '.join(changed[:4])}{more}); "
+            "name another folder, or give the same options to go on with it."
+        )
+    known = read_json(path / "classes.json")
+    if known != list(classes):
+        raise UserError(
+            f"--workdir {path} was trained on other classes ({', '.join(map(str, known))}), and the data now has "
+            f"{', '.join(classes)}; name another folder, or mend the data."
+        )
+    moved = "; ".join(configs.differences(old_places, new_places))
+    if moved:
+        with contextlib.suppress(OSError):  # where the disk is full, training goes on as well as it can
+            write_json(path / "config.json", dict(config))
+    return moved
+
+
+def _parted(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part a plain config in what a run computes, and where (without what is empty)."""
+    rest = {key: value for key, value in config.items() if key not in PLACING}
+    return rest, {key: config[key] for key in PLACING if config.get(key)}
+
+
+def is_trained(path: pathlib.Path) -> bool:
+    """Say whether the folder holds a checkpoint."""
+    return any(entry.name.isdigit() for entry in path.glob("checkpoints/*"))
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write JSON so that the file is either the old one or the whole new one."""
+    partial = path.with_name(path.name + ".partial")
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:  # on a full disk, leave the room to others
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Read JSON.
+
+    Raises:
+      UserError: no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; is {path.parent} the folder of a run (--workdir)?") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it, or name another --workdir.") from error
+
+
+def environment(mesh: Mesh) -> dict[str, Any]:
+    """Describe what a run ran on: versions, devices, mesh, code, git revision, peak memory of this process."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
+    return {
+        "versions": {
+            "mapjax": mapjax.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "mesh": {axis: int(size) for axis, size in mesh.shape.items()},
+        "revision": revision(),
+        "code": code(sources()),
+        "command": " ".join(sys.argv),
+        "peak_rss_mb": peak_rss_mb(),
+        "peak_device_mb": peak_device_mb(),
+    }
+
+
+def sources(experiment: pathlib.Path | None = None) -> dict[str, str]:
+    """List the files of what is run, with their checksums: of this package, and an experiment.
+
+    Unlike git's revision that is there without a checkout, and tells two uncommitted changes apart.
+    """
+    here = pathlib.Path(mapjax.__file__).resolve().parent
+    files = list(here.rglob("*.py"))
+    named = {path.relative_to(here.parent).as_posix(): path for path in files}
+    if experiment is not None:
+        named[experiment.name] = experiment
+    return {name: checksum.sha256(path)[:12] for name, path in sorted(named.items())}
+
+
+def code(files: Mapping[str, str]) -> str:
+    """Give one checksum of what `sources` lists."""
+    return hashlib.sha256(json.dumps(dict(files)).encode()).hexdigest()[:12]
+
+
+def peak_rss_mb() -> float:
+    """Give the largest memory this process has held, in MiB."""
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+
+
+def peak_device_mb() -> float | None:
+    """Give the largest memory that any device of this process has held, in MiB; None where the backend does not say."""
+    stats = (device.memory_stats() or {} for device in jax.local_devices())
+    return max((one["peak_bytes_in_use"] / 2**20 for one in stats if "peak_bytes_in_use" in one), default=None)
+
+
+def revision() -> str | None:
+    """Give the git revision of the code, with "+" where it has uncommitted changes; None outside a checkout."""
+    here = pathlib.Path(__file__).parent
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        run = ["git", "-C", str(here)]
+        revision = subprocess.run([*run, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        return revision.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    return None
+
+
+def is_committed(file: str) -> bool:
+    """Say whether git knows a file, by its path from here; files that were never added make no "+" of a revision."""
+    with contextlib.suppress(OSError):
+        return subprocess.run(["git", "ls-files", "--error-unmatch", file], capture_output=True).returncode == 0
+    return False

@@ -1,0 +1,255 @@
+"""Two-stage object detection (Ren et al. 2015): what is trained, predicted and shown. Defaults are torchvision's.
+
+Boxes come as the truth of a batch, leave as proposals of the first stage, and leave again as detections of the
+second; all lists have fixed lengths with a `valid` mask, so training and prediction are one program each.
+"""
+
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mapjax.metrics import precision
+from mapjax.models.detectors.faster_rcnn import Detector
+from mapjax.ops import boxes as box_ops
+from mapjax.ops import images, losses, matching
+from mapjax.ops.nms import keep_sorted, nms
+from mapjax.report import detections as report
+from mapjax.sharding import mesh
+from mapjax.task import Batch, Prediction, Result, Task, Variables
+
+DIVISOR = 32  # the coarsest stride of the backbone
+BETA = 1 / 9  # of both box losses
+CROWD_COVERAGE = 0.5  # an anchor or proposal with this share in a crowd is neither object nor background
+
+
+def make(
+    *,
+    model: Detector,
+    pre_nms_train: int = 2000,
+    post_nms_train: int = 2000,
+    pre_nms_test: int = 1000,
+    post_nms_test: int = 1000,
+    rpn_nms: float = 0.7,
+    rpn_samples: int = 256,
+    rpn_positives: float = 0.5,
+    rpn_iou: tuple[int | float, int | float] = (0.3, 0.7),
+    samples: int = 512,
+    positives: float = 0.25,
+    iou: float = 0.5,
+    box_weights: Sequence[int | float] = (10, 10, 5, 5),
+    score_threshold: float = 0.05,
+    box_nms: float = 0.5,
+    detections: int = 100,
+    candidates: int = 1000,
+) -> Task:
+    """Make the detection task.
+
+    Args:
+      model: a two-stage detector.
+      pre_nms_*, post_nms_*: proposals of each pyramid level before, and of a picture after, suppression at
+        IoU `rpn_nms`, in training and in prediction.
+      rpn_samples, rpn_positives: anchors of a picture that the first stage's loss looks at, and the largest share
+        of objects among them. rpn_iou: an anchor is background below the first IoU with the truth, an object
+        from the second on. samples, positives, iou: the same of proposals and the second stage.
+      box_weights: scale of the second stage's four box offsets.
+      score_threshold, box_nms, detections: a detection needs a higher score; suppression within a class; how many
+        are kept of a picture. candidates: the best (box, class) pairs of a picture that go into suppression
+        (torchvision has no such limit; it matters where more than that many pairs pass the threshold).
+    """
+    propose_train = partial(propose, before=pre_nms_train, after=post_nms_train, threshold=rpn_nms)
+    propose_test = partial(propose, before=pre_nms_test, after=post_nms_test, threshold=rpn_nms)
+    first_loss = partial(first_stage_loss, iou=rpn_iou, samples=rpn_samples, positives=rpn_positives)
+    draw = partial(sample_rois, iou=iou, samples=samples, positives=positives, weights=box_weights)
+    answer = partial(
+        detect, weights=box_weights, least=score_threshold, threshold=box_nms, count=detections, candidates=candidates
+    )
+
+    @cache
+    def anchors_of(height: int, width: int) -> Sequence[Any]:
+        return model.anchors((padded(height), padded(width)))
+
+    def init(key, batch: Batch) -> Variables:
+        return model.init(key, normalize(batch["image"]))
+
+    def loss(variables: Variables, batch: Batch, key):
+        outputs, stats = model.apply(variables, normalize(batch["image"]), train=True, key=key)
+        objectness, deltas, mask = outputs["objectness"], outputs["deltas"], batch["mask"]
+        keys = jax.random.split(key, (2, len(mask)))
+        truth = {"boxes": batch["boxes"], "classes": batch["classes"], "crowd": batch["crowd"], "valid": batch["valid"]}
+        anchors = anchors_of(*batch["image"].shape[1:3])
+        terms = first_loss(keys[0], objectness, deltas, truth, mask, anchors=anchors)
+        proposing = mesh.per_example(jax.vmap(partial(propose_train, anchors=anchors)))
+        proposals, real = jax.lax.stop_gradient(proposing(objectness, deltas, extents(batch)))
+        rois = mesh.per_example(jax.vmap(draw))(keys[1], proposals, real & mask[:, None], truth)
+        regions = model.regions(variables, outputs["features"], rois["boxes"])
+        terms |= second_stage_loss(regions["logits"], regions["deltas"], rois, mask)
+        total = sum(terms.values())
+        return total, (stats, {"loss": total} | terms)
+
+    def predict(variables: Variables, batch: Batch) -> Prediction:
+        outputs, _ = model.apply(variables, normalize(batch["image"]), train=False, key=None)
+        extent = extents(batch)
+        anchors = anchors_of(*batch["image"].shape[1:3])
+        proposing = mesh.per_example(jax.vmap(partial(propose_test, anchors=anchors)))
+        proposals, real = proposing(outputs["objectness"], outputs["deltas"], extent)
+        regions = model.regions(variables, outputs["features"], proposals)
+        found = mesh.per_example(jax.vmap(answer))(regions["logits"], regions["deltas"], proposals, real, extent)
+        return {"features": outputs["features"], "proposals": proposals, **found}
+
+    return Task(init, loss, predict, decode, precision.make, report.sections, report.show)
+
+
+def normalize(image):
+    """Pictures uint8 (b h w 3) → float32 with ImageNet's mean at 0 and its standard deviation 1.
+
+    Zeros are added below and on the right, up to multiples of DIVISOR, so that every stride divides the sides.
+    """
+    below, right = (padded(side) - side for side in image.shape[1:3])
+    return jnp.pad(images.normalize(image), ((0, 0), (0, below), (0, right), (0, 0)))
+
+
+def padded(side: int) -> int:
+    """Round a side up to a multiple of DIVISOR."""
+    return -(-side // DIVISOR) * DIVISOR
+
+
+def extents(batch: Batch):
+    """The box (b 4), in pixels of the network's input, that holds the picture without its padding."""
+    size = batch["size"].astype(jnp.float32)
+    whole = jnp.stack([jnp.zeros_like(size[:, 0]), jnp.zeros_like(size[:, 0]), size[:, 1], size[:, 0]], -1)
+    height, width = batch["image"].shape[1:3]
+    inside = box_ops.transform(whole[:, None], batch["matrix"])
+    return box_ops.clip(inside, jnp.broadcast_to(jnp.array([0.0, 0.0, width, height]), whole.shape))[:, 0]
+
+
+def propose(objectness, deltas, extent, anchors, before: int, after: int, threshold: float):
+    """The best boxes of the first stage for one picture.
+
+    Args:
+      objectness (r), deltas (r 4): of all anchors. extent (4): the picture, to which boxes are clipped.
+      anchors: one array a level. before: of each level that go into suppression. after: that come out of it.
+
+    Returns:
+      boxes (after 4), best first, and which of them are real (after).
+    """
+    tops, start = [], 0
+    for level in anchors:
+        here = slice(start, start := start + len(level))
+        score, index = jax.lax.top_k(objectness[here], min(before, len(level)))
+        boxes = box_ops.clip(box_ops.decode(deltas[here][index], jnp.asarray(level)[index]), extent)
+        tops.append((boxes, score))
+    # The levels go through suppression side by side, padded with empty boxes: its turns are those of the longest.
+    longest = max(len(score) for _, score in tops)
+    padded = jnp.stack([jnp.pad(boxes, ((0, longest - len(boxes)), (0, 0))) for boxes, _ in tops])
+    keep = jax.vmap(lambda boxes: keep_sorted(boxes, threshold, valid=_larger(boxes, 1e-3)))(padded)
+    boxes = jnp.concatenate([boxes for boxes, _ in tops])
+    score = jnp.concatenate([jnp.where(kept[: len(score)], score, -jnp.inf) for kept, (_, score) in zip(keep, tops)])
+    score, index = jax.lax.top_k(score, min(after, len(score)))
+    return boxes[index], score > -jnp.inf
+
+
+def _larger(boxes, least: float):
+    """Boxes at least so many pixels wide and high."""
+    return (boxes[..., 2] - boxes[..., 0] >= least) & (boxes[..., 3] - boxes[..., 1] >= least)
+
+
+def _assign(candidates, truth, *, high: float, low: float, low_quality: bool):
+    """Match candidates (n 4) with one picture's truth; those that mostly lie in a crowd are ignored."""
+    single, crowd = truth["valid"] & ~truth["crowd"], truth["valid"] & truth["crowd"]
+    iou = box_ops.pairwise_iou(truth["boxes"], candidates)
+    matched = matching.match(iou, single, high=high, low=low, low_quality=low_quality)
+    covered = box_ops.pairwise_coverage(candidates, truth["boxes"]) > CROWD_COVERAGE
+    in_crowd = jnp.any(covered & crowd[None], 1)
+    return jnp.where((matched == matching.BACKGROUND) & in_crowd, matching.IGNORED, matched)
+
+
+def first_stage_loss(key, objectness, deltas, truth, mask, *, anchors, iou, samples: int, positives: float):
+    """Losses of a batch's anchors, drawn at random: object or background, and the box offsets of objects.
+
+    Args:
+      key, objectness, deltas, truth, mask: with the batch as leading axis. iou: (background below, object from).
+    """
+
+    def one(key, objectness, deltas, truth, mask):
+        every = jnp.concatenate([jnp.asarray(level) for level in anchors])
+        matched = _assign(every, truth, high=iou[1], low=iou[0], low_quality=True)
+        index, real = matching.sample(key, matched >= 0, matched == matching.BACKGROUND, samples, positives)
+        real &= mask
+        positive, owner = real & (matched[index] >= 0), jnp.maximum(matched[index], 0)
+        target = box_ops.encode(truth["boxes"][owner], every[index])
+        score = losses.binary_cross_entropy(objectness[index], positive.astype(jnp.float32))
+        box = losses.smooth_l1(deltas[index], target, BETA).sum(-1)
+        return losses.masked_sum(score, real), losses.masked_sum(box, positive), real.sum()
+
+    score, box, count = mesh.per_example(jax.vmap(one))(key, objectness, deltas, truth, mask)
+    total = jnp.maximum(count.sum(), 1)
+    return {"loss_objectness": score.sum() / total, "loss_rpn_box": box.sum() / total}
+
+
+def sample_rois(key, proposals, real, truth, *, iou: float, samples: int, positives: float, weights) -> dict[str, Any]:
+    """Draw the proposals of one picture that the second stage learns from; the truth's own boxes are among them.
+
+    Returns:
+      "boxes" (s 4), "labels" (s; 0 is background, else class + 1), "targets" (s 4; encoded boxes), "real" (s).
+    """
+    candidates = jnp.concatenate([proposals, truth["boxes"]])
+    real = jnp.concatenate([real, truth["valid"] & ~truth["crowd"]])
+    matched = jnp.where(real, _assign(candidates, truth, high=iou, low=iou, low_quality=False), matching.IGNORED)
+    index, drawn = matching.sample(key, matched >= 0, matched == matching.BACKGROUND, samples, positives)
+    owner, boxes = jnp.maximum(matched[index], 0), candidates[index]
+    labels = jnp.where(matched[index] >= 0, truth["classes"][owner] + 1, 0)
+    targets = box_ops.encode(truth["boxes"][owner], boxes, weights)
+    return {"boxes": boxes, "labels": labels, "targets": targets, "real": drawn}
+
+
+def second_stage_loss(logits, deltas, rois, mask) -> dict[str, Any]:
+    """Losses of a batch's drawn proposals: their class, and for objects the box offsets of that class."""
+    labels, real = rois["labels"], rois["real"] & mask[:, None]
+    deltas = jnp.take_along_axis(deltas, labels[..., None, None], 2)[..., 0, :]
+    box = losses.smooth_l1(deltas, rois["targets"], BETA).sum(-1)
+    total = jnp.maximum(real.sum(), 1)
+    return {
+        "loss_classifier": losses.masked_sum(losses.cross_entropy(logits, labels), real) / total,
+        "loss_box": losses.masked_sum(box, real & (labels > 0)) / total,
+    }
+
+
+def detect(
+    logits, deltas, proposals, real, extent, *, weights, least: float, threshold: float, count: int, candidates: int
+) -> Prediction:
+    """The second stage's answer for one picture: boxes (k 4), scores, classes and valid (k), best first.
+
+    Args:
+      logits (n c+1), deltas (n c+1 4): of the proposals (n 4), of which `real` (n) are real. extent (4): the picture.
+      least: scores must be higher. threshold: IoU above which the weaker of a class falls. count: k.
+      candidates: the best so many (proposal, class) pairs enter suppression.
+    """
+    scores = jax.nn.softmax(logits)[:, 1:]
+    scores = jnp.where((scores > least) & real[:, None], scores, -1)
+    score, index = jax.lax.top_k(scores.reshape(-1), min(candidates, scores.size))
+    row, label = jnp.divmod(index, scores.shape[1])
+    boxes = box_ops.clip(box_ops.decode(deltas[row, label + 1], proposals[row], weights), extent)
+    best, found = nms(boxes, score, threshold, count, valid=(score > 0) & _larger(boxes, 1e-2), groups=label)
+    return {
+        "boxes": jnp.where(found[:, None], boxes[best], 0),
+        "scores": jnp.where(found, score[best], 0),
+        "classes": jnp.where(found, label[best], 0).astype(jnp.int32),
+        "valid": found,
+    }
+
+
+def decode(prediction: Prediction, batch: Batch) -> Result:
+    """Detections in pixels of the original pictures, clipped to them."""
+    size = batch["size"].astype(jnp.float32)
+    zero = jnp.zeros_like(size[:, 0])
+    boxes = box_ops.transform(prediction["boxes"], box_ops.invert_affine(batch["matrix"]))
+    boxes = box_ops.clip(boxes, jnp.stack([zero, zero, size[:, 1], size[:, 0]], -1))
+    return {
+        "boxes": jnp.where(prediction["valid"][..., None], boxes, 0),
+        "scores": prediction["scores"],
+        "classes": prediction["classes"],
+        "valid": prediction["valid"],
+    }

@@ -1,0 +1,151 @@
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from mapjax.config import load as configs
+from mapjax.errors import UserError
+
+EXPERIMENT = """
+from ml_collections import ConfigDict
+
+def get_config(variant="plain"):
+    return ConfigDict({
+        "variant": variant, "batch": 16, "ema": 0.0, "flip": True, "size": (4, 6), "name": "a",
+        "optimizer": {"learning_rate": 0.1, "name": "sgd", "factors": ()}, "data": {"name": "scenes"},
+    })
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    path = tmp_path / "study.py"
+    path.write_text(EXPERIMENT)
+    return str(path)
+
+
+def test_overrides_keep_their_types(experiment):
+    names = configs.load(experiment, {"optimizer.factors": "('backbone')"}).optimizer.factors
+    assert names == configs.load(experiment, {"optimizer.factors": "backbone"}).optimizer.factors == ("backbone",)
+    text = {"batch": "8", "ema": "1", "flip": "false", "size": "(5, 7)", "optimizer.learning_rate": "3e-4", "name": "3"}
+    config = configs.load(experiment + ":other", text)
+    assert config.variant == "other"
+    assert (config.batch, config.ema, config.flip, config.size, config.name) == (8, 1.0, False, (5, 7), "3")
+    assert config.optimizer.learning_rate == 3e-4
+    assert isinstance(config.ema, float)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optimzer.learning_rate", "1", "no such key. Did you mean 'optimizer.learning_rate'"),
+        ("learning_rate", "1", "Did you mean 'optimizer.learning_rate'"),
+        ("optimizer.learning_rat", "1", "Did you mean 'optimizer.learning_rate'"),
+        ("batch", "many", "expected a value like 16"),
+        ("batch", "1.5", "expected a value like 16"),
+        ("flip", "3", "expected a value like True"),
+        ("size", "3", "expected a value like"),
+        ("size", "('4')", "expected a value like"),
+        ("ema", "much", "expected a value like 0.0"),
+        ("batch.size", "3", "no such key"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(experiment, key, value, message):
+    with pytest.raises(UserError, match=message) as caught:
+        configs.load(experiment, {key: value})
+    assert f"--config.{key}" in str(caught.value)
+
+
+def test_a_missing_file_and_a_file_without_config(tmp_path, experiment):
+    with pytest.raises(UserError, match=r"no such file. Did you mean '.*study.py'"):
+        configs.load(experiment.replace("study", "stduy"))
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(UserError, match="defines no get_config"):
+        configs.load(str(tmp_path / "empty.py"))
+
+
+def test_a_variant_that_does_not_exist():
+    with pytest.raises(UserError, match="variant"):
+        configs.load("experiments/detect.py:bcd")
+
+
+@pytest.mark.parametrize(
+    ("text", "node"),
+    [
+        ("scenes", {"name": "scenes"}),
+        ("voc:a/b", {"name": "voc", "path": "a/b"}),
+        ("coco:annotations=a.json,images=d", {"name": "coco", "annotations": "a.json", "images": "d"}),
+        ("voc:path=d,hold_out=0.2", {"name": "voc", "path": "d", "hold_out": 0.2}),
+        ("coco:path=d,masks=true", {"name": "coco", "path": "d", "masks": True}),
+    ],
+)
+def test_data(experiment, text, node):
+    assert configs.load(experiment, data=text).data.to_dict() == node
+
+
+@pytest.mark.parametrize("text", ["voc:", ":dir", ""])
+def test_data_without_a_format_or_path(experiment, text):
+    with pytest.raises(UserError, match="FORMAT:PATH"):
+        configs.load(experiment, data=text)
+
+
+@pytest.mark.parametrize("text", ["./mine", "mine/data", "/mine:a", "voc:path=a,classes"])
+def test_data_without_its_format(experiment, text):
+    with pytest.raises(UserError, match=r"say its format before the path|is no KEY=VALUE"):
+        configs.load(experiment, data=text)
+
+
+def test_a_folder_named_like_a_format_is_no_obstacle(experiment, tmp_path, monkeypatch):
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert configs.load(experiment, data="coco:coco").data.path == "coco"
+    with pytest.raises(UserError, match="say its format before the path: voc:mine"):
+        configs.load(experiment, data="mine")
+
+
+def test_plain_and_back():
+    config = ConfigDict({"a": (1, (2, 3)), "b": {"c": None, "d": {}}})
+    again = configs.from_dict(configs.to_dict(config))
+    assert again.to_dict() == config.to_dict()
+    with pytest.raises(AttributeError):
+        again.e = 1
+
+
+def test_differences_are_named():
+    old, new = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 5}, "e": 6}
+    assert list(configs.differences(old, new)) == ["b.c: 2 → 5", "b.d: 3 → None", "e: None → 6"]
+
+
+def test_names_of_classes_stay_with_their_own_data(tmp_path):
+    path = tmp_path / "named.py"
+    node = '{"name": "idx", "path": "a/b", "classes": ("shirt", "boot"), "hold_out": 0.2}'
+    path.write_text(f'from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({{"data": {node}}})\n')
+    own = {"name": "idx", "path": "a/b", "classes": ("shirt", "boot"), "hold_out": 0.2}
+    assert configs.load(str(path), data="idx:a/b").data.to_dict() == own
+    other = {"name": "idx", "path": "c", "hold_out": 0.2}
+    assert configs.load(str(path), data="idx:c").data.to_dict() == other
+    assert configs.load(str(path), {"data.path": "c"}).data.to_dict() == own | {"path": "c"}
+    given = configs.load(str(path), data="idx:path=c,classes=a|b")
+    assert given.data.to_dict() == {"name": "idx", "path": "c", "classes": "a|b"}
+
+
+def test_the_config_of_a_run_is_an_experiment(experiment, tmp_path):
+    config = configs.load(experiment)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(configs.to_dict(config)))
+    again = configs.load(str(path))
+    assert again.to_dict() == config.to_dict() and again.is_locked
+    key, value = next((key, value) for key, value in configs.flat_values(config) if type(value) is int)
+    assert configs.to_dict(configs.load(str(path), {key: str(value + 1)})) != configs.to_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "there is no such file"), ("{", "is no config of a run"), ("[1]", "is no config of a run")],
+)
+def test_a_json_that_is_no_config(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=f"config.json:? {message}"):
+        configs.load(str(tmp_path / "config.json"))

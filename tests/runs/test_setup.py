@@ -1,0 +1,75 @@
+"""What concerns a run as a whole: its splits, and values that cannot be."""
+
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+
+from mapjax.config import load as configs
+from mapjax.errors import UserError
+from mapjax.runs import setup
+from mapjax.sharding import mesh
+
+EXPERIMENT = "experiments/detect.py"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"batch": "0"}, "batch=0 must be at least 1"),
+        ({"eval_batch": "-1"}, "eval_batch=-1"),
+        ({"accumulate": "3"}, "batch=8 does not divide by accumulate=3"),
+        ({"image_size": "(100,)"}, "must be height and width"),
+        ({"image_size": "(0, 64)"}, "must be height and width"),
+        ({"dtype": "bfloat17"}, "Did you mean 'bfloat16'"),
+        ({"seed": "-1"}, "seed=-1"),
+    ],
+)
+def test_values_that_cannot_be(overrides, message):
+    config = configs.load(EXPERIMENT, overrides)
+    with pytest.raises(UserError, match=message):
+        setup.require_sound(config, mesh.make_mesh({"data": -1}))
+
+
+def voc(root: pathlib.Path, splits: dict[str, list[str]]) -> str:
+    """A VOC folder of twelve 1×1 pictures with one box each."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for number in range(12):
+        cv2.imwrite(str(root / "JPEGImages" / f"{number}.png"), np.zeros((8, 8, 3), np.uint8))
+        box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>"
+        xml = f"<annotation><object><name>cat</name>{box}</object></annotation>"
+        (root / "Annotations" / f"{number}.xml").write_text(xml)
+    for name, stems in splits.items():
+        (root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(stems))
+    return f"voc:{root}"
+
+
+FIRST, SECOND, THIRD = ([str(n) for n in range(4 * k, 4 * k + 4)] for k in range(3))
+
+
+@pytest.mark.parametrize(
+    ("splits", "names", "lengths"),
+    [
+        ({"trainval": FIRST + SECOND, "train": FIRST, "val": SECOND, "test": THIRD}, ("trainval", "test"), (8, 4)),
+        ({"trainval": FIRST + SECOND, "train": FIRST, "val": SECOND}, ("train", "val"), (4, 4)),
+        ({"train": FIRST + SECOND, "test": THIRD}, ("train", "val"), (7, 1)),
+        ({}, ("train", "val"), (11, 1)),
+    ],
+)
+def test_the_first_pair_of_splits_that_is_there(tmp_path, splits, names, lengths):
+    config = configs.load(EXPERIMENT + ":bccd", data=voc(tmp_path / "data", splits))
+    config, seen, held_out = setup.open_sources(config)
+    assert (config.splits.train, config.splits.eval) == names == (seen.split, held_out.split)
+    assert (len(seen.records), len(held_out.records)) == lengths
+    assert not {r["file"] for r in seen.records} & {r["file"] for r in held_out.records}
+
+
+def test_splits_by_name(tmp_path):
+    data = voc(tmp_path / "data", {"a": FIRST, "b": SECOND})
+    overrides = {"splits.train": "a", "splits.eval": "b"}
+    _, seen, held_out = setup.open_sources(configs.load(EXPERIMENT + ":bccd", overrides, data=data))
+    assert (seen.split, held_out.split) == ("a", "b")
+    with pytest.raises(UserError, match="no split 'c'; there is: a, b"):
+        setup.open_sources(configs.load(EXPERIMENT, {"splits.eval": "c"}, data=data))

@@ -1,0 +1,68 @@
+"""Loops over pictures on 8 devices: each goes through its own, nothing is gathered, and the values are those of one."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.process
+
+PROGRAM = """
+import json, os, sys
+os.environ["NPROC"] = "256"  # threads, of which a collective holds one until all devices have come
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of the machine code
+sys.path[:0] = [{root!r}]
+import jax, numpy as np
+from mapjax.config import parts
+from mapjax.sharding import mesh as shard
+from mapjax.ops import convolution, winograd
+from mapjax.plan import collectives
+
+winograd.CACHE = 2**16  # so that few pictures go together
+rng = np.random.default_rng(0)
+images = rng.normal(size=(16, 32, 32, 3)).astype(np.float32)
+model = parts.make("models", {{"name": "mobilenet", "version": 2, "width": 0.25}}, classes=10)
+shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+variables = jax.tree.map(lambda s: rng.uniform(-0.1, 0.3, s.shape).astype(np.float32), shapes)
+variables["stats"] = jax.tree.map(np.abs, variables["stats"])
+wide = rng.normal(size=(16, 16, 16, 32)).astype(np.float32)
+kernel = rng.normal(size=(3, 3, 32, 32)).astype(np.float32)
+
+def depthwise(params, images):
+    outputs, _ = model.apply({{**variables, "params": params}}, images, train=True, key=jax.random.key(1))
+    return (outputs["logits"] ** 2).mean()
+
+def tiles(kernel, images):
+    assert winograd._chunks(images.shape, 32) > 1
+    return (convolution.conv(images, kernel) ** 2).mean()
+
+def gradient(loss, params, images, mesh):
+    placed = jax.device_put(images, shard.batch_sharding(mesh, 16))
+    params = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(jax.grad(loss, (0, 1))).lower(params, placed).compile()
+    return jax.tree.leaves(jax.device_get(compiled(params, placed))), compiled.as_text()
+
+report = {{}}
+one, eight = shard.make_mesh({{"data": 1}}, jax.devices()[:1]), shard.make_mesh({{"data": 4, "fsdp": 2}})
+for loss, params, pictures in ((depthwise, variables["params"], images), (tiles, kernel, wide)):
+    (alone, _), (split, text) = (gradient(loss, params, pictures, mesh) for mesh in (one, eight))
+    apart = sum(float(np.square(a - b).sum()) for a, b in zip(alone, split))
+    found = sorted({{(each.kind, each.axes) for each in collectives.find(text, eight)}})
+    report[loss.__name__] = (apart / sum(float(np.square(a).sum()) for a in alone)) ** 0.5, found
+print(json.dumps(report))
+"""
+
+
+def test_each_device_goes_through_its_own_pictures():
+    command = [sys.executable, "-c", PROGRAM.format(root=str(pathlib.Path(__file__).parents[2]))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    for name, bound in (("depthwise", 1e-3), ("tiles", 1e-5)):  # statistics of a few pixels magnify rounding
+        apart, found = report[name]
+        assert apart < bound, name
+        assert found == [["all-reduce", ["data", "fsdp"]]], name
