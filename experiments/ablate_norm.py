@@ -2,7 +2,7 @@
 
     python launch/ablate.py --config experiments/ablate_norm.py
 
-Every cell sees as many pictures, with a learning rate in proportion to the batch. What was found stands in the
+Every cell sees as many images, with a learning rate in proportion to the batch. What was found stands in the
 README.
 """
 
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from mapjax.config import load as configs
 from mapjax.study.sweep import Sweep
 
-PICTURES, RATE = 3200, 1e-3 / 8  # of a whole run; the learning rate for each picture of a batch
+IMAGES, RATE = 3200, 1e-3 / 8  # of a whole run; the learning rate for each image of a batch
 
 
 def get_config() -> ConfigDict:
@@ -32,7 +32,7 @@ def sweep() -> Sweep:
         f"{norm}-{batch}": {
             "model.backbone.norm": norm,
             "batch": batch,
-            "duration": f"{PICTURES // batch} steps",
+            "duration": f"{IMAGES // batch} steps",
             "optimizer.learning_rate": RATE * batch,
         }
         for batch in (2, 8)

@@ -1,18 +1,18 @@
-"""Classification: a picture becomes a label, or several.
+"""Classification: an image becomes a label, or several.
 
     python launch/main.py --config experiments/classify.py
         digits (default): scikit-learn's 1,797 handwritten digits, nothing to download.
     python launch/main.py --config experiments/classify.py:cifar10 --data folder:cifar10.zip
-        cifar10: CifarNet for pictures of 32×32, with one cycle of the learning rate.
+        cifar10: CifarNet for images of 32×32, with one cycle of the learning rate.
     python launch/main.py --config experiments/classify.py:fashion
-        fashion: the same for the grey pictures of 28×28 of Fashion-MNIST, where Debian's dataset-fashion-mnist puts it,
+        fashion: the same for the grey images of 28×28 of Fashion-MNIST, where Debian's dataset-fashion-mnist puts it,
         or with --config.data.path=DIR. For others, such as MNIST, --data idx:DIR: the classes are then those of
         DIR/classes.txt, or else the labels. What must not be mirrored, as digits, needs also
         --config.transform.augment.flip_horizontal=0 --config.task.views=one
     python launch/main.py --config experiments/classify.py:finetune --data folder:DIR --init_from WEIGHTS
-        finetune: EfficientNet-Lite0 from published weights; for your own pictures.
+        finetune: EfficientNet-Lite0 from published weights; for your own images.
     python launch/main.py --config experiments/classify.py:cifar10_finetune --data folder:FILE.zip --init_from WEIGHTS
-        cifar10_finetune: the same network on CIFAR's small pictures, enlarged to 80×80.
+        cifar10_finetune: the same network on CIFAR's small images, enlarged to 80×80.
     python launch/main.py --config experiments/classify.py:imagenet --data folder:DIR
         imagenet: ResNet-50 for 90 epochs (Goyal et al. 2017); for accelerators.
     python launch/main.py --config experiments/classify.py:imagenet_modern --data folder:DIR
@@ -54,8 +54,8 @@ def digits() -> ConfigDict:
             "data": {"name": "digits"},
             "splits": {"train": "train", "eval": "val"},
             "image_size": (8, 8),  # height, width
-            "eval_size": None,  # of the pictures in evaluation; None is image_size
-            "sizes": (),  # growing pictures: ((0.0, (128, 128)), (0.6, (192, 192)))
+            "eval_size": None,  # of the images in evaluation; None is image_size
+            "sizes": (),  # growing images: ((0.0, (128, 128)), (0.6, (192, 192)))
             "transform": {
                 "name": "crops",
                 "fit": "stretch",
@@ -129,7 +129,7 @@ def cifar10() -> ConfigDict:
 
 
 def fashion() -> ConfigDict:
-    """Fashion-MNIST: CIFAR's recipe at 28×28, with mirrored pictures."""
+    """Fashion-MNIST: CIFAR's recipe at 28×28, with mirrored images."""
     config = cifar10()
     config.data = ConfigDict({"name": "idx", "path": "/usr/share/datasets/fashion-mnist", "classes": CLOTHES})
     config.image_size = (28, 28)
@@ -142,9 +142,9 @@ def fashion() -> ConfigDict:
 
 
 def finetune() -> ConfigDict:
-    """Your own pictures, from published weights: EfficientNet-Lite0, the body at a third of the head's rate."""
+    """Your own images, from published weights: EfficientNet-Lite0, the body at a third of the head's rate."""
     config = digits()
-    config.data = ConfigDict({"name": "folder", "path": "data/pictures"})
+    config.data = ConfigDict({"name": "folder", "path": "data/images"})
     config.splits = ConfigDict({"train": "train", "eval": "val"})
     config.image_size = (224, 224)
     config.transform = ConfigDict(
@@ -168,7 +168,7 @@ def finetune() -> ConfigDict:
 
 
 def cifar10_finetune() -> ConfigDict:
-    """CIFAR-10 from published weights: EfficientNet-Lite0 on pictures enlarged to 80×80."""
+    """CIFAR-10 from published weights: EfficientNet-Lite0 on images enlarged to 80×80."""
     config = finetune()
     config.data = ConfigDict({"name": "folder", "path": "data/cifar10.zip"})
     config.splits = ConfigDict({"train": "train", "eval": "test"})
@@ -186,7 +186,7 @@ def cifar10_finetune() -> ConfigDict:
 
 
 def imagenet() -> ConfigDict:
-    """ImageNet as published in 2017: SGD, 90 epochs of 256 pictures, learning rate down at 30, 60 and 80."""
+    """ImageNet as published in 2017: SGD, 90 epochs of 256 images, learning rate down at 30, 60 and 80."""
     config = cifar10()
     config.dtype = "bfloat16"
     config.data = ConfigDict({"name": "folder", "path": "data/imagenet"})
@@ -222,7 +222,7 @@ def imagenet() -> ConfigDict:
 def imagenet_modern() -> ConfigDict:
     """ImageNet with the A2 recipe: binary cross-entropy, RandAugment, Mixup, CutMix; tested at 288 pixels.
 
-    Not the paper's: AdamW at 3e-3, its gradients clipped, in place of LAMB at 5e-3; targets of mixed pictures are the
+    Not the paper's: AdamW at 3e-3, its gradients clipped, in place of LAMB at 5e-3; targets of mixed images are the
     shares of their classes and not 1 for each; no repeated augmentation, and no stochastic depth (0.05 there).
     """
     config = imagenet()
@@ -263,7 +263,7 @@ def vit_large() -> ConfigDict:
     config.task = ConfigDict({"name": "classify", "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0})
     config.batch = 4096
     config.eval_batch = 1024
-    config.optimizer.learning_rate = 1.6e-3  # 1e-4 for 256 pictures
+    config.optimizer.learning_rate = 1.6e-3  # 1e-4 for 256 images
     config.optimizer.weight_decay = 0.3
     config.optimizer.b2 = 0.95
     config.schedule.warmup = "20 epochs"

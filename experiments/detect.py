@@ -111,7 +111,7 @@ def bccd() -> ConfigDict:
 
 
 def coco() -> ConfigDict:
-    """COCO as torchvision trains it: SGD, 26 epochs of 16 pictures, learning rate down at 16 and 22.
+    """COCO as torchvision trains it: SGD, 26 epochs of 16 images, learning rate down at 16 and 22.
 
     Not torchvision's: a scale that varies, clipped gradients, no decay of biases, and random weights at the start.
     """

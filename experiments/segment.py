@@ -1,9 +1,9 @@
-"""Semantic segmentation: a picture becomes a class for every pixel.
+"""Semantic segmentation: an image becomes a class for every pixel.
 
     python launch/main.py --config experiments/segment.py
         scenes (default): background and ten digits in the embedded scenes, nothing to download; figure and ground.
     python launch/main.py --config experiments/segment.py:camvid --data masks:DIR
-        camvid: a U-Net on street scenes or your own pictures and masks, from random weights.
+        camvid: a U-Net on street scenes or your own images and masks, from random weights.
     python launch/main.py --config experiments/segment.py:camvid_segnet --data masks:DIR
         camvid_segnet: SegNet on the same.
     python launch/main.py --config experiments/segment.py:finetune --data masks:DIR --init_from WEIGHTS
@@ -43,7 +43,7 @@ def scenes() -> ConfigDict:
             "data": {"name": "scenes", "train_digits": (3, 12), "train_length": 20000, "val_length": 500},
             "splits": {"train": "train", "eval": "val"},
             "image_size": (128, 128),  # height, width
-            "eval_size": None,  # of the pictures in evaluation; None is image_size
+            "eval_size": None,  # of the images in evaluation; None is image_size
             "transform": {
                 "name": "pixelwise",
                 "fit": "letterbox",
@@ -115,7 +115,7 @@ def camvid() -> ConfigDict:
 
 
 def camvid_segnet() -> ConfigDict:
-    """SegNet on a quarter of VGG-16's channels, at half the size of CamVid's pictures."""
+    """SegNet on a quarter of VGG-16's channels, at half the size of CamVid's images."""
     config = camvid()
     config.image_size = (180, 240)
     config.model = ConfigDict({"name": "segnet", "encoder": "vgg16", "width": 0.25})

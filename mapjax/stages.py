@@ -30,7 +30,7 @@ KEYS: dict[str, Key] = {
         ("record", "example", "batch"),
         "H W 3",
         "uint8",
-        "RGB picture; in a record also a path or the encoded bytes",
+        "RGB image; in a record also a path or the encoded bytes",
     ),
     "size": Key(("record", "example", "batch"), "2", "int32", "height, width of the original image"),
     "boxes": Key(
@@ -40,8 +40,8 @@ KEYS: dict[str, Key] = {
         "x1,y1,x2,y2 in pixels of the frame they are in: original (record, result) or network input",
     ),
     "classes": Key(("record", "example", "batch", "prediction", "result"), "M", "int32", "0-based class"),
-    "label": Key(("record", "example", "batch"), "", "int32", "0-based class of the whole picture"),
-    "labels": Key(("record", "example", "batch"), "C", "bool", "classes of the whole picture, any number of them"),
+    "label": Key(("record", "example", "batch"), "", "int32", "0-based class of the whole image"),
+    "labels": Key(("record", "example", "batch"), "C", "bool", "classes of the whole image, any number of them"),
     "crowd": Key(
         ("record", "example", "batch"),
         "M",
@@ -55,7 +55,7 @@ KEYS: dict[str, Key] = {
         "H W",
         "uint8",
         "0-based class of each pixel, VOID (255) where it has none: in the frame of `image`; a result's in original "
-        "pixels, at the top left of a frame that holds the largest picture",
+        "pixels, at the top left of a frame that holds the largest image",
     ),
     "truth_map": Key(
         ("example", "batch"), "R S", "uint8", "label map in original pixels, to be scored against; VOID beside it"

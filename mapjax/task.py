@@ -1,6 +1,6 @@
 """The types that every network, task and metric is made of: small tuples of pure functions.
 
-    Model    picture → raw outputs                 (knows nothing of the truth)
+    Model    image → raw outputs                 (knows nothing of the truth)
     Task     batch → loss, prediction, result      (composes models with matching, losses and decoding)
     Metric   result → counts → scalars             (a monoid: counts of two halves merge)
     State    everything that training changes
@@ -61,7 +61,7 @@ class Task(NamedTuple):
     decode(prediction, batch) -> Result, in pixels of the original images
     metric(source) -> Metric against the truth of that source
     sections(source, counts, metrics) -> the task's sections of the report (mapjax.report)
-    show(result row, image, *, classes, score, enlarge) -> Shown: the answer to one picture, as values and as a drawing
+    show(result row, image, *, classes, score, enlarge) -> Shown: the answer to one image, as values and as a drawing
     """
 
     init: Callable[[Any, Batch], Variables]

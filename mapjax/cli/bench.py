@@ -28,7 +28,7 @@ python launch/bench.py --config experiments/segment.py --evaluation
 python launch/bench.py --segmentation
 python launch/bench.py --networks resnet50,mobilenet_v2 --batch 8 --side 224 --peer
 python launch/bench.py --networks mobilenet_v2 --profile
-python launch/bench.py --input PICTURES --peer
+python launch/bench.py --input IMAGES --peer
 """
 
 LIKE = {  # torchvision's defaults, where a config departs from them
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--profile", action="store_true", help="say where our time goes in a train step")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each is timed (5)")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="of --networks and --input (8)")
-    parser.add_argument("--side", type=int, default=224, metavar="N", help="of the pictures of --networks (224)")
+    parser.add_argument("--side", type=int, default=224, metavar="N", help="of the images of --networks (224)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads or processes of --input (2)")
     arguments, overrides = terminal.parse(parser, argv, config=True)
     chosen = [name for name in ("config", "networks", "input", "segmentation") if getattr(arguments, name)]
@@ -159,10 +159,10 @@ def time_segmentation(arguments: Any) -> None:
     counts = {"confusion": all_of(confusion), "contours": all_of(contours)}
     report("1,000 label maps", in_turns(counts, arguments.rounds), 1000)
     logits = jax.nn.one_hot(found, classes) * 2
-    pictures = jnp.asarray(rng.normal(size=(batch, *size, 3)).astype(np.float32))
+    photos = jnp.asarray(rng.normal(size=(batch, *size, 3)).astype(np.float32))
     energy = mean_field.Energy(jnp.ones(classes), jnp.ones(classes), 1 - jnp.eye(classes))
     infer = jax.jit(lambda x, seen: mean_field.infer(x, seen, energy, mean_field.Kernels(), iterations=5))
-    times = in_turns({"mean field": lambda: jax.block_until_ready(infer(logits, pictures))}, arguments.rounds)
+    times = in_turns({"mean field": lambda: jax.block_until_ready(infer(logits, photos))}, arguments.rounds)
     report("a CRF of 5 iterations", times, batch)
 
 

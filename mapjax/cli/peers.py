@@ -16,7 +16,7 @@ torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
 def detector_step(config: Any) -> Callable[[], None]:
-    """Make torchvision's step on random pictures with 12 boxes each (its time does not depend on what they show)."""
+    """Make torchvision's step on random images with 12 boxes each (its time does not depend on what they show)."""
     height, width = config.image_size
     body = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
         backbone_name=f"resnet{config.model.backbone.depth}",
@@ -69,7 +69,7 @@ def network(name: str, batch: int, side: int, *, train: bool) -> Callable[[], No
     return step
 
 
-class _Pictures(torch.utils.data.Dataset):
+class _Images(torch.utils.data.Dataset):
     """JPEG files through PIL or torchvision's own decoder, a random crop of 224 pixels and a flip."""
 
     def __init__(self, files: Sequence[pathlib.Path], decoder: str):
@@ -96,6 +96,6 @@ class _Pictures(torch.utils.data.Dataset):
 def loader(files: Sequence[pathlib.Path], batch: int, workers: int, decoder: str) -> Iterator[Any]:
     """Make torch's DataLoader over JPEG files, epoch after epoch."""
     options = {"shuffle": True, "drop_last": True, "persistent_workers": True, "num_workers": workers}
-    made = torch.utils.data.DataLoader(_Pictures(files, decoder), batch, **options)
+    made = torch.utils.data.DataLoader(_Images(files, decoder), batch, **options)
     while True:
         yield from made

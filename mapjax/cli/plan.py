@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--data", metavar="FORMAT:PATH", help="other data than the config's")
     parser.add_argument("--classes", type=int, metavar="N", help="plan for so many classes, without reading the data")
-    parser.add_argument("--examples", type=int, metavar="N", help="and so many training pictures")
+    parser.add_argument("--examples", type=int, metavar="N", help="and so many training images")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write all figures here")
     parser.add_argument("--program", type=pathlib.Path, metavar="FILE", help="also write the compiled program here")
     arguments, overrides = terminal.parse(parser, argv, config=True)

@@ -1,10 +1,10 @@
-"""Answer your own pictures with a trained run.
+"""Answer your own images with a trained run.
 
-Writes to --out each picture with its answer drawn, and predictions.json: a list with the file, its width and height
-and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright picture, scores, classes and their names;
+Writes to --out each image with its answer drawn, and predictions.json: a list with the file, its width and height
+and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright image, scores, classes and their names;
 a classifier's class, its probability and the next ones; of a segmenter the share of each class, and `mask`, a
 PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the drawing's own name: of a.png
-and a.jpg one becomes a-2.jpg. How the run answers can be changed: large pictures at their own size and by windows, more
+and a.jpg one becomes a-2.jpg. How the run answers can be changed: large images at their own size and by windows, more
 views, other thresholds.
 """
 
@@ -29,10 +29,10 @@ def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
     parser = terminal.parser(__doc__ or "", EXAMPLES)
     parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
-    parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="a picture, or a folder")
+    parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="an image, or a folder")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least confidence, 0 to 1 (0.5)")
-    parser.add_argument("--enlarge", action="store_true", help="draw small pictures 2 or 4 times larger")
+    parser.add_argument("--enlarge", action="store_true", help="draw small images 2 or 4 times larger")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="answer with another value of the run's config")
     arguments, overrides = terminal.parse(parser, argv, config=True)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.runs import predict
 
     files = predict.find_images(arguments.images, leave_out=arguments.out)
-    print(f"mapjax: {len(files)} picture(s); starting JAX …", flush=True)
+    print(f"mapjax: {len(files)} image(s); starting JAX …", flush=True)
 
     from mapjax.engine import evaluate
     from mapjax.runs import setup
@@ -64,10 +64,10 @@ def main(argv: Sequence[str]) -> int:
     saved = predict.save(tracked, names, arguments.out, functools.partial(loaded.task.show, **options))
     for unreadable in saved.unreadable:
         print(f"left out: {unreadable.reason}", file=sys.stderr)
-    if not saved.pictures:
-        raise UserError(f"--images {arguments.images}: none of the {len(files)} picture(s) can be read.")
+    if not saved.images:
+        raise UserError(f"--images {arguments.images}: none of the {len(files)} image(s) can be read.")
     left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
-    print(f"{saved.findings} finding(s) on {saved.pictures} picture(s) in {arguments.out}{left}")
+    print(f"{saved.findings} finding(s) on {saved.images} image(s) in {arguments.out}{left}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Turn a data set of any format into sharded ArrayRecord files, to be read at random from many hosts or gs://.
 
-Pictures keep their encoded bytes; labels go along, and once more into a small file of their own, so that a million
-pictures open in seconds. Every shard has a checksum. A run that was stopped goes on where it stopped when the command
+Images keep their encoded bytes; labels go along, and once more into a small file of their own, so that a million
+images open in seconds. Every shard has a checksum. A run that was stopped goes on where it stopped when the command
 is given again, and gives the same bytes. Train on the result with --data array_record:DIR.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 python launch/prepare.py --data voc:DIR --out prepared
 python launch/prepare.py --data coco:DIR --out prepared --splits train,val --workers 8
-python launch/prepare.py --data folder:PICTURES.zip --out prepared --shards 16 --shuffle 0
+python launch/prepare.py --data folder:IMAGES.zip --out prepared --shards 16 --shuffle 0
 python launch/prepare.py --out prepared --verify                  (compare all checksums)
 python launch/main.py --config experiments/detect.py:bccd --data array_record:prepared
 gcloud storage cp -r prepared gs://BUCKET/ && python launch/main.py … --data array_record:gs://BUCKET/prepared

@@ -1,7 +1,7 @@
 """Train for a while with a fault every minute, and check that the end is right.
 
 Handwritten digits are trained on three times: undisturbed, then with faults that keep the data (kill -9, a slow disk,
-SIGTERM), which must end with the same bits, then with these and with pictures that become unreadable, which must end
+SIGTERM), which must end with the same bits, then with these and with images that become unreadable, which must end
 finished and as accurate; the latter two again and again until the time is up. soak.json in the --workdir says what was
 done and found; the exit code is 1 where anything is wrong.
 """
@@ -30,11 +30,11 @@ python launch/soak.py --minutes 8 --every 40 --workdir runs/soak
 
 FAULTS = {
     "same data": ("kill", "slow disk", "SIGTERM"),
-    "lost data": ("corrupt picture", "kill", "corrupt picture", "slow disk", "SIGTERM"),
+    "lost data": ("corrupt image", "kill", "corrupt image", "slow disk", "SIGTERM"),
 }
 SAVE_S = 5.0  # of training between two saves
 GRACE_S = 30.0  # between SIGTERM and the end, as clusters give
-ACCURACY = 0.03  # that may be lost with the pictures
+ACCURACY = 0.03  # that may be lost with the images
 
 # Put before all programs' own modules by PYTHONPATH: while a file is there, every opening, renaming and making of a
 # folder takes longer.
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     parser = terminal.parser(__doc__ or "", EXAMPLES)
     parser.add_argument("--minutes", type=float, default=30, metavar="M", help="of training with faults (30)")
     parser.add_argument("--every", type=float, default=60, metavar="S", help="seconds between two faults (60)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of pictures and moments (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images and moments (0)")
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="a new folder (runs/DATE-soak)")
     arguments, _ = terminal.parse(parser, argv)
     if arguments.minutes <= 0 or arguments.every <= 0:
@@ -209,7 +209,7 @@ def disturb(
 
 def inject(kind: str, job: Job, data: pathlib.Path, every: float, rng: random.Random) -> dict[str, Any]:
     """Do one fault, and start again what it ended; gives what is worth noting of it."""
-    if kind == "corrupt picture":
+    if kind == "corrupt image":
         path = rng.choice(sorted((data / "train").rglob("*.png")))
         path.write_bytes(bytes(path.stat().st_size))  # of the same size, so that only its reader can tell
         return {"file": str(path.relative_to(data))}
@@ -233,7 +233,7 @@ def inject(kind: str, job: Job, data: pathlib.Path, every: float, rng: random.Ra
 
 
 def judge(job: Job, undisturbed: Job, data: pathlib.Path) -> dict[str, Any]:
-    """Compare a run with the undisturbed one: bits, accuracy, and what it says of pictures it could not read."""
+    """Compare a run with the undisturbed one: bits, accuracy, and what it says of images it could not read."""
     import jax
     import numpy as np
 

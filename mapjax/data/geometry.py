@@ -2,7 +2,7 @@
 
 Coordinates are continuous: the left edge of the first pixel is 0, the right edge of the last is the width, and the
 centre of pixel i is i + 0.5; x grows to the right and y downwards. Matrices are float64 and affine. An example's
-augmentation is one product of them (`compose`), applied once to the picture, its boxes, masks and points.
+augmentation is one product of them (`compose`), applied once to the image, its boxes, masks and points.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def crop(left: Number, top: Number) -> Matrix:
 def letterbox(size: tuple[Number, Number], frame: Size) -> Matrix:
     """Return the largest magnification at which `size` (height, width) fits in `frame`, placed at its top left.
 
-    Only a picture so long that its short side would be thinner than a pixel is stretched, to one pixel.
+    Only an image so long that its short side would be thinner than a pixel is stretched, to one pixel.
     """
     fit = min(frame[0] / size[0], frame[1] / size[1])
     return scale(max(fit, 1 / size[1]), max(fit, 1 / size[0]))
@@ -120,10 +120,10 @@ def box_areas(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
 def shrink(
     image: UInt8[np.ndarray, "h w c"], matrix: Matrix
 ) -> tuple[UInt8[np.ndarray, "h2 w2 c"], Float[np.ndarray, "3 3"]]:
-    """Average a picture down by whole factors as far as `matrix` shrinks it anyway, so that bilinear sampling is fine.
+    """Average an image down by whole factors as far as `matrix` shrinks it anyway, so that bilinear sampling is fine.
 
     Returns:
-      The smaller picture and the matrix that takes it to where `matrix` took the original, exactly.
+      The smaller image and the matrix that takes it to where `matrix` took the original, exactly.
     """
     height, width = image.shape[:2]
     factors = np.floor(1 / np.maximum(np.linalg.norm(matrix[:2, :2], axis=0), 1e-9) + 1e-6)
@@ -139,9 +139,9 @@ def shrink(
 def map_image(
     matrix: Matrix, image: UInt8[np.ndarray, "h w c"], size: Size, fill: tuple[int, ...] = (0, 0, 0)
 ) -> UInt8[np.ndarray, "h2 w2 c"]:
-    """Map a picture into a frame of height, width; bilinear, averaging first where it shrinks.
+    """Map an image into a frame of height, width; bilinear, averaging first where it shrinks.
 
-    A pixel whose centre comes from outside the picture is `fill`; the others never mix with it.
+    A pixel whose centre comes from outside the image is `fill`; the others never mix with it.
     """
     image, matrix = shrink(image, matrix)
     height, width = size
@@ -204,7 +204,7 @@ def _on_pixel_centres(matrix: Matrix) -> Matrix:
 
 
 def _outside(matrix: Matrix, size: Size, frame: Size) -> np.ndarray | None:
-    """Return which pixels of the frame have their centre outside the mapped picture; None if none has."""
+    """Return which pixels of the frame have their centre outside the mapped image; None if none has."""
     back = invert(matrix)
     height, width = frame
     corners = map_points(back, np.array([[0.0, 0], [width, 0], [0, height], [width, height]]))

@@ -1,4 +1,4 @@
-"""Pictures from files, bytes or arrays to uint8 RGB, whatever their format."""
+"""Images from files, bytes or arrays to uint8 RGB, whatever their format."""
 
 import io
 import os
@@ -21,13 +21,13 @@ Decode = Callable[[float | int], tuple[UInt8[np.ndarray, "h w 3"], int]]
 
 
 def read(image: str | os.PathLike | bytes | np.ndarray, *, orient: bool = False) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode a picture to RGB.
+    """Decode an image to RGB.
 
-    Grayscale, palette, CMYK, 16-bit (scaled to 8) and transparent pictures (laid on white) all become 8-bit RGB.
+    Grayscale, palette, CMYK, 16-bit (scaled to 8) and transparent images (laid on white) all become 8-bit RGB.
 
     Args:
       image: a path, the encoded bytes, or a decoded array (h w), (h w 1), (h w 3) or (h w 4), uint8 or uint16.
-      orient: turn the picture upright as its EXIF tag says. Off by default, because the boxes of COCO and VOC
+      orient: turn the image upright as its EXIF tag says. Off by default, because the boxes of COCO and VOC
         refer to the pixels as stored; on for showing a person's own photos.
 
     Raises:
@@ -44,7 +44,7 @@ def read(image: str | os.PathLike | bytes | np.ndarray, *, orient: bool = False)
 def read_as_labelled(
     image: str | os.PathLike | bytes | np.ndarray, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Read a picture as its labels were drawn: as stored, or upright where only that has the labels' size.
+    """Read an image as its labels were drawn: as stored, or upright where only that has the labels' size.
 
     Args:
       image: as for `read`.
@@ -60,14 +60,14 @@ def read_as_labelled(
 def peek(
     image: str | os.PathLike | bytes | np.ndarray, *, orient: bool = False, name: str | None = None
 ) -> tuple[tuple[int, int], Decode]:
-    """Read the height, width of a picture now, and decode it when it is known how large it is needed.
+    """Read the height, width of an image now, and decode it when it is known how large it is needed.
 
     Args:
       image, orient: as for `read`.
-      name: of the picture, for the errors; by default its path.
+      name: of the image, for the errors; by default its path.
 
     Returns:
-      The size of the whole picture, and `decode(shrink)`, which gives the picture and the factor 1, 2, 4 or 8, at most
+      The size of the whole image, and `decode(shrink)`, which gives the image and the factor 1, 2, 4 or 8, at most
       `shrink`, by which it is smaller. Only a JPEG is decoded smaller, in a fraction of the time. Pixel i of n shows
       the original's from i·factor to (i + 1)·factor, so the last may reach beyond the original's border.
 
@@ -93,7 +93,7 @@ def peek(
 
 
 def read_size(image: str | os.PathLike | bytes) -> tuple[int, int]:
-    """Read height, width of a picture as stored from its header alone.
+    """Read height, width of an image as stored from its header alone.
 
     Raises:
       UserError: the file is missing, or has no header that can be read.
@@ -115,7 +115,7 @@ def orientation(data: bytes) -> int:
     try:
         with PIL.Image.open(io.BytesIO(data)) as header:
             return int(header.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block is no reason to lose the picture
+    except Exception:  # a broken EXIF block is no reason to lose the image
         return 1
 
 
@@ -142,7 +142,7 @@ def _decode(data: bytes, name: str, least: tuple[int, int] = (0, 0)) -> np.ndarr
 
 
 def _decode_smaller(data: bytes, name: str, size: tuple[int, int], shrink: float | int) -> tuple[np.ndarray, int]:
-    """Decode a JPEG smaller by 1, 2, 4 or 8; libjpeg-turbo's other sizes take longer than the whole picture."""
+    """Decode a JPEG smaller by 1, 2, 4 or 8; libjpeg-turbo's other sizes take longer than the whole image."""
     factor = next(factor for factor in (8, 4, 2, 1) if factor <= max(shrink, 1))
     least = (-(-size[0] // factor), -(-size[1] // factor))
     pixels = _decode(data, name, least)
@@ -186,7 +186,7 @@ def _to_rgb(pixels: np.ndarray, name: str) -> np.ndarray:
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.size == 0:
         raise UserError(
-            f"{name} holds {pixels.dtype} values of shape {pixels.shape}; save it as an 8- or 16-bit picture."
+            f"{name} holds {pixels.dtype} values of shape {pixels.shape}; save it as an 8- or 16-bit image."
         )
     if pixels.shape[2] == 1:
         return np.repeat(pixels, 3, axis=2)

@@ -1,4 +1,4 @@
-"""What all sources of labelled pictures share: their records, their class lists, and their held-out part.
+"""What all sources of labelled images share: their records, their class lists, and their held-out part.
 
 The class list is that of "train", so that every split of a data set numbers its classes alike.
 """
@@ -17,17 +17,17 @@ from mapjax.errors import UserError, near
 
 
 @runtime_checkable
-class Pictures(Protocol):
-    """Random access to pictures: paths, encoded bytes, or arrays (h w 3) uint8."""
+class ImageAccess(Protocol):
+    """Random access to images: paths, encoded bytes, or arrays (h w 3) uint8."""
 
     def __getitem__(self, index: int, /) -> Any: ...
 
 
 class Labelled:
-    """Records of pictures with a class each, or with any number of them: an array and a list, however many they are."""
+    """Records of images with a class each, or with any number of them: an array and a list, however many they are."""
 
-    def __init__(self, files: Sequence[str], labels: np.ndarray, images: Pictures):
-        """Take the files' names for people, the labels, int32 (n,) or bool (n c), and the pictures."""
+    def __init__(self, files: Sequence[str], labels: np.ndarray, images: ImageAccess):
+        """Take the files' names for people, the labels, int32 (n,) or bool (n c), and the images."""
         self._files, self._labels, self._images = files, labels, images
 
     def record(self, index: int) -> Record:
@@ -43,7 +43,7 @@ def make_source(
     classes: Sequence[str],
     files: Sequence[str],
     labels: np.ndarray,
-    images: Pictures,
+    images: ImageAccess,
     *,
     dropped: dict[str, list[str]],
     content: bytes = b"",
@@ -105,7 +105,7 @@ def choose_classes(trained: Iterable[str], given: str | Sequence[str] | None, wh
         raise UserError(f"{where} has the label {name!r}, which is not in classes={names}.{near(name, names)}")
     for name in names:
         if name not in found:
-            raise UserError(f"{where} has no pictures of the class {name!r} in its training split.{near(name, found)}")
+            raise UserError(f"{where} has no images of the class {name!r} in its training split.{near(name, found)}")
     return names
 
 
@@ -119,19 +119,19 @@ def require_trained(found: Iterable[str], classes: Sequence[str], where: str, sp
     for name in in_order(found):
         if name not in known:
             raise UserError(
-                f"{where}: the class {name!r} of split {split!r} has no pictures to train on; add some to the training "
+                f"{where}: the class {name!r} of split {split!r} has no images to train on; add some to the training "
                 f"split or remove it from {split!r}.{near(name, classes)}"
             )
 
 
 def held_out(names: Sequence[str], labels: np.ndarray, seed: int, share: float | int) -> Bool[np.ndarray, " n"]:
-    """Choose the pictures of a held-out part: of each class its share, by a seeded hash of each name.
+    """Choose the images of a held-out part: of each class its share, by a seeded hash of each name.
 
-    A class of one picture is kept for training. With several labels a picture the share is that of all pictures, and
+    A class of one image is kept for training. With several labels an image the share is that of all images, and
     one of a class that would be held out whole is kept.
 
     Args:
-      names: of the pictures, all different.
+      names: of the images, all different.
       labels: int (n,) or bool (n c).
       seed, share: as for `splits.take`.
     """
@@ -151,7 +151,7 @@ def held_out(names: Sequence[str], labels: np.ndarray, seed: int, share: float |
 def rows_of(
     part: splits.Part, names: Sequence[str], labels: np.ndarray, seed: int, share: float | int
 ) -> Int[np.ndarray, " m"]:
-    """Return the positions of the pictures that are in one part of a split, in their order."""
+    """Return the positions of the images that are in one part of a split, in their order."""
     if part == "whole":
         return np.arange(len(names))
     return np.flatnonzero(held_out(names, labels, seed, share) == (part == "held out"))

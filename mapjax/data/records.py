@@ -81,7 +81,7 @@ class Packed:
 def check_box(
     box: Sequence[float | int], size: tuple[int, int]
 ) -> tuple[tuple[float, float, float, float] | None, str | None]:
-    """Clip a box x1,y1,x2,y2 to the picture of height, width.
+    """Clip a box x1,y1,x2,y2 to the image of height, width.
 
     Returns:
       The clipped box and None, or None and the reason to drop it.
@@ -94,5 +94,5 @@ def check_box(
         return None, "empty box"
     clipped = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
     if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-        return None, "box outside the picture"
+        return None, "box outside the image"
     return clipped, None

@@ -43,7 +43,7 @@ def make(kind: str, labels: np.ndarray | None, length: int, seed: int) -> Sample
     if kind == "uniform":
         return Sampler(length, _Remembered(partial(_permuted, seed, length)))
     if labels is None or labels.ndim != 1 or len(labels) != length or length == 0:
-        raise UserError(f"sampling={kind!r} needs one class for each picture; use sampling='uniform' with this data.")
+        raise UserError(f"sampling={kind!r} needs one class for each image; use sampling='uniform' with this data.")
     counts = np.bincount(labels)
     groups = [rows for rows in np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1]) if len(rows)]
     wanted = times(kind, np.array([len(rows) for rows in groups]))

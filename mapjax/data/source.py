@@ -39,15 +39,15 @@ class Records(Sequence[Record]):
         return self._files
 
     def sizes(self) -> Int32[np.ndarray, "n 2"] | None:
-        """Return height, width of every picture; None where they are not known."""
+        """Return height, width of every image; None where they are not known."""
         return self._sizes
 
     def name(self, index: int) -> str:
-        """Return the `file` of a record; its picture is not read where the name is known without."""
+        """Return the `file` of a record; its image is not read where the name is known without."""
         return self.truth(index)["file"] if self._names is None else self._names[index]
 
     def truth(self, index: int) -> Record:
-        """Return a record without its picture, masks and label map where it is known without them, else the record."""
+        """Return a record without its image, masks and label map where it is known without them, else the record."""
         return self[index] if self._truth is None else self._truth(index)
 
     def objects(self) -> Mapping[str, np.ndarray] | None:
@@ -90,24 +90,24 @@ class Source(NamedTuple):
 
 
 def name_of(source: Source, index: int) -> str:
-    """Return the name for people of one picture of a source."""
+    """Return the name for people of one image of a source."""
     records = source.records
     return records.name(index) if isinstance(records, Records) else records[index]["file"]
 
 
 def truth_of(source: Source, index: int) -> Record:
-    """Return one record of a source for its labels; its picture is not read where they are known without."""
+    """Return one record of a source for its labels; its image is not read where they are known without."""
     records = source.records
     return records.truth(index) if isinstance(records, Records) else records[index]
 
 
 def labels_of(source: Source) -> Int32[np.ndarray, " n"] | Bool[np.ndarray, "n c"]:
-    """Return the class of every picture, or for each class whether the picture has it.
+    """Return the class of every image, or for each class whether the image has it.
 
     Records that do not know their labels without being made (`Records.labels`) are made one after the other.
 
     Raises:
-      UserError: the records have no labels of whole pictures.
+      UserError: the records have no labels of whole images.
     """
     known: Any = getattr(source.records, "labels", None)
     found = None if known is None else known()
@@ -118,7 +118,7 @@ def labels_of(source: Source) -> Int32[np.ndarray, " n"] | Bool[np.ndarray, "n c
     key = next((key for key in ("label", "labels") if key in source.records[0]), None)
     if key is None:
         raise UserError(
-            f"{source.name} has no label for a whole picture; use data with classes, such as folder:DIR or table:FILE."
+            f"{source.name} has no label for a whole image; use data with classes, such as folder:DIR or table:FILE."
         )
     made = np.stack([np.asarray(record[key]) for record in source.records])
     return made.astype(np.int32 if key == "label" else bool)
@@ -149,19 +149,19 @@ def label_map_of(source: Source, index: int) -> UInt8[np.ndarray, "h w"]:
 
 
 def largest_size(source: Source) -> tuple[int, int]:
-    """Return height, width of the least frame that holds every picture of a source; 0, 0 where there is none.
+    """Return height, width of the least frame that holds every image of a source; 0, 0 where there is none.
 
     Records that do not know their sizes (`Records.sizes`) are gone through one after the other.
 
     Raises:
-      UserError: records that do not say how large their pictures are.
+      UserError: records that do not say how large their images are.
     """
     known: Any = getattr(source.records, "sizes", None)
     sizes = None if known is None else known()
     if sizes is None:
         found = [truth_of(source, index).get("size") for index in range(len(source.records))]
         if any(size is None for size in found):
-            raise UserError(f"{source.name} does not say how large its pictures are; give its records a 'size'.")
+            raise UserError(f"{source.name} does not say how large its images are; give its records a 'size'.")
         sizes = np.array(found, np.int32).reshape(-1, 2)
     height, width = sizes.max(axis=0, initial=0).tolist()
     return height, width

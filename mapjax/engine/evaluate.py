@@ -64,7 +64,7 @@ def evaluate(answer: Answer, variables: Variables, batches: Iterable[Batch], met
 
 
 def local(values: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Bring this process's rows of a batch or a result to the host; pictures and true maps stay where they are."""
+    """Bring this process's rows of a batch or a result to the host; images and true maps stay where they are."""
     return {name: _rows(value) for name, value in values.items() if name not in ("image", "truth_map")}
 
 

@@ -1,6 +1,6 @@
 """How much a layer knows: its features, reduced by PCA, given to classical classifiers.
 
-pictures → features of a named layer → PCA → linear probe, k-NN, SVM, decision tree, naive Bayes
+images → features of a named layer → PCA → linear probe, k-NN, SVM, decision tree, naive Bayes
 """
 
 import time
@@ -48,7 +48,7 @@ class Score(NamedTuple):
 
 
 def layers(task: Task, variables: Variables, batch: Batch) -> dict[str, tuple[int, ...]]:
-    """List the layers whose features the network shows, with the shape for one picture."""
+    """List the layers whose features the network shows, with the shape for one image."""
     shown = jax.eval_shape(task.predict, variables, batch)
     named = {**shown.get("features", {}), "logits": shown.get("logits")}
     found = {name: tuple(value.shape[1:]) for name, value in named.items() if hasattr(value, "shape")}
@@ -87,9 +87,7 @@ def collect(features: Callable[..., Any], variables: Variables, batches: Iterabl
     values, labels = [], []
     for batch in batches:
         if "label" not in batch:
-            raise UserError(
-                "a probe tells one class a picture from another, and these pictures have several labels each."
-            )
+            raise UserError("a probe tells one class an image from another, and these images have several labels each.")
         found = evaluate.local({"found": features(variables, batch), "label": batch["label"], "mask": batch["mask"]})
         values.append(found["found"][found["mask"]])
         labels.append(found["label"][found["mask"]])

@@ -1,4 +1,4 @@
-"""Accuracy of classifiers that give a picture one class: top-1 and top-5, precision, recall, F1, and calibration.
+"""Accuracy of classifiers that give an image one class: top-1 and top-5, precision, recall, F1, and calibration.
 
 The counts are the answers themselves, `{index of the record: {"probabilities", "label"}}`: merging is the union of two
 dicts, an image met twice (padding, two processes) counts once, and a report can show every answer. Figures by class are

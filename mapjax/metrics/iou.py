@@ -1,12 +1,12 @@
 """Intersection over union of label maps, and the other figures of a confusion matrix of pixels; boundary F1.
 
-The counts are whole numbers that the device has counted picture by picture (ops/label_maps.py), so any split over
+The counts are whole numbers that the device has counted image by image (ops/label_maps.py), so any split over
 batches, devices and processes gives the same figures exactly:
 
     confusion  (c c) pixels of each true class (rows) given each class (columns)
     contours   (c 4) contour pixels: predicted, of these near a true one; true, of these near a predicted one
     images     index → (3 c) pixels in both, true, predicted
-    maps       index → label map (h w), predicted in original pixels: of some evenly spread pictures, and the worst
+    maps       index → label map (h w), predicted in original pixels: of some evenly spread images, and the worst
 
 Pixels without a true class do not count. A class that no pixel has is not measured, even if it is predicted somewhere:
 its figures are -1, and the means over the classes leave it out.
@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from mapjax.data.source import Source, name_of
 from mapjax.task import Batch, Counts, Metric, Result
 
-SHOWN, WORST = 12, 12  # pictures whose maps are kept for the report
+SHOWN, WORST = 12, 12  # images whose maps are kept for the report
 
 
 def make(source: Source) -> Metric:
@@ -94,14 +94,14 @@ def scalars(confusion: Int[np.ndarray, "c c"], contours: Int[np.ndarray, "c 4"],
 
 
 def boundary_f1(contours: Int[np.ndarray, "c 4"]) -> Float[np.ndarray, " c"]:
-    """Harmonic mean of the contours' precision and recall (Csurka et al. 2013), over all pictures together."""
+    """Harmonic mean of the contours' precision and recall (Csurka et al. 2013), over all images together."""
     drawn, right, meant, found = contours.T
     precision, recall = right / np.maximum(drawn, 1), found / np.maximum(meant, 1)
     return 2 * precision * recall / np.maximum(precision + recall, 1e-12)
 
 
 def image_iou(parts: Int[np.ndarray, "3 c"]) -> float:
-    """Give the mean IoU of one picture over the classes that are in it; 1 for a picture without any."""
+    """Give the mean IoU of one image over the classes that are in it; 1 for an image without any."""
     both, truth, predicted = parts
     iou = both / np.maximum(truth + predicted - both, 1)
     return float(iou[truth > 0].mean()) if (truth > 0).any() else 1.0
@@ -116,7 +116,7 @@ def _average(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _row(source: Source, index: int, parts: Int[np.ndarray, "3 c"]) -> dict[str, Any]:
-    """Describe one picture: its pixels of each class by name, so that figures can be computed again."""
+    """Describe one image: its pixels of each class by name, so that figures can be computed again."""
     both, truth, predicted = parts.tolist()
     named = {
         name: {"both": a, "truth": b, "predicted": c}

@@ -1,4 +1,4 @@
-"""Metrics of classifiers that give a picture any number of classes, each by a probability of its own.
+"""Metrics of classifiers that give an image any number of classes, each by a probability of its own.
 
 The counts are the answers themselves, `{index of the record: {"probabilities", "labels"}}`, as in accuracy.py. A class
 without truth in the split has nothing to measure: its figures are -1, and the means over classes leave it out.

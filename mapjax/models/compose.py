@@ -13,7 +13,7 @@ from mapjax.errors import UserError
 from mapjax.models.layers import model_of
 from mapjax.task import Model
 
-SIDE = 256  # of the pictures that tell the strides of a backbone
+SIDE = 256  # of the images that tell the strides of a backbone
 
 
 class Level(NamedTuple):

@@ -41,7 +41,7 @@ def model_of(module: nn.Module) -> Model:
 
 
 class Conv(nn.Module):
-    """Convolution of NHWC pictures.
+    """Convolution of NHWC images.
 
     kernel: k or (rows, columns). padding: zeros on each side, (rows, columns); None is torch's k // 2 (times the
     dilation), "SAME" TensorFlow's. groups: of channels; as many as channels is a depthwise convolution.
@@ -112,7 +112,7 @@ class Norm(nn.Module):
 
     batch: statistics of the whole batch when `train`, running ones otherwise (momentum 0.1, unbiased running
       variance, as torch). frozen: running statistics always, and the affine part is a statistic too, so no
-      optimizer touches it. group: groups of one picture (Wu & He 2018), no statistics. none: nothing.
+      optimizer touches it. group: groups of one image (Wu & He 2018), no statistics. none: nothing.
     scale, bias: whether there is a factor and an offset that are learned.
     """
 
@@ -235,7 +235,7 @@ class Dropout(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Leave a residual branch out for a share of the pictures in training (Huang et al. 2016); `rate` may be traced."""
+    """Leave a residual branch out for a share of the images in training (Huang et al. 2016); `rate` may be traced."""
 
     rate: Any
 
@@ -251,7 +251,7 @@ def _drop(module: nn.Module, x, shape: tuple[int, ...], rate: Any):
 
 
 def require_size(network: str, images, least: int) -> None:
-    """Refuse pictures (b h w 3) of which a network's strides would leave nothing.
+    """Refuse images (b h w 3) of which a network's strides would leave nothing.
 
     Raises:
       UserError: a side is shorter than `least` pixels.
@@ -259,7 +259,7 @@ def require_size(network: str, images, least: int) -> None:
     height, width = images.shape[1:3]
     if min(height, width) < least:
         raise UserError(
-            f"{network} needs pictures of {least}×{least} pixels or more, not {height}×{width}: enlarge image_size."
+            f"{network} needs images of {least}×{least} pixels or more, not {height}×{width}: enlarge image_size."
         )
 
 

@@ -1,8 +1,8 @@
-"""Convolution and pooling of NHWC pictures, in the form that each platform runs fastest.
+"""Convolution and pooling of NHWC images, in the form that each platform runs fastest.
 
 XLA's CPU backend is slow at the weight gradients of convolutions and at depthwise ones, and knows no Winograd form;
 there a 1×1 convolution is a matrix product, a depthwise one shifts, products and sums, and a 3×3 one on a large map
-goes by Winograd tiles. A TPU pads channels to 128, so that of a picture's three hardly anything is left; there the
+goes by Winograd tiles. A TPU pads channels to 128, so that of an image's three hardly anything is left; there the
 first convolution sees 2×2 pixels as one of twelve. Elsewhere XLA's own is right.
 """
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from mapjax.sharding import by_device
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
-TOGETHER = 8  # pictures whose products are added up in one turn
+TOGETHER = 8  # images whose products are added up in one turn
 
 
 def conv(
@@ -37,7 +37,7 @@ def _span(size: int, dilation: int) -> int:
 
 
 def _shifted(x, spans: tuple[int, ...], row: int, column: int, stride: int):
-    """What the kernel entry at (row, column) of the span meets: a strided window of the padded picture."""
+    """What the kernel entry at (row, column) of the span meets: a strided window of the padded image."""
     rows, columns = ((side - span) // stride for side, span in zip(x.shape[1:3], spans))
     limits = (len(x), row + rows * stride + 1, column + columns * stride + 1, x.shape[3])
     return jax.lax.slice(x, (0, row, column, 0), limits, (1, stride, stride, 1))
@@ -60,9 +60,9 @@ def _kernel_gradient(x, kernel, gradient, stride: int, pads: Padding, dilation: 
 
 
 def _sums(x, gradient, spans: tuple[int, int], stride: int, pads: Padding, dilation: int):
-    """The gradient of a kernel (rows columns 1 c), float32: sums over pictures and rows of the output in a scan.
+    """The gradient of a kernel (rows columns 1 c), float32: sums over images and rows of the output in a scan.
 
-    So the products of one row stay in the cache. Those of a few pictures are added one by one, and those along the row
+    So the products of one row stay in the cache. Those of a few images are added one by one, and those along the row
     at the end: so no turn has a reduction, which XLA would run several times as long as sums of arrays.
     """
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))

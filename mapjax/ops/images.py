@@ -1,4 +1,4 @@
-"""Pictures on the device."""
+"""Images on the device."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures, RGB, 0 to 1
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's images, RGB, 0 to 1
 STD = (0.229, 0.224, 0.225)
 
 
 def normalize(
     image: UInt8[Array, "b h w 3"], mean: Sequence[float | int] = MEAN, std: Sequence[float | int] = STD
 ) -> Float[Array, "b h w 3"]:
-    """Pictures 0 to 255 → float32 with `mean` at 0 and the standard deviation `std` 1 (both of 0 to 1, RGB)."""
+    """Images 0 to 255 → float32 with `mean` at 0 and the standard deviation `std` 1 (both of 0 to 1, RGB)."""
     scale = 1 / (255 * np.asarray(std, np.float32))
     return image.astype(jnp.float32) * scale - np.asarray(mean, np.float32) / np.asarray(std, np.float32)

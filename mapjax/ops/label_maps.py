@@ -17,7 +17,7 @@ BLOCK = 4096  # pixels counted at once: their one-hots fit in a core's cache
 def map_back(
     maps: Float[Array, "b i j c"], matrix: Float[Array, "b 3 3"], frame: tuple[int, int], size: tuple[int, int]
 ) -> Float[Array, "b r s c"]:
-    """Sample maps bilinearly at the pixels of the original pictures; beyond their border the last value goes on.
+    """Sample maps bilinearly at the pixels of the original images; beyond their border the last value goes on.
 
     Args:
       maps: over the frame, at any stride. matrix: original pixels → pixels of the frame; of each axis by itself, as in
@@ -58,7 +58,7 @@ def _by_products(maps, rows, columns):
 
 
 def confusion(truth: LabelMaps, predicted: LabelMaps, classes: int) -> Int[Array, "b c c"]:
-    """Count the pixels of each true class (rows) that were given each class (columns), in every picture, exactly.
+    """Count the pixels of each true class (rows) that were given each class (columns), in every image, exactly.
 
     Pixels without a true class do not count.
     """
@@ -103,10 +103,10 @@ def _pairs_by_products(one, other, rows: int, columns: int):
 
 
 def contours(truth: LabelMaps, predicted: LabelMaps, classes: int, radius: float) -> Int[Array, "b c 4"]:
-    """Count the pixels on the contours of each class in every picture, and those near the other map's contour.
+    """Count the pixels on the contours of each class in every image, and those near the other map's contour.
 
     A pixel is on the contour of its class where one of its four neighbours has another class; pixels without a true
-    class, and the picture's border, make none. Near is a Euclidean distance of at most `radius` pixels.
+    class, and the image's border, make none. Near is a Euclidean distance of at most `radius` pixels.
 
     Returns:
       Predicted contour, of it near the true one, true contour, of it near the predicted one: precision and recall of

@@ -10,7 +10,7 @@ cells of its tile (the truncation is that of Teichmann & Cipolla 2018, "Convolut
 own colour at full resolution, so that an answer turns at the edge of an object and not at that of a cell: on
 photographs its beliefs are a third closer to the exact ones than with messages among cells that are then enlarged.
 Pixels are listed tile by tile, so that a message is one product of matrices (cells in reach → pixels) a tile; all
-shapes and trips are fixed. With stride 1 and a reach as large as the picture the inference is exact.
+shapes and trips are fixed. With stride 1 and a reach as large as the image the inference is exact.
 """
 
 from typing import Any, NamedTuple
@@ -20,14 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Grid = tuple[int, int, int]  # pictures, rows and columns of tiles; together n
+Grid = tuple[int, int, int]  # images, rows and columns of tiles; together n
 
 
 class Kernels(NamedTuple):
     """The two Gaussian kernels, and how finely and how far they are summed.
 
-    position, colour: standard deviations of the bilateral kernel, in pixels and in units of the picture (0.25 of a
-      picture whose standard deviation is 1 is 14 of 256 levels). smoothness: of the spatial kernel, in pixels.
+    position, colour: standard deviations of the bilateral kernel, in pixels and in units of the image (0.25 of a
+      image whose standard deviation is 1 is 14 of 256 levels). smoothness: of the spatial kernel, in pixels.
     stride: side of a cell in pixels. tile: side in cells of what shares a product. reach: cells beyond its tile that
       a pixel hears of, on each side. Time and memory grow with (tile + 2 reach)², a number for each pixel.
     """
@@ -144,7 +144,7 @@ def _side(kernels: Kernels) -> int:
 
 
 def _to_tiles(x, kernels: Kernels):
-    """Picture (b h w c) → tiles (n c p), with zeros below and at the right where the last ones are not full."""
+    """Image (b h w c) → tiles (n c p), with zeros below and at the right where the last ones are not full."""
     side = _side(kernels)
     b, h, w, c = x.shape
     x = jnp.pad(x, ((0, 0), (0, -h % side), (0, -w % side), (0, 0)))
@@ -170,7 +170,7 @@ def _pool(tiles, grid: Grid, kernels: Kernels):
 
 
 def _in_reach(cells, kernels: Kernels):
-    """Cells (b c h w) → those that each tile hears of (n c s), zeros outside of the picture."""
+    """Cells (b c h w) → those that each tile hears of (n c s), zeros outside of the image."""
     tile, reach = kernels.tile, kernels.reach
     rows, columns = (length - tile + 1 for length in cells.shape[2:])
     x = jnp.pad(cells, ((0, 0), (0, 0), (reach, reach), (reach, reach)))

@@ -1,6 +1,6 @@
 """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019), on the device inside the step.
 
-The partner of a picture is its neighbour in the batch, which the pipeline has already shuffled. So a batch that is
+The partner of an image is its neighbour in the batch, which the pipeline has already shuffled. So a batch that is
 split over devices exchanges one row with the neighbouring device, where a permutation would gather it whole.
 """
 
@@ -18,12 +18,12 @@ def mix(
     cutmix: float | int = 0.0,
     probability: float | int = 1.0,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b classes"]]:
-    """Mix each picture and its targets with those of its neighbour, the share λ ~ Beta(α, α) drawn once a batch.
+    """Mix each image and its targets with those of its neighbour, the share λ ~ Beta(α, α) drawn once a batch.
 
     CutMix replaces a rectangle, clipped at the frame; targets are mixed by the area that is really replaced.
 
     Args:
-      targets: the share of each class in each picture.
+      targets: the share of each class in each image.
       mixup, cutmix: the α of each; 0 is never. If both are positive, one of the two is drawn for each batch.
       probability: that a batch is mixed at all.
     """

@@ -1,7 +1,7 @@
 """Max pooling in windows that do not overlap, which tells the place of each largest, and its inverse.
 
 Places are numbered row by row within a window, so that pooling, unpooling and the gradients of both are choices among
-size² pictures; none is a scatter.
+size² images; none is a scatter.
 """
 
 from functools import partial, reduce
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 
 def max_pool(x: Float[Array, "b h w c"], size: int = 2) -> tuple[Float[Array, "b i j c"], UInt8[Array, "b i j c"]]:
-    """Largest of each size×size window and its place there, the first of equals; a rest of the picture is left out."""
+    """Largest of each size×size window and its place there, the first of equals; a rest of the image is left out."""
     return _max_pool(x, size)
 
 
@@ -41,11 +41,11 @@ def unpool(
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _max_pool(x, size: int):
     """The places serve the gradient too, rather than x."""
-    pictures = _pictures(x, size)
-    largest = reduce(jnp.maximum, pictures)
+    phases = _phases(x, size)
+    largest = reduce(jnp.maximum, phases)
     places = jnp.full(largest.shape, size**2 - 1, jnp.uint8)
     for place in reversed(range(size**2 - 1)):
-        places = jnp.where(pictures[place] == largest, jnp.uint8(place), places)
+        places = jnp.where(phases[place] == largest, jnp.uint8(place), places)
     return largest, places
 
 
@@ -63,7 +63,7 @@ def _backward(size: int, saved, gradients):
 _max_pool.defvjp(_forward, _backward)
 
 
-def _pictures(x, size: int):
-    """The size² pictures that hold one place of every window each, row by row."""
+def _phases(x, size: int):
+    """The size² images that hold one place of every window each, row by row."""
     height, width = (side // size * size for side in x.shape[1:3])
     return [x[:, i:height:size, j:width:size] for i in range(size) for j in range(size)]

@@ -75,10 +75,10 @@ def roi_align_batch(
     *,
     pool: int = 7,
 ) -> Float[Array, "b n p p c"]:
-    """`roi_align` of every picture of a batch: one after the other on a CPU, for its cache; else all at once."""
+    """`roi_align` of every image of a batch: one after the other on a CPU, for its cache; else all at once."""
 
-    def one(picture):
-        return roi_align(picture[0], strides, picture[1], pool=pool)
+    def one(image):
+        return roi_align(image[0], strides, image[1], pool=pool)
 
     def in_turn(features, boxes):
         return jax.lax.map(one, (features, boxes))

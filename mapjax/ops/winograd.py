@@ -39,14 +39,14 @@ OUTPUT = np.array(  # Aᵀ
 
 
 def conv3x3(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "b h w d"]:
-    """3×3 convolution, stride 1, one zero around the picture."""
+    """3×3 convolution, stride 1, one zero around the image."""
     if _chunks(x.shape, kernel.shape[3]) == 1:
         return _convolved(x, _spread(kernel))
     return by_device.run(_convolved, x, whole=[_spread(kernel)])
 
 
 def _convolved(x, spread):
-    """Convolve with a kernel that is spread already, some pictures at a time."""
+    """Convolve with a kernel that is spread already, some images at a time."""
 
     def some(x):
         return _from_tiles(jnp.einsum("ntc,ncd->ntd", _to_tiles(x), spread), x.shape[:3])
@@ -80,7 +80,7 @@ def _kernel_gradient(x, gradient):
 
 
 def _products(x, gradient):
-    """Sums over all tiles of the transformed pictures and gradients, some pictures at a time: (36 c d)."""
+    """Sums over all tiles of the transformed images and gradients, some images at a time: (36 c d)."""
     count = _chunks(x.shape, gradient.shape[3])
     parts = [array.reshape(-1, count, *array.shape[1:]) for array in (x, gradient)]
 
@@ -105,7 +105,7 @@ def _spread(kernel):
 
 
 def _to_tiles(x):
-    """Picture (b h w c) → transformed 6×6 tiles (36, tiles, c), neighbours overlapping by 2."""
+    """Image (b h w c) → transformed 6×6 tiles (36, tiles, c), neighbours overlapping by 2."""
     b, h, w, c = x.shape
     rows, columns = _count(h), _count(w)
     x = jnp.pad(x, ((0, 0), (1, OUT * (rows + 1) - 1 - h), (1, OUT * (columns + 1) - 1 - w), (0, 0)))
@@ -118,7 +118,7 @@ def _to_tiles(x):
 
 
 def _from_tiles(tiles, shape: tuple[int, int, int]):
-    """Products (36, tiles, d) → picture (b h w d)."""
+    """Products (36, tiles, d) → image (b h w d)."""
     b, h, w = shape
     rows, columns = _count(h), _count(w)
     tiles = tiles.reshape(TILE, TILE, b, rows, columns, -1)
@@ -128,7 +128,7 @@ def _from_tiles(tiles, shape: tuple[int, int, int]):
 
 
 def _gradient_to_tiles(g):
-    """Gradient of the picture (b h w d) → gradient of the products (36, tiles, d): the transpose of `_from_tiles`."""
+    """Gradient of the image (b h w d) → gradient of the products (36, tiles, d): the transpose of `_from_tiles`."""
     b, h, w, d = g.shape
     rows, columns = _count(h), _count(w)
     g = jnp.pad(g, ((0, 0), (0, OUT * rows - h), (0, OUT * columns - w), (0, 0))).reshape(b, rows, OUT, -1, d)

@@ -20,7 +20,7 @@ def largest_batch(attempt: Callable[[int], Tried], unit: int, start: int, limit:
     """Find the largest batch that fits, to a `ENOUGH`th of itself.
 
     The batch grows until it does not fit, or is halved until it does; then what lies between is narrowed down. Memory
-    grows by nearly as much for each picture, so what is tried next is where a line through two tries meets the limit.
+    grows by nearly as much for each image, so what is tried next is where a line through two tries meets the limit.
 
     Args:
       attempt: batch → what it needs.

@@ -22,7 +22,7 @@ from mapjax.task import Batch, State, Task
 
 Config = Any  # a ConfigDict; ml_collections gives its values no types
 
-# Classes and training pictures of the data sets that an experiment names but that are not here.
+# Classes and training images of the data sets that an experiment names but that are not here.
 KNOWN = {"coco": (80, 118_287), "voc": (20, 16_551)}
 IMAGENET = (1000, 1_281_167)
 
@@ -79,7 +79,7 @@ class Compiled(NamedTuple):
 
 
 def blank_source(config: Config, classes: int, examples: int) -> Source:
-    """Make a source of blank pictures, for its shapes: where a config's data is not here."""
+    """Make a source of blank images, for its shapes: where a config's data is not here."""
     height, width = config.image_size
     blank = {
         "id": 0,
@@ -124,7 +124,7 @@ def find_source(config: Config, classes: int | None = None, examples: int | None
     known = KNOWN.get(str(config.data.name), IMAGENET)
     kinds, count = classes or known[0], examples or known[1]
     why = f"{missing} is not here" if missing else "the data is not read"
-    note = f"{why}: planned for {kinds} classes and {count:,} training pictures (--classes, --examples)"
+    note = f"{why}: planned for {kinds} classes and {count:,} training images (--classes, --examples)"
     return config, blank_source(config, kinds, count), note
 
 

@@ -1,1 +1,1 @@
-"""Pictures, plots and the page that people look at."""
+"""Images, plots and the page that people look at."""

@@ -1,4 +1,4 @@
-"""A picture with the classes that it was given, written below it: pixels to save."""
+"""An image with the classes that it was given, written below it: pixels to save."""
 
 from collections.abc import Sequence
 
@@ -20,11 +20,11 @@ def below(
     enlarge: bool = False,
     colours: Sequence[tuple[int, int, int]] = (),
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Write a line for each class below a picture, on a bar as long as its probability.
+    """Write a line for each class below an image, on a bar as long as its probability.
 
     Args:
       image: RGB. lines: names and probabilities, 0 to 1.
-      enlarge: show a picture that is less than WIDTH wide and high as many whole times larger as fit; up to 64 pixels
+      enlarge: show an image that is less than WIDTH wide and high as many whole times larger as fit; up to 64 pixels
         long without smoothing.
       colours: of the bars, which are blue without.
     """

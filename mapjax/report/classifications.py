@@ -16,17 +16,17 @@ from mapjax.report.section import Section, Shown
 from mapjax.report.thumbnails import Card
 from mapjax.task import Counts
 
-PICTURES, MISTAKES, SUSPECTS, PAIRS, PAIR_EXAMPLES = 16, 24, 20, 10, 6
+IMAGES, MISTAKES, SUSPECTS, PAIRS, PAIR_EXAMPLES = 16, 24, 20, 10, 6
 PAIR_SIDE = 112  # pixels
 DOUBT = 0.5  # a label that the network gives less may be wrong
 FIGURES = {"f1": "F1", "precision": "precision", "recall": "recall"}
 
 
 def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list[Section]:
-    """Make the sections of a classifier's report, for one class a picture or for several.
+    """Make the sections of a classifier's report, for one class an image or for several.
 
     Args:
-      source: the evaluated split; a picture that cannot be read is left out and counted.
+      source: the evaluated split; an image that cannot be read is left out and counted.
       counts: its answers, as mapjax.metrics.accuracy or .multilabel counts them.
       metrics: "precision/CLASS", … for the table of classes; "temperature" for the calibration.
     """
@@ -38,7 +38,7 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
     return [
         classes(source, matrix, metrics),
         confused(source, found, predicted, matrix),
-        pictures(source, found, predicted),
+        examples(source, found, predicted),
         mistakes(source, found, predicted),
         suspects(source, found, predicted),
         reliability(found, predicted, metrics),
@@ -66,7 +66,7 @@ def confused(
     """List the pairs of classes confused most often, with the most confident examples."""
     shown = confusion.pairs(matrix, PAIRS)
     if not shown:
-        return Section("Most confused", "<p>No picture was taken for another class.</p>")
+        return Section("Most confused", "<p>No image was taken for another class.</p>")
     confidence = found.probabilities.max(1)
     examples = []
     for pair in shown:
@@ -79,21 +79,21 @@ def confused(
         images = "".join(made.get(index, "") for index in indexes)
         rows.append([*names, f"{pair.number:,}", f"{100 * pair.share:.1f} %", f'<div class="row">{images}</div>'])
     columns = {"truth": "text", "taken for": "text", "images": "number", "of the class": "number"}
-    body = tables.listed({**columns, "the most confident": "pictures"}, rows)
+    body = tables.listed({**columns, "the most confident": "images"}, rows)
     return Section("Most confused", body, thumbnails.unread(sum(map(len, examples)) - len(made)).strip())
 
 
-def pictures(source: Source, found: Answers, predicted: Int[np.ndarray, " n"]) -> Section:
-    """Show pictures from evenly through the split with their truth and the most probable classes."""
+def examples(source: Source, found: Answers, predicted: Int[np.ndarray, " n"]) -> Section:
+    """Show images from evenly through the split with their truth and the most probable classes."""
     cards = []
-    for row in thumbnails.evenly(len(found.labels), PICTURES):
+    for row in thumbnails.evenly(len(found.labels), IMAGES):
         label = int(found.labels[row])
         bars = thumbnails.bars(source.classes, found.probabilities[row], [label])
         name = html.escape(source.classes[label])
         cards.append(Card(int(found.indexes[row]), name, bars, right=bool(predicted[row] == label)))
     body, unread = thumbnails.gallery(source, cards)
     note = "The truth, and below it the most probable classes; the bar of the truth is green."
-    return Section("Pictures", body, note + thumbnails.unread(unread))
+    return Section("Images", body, note + thumbnails.unread(unread))
 
 
 def mistakes(source: Source, found: Answers, predicted: Int[np.ndarray, " n"]) -> Section:
@@ -101,7 +101,7 @@ def mistakes(source: Source, found: Answers, predicted: Int[np.ndarray, " n"]) -
     confidence = found.probabilities.max(1)
     wrong = np.flatnonzero(predicted != found.labels)
     if not len(wrong):
-        return Section("Mistakes", "<p>None.</p>" if len(predicted) else "<p>No picture was measured.</p>")
+        return Section("Mistakes", "<p>None.</p>" if len(predicted) else "<p>No image was measured.</p>")
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     cards = []
     for row in chosen.tolist():
@@ -110,14 +110,14 @@ def mistakes(source: Source, found: Answers, predicted: Int[np.ndarray, " n"]) -
     body, unread = thumbnails.gallery(source, cards)
     share = 100 * len(wrong) / len(predicted)
     note = (
-        f"{len(wrong):,} of {len(predicted):,} pictures ({share:.1f} %) are mistaken. Those with the highest "
+        f"{len(wrong):,} of {len(predicted):,} images ({share:.1f} %) are mistaken. Those with the highest "
         "probability first: truth → prediction · its probability."
     )
     return Section("Mistakes", body, note + thumbnails.unread(unread))
 
 
 def suspects(source: Source, found: Answers, predicted: Int[np.ndarray, " n"]) -> Section:
-    """List the pictures whose label the network finds least likely: a wrong label often is the reason."""
+    """List the images whose label the network finds least likely: a wrong label often is the reason."""
     given = found.probabilities[np.arange(len(found.labels)), found.labels]
     chosen = [row for row in np.argsort(given, kind="stable")[:SUSPECTS].tolist() if given[row] < DOUBT]
     if not chosen:
@@ -130,11 +130,11 @@ def suspects(source: Source, found: Answers, predicted: Int[np.ndarray, " n"]) -
             label, answer = (tables.text(source.classes[k]) for k in (found.labels[row], predicted[row]))
             file = tables.text(str(source.records[index]["file"]))
             rows.append([made[index], label, _small(given[row]), answer, best, file])
-    columns = {"": "pictures", "label": "text", "its probability": "number"}
+    columns = {"": "images", "label": "text", "its probability": "number"}
     columns |= {"the network says": "text", "with": "number", "file": "file"}
     note = (
         f"{int((given < DOUBT).sum()):,} labels have a probability below {DOUBT}. The least probable first: look here "
-        "for labels that are wrong, and for pictures that show two classes or none."
+        "for labels that are wrong, and for images that show two classes or none."
     )
     unread = thumbnails.unread(len(chosen) - len(made))
     return Section("Labels in doubt", tables.listed(columns, rows), note + unread)
@@ -143,7 +143,7 @@ def suspects(source: Source, found: Answers, predicted: Int[np.ndarray, " n"]) -
 def reliability(found: Answers, predicted: Int[np.ndarray, " n"], metrics: Mapping[str, Any]) -> Section:
     """Draw accuracy over confidence, as it is and after temperature scaling, and how confidence is spread."""
     if len(predicted) < 2:
-        return Section("Calibration", "<p>Too few pictures to measure it.</p>")
+        return Section("Calibration", "<p>Too few images to measure it.</p>")
     correct, confidence = predicted == found.labels, found.probabilities.max(1)
     scaled = calibration.held_out_confidence(np.log(found.probabilities), found.labels)
     grouped, mended = calibration.bins(confidence, correct), calibration.bins(scaled, correct)
@@ -164,7 +164,7 @@ def reliability(found: Answers, predicted: Int[np.ndarray, " n"], metrics: Mappi
         "red is the gap. "
         f"The expected calibration error is {calibration.expected_error(grouped):.3f}, and "
         f"{calibration.expected_error(mended):.3f} after dividing the logits by a temperature: each half of the "
-        f"pictures by that of the other half{fitted}. Above 1 the network is too sure, below 1 not sure enough."
+        f"images by that of the other half{fitted}. Above 1 the network is too sure, below 1 not sure enough."
     )
     return Section("Calibration", f'<div class="plots">{"".join(charts)}</div>', note)
 
@@ -177,11 +177,11 @@ def show(
     score: float,
     enlarge: bool,
 ) -> Shown:
-    """Show the most probable classes of one picture, as values (to 0.0001) and as bars drawn below it.
+    """Show the most probable classes of one image, as values (to 0.0001) and as bars drawn below it.
 
     Args:
       result: a row of the task's Result. image: upright RGB. classes: their names.
-      score: from here on a class counts as found. enlarge: draw a small picture several times as large.
+      score: from here on a class counts as found. enlarge: draw a small image several times as large.
     """
     probabilities = np.nan_to_num(np.asarray(result["probabilities"], np.float32))
     order = np.argsort(-probabilities, kind="stable")

@@ -1,4 +1,4 @@
-"""What a report shows of a detector: its classes, pictures with truth and predictions, mistakes and distributions."""
+"""What a report shows of a detector: its classes, images with truth and predictions, mistakes and distributions."""
 
 import collections
 import html
@@ -18,11 +18,11 @@ from mapjax.report.mistakes import Finding
 from mapjax.report.section import Section, Shown
 from mapjax.task import Counts
 
-SCORE = 0.5  # from here on a detection counts as shown; the page's slider moves it for the pictures
+SCORE = 0.5  # from here on a detection counts as shown; the page's slider moves it for the images
 LEAST_SCORE = 0.05
-PICTURES, EXAMPLES, MOST_LINES, MOST_LABELS = 12, 8, 10, 12
-PICTURE_SIDE, EXAMPLE_SIDE = 480, 200  # pixels
-LETTERS, EXAMPLE_LETTERS = 46, 20  # across a picture
+IMAGES, EXAMPLES, MOST_LINES, MOST_LABELS = 12, 8, 10, 12
+IMAGE_SIDE, EXAMPLE_SIDE = 480, 200  # pixels
+LETTERS, EXAMPLE_LETTERS = 46, 20  # across an image
 
 Records = Sequence[Record]
 
@@ -31,11 +31,11 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
     """Make the sections of a detector's report.
 
     Args:
-      source: the evaluated split; a picture that cannot be read is left out and counted.
+      source: the evaluated split; an image that cannot be read is left out and counted.
       counts: its detections, as mapjax.metrics.precision counts them.
       metrics: "AP/CLASS" and "AP50/CLASS" for the table of classes.
     """
-    # A record may be costly to fetch (a rendered scene), so all but the pictures is fetched once.
+    # A record may be costly to fetch (a rendered scene), so all but the images is fetched once.
     every = (truth_of(source, index) for index in range(len(source.records)))
     light = [{key: v for key, v in record.items() if key not in ("image", "masks")} for record in every]
     truth = source._replace(records=light)
@@ -46,7 +46,7 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
         Section(
             "Classes", classes(truth, counts, metrics, found), "Precision over recall at IoU 0.5, from all scores."
         ),
-        pictures(source, measured, every),
+        examples(source, measured, every),
         worst(source, light, found),
         Section("Scores and sizes", histograms(measured, every, found), f"Detections of score ≥ {LEAST_SCORE}."),
     ]
@@ -78,14 +78,14 @@ def classes(source: Source, counts: Counts, metrics: Mapping[str, Any], found: S
     return f'<div class="split">{table}{_curves_chart(curves, tones)}</div>'
 
 
-def pictures(source: Source, records: Mapping[int, Record], every: Sequence[Finding]) -> Section:
-    """Show pictures from evenly through the split, truth beside predictions; wrong predictions are dashed."""
+def examples(source: Source, records: Mapping[int, Record], every: Sequence[Finding]) -> Section:
+    """Show images from evenly through the split, truth beside predictions; wrong predictions are dashed."""
     by_image: dict[int, list[Finding]] = collections.defaultdict(list)
     for finding in every:
         if finding.kind != "missed":
             by_image[finding.index].append(finding)
     indexes = np.array(list(records))
-    chosen = indexes[np.unique(np.linspace(0, len(indexes) - 1, PICTURES).astype(int))] if len(indexes) else []
+    chosen = indexes[np.unique(np.linspace(0, len(indexes) - 1, IMAGES).astype(int))] if len(indexes) else []
     shown, unread = [], 0
     for index in map(int, chosen):
         image = _read(source.records[index])
@@ -103,9 +103,9 @@ def pictures(source: Source, records: Mapping[int, Record], every: Sequence[Find
     body = (
         f'<div class="controls">{slider}{keys}</div><div class="pairs">{"".join(shown)}</div>'
         if shown
-        else "<p>No picture to show.</p>"
+        else "<p>No image to show.</p>"
     )
-    return Section("Pictures", body, note + _unread(unread))
+    return Section("Images", body, note + _unread(unread))
 
 
 def worst(source: Source, records: Records, found: Sequence[Finding]) -> Section:
@@ -169,11 +169,11 @@ def show(
     score: float,
     enlarge: bool,
 ) -> Shown:
-    """Show the detections on one picture, the most confident first: boxes to 0.01 pixel, scores to 0.0001.
+    """Show the detections on one image, the most confident first: boxes to 0.01 pixel, scores to 0.0001.
 
     Args:
       result: a row of the task's Result. image: upright RGB. classes: their names.
-      score: the least confidence. enlarge: draw on a small picture 2 or 4 times as large, so that labels can be read.
+      score: the least confidence. enlarge: draw on a small image 2 or 4 times as large, so that labels can be read.
     """
     order = np.argsort(-result["scores"], kind="stable")
     keep = order[(result["valid"] & (result["scores"] >= score))[order]]
@@ -232,13 +232,13 @@ def _side_by_side(
         for f in reversed(found)
     ]
     few = max(len(truth), sum(f.score >= SCORE for f in found)) <= MOST_LABELS
-    data = draw.jpeg(image, longest=PICTURE_SIDE)
-    picture = f'<image id="picture-{index}" width="{width}" height="{height}" href="{data}"/>'
-    panel = f'<svg class="picture" viewBox="0 0 {width} {height}">'
+    data = draw.jpeg(image, longest=IMAGE_SIDE)
+    element = f'<image id="image-{index}" width="{width}" height="{height}" href="{data}"/>'
+    panel = f'<svg class="image" viewBox="0 0 {width} {height}">'
     letters = LETTERS if few else 0
     return (
-        f"<figure>{panel}{picture}{draw.layer(truth, view, letters=letters)}</svg>"
-        f'{panel}<use href="#picture-{index}"/>{draw.layer(answers, view, letters=letters, least=SCORE)}</svg>'
+        f"<figure>{panel}{element}{draw.layer(truth, view, letters=letters)}</svg>"
+        f'{panel}<use href="#image-{index}"/>{draw.layer(answers, view, letters=letters, least=SCORE)}</svg>'
         f"<figcaption>{html.escape(str(record['file']))}</figcaption></figure>"
     )
 
@@ -252,7 +252,7 @@ def _truth_marks(record: Record, names: Sequence[str]) -> list[Mark]:
 
 
 def _example(source: Source, record: Record, finding: Finding) -> str:
-    """Cut a mistake out of its picture with some surroundings; "" where the picture cannot be read."""
+    """Cut a mistake out of its image with some surroundings; "" where the image cannot be read."""
     image = _read(source.records[finding.index])
     if image is None:
         return ""
@@ -275,7 +275,7 @@ def _example(source: Source, record: Record, finding: Finding) -> str:
         caption += f" · {finding.score:.2f}" + (f" · IoU {finding.iou:.2f}" if finding.kind == "badly placed" else "")
     place = f'x="{max(x1, 0)}" y="{max(y1, 0)}"'
     return (
-        f'<figure><svg class="picture" viewBox="{x1} {y1} {x2 - x1} {y2 - y1}"><image {place} '
+        f'<figure><svg class="image" viewBox="{x1} {y1} {x2 - x1} {y2 - y1}"><image {place} '
         f'width="{cut.shape[1]}" height="{cut.shape[0]}" href="{draw.jpeg(cut, longest=EXAMPLE_SIDE)}"/>'
         f"{draw.layer(drawn, view, letters=EXAMPLE_LETTERS)}</svg>"
         f'<figcaption title="{html.escape(str(record["file"]))}">{caption}</figcaption></figure>'
@@ -283,7 +283,7 @@ def _example(source: Source, record: Record, finding: Finding) -> str:
 
 
 def _window(boxes: Sequence[np.ndarray], height: int, width: int) -> Float[np.ndarray, "4"]:
-    """Choose a square around boxes with as much again beside them, moved into the picture where it fits."""
+    """Choose a square around boxes with as much again beside them, moved into the image where it fits."""
     corners = np.asarray(boxes, np.float64)
     corners = np.clip(corners, 0, [width, height] * 2)
     low, high = corners[:, :2].min(0), corners[:, 2:].max(0)
@@ -306,7 +306,7 @@ def _confusions(source: Source, records: Records, found: Sequence[Finding]) -> s
 
 
 def _read(record: Record) -> UInt8[np.ndarray, "h w 3"] | None:
-    """Read a picture as its labels were drawn; None where it cannot be read."""
+    """Read an image as its labels were drawn; None where it cannot be read."""
     height, width = map(int, record["size"])
     try:
         return images.read_as_labelled(record["image"], (height, width))

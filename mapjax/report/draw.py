@@ -1,4 +1,4 @@
-"""Boxes with labels on pictures: as pixels to save, and as an SVG layer for a page."""
+"""Boxes with labels on images: as pixels to save, and as an SVG layer for a page."""
 
 import base64
 import colorsys
@@ -21,7 +21,7 @@ _PALETTE = ("2f7ae5", "f08a24", "1fa971", "d6408f", "8b5cf6", "12a5bd", "c99a06"
 
 
 class Mark(NamedTuple):
-    """One box to show: x1,y1,x2,y2 in pixels of the picture, its label, colour, a hover text, dashed or not.
+    """One box to show: x1,y1,x2,y2 in pixels of the image, its label, colour, a hover text, dashed or not.
 
     score: for a page whose slider hides boxes below a score; None for a box that always shows.
     """
@@ -51,11 +51,11 @@ def css(colour: Colour) -> str:
 def detections(
     image: UInt8[np.ndarray, "h w 3"], marks: Sequence[Mark], *, scale: int = 1
 ) -> UInt8[np.ndarray, "sh sw 3"]:
-    """Draw boxes and labels on a copy of a picture.
+    """Draw boxes and labels on a copy of an image.
 
     Args:
       image: RGB. marks: what to draw, the last on top.
-      scale: enlarge the picture this many times first (`enlargement` picks one), so that lines stay thin and
+      scale: enlarge the image this many times first (`enlargement` picks one), so that lines stay thin and
         letters readable on a small one.
     """
     height, width = (side * scale for side in image.shape[:2])
@@ -74,13 +74,13 @@ def detections(
 
 
 def enlargement(height: int, width: int) -> int:
-    """Choose how many times a small picture is enlarged for drawing: 4 below 160 pixels, 2 below 400, else 1."""
+    """Choose how many times a small image is enlarged for drawing: 4 below 160 pixels, 2 below 400, else 1."""
     longest = max(height, width)
     return 4 if longest <= 160 else 2 if longest <= 400 else 1
 
 
 def layer(marks: Sequence[Mark], view: Float[np.ndarray, "4"], *, letters: int = 46, least: float = 0.0) -> str:
-    """Write boxes as SVG elements for a picture whose viewBox is `view` (x1,y1,x2,y2, in the marks' pixels).
+    """Write boxes as SVG elements for an image whose viewBox is `view` (x1,y1,x2,y2, in the marks' pixels).
 
     Args:
       letters: labels are so large that this many letters fill the width; 0: no labels.
@@ -109,7 +109,7 @@ def layer(marks: Sequence[Mark], view: Float[np.ndarray, "4"], *, letters: int =
 
 
 def jpeg(image: UInt8[np.ndarray, "h w 3"], *, longest: int, quality: int = 82) -> str:
-    """Encode a picture, shrunk to at most `longest` pixels a side, as a data URL."""
+    """Encode an image, shrunk to at most `longest` pixels a side, as a data URL."""
     scale = longest / max(image.shape[:2])
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
@@ -150,7 +150,7 @@ def _draw_label(pen, mark: Mark, scale: int, thick: int, font, size: tuple[int, 
 
 
 def _inside(mark: Mark, scale: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Round a box to whole pixels of the picture: a crisp line needs no smoothing."""
+    """Round a box to whole pixels of the image: a crisp line needs no smoothing."""
     corners = np.asarray(mark.box, np.float64) * scale
     x1, y1, x2, y2 = np.clip(np.rint(corners), 0, [size[0] - 1, size[1] - 1] * 2).astype(int).tolist()
     return x1, y1, max(x1, x2), max(y1, y2)

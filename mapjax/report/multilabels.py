@@ -1,4 +1,4 @@
-"""What a report shows of a classifier that gives a picture any number of classes."""
+"""What a report shows of a classifier that gives an image any number of classes."""
 
 import html
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from mapjax.report.section import Section
 from mapjax.report.thumbnails import Card
 from mapjax.task import Counts
 
-PICTURES, MISTAKES, BARS = 16, 16, 4
+IMAGES, MISTAKES, BARS = 16, 16, 4
 FIGURES = {"AP": "AP", "f1": "F1", "precision": "precision", "recall": "recall"}
 
 
@@ -23,7 +23,7 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
     """Make the sections of the report.
 
     Args:
-      source: the evaluated split; a picture that cannot be read is left out and counted.
+      source: the evaluated split; an image that cannot be read is left out and counted.
       counts: its answers, as mapjax.metrics.multilabel counts them.
       metrics: "AP/CLASS", … for the table of classes.
     """
@@ -31,7 +31,7 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
     taken = found.probabilities >= THRESHOLD
     return [
         classes(source, found, taken, metrics),
-        pictures(source, found, taken),
+        examples(source, found, taken),
         mistakes(source, found, taken),
         reliability(found),
     ]
@@ -44,10 +44,10 @@ def classes(source: Source, found: Answers, taken: Bool[np.ndarray, "n c"], metr
     return Section("Classes", tables.by_class(source.classes, numbers, metrics, FIGURES), note)
 
 
-def pictures(source: Source, found: Answers, taken: Bool[np.ndarray, "n c"]) -> Section:
-    """Show pictures from evenly through the split with their classes and the most probable ones."""
+def examples(source: Source, found: Answers, taken: Bool[np.ndarray, "n c"]) -> Section:
+    """Show images from evenly through the split with their classes and the most probable ones."""
     cards = []
-    for row in thumbnails.evenly(len(found.labels), PICTURES):
+    for row in thumbnails.evenly(len(found.labels), IMAGES):
         truth = np.flatnonzero(found.labels[row]).tolist()
         bars = thumbnails.bars(source.classes, found.probabilities[row], truth, BARS)
         names = html.escape(", ".join(source.classes[k] for k in truth) or "no class")
@@ -55,7 +55,7 @@ def pictures(source: Source, found: Answers, taken: Bool[np.ndarray, "n c"]) -> 
         cards.append(Card(int(found.indexes[row]), names, bars, right=right))
     body, unread = thumbnails.gallery(source, cards)
     note = "The truth, and below it the most probable classes; bars of the truth are green."
-    return Section("Pictures", body, note + thumbnails.unread(unread))
+    return Section("Images", body, note + thumbnails.unread(unread))
 
 
 def mistakes(source: Source, found: Answers, taken: Bool[np.ndarray, "n c"]) -> Section:
@@ -89,5 +89,5 @@ def reliability(found: Answers) -> Section:
         spread, edges, x_label="probability", y_label="decisions", colours=tones
     )
     error = calibration.expected_error(grouped)
-    note = f"All classes of all pictures together; the expected calibration error is {error:.3f}." if error >= 0 else ""
-    return Section("Calibration", f'<div class="plots">{charts}</div>' if charts else "<p>No picture.</p>", note)
+    note = f"All classes of all images together; the expected calibration error is {error:.3f}." if error >= 0 else ""
+    return Section("Calibration", f'<div class="plots">{charts}</div>' if charts else "<p>No image.</p>", note)

@@ -1,4 +1,4 @@
-"""Label maps as pictures: in their colours, over the photo, and where they are mistaken."""
+"""Label maps as images: in their colours, over the photo, and where they are mistaken."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from mapjax.report import draw
 from mapjax.stages import VOID
 
 LabelMap = UInt8[np.ndarray, "h w"]
-Picture = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "h w 3"]
 
 _VOID = (24, 27, 33)
 _RIGHT, _WRONG = (47, 122, 229), (229, 72, 77)
@@ -23,21 +23,21 @@ def palette() -> UInt8[np.ndarray, "256 3"]:
     return np.array([draw.colour(k) for k in range(VOID)] + [_VOID], np.uint8)
 
 
-def coloured(labels: LabelMap) -> Picture:
+def coloured(labels: LabelMap) -> Image:
     """Paint a label map."""
     return palette()[labels]
 
 
-def over(image: Picture, labels: LabelMap, strength: float = 0.55) -> Picture:
-    """Paint a label map over its picture, with a bright line between the classes; VOID shows the picture."""
+def over(image: Image, labels: LabelMap, strength: float = 0.55) -> Image:
+    """Paint a label map over its image, with a bright line between the classes; VOID shows the image."""
     mixed = cv2.addWeighted(image, 1 - strength, coloured(labels), strength, 0)
     painted = np.where((labels == VOID)[..., None], image, mixed)
     painted[_edges(labels)] = 255
     return painted
 
 
-def errors(image: Picture, truth: LabelMap, predicted: LabelMap) -> Picture:
-    """Show where a prediction is right (blue) and wrong (red) over the grey picture; pixels without truth stay dark."""
+def errors(image: Image, truth: LabelMap, predicted: LabelMap) -> Image:
+    """Show where a prediction is right (blue) and wrong (red) over the grey image; pixels without truth stay dark."""
     grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     tone = np.where((truth == predicted)[..., None], np.array(_RIGHT), np.array(_WRONG))
     strength = np.where(truth == predicted, 0.2, 0.75)[..., None]
@@ -48,10 +48,10 @@ def errors(image: Picture, truth: LabelMap, predicted: LabelMap) -> Picture:
 
 def png(labels: LabelMap) -> bytes:
     """Encode a label map as an indexed PNG: a pixel's value is its class, and viewers show its colour."""
-    picture = PIL.Image.fromarray(labels, "L")
-    picture.putpalette(palette().tobytes())
+    encoded = PIL.Image.fromarray(labels, "L")
+    encoded.putpalette(palette().tobytes())
     stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
+    encoded.save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
 

@@ -138,7 +138,7 @@ def reliability(grouped: Bins, *, x_label: str, y_label: str) -> str:
 
 
 def small(x: Shaped[np.ndarray, "n"], y: Shaped[np.ndarray, "n"], colour: str) -> str:
-    """Draw one curve over the unit square as a small picture without axes, for a row of a table."""
+    """Draw one curve over the unit square as a small image without axes, for a row of a table."""
     points = [(2 + 66 * float(a), 22 - 20 * float(b)) for a, b in zip(*_thin(*_finite(x, y), most=50))]
     return (
         '<svg class="small" viewBox="0 0 70 24" aria-hidden="true"><path class="axis" d="M2 2V22H68"/>'
@@ -212,7 +212,7 @@ def frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
 
 
 def figure(body: str, keys: Mapping[str, str]) -> str:
-    """Put what is drawn into a picture with a legend of names and their colours."""
+    """Put what is drawn into an image with a legend of names and their colours."""
     return f'<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{body}</svg>{legend(keys)}</div>'
 
 

@@ -1,4 +1,4 @@
-"""What tasks show to people: parts of a report page, and answers to pictures."""
+"""What tasks show to people: parts of a report page, and answers to images."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ class Section(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """An answer to one picture: plain values for JSON, a drawing, how many things were found, perhaps a label map."""
+    """An answer to one image: plain values for JSON, a drawing, how many things were found, perhaps a label map."""
 
     values: dict[str, Any]
     drawing: UInt8[np.ndarray, "h w 3"]

@@ -1,4 +1,4 @@
-"""What a report shows of semantic segmentation: its classes, what it confuses, and maps beside pictures and truth."""
+"""What a report shows of semantic segmentation: its classes, what it confuses, and maps beside images and truth."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from mapjax.task import Counts
 
 PAIRS, SIDE = 12, 400  # SIDE: pixels
 FIGURES = {"IoU": "IoU", "accuracy": "accuracy", "dice": "Dice", "boundary_f1": "boundary F1"}
-PANELS = ("picture", "truth", "prediction", "errors")
+PANELS = ("image", "truth", "prediction", "errors")
 
 
 def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list[Section]:
@@ -34,8 +34,8 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
     return [
         classes(source, counts, metrics),
         confused(source, counts),
-        maps(source, counts, evenly, "Pictures", "From evenly through the split. "),
-        maps(source, counts, worst, "Worst pictures", "Those with the lowest mean IoU of the classes in them first. "),
+        maps(source, counts, evenly, "Images", "From evenly through the split. "),
+        maps(source, counts, worst, "Worst images", "Those with the lowest mean IoU of the classes in them first. "),
         spread(counts),
     ]
 
@@ -72,7 +72,7 @@ def confused(source: Source, counts: Counts) -> Section:
 
 
 def maps(source: Source, counts: Counts, indexes: Sequence[int], title: str, note: str) -> Section:
-    """Show pictures with their truth, the prediction and where it is wrong."""
+    """Show images with their truth, the prediction and where it is wrong."""
     shown, used = [], set[int]()
     for index in indexes:
         try:
@@ -87,7 +87,7 @@ def maps(source: Source, counts: Counts, indexes: Sequence[int], title: str, not
         caption = f"{name} · mean IoU {iou.image_iou(counts['images'][index]):.3f}"
         shown.append(f"<figure>{_panels(image, truth, predicted)}<figcaption>{caption}</figcaption></figure>")
     if not shown:
-        return Section(title, "<p>No picture to show.</p>")
+        return Section(title, "<p>No image to show.</p>")
     keys = {source.classes[k]: draw.css(draw.colour(k)) for k in sorted(used) if k < len(source.classes)}
     heads = "".join(f"<span>{name}</span>" for name in PANELS)
     body = f'<div class="controls">{plots.legend(keys)}</div><div class="maps"><p>{heads}</p>{"".join(shown)}</div>'
@@ -96,12 +96,12 @@ def maps(source: Source, counts: Counts, indexes: Sequence[int], title: str, not
 
 
 def spread(counts: Counts) -> Section:
-    """Draw how the mean IoU is spread over the pictures."""
+    """Draw how the mean IoU is spread over the images."""
     values = [iou.image_iou(parts) for parts in counts["images"].values()]
     edges = np.linspace(0, 1, 21)
-    bars = {"pictures": np.histogram(values, edges)[0]}
-    chart = plots.histogram(bars, edges, x_label="mean IoU of a picture", y_label="pictures")
-    return Section("Pictures by score", f'<div class="plots">{chart}</div>', "Over the classes in each picture.")
+    bars = {"images": np.histogram(values, edges)[0]}
+    chart = plots.histogram(bars, edges, x_label="mean IoU of an image", y_label="images")
+    return Section("Images by score", f'<div class="plots">{chart}</div>', "Over the classes in each image.")
 
 
 def show(
@@ -112,11 +112,11 @@ def show(
     score: float,
     enlarge: bool,
 ) -> Shown:
-    """Show the classes of one picture's pixels: over the picture, with each class's share below it, and as a mask.
+    """Show the classes of one image's pixels: over the image, with each class's share below it, and as a mask.
 
     Args:
       result: a row of the task's Result: "map_logits" (p q c), and the "matrix" that leads to its places.
-      image: upright RGB. classes: their names. score: of no meaning here. enlarge: draw a small picture larger.
+      image: upright RGB. classes: their names. score: of no meaning here. enlarge: draw a small image larger.
     """
     del score
     labels = map_back(result["map_logits"], result["matrix"], image.shape[:2])
@@ -132,15 +132,15 @@ def show(
 def map_back(
     logits: Float[np.ndarray, "p q c"], matrix: Float[np.ndarray, "3 3"], size: geometry.Size
 ) -> UInt8[np.ndarray, "h w"]:
-    """Give the class of every pixel of an original picture, sampling the scores bilinearly.
+    """Give the class of every pixel of an original image, sampling the scores bilinearly.
 
     Args:
-      logits: a map of any size. matrix: original pixels → its places, as pixels of their own. size: of the picture.
+      logits: a map of any size. matrix: original pixels → its places, as pixels of their own. size: of the image.
     """
     back = (geometry.translate(-0.5, -0.5) @ matrix.astype(np.float64) @ geometry.translate(0.5, 0.5))[:2]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
-    for k in range(logits.shape[-1]):  # one class at a time: a large picture has room for no more
+    for k in range(logits.shape[-1]):  # one class at a time: a large image has room for no more
         plane = np.ascontiguousarray(logits[..., k], np.float32)
         scores = cv2.warpAffine(plane, back, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
         better = scores > best

@@ -33,7 +33,7 @@ def by_class(
 
 def listed(columns: Mapping[str, str], rows: Sequence[Sequence[str]]) -> str:
     """Tabulate rows of cells, HTML already; `columns` says of what kind each is: "text", "number",
-    "pictures" or "file".
+    "images" or "file".
     """
     head = "".join(f'<th class="{kind}">{html.escape(name)}</th>' for name, kind in columns.items())
     cells = ("".join(f'<td class="{kind}">{cell}</td>' for kind, cell in zip(columns.values(), row)) for row in rows)

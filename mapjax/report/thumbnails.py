@@ -1,4 +1,4 @@
-"""Small pictures for a page, with captions and bars: what a classifier was shown and what it said."""
+"""Small images for a page, with captions and bars: what a classifier was shown and what it said."""
 
 import base64
 import html
@@ -15,12 +15,12 @@ from mapjax.errors import UserError
 from mapjax.report import draw
 
 SIDE = 160  # pixels
-SMALL = 64  # a picture up to this long is kept to the pixel and shown enlarged without smoothing
+SMALL = 64  # an image up to this long is kept to the pixel and shown enlarged without smoothing
 BARS = 3
 
 
 class Card(NamedTuple):
-    """A picture to show: its record, a caption, what stands below it (HTML both), and whether the answer was right."""
+    """An image to show: its record, a caption, what stands below it (HTML both), and whether the answer was right."""
 
     index: int
     caption: str
@@ -43,10 +43,10 @@ def thumbnails(source: Source, indexes: Iterable[int], side: int = SIDE) -> dict
 
 
 def gallery(source: Source, cards: Sequence[Card]) -> tuple[str, int]:
-    """Lay cards out in a grid; says how many of their pictures could not be read and were left out."""
+    """Lay cards out in a grid; says how many of their images could not be read and were left out."""
     made = thumbnails(source, [card.index for card in cards])
     shown = [_figure(source, card, made[card.index]) for card in cards if card.index in made]
-    body = f'<div class="examples">{"".join(shown)}</div>' if shown else "<p>No picture to show.</p>"
+    body = f'<div class="examples">{"".join(shown)}</div>' if shown else "<p>No image to show.</p>"
     return body, len({card.index for card in cards}) - len(made)
 
 
@@ -67,14 +67,14 @@ def evenly(number: int, most: int) -> list[int]:
 
 
 def unread(number: int) -> str:
-    """Say how many pictures are missing, as the end of a note; "" for none."""
+    """Say how many images are missing, as the end of a note; "" for none."""
     return f" {number} could not be read." if number else ""
 
 
-def _figure(source: Source, card: Card, picture: str) -> str:
+def _figure(source: Source, card: Card, drawing: str) -> str:
     file = html.escape(str(source.records[card.index]["file"]))
     kind = {True: ' class="right"', False: ' class="wrong"', None: ""}[card.right]
-    return f'<figure{kind}>{picture}<figcaption title="{file}">{card.caption}</figcaption>{card.below}</figure>'
+    return f'<figure{kind}>{drawing}<figcaption title="{file}">{card.caption}</figcaption>{card.below}</figure>'
 
 
 def _png(image: UInt8[np.ndarray, "h w 3"]) -> str:

@@ -1,7 +1,7 @@
-"""Pictures in, answers in their own pixels out; whatever their format and size.
+"""Images in, answers in their own pixels out; whatever their format and size.
 
-A picture is turned upright as a person sees it, put through the evaluation transform and answered in batches of one
-shape, so the network compiles once. Boxes come back in the pixels of the upright picture. What an answer looks like, as
+An image is turned upright as a person sees it, put through the evaluation transform and answered in batches of one
+shape, so the network compiles once. Boxes come back in the pixels of the upright image. What an answer looks like, as
 values and as a drawing, is the task's to say (`Task.show`).
 """
 
@@ -28,7 +28,7 @@ MOST_JPEG = 65_500  # pixels a side
 
 
 class Answer(NamedTuple):
-    """A picture (upright RGB) and its row of the task's Result."""
+    """An image (upright RGB) and its row of the task's Result."""
 
     file: str
     image: UInt8[np.ndarray, "h w 3"]
@@ -36,16 +36,16 @@ class Answer(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A file that is no picture, and why."""
+    """A file that is no image, and why."""
 
     file: str
     reason: str
 
 
 class Saved(NamedTuple):
-    """What `save` wrote: how many pictures with how many findings; and the files that could not be read."""
+    """What `save` wrote: how many images with how many findings; and the files that could not be read."""
 
-    pictures: int
+    images: int
     findings: int
     unreadable: list[Unreadable]
 
@@ -59,15 +59,15 @@ def predict(
     batch: int,
     threads: int = 2,
 ) -> Iterator[Answer | Unreadable]:
-    """Answer pictures; yields one item for each file, in order.
+    """Answer images; yields one item for each file, in order.
 
-    The next batch is decoded while the device works on one, so at most two batches of pictures are in memory.
+    The next batch is decoded while the device works on one, so at most two batches of images are in memory.
 
     Args:
       answer: evaluate.make_answer(task). variables: of the trained task.
-      files: pictures of any size and format that data.images.read knows.
+      files: images of any size and format that data.images.read knows.
       transform: data.transforms.make(…) without augmentation.
-      batch: pictures the device answers at once; a last smaller batch is filled up.
+      batch: images the device answers at once; a last smaller batch is filled up.
       threads: that decode and transform.
     """
     files = iter(files)
@@ -81,20 +81,20 @@ def predict(
 
 
 def find_images(path: str | os.PathLike, *, leave_out: str | os.PathLike | None = None) -> list[pathlib.Path]:
-    """List a picture, or all pictures in a folder and its subfolders, in order of their names.
+    """List an image, or all images in a folder and its subfolders, in order of their names.
 
     Args:
       path: a file (of any extension), or a folder.
       leave_out: a folder inside it that does not count, such as that of earlier drawings.
 
     Raises:
-      UserError: there is no such path, or the folder holds no picture.
+      UserError: there is no such path, or the folder holds no image.
     """
     path = pathlib.Path(path)
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"--images {path}: there is no such file or folder; give a picture or a folder of pictures.")
+        raise UserError(f"--images {path}: there is no such file or folder; give an image or a folder of images.")
     apart = None if leave_out is None else pathlib.Path(leave_out).resolve()
     found = sorted(
         pathlib.Path(folder, name)
@@ -104,12 +104,12 @@ def find_images(path: str | os.PathLike, *, leave_out: str | os.PathLike | None 
         if name.lower().endswith(images.EXTENSIONS)
     )
     if not found:
-        raise UserError(f"--images {path}: the folder holds no picture ({', '.join(images.EXTENSIONS)}).")
+        raise UserError(f"--images {path}: the folder holds no image ({', '.join(images.EXTENSIONS)}).")
     return found
 
 
 def output_names(files: Sequence[pathlib.Path], root: pathlib.Path) -> list[pathlib.Path]:
-    """Name a drawing for each picture: its path below `root` with .jpg; a name already given gets -2, -3, …
+    """Name a drawing for each image: its path below `root` with .jpg; a name already given gets -2, -3, …
 
     Names that differ in upper and lower case only count as the same, as they are on some disks.
     """
@@ -132,7 +132,7 @@ def save(
     out: pathlib.Path,
     show: Callable[..., Shown],
 ) -> Saved:
-    """Draw the answer to each picture into a folder, and list them in its predictions.json, a line a picture.
+    """Draw the answer to each image into a folder, and list them in its predictions.json, a line an image.
 
     A label map is written beside its drawing as NAME-mask.png, a pixel's value its class. What was found is listed even
     if the run is interrupted.
@@ -162,7 +162,7 @@ def save(
                     mask.write_bytes(overlay.png(shown.label_map))
                     row["mask"] = mask.relative_to(out).as_posix()
                 rows.append(json.dumps(row, ensure_ascii=False))
-                saved = saved._replace(pictures=saved.pictures + 1, findings=saved.findings + shown.findings)
+                saved = saved._replace(images=saved.images + 1, findings=saved.findings + shown.findings)
         finally:
             text = "[\n" + ",\n".join(rows) + "\n]\n"
             (out / "predictions.json").write_text(text, encoding="utf-8")

@@ -48,7 +48,7 @@ class Loaded(NamedTuple):
 def make_source(config: Any, kind: str, split: str | None = None) -> Source:
     """Open the "train" or the "eval" split that the config names, or another one by name.
 
-    Nothing is held out of "train" for a "val" that is not asked for. The pictures of "eval" are changed by
+    Nothing is held out of "train" for a "val" that is not asked for. The images of "eval" are changed by
     `config.shift`, if there is any (data/shifted.py).
     """
     node = config.data.to_dict()
@@ -136,7 +136,7 @@ def make_transform(
     """Make the transform of records to examples of `size` (by default as the config says).
 
     Args:
-      scored: the source whose examples are to be scored; None for training, and for pictures without truth.
+      scored: the source whose examples are to be scored; None for training, and for images without truth.
     """
     node = config.transform.to_dict()
     if augment:
@@ -163,7 +163,7 @@ def make_clock(config: Any, examples: int) -> schedule.Clock:
 def make_transforms(config: Any, clock: schedule.Clock) -> list[tuple[int, Callable[..., Any]]]:
     """Make the transforms of training, each with the step from which on it holds.
 
-    More than one where `config.sizes` lets the pictures grow: ((0.0, (128, 128)), (0.6, (192, 192))) are shares of the
+    More than one where `config.sizes` lets the images grow: ((0.0, (128, 128)), (0.6, (192, 192))) are shares of the
     training and sizes (progressive resizing: Touvron et al. 2019; Tan & Le 2021).
 
     Raises:

@@ -1,6 +1,6 @@
-"""Loops over the pictures of a batch that a mesh splits: each device goes through its own.
+"""Loops over the images of a batch that a mesh splits: each device goes through its own.
 
-The compiler would bring all pictures of a batch together on every device, where a loop takes some of them at a time.
+The compiler would bring all images of a batch together on every device, where a loop takes some of them at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ from jaxtyping import Array
 
 from mapjax.sharding import mesh as shard
 
-AXES = ("data", "fsdp")  # of the mesh, over which pictures are split
+AXES = ("data", "fsdp")  # of the mesh, over which images are split
 
 
 def run(function: Callable[..., Array], *batched: Array, whole: Sequence[Array] = (), summed: bool = False) -> Array:
     """Call `function(*batched, *whole)`, on every device with its own part of the batched arrays.
 
     Args:
-      function: to an array with the batch as its first axis, or one that is the sum over the pictures (summed).
+      function: to an array with the batch as its first axis, or one that is the sum over the images (summed).
       batched: arrays whose first axis is the batch; where the devices do not divide it, all run all of it.
     """
     mesh = jax.sharding.get_abstract_mesh()

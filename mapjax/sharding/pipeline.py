@@ -8,7 +8,7 @@ are summed over `data` and `fsdp` once, not in every tick. `model` stays with th
 Why not the interleaved schedule (Narayanan et al. 2021), where a device holds v groups of blocks, p groups apart? Its
 bubble, (p - 1) / (v m + p - 1), is that of v m micro-batches here. Of p = 4 devices 27 % of the time is idle with
 m = 8; 16 % with v = 2, or with m = 16; 9 % with v = 4, or with m = 32. More micro-batches cost nothing while each is
-still some hundred rows to multiply, and one picture of a ViT/16 has 197 tokens. Interleaving sends v times the bytes,
+still some hundred rows to multiply, and one image of a ViT/16 has 197 tokens. Interleaving sends v times the bytes,
 and stores the blocks in an order that depends on p, so that no run could go on with other devices.
 """
 

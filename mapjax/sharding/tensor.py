@@ -5,7 +5,7 @@ What lies between them, an activation per channel and a normalization of channel
 sum after the second makes the result whole again: one all-reduce a pair, and none of activations is gathered. Of a
 bottleneck with three convolutions the second and third are the pair. Of an inverted residual the expansion and the
 projection are, and what is between them, depthwise, is split as well; its squeeze-excite adds a sum of a few numbers a
-picture.
+image.
 """
 
 import re

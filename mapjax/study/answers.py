@@ -1,6 +1,6 @@
-"""What a run answered to each picture, as its folder says it: for figures of pictures drawn again and again.
+"""What a run answered to each image, as its folder says it: for figures of images drawn again and again.
 
-A figure is a function of how often each picture counts (n,); for once each it is what result.json says.
+A figure is a function of how often each image counts (n,); for once each it is what result.json says.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ RECALLS = np.linspace(0, 1, 101)  # at which COCO reads precision
 
 
 class Answers(NamedTuple):
-    """The pictures of a run by name, in a fixed order, and a figure of them."""
+    """The images of a run by name, in a fixed order, and a figure of them."""
 
     names: tuple[str, ...]
     figure: Callable[[Times], float]
@@ -49,12 +49,12 @@ def read(folder: pathlib.Path, metric: str) -> Answers | None:
 
 
 def accuracy(right: Bool[np.ndarray, " n"], times: Times) -> float:
-    """Give the share of pictures that are right."""
+    """Give the share of images that are right."""
     return float(right @ times / times.sum())
 
 
 def mean_iou(pixels: Int[np.ndarray, "n 3 c"], times: Times) -> float:
-    """Give mIoU as metrics/iou.py does, from each picture's pixels in both maps, the true and the predicted ones."""
+    """Give mIoU as metrics/iou.py does, from each image's pixels in both maps, the true and the predicted ones."""
     both, truth, predicted = np.tensordot(times, pixels, 1)
     occurs = truth > 0
     iou = both / np.maximum(truth + predicted - both, 1)

@@ -141,7 +141,7 @@ def _compare(study: sweep.Study, metric: str, found: Mapping[str, Mapping[int, _
         if both and all(s in drawn[name] and s in base_drawn for s in both):
             pairs = [(drawn[name][s], base_drawn[s]) for s in both]
             if any(one.names != other.names for one, other in pairs):
-                continue  # of other pictures: nothing is paired
+                continue  # of other images: nothing is paired
             ours, theirs = (np.stack([each.figures for each in side]) for side in zip(*pairs))
             plain[name] = plain[name]._replace(images=statistics.over_images(ours, theirs))
     for kind in ("seeds", "images"):

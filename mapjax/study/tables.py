@@ -104,7 +104,7 @@ def notes(study: sweep.Study, rows: Sequence[Row]) -> list[str]:
     means = f"Means over the seeds {seeds} ± half of Student's {level} interval"
     said = [
         f"{means if len(study.seeds) > 1 else f'Of seed {seeds} alone'}; Δ is the difference to {study.baseline}.",
-        "p: of a paired t-test over the seeds, and where the metric is computed from answers to pictures, of a paired "
+        "p: of a paired t-test over the seeds, and where the metric is computed from answers to images, of a paired "
         f"bootstrap over those ({statistics.RESAMPLES} draws); each corrected by Holm's method for the "
         f"{len(rows) - 1} comparisons of its metric.",
         f"Bold: the best cell of those with all seeds, where it is better and each of its p is below {SIGNIFICANT:g}.",

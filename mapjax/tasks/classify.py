@@ -1,4 +1,4 @@
-"""Classification: a picture becomes a label, or any number of them."""
+"""Classification: an image becomes a label, or any number of them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -46,17 +46,17 @@ def make(
       model: its outputs hold "logits"; others whose names begin with "aux" are trained as well. classes: their names.
       image_size: height, width of the network's input in training, and of each view. class_counts: gives the
         training examples of each class, for `weighting` and `logit_adjustment`.
-      loss: "softmax" (one class a picture) or "sigmoid" (each class for itself; for several labels a picture).
+      loss: "softmax" (one class an image) or "sigmoid" (each class for itself; for several labels an image).
       label_smoothing: share of the target spread evenly (Szegedy et al. 2016). focal: the exponent γ that makes easy
         examples count less (Lin et al. 2017); 0 is cross-entropy.
       weighting: of the classes: "none", "inverse", "sqrt" or "effective" (with `beta`), as in ops/imbalance.py.
       logit_adjustment: the factor τ of the classes' log-frequencies in the loss (Menon et al. 2021), 0 or about 1.
       mixup, cutmix: the α of each (0: none), for `mix_probability` of the batches.
       auxiliary: weight of the loss of auxiliary heads (GoogLeNet: 0.3, Inception-v3: 0.4).
-      views: of a picture in evaluation, their probabilities averaged: "one", "flip" (and mirrored), "five" (corners
+      views: of an image in evaluation, their probabilities averaged: "one", "flip" (and mirrored), "five" (corners
         and centre; the config's `eval_size` should be larger than image_size), "ten" (both). The features given are
-        those of the picture as it is, or of its centre.
-      mean, std: of the pictures, RGB, 0 to 1.
+        those of the image as it is, or of its centre.
+      mean, std: of the images, RGB, 0 to 1.
 
     Raises:
       UserError: an unknown loss, weighting or set of views.
@@ -110,20 +110,20 @@ def make(
 
 
 def targets(batch: Batch, classes: int, loss: str):
-    """The share of each class in each picture (b c): one-hot, or the given labels.
+    """The share of each class in each image (b c): one-hot, or the given labels.
 
     Raises:
-      UserError: pictures with several labels, under a loss for one.
+      UserError: images with several labels, under a loss for one.
     """
     if "labels" not in batch:
         return jax.nn.one_hot(batch["label"], classes)
     if loss == "softmax":
-        raise UserError("the pictures have several labels, and task.loss='softmax' is for one; set it to 'sigmoid'.")
+        raise UserError("the images have several labels, and task.loss='softmax' is for one; set it to 'sigmoid'.")
     return batch["labels"].astype(jnp.float32)
 
 
 def views_of(images, views: str, size: tuple[int, int]) -> list[Any]:
-    """Give the views (b i j 3) of pictures (b h w 3): "five" are windows of `size` in the corners and the centre."""
+    """Give the views (b i j 3) of images (b h w 3): "five" are windows of `size` in the corners and the centre."""
     found = [images]
     if views in ("five", "ten"):
         height, width = size
@@ -138,7 +138,7 @@ def views_of(images, views: str, size: tuple[int, int]) -> list[Any]:
 
 
 class _Options(NamedTuple):
-    """What shapes the loss of one picture; `weights` (c) and `shift` (c) are constants."""
+    """What shapes the loss of one image; `weights` (c) and `shift` (c) are constants."""
 
     smoothing: float
     focal: float

@@ -1,4 +1,4 @@
-"""Semantic segmentation: a picture becomes a class for every pixel."""
+"""Semantic segmentation: an image becomes a class for every pixel."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from mapjax.stages import VOID
 from mapjax.task import Batch, Model, Prediction, Result, Task, Variables
 
 NEEDS = "label_map"  # of the data
-TOGETHER = 4  # pictures whose contours are compared at once
+TOGETHER = 4  # images whose contours are compared at once
 WEIGHTINGS = ("none", "median", "inverse", "sqrt")
 OPTIONS = dict.fromkeys(("losses", "auxiliary_losses"), dict.fromkeys(pixel_losses.LOSSES, 0.0))
 PixelCounts = tuple[np.ndarray, np.ndarray]
@@ -49,16 +49,16 @@ def make(
     Args:
       model: its outputs hold "map_logits" (b i j c) at any stride; others whose names begin with "aux" and end with
         "map_logits" are trained as well. classes: their names. image_size: height, width of its input in training.
-      pixel_counts: gives the training pixels of each class, and those of the pictures that have it, for `weighting`.
+      pixel_counts: gives the training pixels of each class, and those of the images that have it, for `weighting`.
       losses: their factors by name: cross_entropy (1 by default), focal, ohem, dice, lovasz (ops/pixel_losses.py).
       weighting: of the classes: "none"; "median" (median frequency: Eigen & Fergus 2015); "inverse" or "sqrt" of
         ops/imbalance.py. heaviest: the largest weight there may be.
       auxiliary: factor of the losses of auxiliary heads. auxiliary_losses: these, where they are others than `losses`.
-      flip, scales: in evaluation the probabilities are averaged over the mirrored picture and its sizes.
-      window: height, width of windows that slide over the picture in evaluation, whose scores are averaged; () takes
-        the picture whole. overlap: of neighbouring windows, at least this share of a side.
-      tolerance: distance within which contours agree, as a share of the diagonal of the largest picture.
-      mean, std: of the pictures, RGB, 0 to 1.
+      flip, scales: in evaluation the probabilities are averaged over the mirrored image and its sizes.
+      window: height, width of windows that slide over the image in evaluation, whose scores are averaged; () takes
+        the image whole. overlap: of neighbouring windows, at least this share of a side.
+      tolerance: distance within which contours agree, as a share of the diagonal of the largest image.
+      mean, std: of the images, RGB, 0 to 1.
 
     Raises:
       UserError: an unknown loss or weighting, or views that cannot be.
@@ -139,7 +139,7 @@ def make(
             return label_maps.contours(truth, found, len(classes), radius)[0]
 
         def judge(logits, matrix, truth):
-            # One picture after the other: the scores of a large one for many classes take more memory than all else.
+            # One image after the other: the scores of a large one for many classes take more memory than all else.
             found = jax.lax.map(score, (logits, matrix, truth))
             # Some together, since the body of a loop runs on one core of a CPU, and few, for its cache.
             return found | {"contours": jax.lax.map(outline, (truth, found["label_map"]), batch_size=TOGETHER)}
@@ -156,9 +156,9 @@ def class_weights(counts: PixelCounts, weighting: str, heaviest: float = float("
     """Weights of the classes (c), at most `heaviest`; a class without a pixel in the masks counted weighs the most.
 
     Args:
-      counts: pixels of each class, and all pixels of the pictures that have it.
+      counts: pixels of each class, and all pixels of the images that have it.
       weighting: as for `make`. "median": the median of the classes' frequencies by each one's, where a frequency is
-        its share of the pixels of the pictures that have it.
+        its share of the pixels of the images that have it.
     """
     pixels, pixels_with = (np.asarray(one, np.float64) for one in counts)
     if weighting != "median":
@@ -173,11 +173,11 @@ def class_weights(counts: PixelCounts, weighting: str, heaviest: float = float("
 
 
 def slide(answer: Callable[[Any], Any], images, window: tuple[int, int], overlap: float = 0.25) -> Any:
-    """Average the scores of windows that slide over pictures.
+    """Average the scores of windows that slide over images.
 
     Args:
-      answer: pictures (b p q 3) of the window's size → scores (b i j c) at any stride. images: (b h w 3).
-      window: p, q; cut to the pictures' size. overlap: of neighbours, at least this share of a side.
+      answer: images (b p q 3) of the window's size → scores (b i j c) at any stride. images: (b h w 3).
+      window: p, q; cut to the images' size. overlap: of neighbours, at least this share of a side.
 
     Returns:
       Scores (b h w c).
@@ -214,7 +214,7 @@ def _starts(whole: int, side: int, overlap: float) -> list[int]:
 
 
 def _answering(model: Model, variables: Variables, window: Sequence[int], overlap: float):
-    """Make pictures → (scores, features by name), with sliding windows if there are any."""
+    """Make images → (scores, features by name), with sliding windows if there are any."""
 
     def whole(images):
         outputs = model.apply(variables, images, train=False, key=None)[0]
@@ -262,9 +262,7 @@ def _factors(losses: Mapping[str, float] | None, key: str = "losses") -> dict[st
 
 def _require_views(scales: Sequence[float], window: Sequence[int], overlap: float) -> None:
     if not scales or min(scales) <= 0:
-        raise UserError(
-            f"task.scales={tuple(scales)} must be factors of the picture's size, such as (0.75, 1.0, 1.25)."
-        )
+        raise UserError(f"task.scales={tuple(scales)} must be factors of the image's size, such as (0.75, 1.0, 1.25).")
     if len(window) not in (0, 2) or (window and min(window) < 1):
         raise UserError(f"task.window={tuple(window)} must be height and width in pixels, or () for none.")
     if not 0 <= overlap < 1:

@@ -54,7 +54,7 @@ class Transfer(NamedTuple):
 
 
 class Given(NamedTuple):
-    """Weights to start from: their source and tensors; the classes and the size of pictures they know, if known."""
+    """Weights to start from: their source and tensors; the classes and the size of images they know, if known."""
 
     source: str
     tensors: Tensors
@@ -63,7 +63,7 @@ class Given(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The network to fill: its classes, the size of its pictures, and the sharding of every leaf of its state.
+    """The network to fill: its classes, the size of its images, and the sharding of every leaf of its state.
 
     sized: names of the tensors whose size depends on the number of classes.
     """
@@ -145,7 +145,7 @@ def fit_in(
     Args:
       sized: names of the tensors whose size depends on the number of classes; None: it is not known, any of a head may.
       other_classes: the tensors were learned for others, so those of `sized` stay as drawn even where they fit.
-      sizes: of the pictures, theirs and ours, for position embeddings; those of a square grid need none.
+      sizes: of the images, theirs and ours, for position embeddings; those of a square grid need none.
 
     Raises:
       UserError: a tensor that is missing, has another shape or no place, where only a head of other classes may.
@@ -213,7 +213,7 @@ def table(source: str, found: Transfer) -> Table:
     sheet = Table(title=Text(f"weights from {source}"), title_justify="left", show_header=False)
     rows = {
         "loaded": found.loaded,
-        "interpolated for another size of pictures": found.interpolated,
+        "interpolated for another size of images": found.interpolated,
         "another size, drawn anew": found.resized,
         "for other classes, drawn anew": found.other_classes,
         "not in the file, drawn anew": found.fresh,
@@ -252,7 +252,7 @@ def _interpolated(given: Tensors, wanted: Shapes, sizes: tuple[Size | None, Size
 
 
 def _grid(count: int, patch: int, size: Size | None) -> tuple[int, int] | None:
-    """Rows and columns of `count` patches: those of a picture of `size`, or else of a square one."""
+    """Rows and columns of `count` patches: those of an image of `size`, or else of a square one."""
     if size is not None and (size[0] // patch) * (size[1] // patch) == count:
         return size[0] // patch, size[1] // patch
     side = math.isqrt(count)

@@ -48,10 +48,10 @@ def test_ranges_are_kept_and_used():
     assert min(areas) > 0.8 and max(areas) < 1.2
 
 
-def test_a_crop_fills_the_frame_with_a_window_of_the_picture():
+def test_a_crop_fills_the_frame_with_a_window_of_the_image():
     for matrix in matrices(crop=1.0, crop_size=(0.4, 0.8)):
         window = geometry.map_boxes(geometry.invert(matrix), np.array([[0.0, 0, 48, 48]]))[0]
-        assert window[:2].min() >= -1e-9  # the frame's top left lies on the picture
+        assert window[:2].min() >= -1e-9  # the frame's top left lies on the image
         assert min(window[2] - window[0], window[3] - window[1]) <= 0.8 * 32 + 1e-9
         assert matrix[0, 0] == pytest.approx(matrix[1, 1])
 

@@ -131,7 +131,7 @@ def test_of_too_many_boxes_the_largest_ordinary_ones_stay(caplog):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 10_000)])
-def test_extreme_pictures(size):
+def test_extreme_images(size):
     transform = transforms.make(size=(32, 48), max_boxes=2, augment=STRONG | {"crop": 1.0})
     for seed in range(5):
         example = transform(record([[0, 0, size[1], size[0]]], size=size), np.random.default_rng(seed))
@@ -139,7 +139,7 @@ def test_extreme_pictures(size):
         assert np.isfinite(example["boxes"]).all()
 
 
-def test_labels_drawn_on_the_upright_or_another_picture():
+def test_labels_drawn_on_the_upright_or_another_image():
     pixels = np.zeros((10, 20, 3), np.uint8)
     exif = PIL.Image.Exif()
     exif[0x0112] = 6

@@ -33,9 +33,9 @@ def folder(tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(found if isinstance(found, str) else json.dumps(found))
             for entry in found.get("images", []) if isinstance(found, dict) else []:
-                picture = tmp_path / images / str(entry.get("file_name", "x.png"))
-                picture.parent.mkdir(parents=True, exist_ok=True)
-                PIL.Image.new("RGB", (20, 16)).save(picture)
+                photo = tmp_path / images / str(entry.get("file_name", "x.png"))
+                photo.parent.mkdir(parents=True, exist_ok=True)
+                PIL.Image.new("RGB", (20, 16)).save(photo)
         return str(tmp_path)
 
     return write
@@ -138,7 +138,7 @@ def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
         "missing image": 1,
         "unreadable image": 1,
         "empty box": 1,
-        "box outside the picture": 1,
+        "box outside the image": 1,
         "unknown category id": 1,
         "unknown image id": 1,
         "no box of four numbers": 2,

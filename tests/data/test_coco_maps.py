@@ -43,7 +43,7 @@ def write(root, content, kind="panoptic", split="train2017"):
 
 @pytest.fixture
 def panoptic(tmp_path):
-    """Write a panoptic data set with more or other keys; give its path and the ids of the segments of each picture."""
+    """Write a panoptic data set with more or other keys; give its path and the ids of the segments of each image."""
 
     def make(folder="annotations/panoptic_train2017", **more):
         ids = rng.choice(list(CLASS_OF), (2, 4, 6))
@@ -98,7 +98,7 @@ def test_what_panoptic_masks_lack_is_left_out_and_named(panoptic, tmp_path):
     with pytest.raises(UserError, match=r"0\.png has the segment 4242, which segments_info does not list; add it"):
         source.records[0]
     save(tmp_path / "annotations/panoptic_train2017/0.png", coloured(np.zeros((4, 4), int)))
-    with pytest.raises(UserError, match=r"0\.png has 4×4 pixels \(height × width\), and its picture has 4×6"):
+    with pytest.raises(UserError, match=r"0\.png has 4×4 pixels \(height × width\), and its image has 4×6"):
         source.records[0]
     save(tmp_path / "annotations/panoptic_train2017/0.png", np.zeros((4, 6), np.uint8))
     with pytest.raises(UserError, match=r"0\.png is not in RGB, as panoptic masks are"):

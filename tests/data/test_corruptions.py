@@ -1,4 +1,4 @@
-"""Held-out pictures that are changed, and their truth with them."""
+"""Held-out images that are changed, and their truth with them."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from mapjax.data.transforms import corruptions
 from mapjax.errors import UserError
 
 
-def test_boxes_and_masks_turn_with_the_picture():
+def test_boxes_and_masks_turn_with_the_image():
     plain = scenes.make(split="val", val_length=6)
     turned = corruptions.shift(plain, {"rotate": 40.0})
     for index in range(6):
@@ -23,7 +23,7 @@ def test_boxes_and_masks_turn_with_the_picture():
             assert area == mask.sum() > 0
 
 
-def test_label_maps_turn_with_the_picture():
+def test_label_maps_turn_with_the_image():
     """The corners that come into view have no class; the strokes keep about their number of pixels."""
     plain = scenes.make(split="val", val_length=3, needs="label_map")
     turned = corruptions.shift(plain, {"rotate": 30.0})
@@ -34,7 +34,7 @@ def test_label_maps_turn_with_the_picture():
     assert 0.6 < strokes[1] / strokes[0] < 1.1
 
 
-def test_a_mirrored_picture_has_mirrored_boxes():
+def test_a_mirrored_image_has_mirrored_boxes():
     plain = scenes.make(split="val", val_length=2)
     before, after = plain.records[1], corruptions.shift(plain, {"flip_horizontal": 1.0}).records[1]
     np.testing.assert_array_equal(after["image"], before["image"][:, ::-1])
@@ -49,7 +49,7 @@ def test_colours_leave_the_truth():
     np.testing.assert_array_equal(after["boxes"], before["boxes"])
 
 
-def test_a_picture_is_changed_the_same_way_every_time():
+def test_a_image_is_changed_the_same_way_every_time():
     one, other = (corruptions.shift(digits.make(split="val"), {"rotate": 25.0, "noise": 40.0}) for _ in range(2))
     np.testing.assert_array_equal(one.records[5]["image"], other.records[5]["image"])
     assert one.records[5]["label"] == digits.make(split="val").records[5]["label"]

@@ -1,4 +1,4 @@
-"""The transform of classification: where the picture lands, what it looks like, and what it costs to be wrong."""
+"""The transform of classification: where the image lands, what it looks like, and what it costs to be wrong."""
 
 import io
 
@@ -58,7 +58,7 @@ def test_an_example_has_the_keys_of_the_table():
 
 @FEW
 @given(sides, sides, st.integers(1, 64), st.integers(1, 64), st.floats(0.2, 1))
-def test_cover_centres_the_frame_on_the_picture(height, width, rows, columns, share):
+def test_cover_centres_the_frame_on_the_image(height, width, rows, columns, share):
     left, top, right, bottom = geometry.map_boxes(
         geometry.invert(crops.cover((height, width), (rows, columns), share)), np.array([[0.0, 0, columns, rows]])
     )[0]
@@ -71,7 +71,7 @@ def test_cover_centres_the_frame_on_the_picture(height, width, rows, columns, sh
 
 @FEW
 @given(sides, sides, st.integers(1, 64), st.integers(1, 64))
-def test_stretch_and_letterbox_show_the_whole_picture(height, width, rows, columns):
+def test_stretch_and_letterbox_show_the_whole_image(height, width, rows, columns):
     np.testing.assert_allclose(
         corners(crops.stretch((height, width), (rows, columns)), 0, 0, height, width), [[0, 0], [columns, rows]]
     )
@@ -127,7 +127,7 @@ def test_where_no_window_fits_it_is_the_centre(whole, window):
     assert found == (window if whole != (20, 22) else (0, 3, 20, 16))
 
 
-def test_pad_crop_is_a_window_of_the_reflected_picture():
+def test_pad_crop_is_a_window_of_the_reflected_image():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), "reflect")
     windows = {padded[y : y + 32, x : x + 32].tobytes(): (y, x) for y in range(9) for x in range(9)}
@@ -177,7 +177,7 @@ def test_everything_at_once_depends_on_the_generator_alone():
     assert not np.array_equal(first["image"], other["image"])
 
 
-def test_the_picture_follows_the_matrix():
+def test_the_image_follows_the_matrix():
     """A bright patch is where the matrix takes it, whatever was drawn and however small the JPEG was decoded."""
     image = np.zeros((400, 560, 3), np.uint8)
     image[180:260, 240:320] = 255
@@ -193,7 +193,7 @@ def test_the_picture_follows_the_matrix():
 
 
 def test_changed_colours_are_those_of_what_is_seen():
-    """The mean of the window decides, not that of the whole picture."""
+    """The mean of the window decides, not that of the whole image."""
     image = np.full((64, 64, 3), 250, np.uint8)
     image[16:48, 16:48] = 100
     image[30:34, 30:34] = 110
@@ -238,7 +238,7 @@ def test_a_blank_row_of_one_pixel_is_accepted():
 @pytest.mark.parametrize(
     "image", [b"\xff\xd8 broken", encode(smooth(60, 80))[:900], b"", encode(smooth(9, 9), "PNG")[:90]]
 )
-def test_an_unreadable_picture_is_named(image):
+def test_an_unreadable_image_is_named(image):
     with pytest.raises(UserError, match=r"cat/1\.jpg"):
         shown(image, size=(8, 8))
 

@@ -19,7 +19,7 @@ def counts(**options):
     return np.bincount(labels_of(digits.make(split="train", **options)), minlength=10)
 
 
-def test_the_pictures_are_scikit_learns():
+def test_the_images_are_scikit_learns():
     source = digits.make(split="val")
     record = source.records[5]
     assert record["image"].dtype == np.uint8 and record["image"].shape == (8, 8, 3)

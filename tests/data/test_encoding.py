@@ -41,12 +41,12 @@ def test_what_is_encoded_comes_back(drawn):
 
 def test_the_layout_is_what_the_docstring_says():
     box = np.array([[1, 2, 3, 4.5]], np.float32)
-    data = encoding.encode({"id": 7, "file": "ä.jpg", "boxes": box, "label": np.int32(3), "image": b"PICTURE"})
+    data = encoding.encode({"id": 7, "file": "ä.jpg", "boxes": box, "label": np.int32(3), "image": b"IMAGE"})
     length = struct.unpack("<I", data[8:12])[0]
     header = json.loads(data[12 : 12 + length])
     assert data[:8] == b"mapjax1\n"
     assert header == {"id": 7, "file": "ä.jpg", "arrays": [["boxes", "<f4", [1, 4], 16], ["label", "<i4", [], 4]]}
-    assert data[12 + length :] == struct.pack("<4f", 1, 2, 3, 4.5) + struct.pack("<i", 3) + b"PICTURE"
+    assert data[12 + length :] == struct.pack("<4f", 1, 2, 3, 4.5) + struct.pack("<i", 3) + b"IMAGE"
 
 
 def test_masks_are_small():
@@ -85,7 +85,7 @@ def test_what_cannot_be_written_is_a_mistake_of_the_source():
         encoding.encode({"id": 0, "file": "a", "words": np.array([None]), "image": b""})
 
 
-def test_pictures_keep_their_bytes_and_arrays_their_pixels(tmp_path):
+def test_images_keep_their_bytes_and_arrays_their_pixels(tmp_path):
     PIL.Image.new("RGB", (5, 4), (9, 80, 200)).save(tmp_path / "a.jpg")
     stored = (tmp_path / "a.jpg").read_bytes()
     assert encoding.encoded(str(tmp_path / "a.jpg")) == encoding.encoded(stored) == stored

@@ -1,4 +1,4 @@
-"""Folders and archives of pictures by class, whole and broken."""
+"""Folders and archives of images by class, whole and broken."""
 
 import io
 import os
@@ -24,7 +24,7 @@ def png(value):
 
 
 def content(names):
-    """Name → the bytes of a picture of its own; of nothing for a folder or another file."""
+    """Name → the bytes of an image of its own; of nothing for a folder or another file."""
     return {name: png(i) if name.lower().endswith(images.EXTENSIONS) else b"" for i, name in enumerate(names)}
 
 
@@ -38,7 +38,7 @@ def write_folder(root, files):
 
 
 def write_zip(root, files, packing=zipfile.ZIP_STORED):
-    path = root / f"pictures-{packing}.zip"
+    path = root / f"images-{packing}.zip"
     with zipfile.ZipFile(path, "w", packing) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
@@ -46,7 +46,7 @@ def write_zip(root, files, packing=zipfile.ZIP_STORED):
 
 
 def write_tar(root, files):
-    path = root / "pictures.tar"
+    path = root / "images.tar"
     with tarfile.open(path, "w") as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name.rstrip("/"))
@@ -131,7 +131,7 @@ def test_folders_of_classes_are_divided_by_class(tmp_path, write):
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_what_is_no_picture_of_a_class_is_counted(tmp_path, write):
+def test_what_is_no_image_of_a_class_is_counted(tmp_path, write):
     extra = ["train/loose.png", "train/cat/notes.txt", "train/ant/", "train/bee/only.txt", "README.md"]
     source = folder.make(split="train", path=write(tmp_path, content([*SPLIT, *extra])))
     assert source.classes == ("cat", "dog")
@@ -165,25 +165,25 @@ def test_a_link_to_a_folder_is_followed_and_a_ring_ends(tmp_path):
 @pytest.mark.parametrize(
     ("names", "options", "words"),
     [
-        ([*SPLIT, "valid/bird/x.png"], {"split": "val"}, "class 'bird' of split 'valid' has no pictures to train on"),
+        ([*SPLIT, "valid/bird/x.png"], {"split": "val"}, "class 'bird' of split 'valid' has no images to train on"),
         (
             [*SPLIT, "train/bird/", "valid/bird/x.png"],
             {"split": "val"},
-            "class 'bird' of split 'valid' has no pictures",
+            "class 'bird' of split 'valid' has no images",
         ),
         (SPLIT, {"classes": ("cat", "dgo")}, r"label 'dog', which is not in classes.*Did you mean 'dgo'"),
-        (SPLIT, {"classes": ("cat", "dog", "ant")}, "no pictures of the class 'ant' in its training split"),
+        (SPLIT, {"classes": ("cat", "dog", "ant")}, "no images of the class 'ant' in its training split"),
         (SPLIT, {"classes": ("cat", "cat", "dog")}, "'cat' is there twice"),
         (SPLIT, {"hold_out": 1}, "hold_out=1 must be a share"),
         (SPLIT, {"split": "extra"}, "no split 'extra'; there is: test, train, valid"),
         (
             ["train/a.png", "test/b.png"],
             {},
-            r"pictures in test, train but no class folders there; it needs DIR/train/CLASS",
+            r"images in test, train but no class folders there; it needs DIR/train/CLASS",
         ),
-        (["a.png", "b.png"], {}, "has no pictures in class folders; it needs DIR/train/CLASS"),
-        (["cat/notes.txt", "dog/"], {}, "has no pictures in class folders"),
-        (["README.md"], {}, "has no pictures in class folders"),
+        (["a.png", "b.png"], {}, "has no images in class folders; it needs DIR/train/CLASS"),
+        (["cat/notes.txt", "dog/"], {}, "has no images in class folders"),
+        (["README.md"], {}, "has no images in class folders"),
     ],
 )
 @pytest.mark.parametrize("write", [write_folder, write_zip])
@@ -204,7 +204,7 @@ def test_one_class_only_cannot_train(tmp_path):
         quality.require_trainable(source, quality.inspect(source, 0))
 
 
-def test_a_picture_that_cannot_be_read_is_told_when_it_is_decoded(tmp_path):
+def test_a_image_that_cannot_be_read_is_told_when_it_is_decoded(tmp_path):
     files = content(SPLIT) | {SPLIT[0]: png(0)[:40]}
     for write in WRITERS:
         source = folder.make(

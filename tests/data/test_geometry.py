@@ -91,7 +91,7 @@ def test_quarter_turns_and_flips_move_pixels_exactly(turn):
     np.testing.assert_array_equal(g.map_image(g.flip_vertical(6), image, image.shape[:2]), image[::-1])
 
 
-def test_the_picture_and_its_boxes_move_together():
+def test_the_image_and_its_boxes_move_together():
     image = np.zeros((60, 80, 3), np.uint8)
     image[20:30, 10:50] = 255
     matrix = g.compose(g.about(g.rotate(25), 40, 30), g.scale(0.8, 1.1), g.translate(5, -3))
@@ -103,7 +103,7 @@ def test_the_picture_and_its_boxes_move_together():
 
 def test_shrinking_averages_instead_of_aliasing():
     stripes = np.zeros((64, 96, 3), np.uint8)
-    stripes[:, ::2] = 200  # a picture of 200, 0, 200, 0 is grey 100 from afar
+    stripes[:, ::2] = 200  # an image of 200, 0, 200, 0 is grey 100 from afar
     small = g.map_image(g.letterbox((64, 96), (16, 24)), stripes, (16, 24))
     np.testing.assert_allclose(small, 100, atol=1)
     shrunk, onward = g.shrink(stripes, g.scale(1 / 5))
@@ -113,15 +113,15 @@ def test_shrinking_averages_instead_of_aliasing():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 10_000), (10_000, 20), (480, 640), (3, 7)])
-def test_letterbox_fits_any_picture(size):
+def test_letterbox_fits_any_image(size):
     frame = (48, 64)
     matrix = g.letterbox(size, frame)
     corner = g.map_points(matrix, np.array([[size[1], size[0]]], np.float64))[0]
     assert np.isclose(corner, (64, 48)).any() and (corner <= np.array([64, 48]) + 1e-9).all()
-    picture = g.map_image(matrix, np.full((*size, 3), 255, np.uint8), frame, (10, 20, 30))
-    assert picture.shape == (48, 64, 3) and picture.max() > 100
+    photo = g.map_image(matrix, np.full((*size, 3), 255, np.uint8), frame, (10, 20, 30))
+    assert photo.shape == (48, 64, 3) and photo.max() > 100
     if corner[0] < 62:
-        np.testing.assert_array_equal(picture[:, -1], np.tile([10, 20, 30], (48, 1)))
+        np.testing.assert_array_equal(photo[:, -1], np.tile([10, 20, 30], (48, 1)))
 
 
 def test_an_empty_mask_has_no_extent():

@@ -11,7 +11,7 @@ from mapjax.data.source import labels_of
 from mapjax.errors import UserError
 
 RNG = np.random.default_rng(0)
-PICTURES = {"train": RNG.integers(0, 256, (40, 5, 6), np.uint8), "t10k": RNG.integers(0, 256, (3, 5, 6), np.uint8)}
+IMAGES = {"train": RNG.integers(0, 256, (40, 5, 6), np.uint8), "t10k": RNG.integers(0, 256, (3, 5, 6), np.uint8)}
 LABELS = {"train": np.arange(40) % 4, "t10k": np.array([3, 0, 1])}
 
 
@@ -20,8 +20,8 @@ def encoded(array):
 
 
 def write(root, labels=LABELS, form="{}-{}-idx{}-ubyte", pack=lambda data: data, end=""):
-    for name, pictures in PICTURES.items():
-        (root / (form.format(name, "images", 3) + end)).write_bytes(pack(encoded(pictures)))
+    for name, images in IMAGES.items():
+        (root / (form.format(name, "images", 3) + end)).write_bytes(pack(encoded(images)))
         (root / (form.format(name, "labels", 1) + end)).write_bytes(pack(encoded(labels[name])))
     return str(root)
 
@@ -35,14 +35,14 @@ def test_the_files_are_read(tmp_path, options):
     test = idx.make(split="test", path=path)
     assert test.classes == ("0", "1", "2", "3")
     np.testing.assert_array_equal(labels_of(test), LABELS["t10k"])
-    for picture, record in zip(PICTURES["t10k"], test.records):
-        assert record["image"].shape == (5, 6, 3) and (record["image"] == picture[..., None]).all()
+    for image, record in zip(IMAGES["t10k"], test.records):
+        assert record["image"].shape == (5, 6, 3) and (record["image"] == image[..., None]).all()
     train, val = (idx.make(split=split, path=path, hold_out=0.2) for split in ("train", "val"))
     np.testing.assert_array_equal(np.bincount(labels_of(train)), [8] * 4)
     np.testing.assert_array_equal(np.bincount(labels_of(val)), [2] * 4)
     rows = [int(record["file"].removeprefix("train/")) for record in (*train.records, *val.records)]
     assert sorted(rows) == list(range(40))
-    assert (train.records[7]["image"][..., 0] == PICTURES["train"][rows[7]]).all()
+    assert (train.records[7]["image"][..., 0] == IMAGES["train"][rows[7]]).all()
 
 
 def test_classes_have_names(tmp_path):
@@ -54,7 +54,7 @@ def test_classes_have_names(tmp_path):
 
 def test_other_pixels_have_another_fingerprint(tmp_path):
     before = idx.make(split="test", path=write(tmp_path)).fingerprint
-    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(encoded(PICTURES["t10k"] // 2))
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(encoded(IMAGES["t10k"] // 2))
     assert idx.make(split="test", path=str(tmp_path)).fingerprint != before
 
 
@@ -63,21 +63,21 @@ def test_other_pixels_have_another_fingerprint(tmp_path):
     [
         (
             "train-images-idx3-ubyte",
-            encoded(PICTURES["train"])[:-1],
+            encoded(IMAGES["train"])[:-1],
             r"says it holds 40×5×6 bytes and has 1199; it is cut",
         ),
-        ("train-images-idx3-ubyte", encoded(PICTURES["train"])[:9], "cut short"),
-        ("train-images-idx3-ubyte", gzip.compress(encoded(PICTURES["train"]))[:-30], "cut short or damaged"),
+        ("train-images-idx3-ubyte", encoded(IMAGES["train"])[:9], "cut short"),
+        ("train-images-idx3-ubyte", gzip.compress(encoded(IMAGES["train"]))[:-30], "cut short or damaged"),
         (
             "train-images-idx3-ubyte",
             encoded(LABELS["train"]),
-            "not an IDX file of pictures: it begins with 00 00 08 01",
+            "not an IDX file of images: it begins with 00 00 08 01",
         ),
         ("train-labels-idx1-ubyte", b"", "not an IDX file of labels: it begins with nothing"),
         (
             "train-labels-idx1-ubyte",
             encoded(LABELS["t10k"]),
-            "has 40 pictures and train-labels-idx1-ubyte has 3 labels",
+            "has 40 images and train-labels-idx1-ubyte has 3 labels",
         ),
         (
             "train-labels-idx1-ubyte",
@@ -102,7 +102,7 @@ def test_labels_that_cannot_be(tmp_path):
     with pytest.raises(UserError, match="has the label 3, which is outside the list of 2 classes, a, b"):
         idx.make(split="train", path=path, classes=("a", "b"))
     write(tmp_path, LABELS | {"train": np.where(LABELS["train"] == 1, 3, LABELS["train"])})
-    with pytest.raises(UserError, match="class '1' of split 'test' has no pictures to train on"):
+    with pytest.raises(UserError, match="class '1' of split 'test' has no images to train on"):
         idx.make(split="test", path=path)
 
 

@@ -1,4 +1,4 @@
-"""Every kind of picture becomes 8-bit RGB, against Pillow; broken ones are named in one sentence."""
+"""Every kind of image becomes 8-bit RGB, against Pillow; broken ones are named in one sentence."""
 
 import io
 
@@ -17,9 +17,9 @@ SMOOTH = np.asarray(
 
 
 def encode(array, form, mode=None, **options):
-    picture = PIL.Image.fromarray(array) if isinstance(array, np.ndarray) else array
+    image = PIL.Image.fromarray(array) if isinstance(array, np.ndarray) else array
     file = io.BytesIO()
-    (picture.convert(mode) if mode else picture).save(file, form, **options)
+    (image.convert(mode) if mode else image).save(file, form, **options)
     return file.getvalue()
 
 
@@ -27,7 +27,7 @@ def encode(array, form, mode=None, **options):
 def test_lossless_formats_come_back_exactly(form, tmp_path):
     data = encode(SMOOTH, form)
     np.testing.assert_array_equal(images.read(data), SMOOTH)
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     path.write_bytes(data)
     np.testing.assert_array_equal(images.read(str(path)), SMOOTH)
     assert images.read_size(path) == images.read_size(data) == (60, 80)
@@ -89,8 +89,8 @@ def test_a_file_cut_in_half_is_named(form, tmp_path):
         images.read(str(path))
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture at all", b"\xff\xd8\xff\xe0 but no more"])
-def test_what_is_no_picture_is_named(content, tmp_path):
+@pytest.mark.parametrize("content", [b"", b"no image at all", b"\xff\xd8\xff\xe0 but no more"])
+def test_what_is_no_image_is_named(content, tmp_path):
     path = tmp_path / "strange.jpg"
     path.write_bytes(content)
     for read in (images.read, images.read_size):
@@ -119,8 +119,8 @@ def test_extremes_of_size():
 @pytest.mark.parametrize("shrink", [0.5, 1, 2, 3.9, 4, 100])
 def test_a_jpeg_is_decoded_smaller_by_a_whole_factor(size, shrink):
     few = PIL.Image.fromarray(rng.integers(0, 256, (2, 3, 3), np.uint8))
-    picture = few.resize(size[::-1], PIL.Image.Resampling.BICUBIC)
-    data = encode(picture, "JPEG", quality=95)
+    image = few.resize(size[::-1], PIL.Image.Resampling.BICUBIC)
+    data = encode(image, "JPEG", quality=95)
     found, decode = images.peek(data)
     smaller, factor = decode(shrink)
     assert found == size and factor == {0.5: 1, 1: 1, 2: 2, 3.9: 2, 4: 4, 100: 8}[shrink]

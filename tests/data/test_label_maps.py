@@ -78,14 +78,14 @@ def test_what_is_void_can_be_said():
         (np.full((20, 30), 300, np.uint16), {}, "has the id 300 .*add it there, or say data.void=300"),
         (COLOURS, {}, r"mask\.png is in colours; write what they mean to palette\.txt"),
         (COLOURS + np.uint8(1), {"palette": PALETTE}, r"has the colour \(.*\) \(row 0, column 0\), which palette="),
-        (IDS[1:], {}, r"has 19×30 pixels \(height × width\), and its picture has 20×30"),
-        (PIL.Image.new("CMYK", (30, 20)), {}, "is a picture of the kind CMYK; save masks as PNG"),
+        (IDS[1:], {}, r"has 19×30 pixels \(height × width\), and its image has 20×30"),
+        (PIL.Image.new("CMYK", (30, 20)), {}, "is an image of the kind CMYK; save masks as PNG"),
     ],
 )
 def test_what_a_mask_should_not_hold_is_named(image, more, words, tmp_path):
     file = tmp_path / "mask.png"
-    picture = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    picture.save(file, "TIFF" if picture.mode == "CMYK" else "PNG")
+    photo = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    photo.save(file, "TIFF" if photo.mode == "CMYK" else "PNG")
     with pytest.raises(UserError, match=words):
         read(str(file), coding(**more))
 

@@ -1,4 +1,4 @@
-"""The start-up check of labels of whole pictures counts right, without decoding, and stops what could not train."""
+"""The start-up check of labels of whole images counts right, without decoding, and stops what could not train."""
 
 import io
 
@@ -61,7 +61,7 @@ def test_ready_records_are_read_one_by_one():
     several = plain([np.array([True, False]), np.array([True, True])], "labels")
     assert labels_of(several).dtype == bool and quality.class_counts(several).tolist() == [2, 1]
     assert labels_of(plain([], "label")).shape == (0,)
-    with pytest.raises(UserError, match="mine has no label for a whole picture; use data with classes"):
+    with pytest.raises(UserError, match="mine has no label for a whole image; use data with classes"):
         labels_of(plain([np.zeros((0, 4))], "boxes"))
 
 

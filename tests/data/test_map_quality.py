@@ -114,7 +114,7 @@ def test_label_maps_that_can_train_pass():
         quality.require_trainable(given, quality.inspect(given, 0))
 
 
-def test_shared_pictures_of_masks_are_told(tmp_path):
+def test_shared_images_of_masks_are_told(tmp_path):
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
         for name in "ab":

@@ -1,4 +1,4 @@
-"""Folders of pictures and masks, whole and broken."""
+"""Folders of images and masks, whole and broken."""
 
 import pickle
 
@@ -16,16 +16,16 @@ IDS = np.array([[0, 1, 2], [2, 255, 1]], np.uint8)
 
 @pytest.fixture
 def folder(tmp_path):
-    """Write a data set: "train/a" → its mask, an array or a picture; pictures of the same size unless one is given."""
+    """Write a data set: "train/a" → its mask, an array or an image; images of the same size unless one is given."""
 
-    def write(given, classes="sky\nroad\ncar\n", palette=None, pictures=()):
+    def write(given, classes="sky\nroad\ncar\n", palette=None, images=()):
         for name, mask in given.items():
             image = PIL.Image.fromarray(mask) if isinstance(mask, np.ndarray) else mask
             for kind in ("images", "masks"):
                 (tmp_path / kind / name).parent.mkdir(parents=True, exist_ok=True)
             if image is not None:
                 image.save(tmp_path / "masks" / f"{name}.png")
-            size = dict(pictures).get(name, (3, 2) if image is None else image.size)
+            size = dict(images).get(name, (3, 2) if image is None else image.size)
             PIL.Image.new("RGB", size).save(tmp_path / "images" / f"{name}.jpg")
         for name, text in (("classes", classes), ("palette", palette)):
             if text is not None:
@@ -68,9 +68,9 @@ def test_one_folder_is_train_and_val_is_held_out_of_it(folder):
 def test_what_does_not_fit_is_left_out_and_named(folder, tmp_path):
     path = folder(
         {f"train/{name}": IDS for name in ("good", "wide", "torn", "blank", "alone", "bare")},
-        pictures={"train/wide": (30, 20)},
+        images={"train/wide": (30, 20)},
     )
-    (tmp_path / "masks/train/torn.png").write_bytes(b"no picture")
+    (tmp_path / "masks/train/torn.png").write_bytes(b"no image")
     (tmp_path / "images/train/blank.jpg").write_bytes(b"")
     (tmp_path / "images/train/alone.jpg").unlink()
     (tmp_path / "masks/train/bare.png").unlink()
@@ -79,16 +79,16 @@ def test_what_does_not_fit_is_left_out_and_named(folder, tmp_path):
     assert source.dropped == {
         "missing image": ["masks/train/alone.png"],
         "missing mask": ["images/train/bare.jpg"],
-        "mask of another size than its picture": [
-            "masks/train/wide.png (2×3, and the picture 20×30, height × width)",
+        "mask of another size than its image": [
+            "masks/train/wide.png (2×3, and the image 20×30, height × width)",
         ],
         "unreadable mask": ["masks/train/torn.png"],
         "unreadable image": ["images/train/blank.jpg"],
     }
 
 
-def test_a_mask_drawn_on_a_turned_picture_is_believed(folder, tmp_path):
-    path = folder({"train/a": IDS, "train/b": IDS, "train/c": IDS}, pictures={"train/b": (2, 3)})
+def test_a_mask_drawn_on_a_turned_image_is_believed(folder, tmp_path):
+    path = folder({"train/a": IDS, "train/b": IDS, "train/c": IDS}, images={"train/b": (2, 3)})
     turned = PIL.Image.new("RGB", (2, 3))
     turned.getexif()[0x0112] = 6
     turned.save(tmp_path / "images/train/a.jpg", exif=turned.getexif())
@@ -98,15 +98,15 @@ def test_a_mask_drawn_on_a_turned_picture_is_believed(folder, tmp_path):
 
 
 def test_none_that_fits_is_an_error(folder):
-    wide = folder({"train/a": IDS}, pictures={"train/a": (9, 9)})
-    with pytest.raises(UserError, match=r"no picture of split 'train' has a mask that fits.*a\.png \(2×3, and.* 9×9"):
+    wide = folder({"train/a": IDS}, images={"train/a": (9, 9)})
+    with pytest.raises(UserError, match=r"no image of split 'train' has a mask that fits.*a\.png \(2×3, and.* 9×9"):
         make(wide)
 
 
 def test_a_mask_that_changed_since_is_told(folder, tmp_path):
     source = make(folder({"train/a": IDS}))
     PIL.Image.fromarray(IDS[:1]).save(tmp_path / "masks/train/a.png")
-    with pytest.raises(UserError, match=r"a\.png has 1×3 pixels \(height × width\), and its picture has 2×3"):
+    with pytest.raises(UserError, match=r"a\.png has 1×3 pixels \(height × width\), and its image has 2×3"):
         source.records[0]
     (tmp_path / "masks/train/a.png").unlink()
     with pytest.raises(UserError, match=r"a\.png: there is no such mask"):
@@ -122,7 +122,7 @@ def test_what_is_not_in_a_folder_of_masks_is_one_sentence(folder, tmp_path):
     (tmp_path / "masks").mkdir()
     with pytest.raises(UserError, match=r"classes\.txt is not there: write the names"):
         make(str(tmp_path))
-    with pytest.raises(UserError, match="images has no pictures; put those of split 'train' there"):
+    with pytest.raises(UserError, match="images has no images; put those of split 'train' there"):
         make(str(tmp_path), classes=("a", "b"))
     path = folder({"train/a": IDS, "test/b": None})
     with pytest.raises(UserError, match=r"masks/test has no \.png files; put those of split 'test' there"):
@@ -141,9 +141,9 @@ def test_camvid_has_a_void_id_beyond_its_list(folder):
         make(path).records[0]
 
 
-def test_a_second_picture_of_a_name_is_left_out_and_named(folder):
+def test_a_second_image_of_a_name_is_left_out_and_named(folder):
     path = folder({"train/a": IDS})
     PIL.Image.fromarray(np.zeros((*IDS.shape, 3), np.uint8)).save(f"{path}/images/train/a.png")
     source = make(path)
     assert len(source.records) == 1
-    assert source.dropped == {"second picture of a name": ["images/train/a.png"]}
+    assert source.dropped == {"second image of a name": ["images/train/a.png"]}

@@ -34,7 +34,7 @@ def source(length=10):
 
 
 def transform(record, rng):
-    """Keep the picture and add one random number, so that the randomness can be seen."""
+    """Keep the image and add one random number, so that the randomness can be seen."""
     return {
         "image": record["image"],
         "boxes": np.concatenate([record["boxes"], rng.random((1, 4), np.float32)]),

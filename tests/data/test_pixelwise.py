@@ -1,4 +1,4 @@
-"""Pictures and label maps through one matrix."""
+"""Images and label maps through one matrix."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ COLOURS = np.array([[250, 20, 20], [20, 250, 20], [20, 20, 250]], np.uint8)
 
 
 def record_of(size=(40, 60), seed=0):
-    """A picture whose colours are its classes, in patches."""
+    """An image whose colours are its classes, in patches."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 3, (-(-size[0] // 10), -(-size[1] // 10))).astype(np.uint8)
     labels = np.kron(coarse, np.ones((10, 10), np.uint8))[: size[0], : size[1]]

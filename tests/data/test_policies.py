@@ -1,4 +1,4 @@
-"""Every colour operation against Pillow's on random pictures; the draws against the papers' ranges."""
+"""Every colour operation against Pillow's on random images; the draws against the papers' ranges."""
 
 import numpy as np
 import PIL.Image
@@ -15,8 +15,8 @@ from mapjax.errors import UserError
 FRAME = (40, 60)
 
 
-def pictures():
-    """Noise, a dim narrow range, a smooth picture, one colour, and pictures of hardly a pixel."""
+def images():
+    """Noise, a dim narrow range, a smooth image, one colour, and images of hardly a pixel."""
     rng = np.random.default_rng(0)
     ramp = np.add.outer(np.arange(33) * 3, np.arange(47))[..., None] + [0, 20, 60]
     return [
@@ -44,8 +44,8 @@ def by_pillow(change, image):
     ],
 )
 def test_enhancements_are_pillows_to_one_level(ours, theirs, factor):
-    for image in pictures():
-        expected = by_pillow(lambda picture: theirs(picture).enhance(factor), image)
+    for image in images():
+        expected = by_pillow(lambda photo: theirs(photo).enhance(factor), image)
         found = ours(image, factor)
         assert found.dtype == np.uint8 and np.abs(found - expected).max() <= 1
         assert abs(found.mean() - expected.mean()) <= 0.34  # no level is missing throughout
@@ -57,15 +57,15 @@ def test_enhancements_are_pillows_to_one_level(ours, theirs, factor):
         (policies.autocontrast, PIL.ImageOps.autocontrast),
         (policies.equalize, PIL.ImageOps.equalize),
         (policies.invert, PIL.ImageOps.invert),
-        (lambda image: policies.posterize(image, 3), lambda picture: PIL.ImageOps.posterize(picture, 3)),
-        (lambda image: policies.posterize(image, 8), lambda picture: PIL.ImageOps.posterize(picture, 8)),
-        (lambda image: policies.solarize(image, 100), lambda picture: PIL.ImageOps.solarize(picture, 100)),
-        (lambda image: policies.solarize(image, 255), lambda picture: PIL.ImageOps.solarize(picture, 255)),
-        (lambda image: policies.solarize(image, 0), lambda picture: PIL.ImageOps.solarize(picture, 0)),
+        (lambda image: policies.posterize(image, 3), lambda photo: PIL.ImageOps.posterize(photo, 3)),
+        (lambda image: policies.posterize(image, 8), lambda photo: PIL.ImageOps.posterize(photo, 8)),
+        (lambda image: policies.solarize(image, 100), lambda photo: PIL.ImageOps.solarize(photo, 100)),
+        (lambda image: policies.solarize(image, 255), lambda photo: PIL.ImageOps.solarize(photo, 255)),
+        (lambda image: policies.solarize(image, 0), lambda photo: PIL.ImageOps.solarize(photo, 0)),
     ],
 )
 def test_operations_on_levels_are_pillows(ours, theirs):
-    for image in pictures():
+    for image in images():
         before = image.copy()
         np.testing.assert_array_equal(ours(image), by_pillow(theirs, image))
         np.testing.assert_array_equal(image, before)
@@ -73,14 +73,14 @@ def test_operations_on_levels_are_pillows(ours, theirs):
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 24), st.integers(1, 24), st.integers(1, 255))
-def test_statistics_of_any_picture_are_pillows(seed, height, width, spread):
+def test_statistics_of_any_image_are_pillows(seed, height, width, spread):
     image = np.random.default_rng(seed).integers(0, spread, (height, width, 3), np.uint8)
     np.testing.assert_array_equal(policies.equalize(image), by_pillow(PIL.ImageOps.equalize, image))
     np.testing.assert_array_equal(policies.autocontrast(image), by_pillow(PIL.ImageOps.autocontrast, image))
 
 
-def test_part_of_a_larger_picture_is_changed_like_a_copy():
-    whole = pictures()[0]
+def test_part_of_a_larger_image_is_changed_like_a_copy():
+    whole = images()[0]
     for name in policies.OPERATIONS:
         steps = [policies.Step(name, 3.0 if name == "posterize" else 0.5)]
         part = whole[3:20, 5:31]
@@ -121,7 +121,7 @@ def test_steps_that_move_become_one_matrix_in_their_order():
     tilts = [policies.Step("shear_x", 0.5), policies.Step("shear_y", -0.25)]
     np.testing.assert_allclose(policies.matrix(tilts, FRAME), [[1, -0.5, 0], [0.25, 0.875, 0], [0, 0, 1]])
     np.testing.assert_array_equal(policies.matrix([policies.Step("invert", 0.0)], FRAME), np.eye(3))
-    image = pictures()[0]
+    image = images()[0]
     assert policies.change(steps[:1], image) is image
     both = [policies.Step("posterize", 3.6), policies.Step("solarize", 200.0)]
     np.testing.assert_array_equal(policies.change(both, image), policies.solarize(policies.posterize(image, 4), 55))

@@ -16,7 +16,7 @@ from mapjax.data.prepared import prepare, reader, shards
 from mapjax.data.source import Records, Source, has_label_maps, label_map_of, labels_of, largest_size
 from mapjax.errors import NoSuchSplit, UserError
 
-PICTURES = 7
+IMAGES = 7
 LABELS = [("train", 0, "dog;cat"), ("train", 1, "dog"), ("train", 2, "")]
 
 
@@ -31,10 +31,10 @@ def broken(index):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder of seven pictures in two classes."""
+def photos(tmp_path):
+    """A folder of seven images in two classes."""
     rng = np.random.default_rng(0)
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         file = tmp_path / "data" / "train" / "ab"[number % 2] / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(rng.integers(0, 256, (6, 5, 3)).astype(np.uint8)).save(file)
@@ -43,7 +43,7 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def coco(tmp_path):
-    """Two pictures with boxes, ids of their own, a crowd and masks."""
+    """Two images with boxes, ids of their own, a crowd and masks."""
     (tmp_path / "coco" / "images").mkdir(parents=True)
     for name in ("x.png", "y.png", "z.png"):
         PIL.Image.new("RGB", (20, 16), (9, 90, 200)).save(tmp_path / "coco" / "images" / name)
@@ -87,7 +87,7 @@ def contents(out):
 
 
 def equal(record, other):
-    """Compare two records; the picture as it is stored where both store one, else its pixels."""
+    """Compare two records; the image as it is stored where both store one, else its pixels."""
     assert record.keys() == other.keys()
     for key in record.keys() - {"image"}:
         np.testing.assert_array_equal(record[key], other[key], strict=True)
@@ -143,8 +143,8 @@ def test_label_maps_are_prepared(tmp_path):
         np.testing.assert_array_equal(label_map_of(found, row), original["label_map"])
 
 
-def test_pictures_keep_their_bytes_and_their_order(pictures, tmp_path):
-    sources, _, count = written(folder(pictures), tmp_path / "out")
+def test_images_keep_their_bytes_and_their_order(photos, tmp_path):
+    sources, _, count = written(folder(photos), tmp_path / "out")
     found = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
     assert count == 3
     for record, original in zip(found.records, sources["train"].records, strict=True):
@@ -152,10 +152,10 @@ def test_pictures_keep_their_bytes_and_their_order(pictures, tmp_path):
         assert record["file"] == original["file"] and record["id"] == original["id"]
 
 
-def test_several_labels_a_picture(pictures, tmp_path):
+def test_several_labels_a_image(photos, tmp_path):
     rows = [f"{split}/{'ab'[n % 2]}/{n}.jpg,{label},{split}" for split, n, label in LABELS]
-    (pictures / "labels.csv").write_text("\n".join(["path,labels,split", *rows]))
-    node = {"name": "table", "path": str(pictures / "labels.csv")}
+    (photos / "labels.csv").write_text("\n".join(["path,labels,split", *rows]))
+    node = {"name": "table", "path": str(photos / "labels.csv")}
     sources, index, _ = written(node, tmp_path / "out")
     found = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
     assert index["kind"] == "labels" and found.classes == ("cat", "dog")
@@ -164,17 +164,17 @@ def test_several_labels_a_picture(pictures, tmp_path):
         equal(record, original)
 
 
-def test_a_shuffle_is_a_permutation_by_its_seed(pictures, tmp_path):
+def test_a_shuffle_is_a_permutation_by_its_seed(photos, tmp_path):
     orders = {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        written(folder(pictures), tmp_path / name, shuffle=seed)
+        written(folder(photos), tmp_path / name, shuffle=seed)
         orders[name] = [one["id"] for one in reader.make(split="train", path=str(tmp_path / name), hold_out=0).records]
-        assert sorted(orders[name]) == list(range(PICTURES)) != orders[name]
+        assert sorted(orders[name]) == list(range(IMAGES)) != orders[name]
     assert orders["a"] == orders["b"] != orders["c"] and contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(pictures, tmp_path, monkeypatch):
-    written(folder(pictures), tmp_path / "whole")
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(photos, tmp_path, monkeypatch):
+    written(folder(photos), tmp_path / "whole")
     write, calls = shards.write, []
 
     def stopping(job, source, count=lambda records: True):
@@ -186,20 +186,20 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(pictures, tmp_path, mo
 
     monkeypatch.setattr(shards, "write", stopping)
     with pytest.raises(KeyboardInterrupt):
-        written(folder(pictures), tmp_path / "out")
+        written(folder(photos), tmp_path / "out")
     names = [name for name in contents(tmp_path / "out") if not name.endswith(".tmp")]
     assert names == ["train-00000-of-00003.array_record"]
     with pytest.raises(UserError, match=r"has no index\.json"):
         reader.make(split="train", path=str(tmp_path / "out"))
     before = (tmp_path / "out" / names[0]).stat().st_mtime_ns
-    _, _, count = written(folder(pictures), tmp_path / "out")
+    _, _, count = written(folder(photos), tmp_path / "out")
     assert count == 2 and contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert (tmp_path / "out" / names[0]).stat().st_mtime_ns == before
-    assert written(folder(pictures), tmp_path / "out")[2] == 0
+    assert written(folder(photos), tmp_path / "out")[2] == 0
 
 
-def test_what_was_found_of_a_shard_without_its_shard_does_not_count(pictures, tmp_path):
-    sources = opened(folder(pictures))
+def test_what_was_found_of_a_shard_without_its_shard_does_not_count(photos, tmp_path):
+    sources = opened(folder(photos))
     job = prepare.make_plan(sources, tmp_path, 1, None).jobs[0]
     assert shards.finished(job) is None
     done = shards.write(job, sources["train"])
@@ -213,9 +213,9 @@ def test_what_was_found_of_a_shard_without_its_shard_does_not_count(pictures, tm
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "flipped", "labels"])
-def test_damage_is_mended_from_the_source(pictures, tmp_path, damage):
+def test_damage_is_mended_from_the_source(photos, tmp_path, damage):
     out = tmp_path / "out"
-    written(folder(pictures), out)
+    written(folder(photos), out)
     whole = contents(out)
     shard = out / ("train.labels.npz" if damage == "labels" else "train-00001-of-00003.array_record")
     data = bytearray(shard.read_bytes())
@@ -224,64 +224,64 @@ def test_damage_is_mended_from_the_source(pictures, tmp_path, damage):
     if damage == "missing":
         shard.unlink()
     assert contents(out) != whole
-    count = written(folder(pictures), out, verify=damage == "flipped")[2]
+    count = written(folder(photos), out, verify=damage == "flipped")[2]
     assert count == (damage != "labels") and contents(out) == whole
 
 
-def test_a_picture_that_has_changed_is_told_when_its_shard_is_mended(pictures, tmp_path):
-    written(folder(pictures), tmp_path / "out")
+def test_a_image_that_has_changed_is_told_when_its_shard_is_mended(photos, tmp_path):
+    written(folder(photos), tmp_path / "out")
     (tmp_path / "out" / "train-00000-of-00003.array_record").unlink()
-    PIL.Image.new("RGB", (9, 9)).save(pictures / "train" / "a" / "0.jpg")
-    with pytest.raises(UserError, match="pictures of the source have changed"):
-        written(folder(pictures), tmp_path / "out")
+    PIL.Image.new("RGB", (9, 9)).save(photos / "train" / "a" / "0.jpg")
+    with pytest.raises(UserError, match="images of the source have changed"):
+        written(folder(photos), tmp_path / "out")
 
 
-def test_missing_and_unreadable_pictures_are_left_out_and_counted(pictures, tmp_path):
-    sources = opened(folder(pictures))
-    (pictures / "train" / "a" / "0.jpg").unlink()
-    (pictures / "train" / "b" / "3.jpg").write_bytes(b"no picture")
+def test_missing_and_unreadable_images_are_left_out_and_counted(photos, tmp_path):
+    sources = opened(folder(photos))
+    (photos / "train" / "a" / "0.jpg").unlink()
+    (photos / "train" / "b" / "3.jpg").write_bytes(b"no image")
     plan = prepare.make_plan(sources, tmp_path / "out", 7, None)
     index, _ = prepare.prepare(sources, tmp_path / "out", plan, data="test")
     dropped = {"missing image": ["train/a/0.jpg"], "unreadable image": ["train/b/3.jpg"]}
-    assert index["splits"]["train"]["dropped"] == dropped and index["splits"]["train"]["records"] == PICTURES - 2
+    assert index["splits"]["train"]["dropped"] == dropped and index["splits"]["train"]["records"] == IMAGES - 2
     found = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
     assert found.dropped == dropped
     assert [one["file"][-5] for one in found.records] == list("24615")  # class a, then b
     np.testing.assert_array_equal(labels_of(found), [0, 0, 0, 1, 1])
 
 
-def test_no_picture_at_all_is_a_mistake(pictures, tmp_path):
-    sources = opened(folder(pictures))
-    shutil.rmtree(pictures)
+def test_no_image_at_all_is_a_mistake(photos, tmp_path):
+    sources = opened(folder(photos))
+    shutil.rmtree(photos)
     plan = prepare.make_plan(sources, tmp_path / "out", 1, None)
     with pytest.raises(UserError, match="none of the 7 images of 'train' can be read"):
         prepare.prepare(sources, tmp_path / "out", plan, data="test")
 
 
-def test_a_folder_with_something_else_is_left_alone(pictures, coco, tmp_path):
+def test_a_folder_with_something_else_is_left_alone(photos, coco, tmp_path):
     out = tmp_path / "out"
-    written(folder(pictures), out)
+    written(folder(photos), out)
     before = contents(out)
     with pytest.raises(UserError, match="holds another data set"):
         written(coco, out)
     with pytest.raises(UserError, match="by other options"):
-        written(folder(pictures), out, count=2)
+        written(folder(photos), out, count=2)
     assert contents(out) == before
     (out / "index.json").unlink()
     with pytest.raises(UserError, match="holds files already, such as train-00000"):
-        written(folder(pictures), out)
+        written(folder(photos), out)
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "plan.tmp").write_text("another plan")
     with pytest.raises(UserError, match="holds another data set"):
-        written(folder(pictures), tmp_path / "begun")
+        written(folder(photos), tmp_path / "begun")
 
 
-def test_places_that_cannot_be_written(pictures, tmp_path, monkeypatch):
+def test_places_that_cannot_be_written(photos, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/out cannot be written \(Not a directory\); name another --out"):
-        written(folder(pictures), tmp_path / "file" / "out")
+        written(folder(photos), tmp_path / "file" / "out")
     with pytest.raises(UserError, match="written to a disk"):
-        written(folder(pictures), pathlib.Path("gs://bucket/out"))
+        written(folder(photos), pathlib.Path("gs://bucket/out"))
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -289,7 +289,7 @@ def test_places_that_cannot_be_written(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(shards.os, "fsync", full)
     with pytest.raises(UserError, match=r"00000-of-00003.* \(No space left on device\); make room"):
         shards.write(
-            prepare.make_plan(opened(folder(pictures)), tmp_path, 3, None).jobs[0], opened(folder(pictures))["train"]
+            prepare.make_plan(opened(folder(photos)), tmp_path, 3, None).jobs[0], opened(folder(photos))["train"]
         )
     assert not list(tmp_path.glob("*.array_record*"))
 
@@ -312,27 +312,27 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_sentence(tmp_path):
         prepare.prepare(made_up(deadly), tmp_path, plan, data="mine", workers=2)
 
 
-def test_splits_and_shards_that_cannot_be(pictures, tmp_path):
+def test_splits_and_shards_that_cannot_be(photos, tmp_path):
     with pytest.raises(NoSuchSplit, match="no split 'test'; there is: train"):
-        opened(folder(pictures), ("train", "test"))
+        opened(folder(photos), ("train", "test"))
     with pytest.raises(UserError, match="a split's name becomes a file's"):
-        opened(folder(pictures), ("../train",))
+        opened(folder(photos), ("../train",))
     with pytest.raises(UserError, match="--shards -1"):
-        prepare.make_plan(opened(folder(pictures)), tmp_path, -1, None)
-    assert list(opened(folder(pictures), ())) == ["train"]
+        prepare.make_plan(opened(folder(photos)), tmp_path, -1, None)
+    assert list(opened(folder(photos), ())) == ["train"]
 
 
-def test_nothing_is_held_out_for_a_split_that_is_not_asked_for(pictures):
-    node = {"name": "folder", "path": str(pictures)}
+def test_nothing_is_held_out_for_a_split_that_is_not_asked_for(photos):
+    node = {"name": "folder", "path": str(photos)}
     lengths = [{split: len(one.records) for split, one in opened(node, asked).items()} for asked in ((), ("train",))]
     assert lengths == [{"train": 5, "val": 2}, {"train": 7}]
     assert len(opened(node | {"hold_out": 0.5}, ("train",))["train"].records) < 5
     assert list(opened({"name": "digits"}, ("train",))) == ["train"]
 
 
-def test_shards_are_even_and_no_more_than_records(pictures, tmp_path):
-    sources = opened(folder(pictures))
+def test_shards_are_even_and_no_more_than_records(photos, tmp_path):
+    sources = opened(folder(photos))
     sizes = [len(job.rows) for job in prepare.make_plan(sources, tmp_path, 3, None).jobs]
     assert sizes == [3, 2, 2]
-    assert len(prepare.make_plan(sources, tmp_path, 100, None).jobs) == PICTURES
+    assert len(prepare.make_plan(sources, tmp_path, 100, None).jobs) == IMAGES
     assert len(prepare.make_plan(sources, tmp_path, 0, None).jobs) == 1

@@ -1,4 +1,4 @@
-"""Prepared data trains as its source does, opens without its pictures, and tells what is wrong with it."""
+"""Prepared data trains as its source does, opens without its images, and tells what is wrong with it."""
 
 import hashlib
 import json
@@ -132,7 +132,7 @@ def test_threads_share_readers_and_processes_open_their_own(data):
     assert equal(batches(prepared, BOXED, threads=8), batches(prepared, BOXED, threads=1))
 
 
-def test_summaries_are_those_of_the_source_and_read_no_picture(data, monkeypatch):
+def test_summaries_are_those_of_the_source_and_read_no_image(data, monkeypatch):
     for name in ("voc", "folder"):
         original, prepared = pair(data, name)
         with monkeypatch.context() as patch:
@@ -322,7 +322,7 @@ def test_a_record_of_another_form_is_told(data, monkeypatch):
         prepared.records[3]
 
 
-def test_a_million_pictures_need_no_shard_to_open(tmp_path):
+def test_a_million_images_need_no_shard_to_open(tmp_path):
     """100,000 records in 40 shards that are holes: only the index, the labels and the sizes are looked at."""
     count, each = 100_000, 2500
     names = np.char.add("train/", np.char.zfill(np.arange(count).astype(str), 8)).tolist()

@@ -38,7 +38,7 @@ def test_whole_pixels_are_copied_as_the_warp_would(height, width, rows, columns,
 
 @FEW
 @given(sides, sides, sides, sides, st.integers(-30, 30), st.integers(-30, 30), st.booleans(), st.booleans())
-def test_reflected_whole_pixels_are_those_of_a_padded_picture(height, width, rows, columns, x, y, across, down):
+def test_reflected_whole_pixels_are_those_of_a_padded_image(height, width, rows, columns, x, y, across, down):
     image = noise(height, width)
     padded = np.pad(image, ((60, 60), (60, 60), (0, 0)), "reflect")
     window = padded[60 - y : 60 - y + rows, 60 - x : 60 - x + columns]
@@ -82,7 +82,7 @@ def test_an_upright_window_is_pillows(height, width, left, top, across, down):
 
 @FEW
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 30), st.integers(0, 30))
-def test_an_enlarged_picture_is_pillows_too(height, width, more_rows, more_columns):
+def test_an_enlarged_image_is_pillows_too(height, width, more_rows, more_columns):
     image, frame = noise(height, width), (height + more_rows, width + more_columns)
     found = resample.resample(geometry.scale(frame[1] / width, frame[0] / height), image, frame, FILL)
     expected = PIL.Image.fromarray(image).resize(frame[::-1], PIL.Image.Resampling.BILINEAR)
@@ -91,7 +91,7 @@ def test_an_enlarged_picture_is_pillows_too(height, width, more_rows, more_colum
 
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("magnify", [0.5, 1.5])
-def test_enlarged_and_letterboxed_pictures_agree_with_the_warp(across, magnify):
+def test_enlarged_and_letterboxed_images_agree_with_the_warp(across, magnify):
     image, frame = smooth(40, 60), (100, 100)
     matrix = geometry.compose(
         geometry.scale(magnify),
@@ -113,7 +113,7 @@ def test_what_lies_between_pixels_is_warped():
     np.testing.assert_array_equal(resample.resample(matrix, image, (50, 50), FILL), expected)
 
 
-def test_a_frame_beside_the_picture_is_filled():
+def test_a_frame_beside_the_image_is_filled():
     for matrix in (geometry.translate(500, 0), geometry.compose(geometry.scale(0.5), geometry.translate(0, 400))):
         found = resample.resample(matrix, noise(40, 60), (5, 6), FILL)
         np.testing.assert_array_equal(found, np.full((5, 6, 3), FILL))
@@ -137,7 +137,7 @@ def test_cutting_leaves_the_frame_as_it_was(turn, zoom, x, y, tilt):
     assert np.abs(whole.astype(int) - seen).max() <= 8  # averaging by whole factors begins elsewhere
 
 
-def test_shrinkage_counts_pixels_of_the_picture():
+def test_shrinkage_counts_pixels_of_the_image():
     assert resample.shrinkage(geometry.scale(0.5, 0.25)) == (2, 4)
     turned = geometry.compose(geometry.scale(0.5, 0.25), geometry.rotate(30))
     assert resample.shrinkage(turned) == pytest.approx((2, 4))

@@ -75,9 +75,9 @@ def test_under_takes_another_subset_each_epoch():
     ("kind", "labels", "length", "words"),
     [
         ("ovre", None, 3, r"sampling='ovre' is not known\. Did you mean 'over'"),
-        ("over", None, 3, "needs one class for each picture"),
-        ("sqrt", np.zeros((3, 2), bool), 3, "needs one class for each picture"),
-        ("under", np.zeros(0, np.int32), 0, "needs one class for each picture"),
+        ("over", None, 3, "needs one class for each image"),
+        ("sqrt", np.zeros((3, 2), bool), 3, "needs one class for each image"),
+        ("under", np.zeros(0, np.int32), 0, "needs one class for each image"),
     ],
 )
 def test_mistakes(kind, labels, length, words):

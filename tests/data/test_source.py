@@ -22,14 +22,14 @@ def never(index):
     raise AssertionError("a record was made")
 
 
-def test_the_largest_size_holds_every_picture():
+def test_the_largest_size_holds_every_image():
     listed = make([record(size) for size in SIZES])
     known = make(Records(3, never, sizes=np.array(SIZES, np.int32)))
     gone_through = make(Records(3, never, truth=lambda index: record(SIZES[index])))
     for source in (listed, known, gone_through):
         assert sources.largest_size(source) == (7, 9)
     assert sources.largest_size(make([])) == (0, 0)
-    with pytest.raises(UserError, match="mine does not say how large its pictures are; give its records a 'size'"):
+    with pytest.raises(UserError, match="mine does not say how large its images are; give its records a 'size'"):
         sources.largest_size(make([{"id": 0, "file": "a", "image": "a.png"}]))
 
 

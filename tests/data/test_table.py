@@ -1,4 +1,4 @@
-"""Tables of pictures and labels, whole and broken."""
+"""Tables of images and labels, whole and broken."""
 
 import numpy as np
 import PIL.Image
@@ -13,7 +13,7 @@ from mapjax.errors import UserError
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a table of the lines given, and twelve pictures p/0.png … beside it."""
+    """Write a table of the lines given, and twelve images p/0.png … beside it."""
     (tmp_path / "p").mkdir()
     for i in range(12):
         PIL.Image.new("RGB", (3, 2), (i, i, i)).save(tmp_path / "p" / f"{i}.png")
@@ -108,11 +108,11 @@ def test_an_image_in_two_splits_is_told(write):
         ([""], {}, "first line must name the columns .* found nothing"),
         (["p/0.png,a", "p/1.png,b"], {}, "first line must name"),
         (["path,label", "p/0.png,a", "p/1.png,cta"], {"classes": ("a", "cat")}, r"label 'cta'.*Did you mean 'cat'"),
-        (["path,label", "p/0.png,a"], {"classes": ("a", "b")}, "no pictures of the class 'b'"),
+        (["path,label", "p/0.png,a"], {"classes": ("a", "b")}, "no images of the class 'b'"),
         (
             ["path,label,split", "p/0.png,a,train", "p/1.png,b,val"],
             {"split": "val"},
-            "class 'b' of split 'val' has no pictures to train on",
+            "class 'b' of split 'val' has no images to train on",
         ),
         (["path,label,split", "p/0.png,a,train"], {"split": "test"}, "no split 'test'; there is: train"),
     ],

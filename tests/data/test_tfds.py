@@ -36,7 +36,7 @@ def png(value):
 
 
 def prepare(folder, name, label=None, label_of=lambda split, i: i % 2):
-    """Write a data set and give its kind; a picture says its number and split, its label is that number's remainder."""
+    """Write a data set and give its kind; an image says its number and split, its label is that number's remainder."""
     label = label or FEATURES.ClassLabel(names=["even", "odd"])
 
     def info(self):
@@ -104,10 +104,10 @@ def test_classes_can_be_named(data_dir):
         ({"path": "even_odd", "split": "trian"}, "no split 'trian'; there is: test, train"),
         (
             {"path": "even_odd", "classes": ("a",)},
-            r"10 pictures of split 'train' have a label outside the list of 1 classes",
+            r"10 images of split 'train' have a label outside the list of 1 classes",
         ),
-        ({"path": "unlabelled"}, "10 pictures of split 'train' have a label outside the list of 2 classes, such as -1"),
-        ({"path": "amounts"}, "feature 'label' is .* and not one class for each picture"),
+        ({"path": "unlabelled"}, "10 images of split 'train' have a label outside the list of 2 classes, such as -1"),
+        ({"path": "amounts"}, "feature 'label' is .* and not one class for each image"),
     ],
 )
 def test_mistakes(data_dir, options, words):
@@ -127,7 +127,7 @@ def test_tfrecord_is_refused(data_dir):
 
 def test_a_class_of_validation_only_is_told(data_dir, cache):
     prepare(data_dir, "Late", label_of=lambda split, i: i % 2 if split == "test" else 0)
-    with pytest.raises(UserError, match=r"tfds:late: the class 'odd' of split 'test' has no pictures to train on; add"):
+    with pytest.raises(UserError, match=r"tfds:late: the class 'odd' of split 'test' has no images to train on; add"):
         tfds.make(split="test", path="late", data_dir=str(data_dir))
 
 

@@ -75,7 +75,7 @@ def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
     np.testing.assert_array_equal(source.records[0]["boxes"], [[2, 3, 12, 13], [0, 0, 20, 9]])
     assert {reason: len(where) for reason, where in source.dropped.items()} == {
         "empty box": 2,
-        "box outside the picture": 1,
+        "box outside the image": 1,
         "incomplete object": 3,
         "box that is not finite": 1,
         "broken XML": 1,
@@ -87,7 +87,7 @@ def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
     assert source.dropped["broken XML"][0].startswith("torn.xml: ")
 
 
-def test_the_picture_decides_its_size_unless_it_was_turned(folder):
+def test_the_image_decides_its_size_unless_it_was_turned(folder):
     lying = folder({"a": [obj()]}, size=(999, 999))
     np.testing.assert_array_equal(voc.make(split="train", path=lying, hold_out=0).records[0]["size"], [16, 20])
     turned = folder({"a": [obj()]}, size=(16, 20))

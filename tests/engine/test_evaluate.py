@@ -62,7 +62,7 @@ def test_an_unreadable_image_is_not_counted():
 
     def broken(index: int):
         record = data.records[index]
-        return record | {"image": b"no picture"} if index == 1 else record
+        return record | {"image": b"no image"} if index == 1 else record
 
     found = evaluated(data._replace(records=Records(4, broken)), 2)
     assert found.images == 3

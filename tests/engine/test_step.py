@@ -44,7 +44,7 @@ def batch_of(number: int, size: int = 8) -> dict:
 
 
 def poisoned(number: int) -> dict:
-    """A batch with one picture that is not finite."""
+    """A batch with one image that is not finite."""
     batch = batch_of(number)
     return batch | {"image": batch["image"].at[3, 1].set(jnp.nan)}
 

@@ -49,7 +49,7 @@ def config_of(variant="", data=None, **changes):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A short run on a long tail, with growing pictures and mixed ones."""
+    """A short run on a long tail, with growing images and mixed ones."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     fit.fit(config_of(**SMALL), workdir)
     return workdir
@@ -78,11 +78,11 @@ def test_evaluate_predict_and_probe(whole, tmp_path, capsys):
     assert program("evaluate")(["--workdir", str(whole), "--out", str(tmp_path / "scores")]) == 0
     again = json.loads((tmp_path / "scores" / "result.json").read_text())["metrics"]
     assert again["top1"] == json.loads((whole / "result.json").read_text())["metrics"]["top1"]
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    photos = tmp_path / "images"
+    photos.mkdir()
     for k in range(3):
-        cv2.imwrite(str(pictures / f"{k}.png"), (load_digits().images[k] * 15.9).astype(np.uint8))  # pyright: ignore
-    assert program("predict")(["--workdir", str(whole), "--images", str(pictures), "--out", str(tmp_path / "out")]) == 0
+        cv2.imwrite(str(photos / f"{k}.png"), (load_digits().images[k] * 15.9).astype(np.uint8))  # pyright: ignore
+    assert program("predict")(["--workdir", str(whole), "--images", str(photos), "--out", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [pathlib.Path(row["file"]).name for row in rows] == ["0.png", "1.png", "2.png"]
     assert all(row["predicted"] in "0123456789" and 0 < row["probability"] <= 1 for row in rows)
@@ -94,7 +94,7 @@ def test_evaluate_predict_and_probe(whole, tmp_path, capsys):
     assert "% of the variance" in capsys.readouterr().out
 
 
-def folder_of_pictures(root: pathlib.Path, classes=("cat", "dog"), side=40) -> pathlib.Path:
+def folder_of_images(root: pathlib.Path, classes=("cat", "dog"), side=40) -> pathlib.Path:
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 4)):
         for name in classes:
@@ -105,7 +105,7 @@ def folder_of_pictures(root: pathlib.Path, classes=("cat", "dog"), side=40) -> p
 
 
 def test_transfer_from_a_run_says_what_it_did(whole, tmp_path, capsys):
-    data = folder_of_pictures(tmp_path / "data")
+    data = folder_of_images(tmp_path / "data")
     changes = {**PLAIN, "duration": "2 steps", "init_from": str(whole), "splits.eval": "test", "batch": "8"}
     fit.fit(config_of(data=f"folder:{data}", **changes), tmp_path / "run")
     said = capsys.readouterr().out
@@ -118,10 +118,10 @@ def idx_folder(root: pathlib.Path) -> pathlib.Path:
     root.mkdir()
     rng = np.random.default_rng(0)
     for name, count in (("train", 20), ("t10k", 10)):
-        pictures = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        photos = rng.integers(0, 256, (count, 28, 28), np.uint8)
         labels = (np.arange(count) % 10).astype(np.uint8)
         with gzip.open(root / f"{name}-images-idx3-ubyte.gz", "wb") as file:
-            file.write(struct.pack(">4B3I", 0, 0, 8, 3, *pictures.shape) + pictures.tobytes())
+            file.write(struct.pack(">4B3I", 0, 0, 8, 3, *photos.shape) + photos.tobytes())
         with gzip.open(root / f"{name}-labels-idx1-ubyte.gz", "wb") as file:
             file.write(struct.pack(">4BI", 0, 0, 8, 1, count) + labels.tobytes())
     return root
@@ -136,13 +136,13 @@ def test_every_variant_runs(tmp_path, variant):
     if variant == "fashion":
         config = config_of(":fashion", **common, **{"data.path": str(idx_folder(tmp_path / "idx"))})
     elif variant == "cifar10":
-        data = folder_of_pictures(tmp_path / "data", side=32)
-        with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        data = folder_of_images(tmp_path / "data", side=32)
+        with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
             for file in sorted(data.rglob("*.jpg")):
                 archive.write(file, file.relative_to(data))
-        config = config_of(":cifar10", data=f"folder:{tmp_path / 'pictures.zip'}", **common)
+        config = config_of(":cifar10", data=f"folder:{tmp_path / 'images.zip'}", **common)
     else:
-        data = folder_of_pictures(tmp_path / "data")
+        data = folder_of_images(tmp_path / "data")
         small = {"input.workers": "0", "input.threads": "2", "image_size": "(32, 32)", "splits.eval": "test"}
         if variant.endswith("finetune"):
             file = tmp_path / "weights.safetensors"
@@ -165,7 +165,7 @@ def test_every_variant_runs(tmp_path, variant):
 
 
 def test_several_labels(tmp_path):
-    data = folder_of_pictures(tmp_path / "data")
+    data = folder_of_images(tmp_path / "data")
     lines = ["path,labels,split"]
     for k, file in enumerate(sorted(data.rglob("*.jpg"))):
         names = [name for name, yes in (("furry", k % 2), ("big", k % 3)) if yes]
@@ -194,15 +194,15 @@ def test_a_mistake_is_one_sentence(tmp_path, changes, message):
 
 
 def spoilt(root: pathlib.Path, how: str) -> pathlib.Path:
-    """A folder of pictures with one thing wrong."""
-    data = folder_of_pictures(root / "data")
+    """A folder of images with one thing wrong."""
+    data = folder_of_images(root / "data")
     if how == "one class":
         for split in ("train", "test"):
             shutil.rmtree(data / split / "dog")
     elif how == "only in validation":
         (data / "test" / "emu").mkdir()
         shutil.copy(data / "test" / "cat" / "0.jpg", data / "test" / "emu")
-    elif how == "no pictures":
+    elif how == "no images":
         for file in data.rglob("*.jpg"):
             file.unlink()
     return data
@@ -210,17 +210,17 @@ def spoilt(root: pathlib.Path, how: str) -> pathlib.Path:
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("one class", "one class"), ("only in validation", "emu"), ("no pictures", "no picture|no image|holds no")],
+    [("one class", "one class"), ("only in validation", "emu"), ("no images", "no image|no image|holds no")],
 )
 def test_data_that_cannot_train_is_one_sentence(tmp_path, how, message):
     data = spoilt(tmp_path, how)
-    split = "val" if how == "no pictures" else "test"
+    split = "val" if how == "no images" else "test"
     with pytest.raises(UserError, match=message):
         fit.fit(config_of(data=f"folder:{data}", **{**PLAIN, "splits.eval": split}), tmp_path / "run")
 
 
-def test_unreadable_pictures_and_an_empty_class_folder_are_left_out_and_told(tmp_path, capsys):
-    data = folder_of_pictures(tmp_path / "data")
+def test_unreadable_images_and_an_empty_class_folder_are_left_out_and_told(tmp_path, capsys):
+    data = folder_of_images(tmp_path / "data")
     (data / "train" / "empty").mkdir()
     for file in (data / "train" / "cat" / "3.jpg", data / "test" / "dog" / "1.jpg"):
         file.write_bytes(file.read_bytes()[:200])

@@ -44,7 +44,7 @@ def test_mistakes_are_one_sentence(arguments, says):
 
 @pytest.mark.process
 def test_devices_sum_their_gradients(tmp_path):
-    # So few pictures that no convolution goes by Winograd tiles, whose gradients are summed before they are folded.
+    # So few images that no convolution goes by Winograd tiles, whose gradients are summed before they are folded.
     arguments = ["--config", "experiments/classify.py", "--batch", "4", "--json", str(tmp_path / "plan.json")]
     done = plan(*arguments, devices=4)
     assert done.returncode == 0, done.stderr

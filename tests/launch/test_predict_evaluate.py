@@ -31,8 +31,8 @@ CONFIG = {
 }
 
 
-def whole_picture(prediction, batch):
-    """One detection of class 1 a picture: all of it, in original pixels."""
+def whole_image(prediction, batch):
+    """One detection of class 1 an image: all of it, in original pixels."""
     height, width = batch["size"][:, 0], batch["size"][:, 1]
     box = jnp.stack([0 * width, 0 * width, width, height], 1)[:, None].astype(jnp.float32)
     ones = jnp.ones(box.shape[:2])
@@ -46,7 +46,7 @@ def workdir(tmp_path, monkeypatch):
     def load(folder, *, which, overrides=None):
         assert not overrides
         shown = precision.make, detections.sections, detections.show
-        task = Task(None, None, lambda variables, batch: {}, whole_picture, *shown)  # type: ignore[arg-type]
+        task = Task(None, None, lambda variables, batch: {}, whole_image, *shown)  # type: ignore[arg-type]
         return setup.Loaded(ConfigDict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
 
     monkeypatch.setattr(setup, "load", load)
@@ -64,17 +64,17 @@ def test_predict(workdir, tmp_path, capsys):
         arguments = ["--workdir", str(workdir), "--images", str(images), "--out", str(out), "--score", "0.7"]
         assert program("predict")(arguments) == 0
     said = capsys.readouterr()
-    assert "3 finding(s) on 3 picture(s)" in said.out and "broken.jpg" in said.err
+    assert "3 finding(s) on 3 image(s)" in said.out and "broken.jpg" in said.err
     rows = json.loads((out / "predictions.json").read_text())
     assert [row["drawing"] for row in rows] == ["a.jpg", "a-2.jpg", "sub/b.jpg"]
     assert [row["boxes"] for row in rows] == [[[0, 0, 50, row["height"]]] for row in rows]
     assert rows[0]["names"] == ["1"] and (out / "sub" / "b.jpg").exists()
 
 
-def test_predict_without_any_picture(workdir, tmp_path):
+def test_predict_without_any_image(workdir, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no")
     arguments = ["--workdir", str(workdir), "--images", str(tmp_path / "broken.jpg"), "--out", str(tmp_path / "out")]
-    with pytest.raises(UserError, match=r"none of the 1 picture\(s\) can be read"):
+    with pytest.raises(UserError, match=r"none of the 1 image\(s\) can be read"):
         program("predict")(arguments)
 
 

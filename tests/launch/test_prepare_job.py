@@ -24,7 +24,7 @@ def contents(out):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     for number in range(4):
         file = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,9 +33,9 @@ def pictures(tmp_path):
     return f"folder:{tmp_path / 'data'}"
 
 
-def test_it_writes_tells_and_verifies(pictures, tmp_path, capsys):
+def test_it_writes_tells_and_verifies(images, tmp_path, capsys):
     out = tmp_path / "out"
-    command = ["--data", pictures, "--out", str(out), "--workers", "1"]
+    command = ["--data", images, "--out", str(out), "--workers", "1"]
     assert program("prepare")(command) == 0
     told = capsys.readouterr().out
     assert "4 records of train, val → 2 shards" in told and "1 × not an image file" in told
@@ -52,7 +52,7 @@ def test_it_writes_tells_and_verifies(pictures, tmp_path, capsys):
     assert shard.read_bytes() == whole
 
 
-def test_pictures_in_two_splits_are_told(tmp_path, capsys):
+def test_images_in_two_splits_are_told(tmp_path, capsys):
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (tmp_path / "voc" / folder).mkdir(parents=True)
     box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox>"
@@ -66,14 +66,14 @@ def test_pictures_in_two_splits_are_told(tmp_path, capsys):
     assert "warning: 1 of the 2 images of 'val' are in 'train' too" in capsys.readouterr().out
 
 
-def test_mistakes_of_the_command(pictures, tmp_path):
+def test_mistakes_of_the_command(images, tmp_path):
     for words, message in {
         (): "--data FORMAT:PATH is missing",
         ("--verify",): r"has no index\.json",
         ("--data", "voc"): "say where the data is: voc:PATH",
         ("--data", "nothing:x"): "no format 'nothing'",
-        ("--data", pictures, "--splits", "train,tst"): "no split 'tst'; there is: train",
-        ("--data", pictures, "--shard", "2"): "unknown argument '--shard'",
+        ("--data", images, "--splits", "train,tst"): "no split 'tst'; there is: train",
+        ("--data", images, "--shard", "2"): "unknown argument '--shard'",
     }.items():
         with pytest.raises(UserError, match=message):
             program("prepare")(["--out", str(tmp_path / "out"), *words])

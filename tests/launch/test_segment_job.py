@@ -38,7 +38,7 @@ def config_of(variant="", data=None, **changes):
 
 
 def folder_of_masks(root: pathlib.Path, size=(36, 50), counts=(8, 5)) -> pathlib.Path:
-    """Pictures whose halves are dark and bright, with their masks; id 2 is not listed."""
+    """Images whose halves are dark and bright, with their masks; id 2 is not listed."""
     rng = np.random.default_rng(0)
     for split, count in zip(("train", "val"), counts):
         for kind in ("images", "masks"):
@@ -76,7 +76,7 @@ def test_the_folder_holds_what_it_should(whole):
     matrix = np.array(json.loads((whole / "confusion.json").read_text())["matrix"])
     assert matrix.sum() == 5 * 33 * 50  # every original pixel with a class, once
     page = (whole / "report.html").read_text()
-    assert "Worst pictures" in page and page.count('title="errors"') >= 5
+    assert "Worst images" in page and page.count('title="errors"') >= 5
 
 
 def test_it_goes_on_to_the_same_bits(whole, data, tmp_path):
@@ -91,8 +91,8 @@ def test_evaluate_gives_the_same_and_predict_writes_masks(whole, data, tmp_path)
     assert program("evaluate")(["--workdir", str(whole), "--out", str(tmp_path / "scores")]) == 0
     again = json.loads((tmp_path / "scores" / "result.json").read_text())["metrics"]
     assert again == json.loads((whole / "result.json").read_text())["metrics"]
-    pictures = str(data / "images" / "val")
-    assert program("predict")(["--workdir", str(whole), "--images", pictures, "--out", str(tmp_path / "out")]) == 0
+    photos = str(data / "images" / "val")
+    assert program("predict")(["--workdir", str(whole), "--images", photos, "--out", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert len(rows) == 5
     right = total = 0
@@ -101,11 +101,11 @@ def test_evaluate_gives_the_same_and_predict_writes_masks(whole, data, tmp_path)
         assert mask.mode == "P" and mask.size == (row["width"], row["height"]) == (50, 36)
         found = np.asarray(mask)
         drawing = cv2.imread(str(tmp_path / "out" / row["drawing"]))[:36, :, ::-1].astype(int)
-        left = (drawing.shape[1] - 50) // 2  # a small picture is in the middle above its shares
+        left = (drawing.shape[1] - 50) // 2  # a small image is in the middle above its shares
         drawing = drawing[:, left : left + 50]
-        picture = cv2.imread(str(data / "images" / "val" / row["file"].rpartition("/")[2]))[..., ::-1]
-        painted = overlay.over(np.ascontiguousarray(picture), found)
-        assert np.abs(drawing - painted).mean() < 12 < np.abs(drawing - picture).mean()  # but for JPEG's losses
+        photo = cv2.imread(str(data / "images" / "val" / row["file"].rpartition("/")[2]))[..., ::-1]
+        painted = overlay.over(np.ascontiguousarray(photo), found)
+        assert np.abs(drawing - painted).mean() < 12 < np.abs(drawing - photo).mean()  # but for JPEG's losses
         truth = cv2.imread(str(data / "masks" / "val" / f"{pathlib.Path(row['file']).stem}.png"), cv2.IMREAD_UNCHANGED)
         right, total = right + (found == truth)[truth < 2].sum(), total + (truth < 2).sum()
         assert row["shares"] == pytest.approx(
@@ -124,7 +124,7 @@ def test_evaluate_with_other_values_of_the_config(whole, tmp_path):
 
 
 def test_predict_with_other_values_of_the_config(whole, data, tmp_path):
-    """Windows at the pictures' own size, where the run saw them smaller."""
+    """Windows at the images' own size, where the run saw them smaller."""
     command = ["--workdir", str(whole), "--images", str(data / "images" / "val"), "--out"]
     assert program("predict")([*command, str(tmp_path / "one")]) == 0
     changes = ["--config.eval_size=(36, 50)", "--config.task.window=(24, 32)", "--config.eval_batch=2"]
@@ -144,7 +144,7 @@ def small_lite0(file: pathlib.Path) -> pathlib.Path:
 
 
 def folder_of_voc(root: pathlib.Path) -> pathlib.Path:
-    """Two pictures a split with masks in VOC's own colours: half of them aeroplane, void between."""
+    """Two images a split with masks in VOC's own colours: half of them aeroplane, void between."""
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -162,7 +162,7 @@ def folder_of_voc(root: pathlib.Path) -> pathlib.Path:
 
 
 def folder_of_panoptic(root: pathlib.Path) -> pathlib.Path:
-    """Two pictures a split, each of two segments, as COCO has them."""
+    """Two images a split, each of two segments, as COCO has them."""
     rng = np.random.default_rng(0)
     for split in ("train2017", "val2017"):
         for folder in (split, f"annotations/panoptic_{split}"):
@@ -190,7 +190,7 @@ def folder_of_panoptic(root: pathlib.Path) -> pathlib.Path:
 ])  # fmt: skip
 @pytest.mark.usefixtures("quick_compiler")
 def test_data_of_voc_and_coco(tmp_path, format, write, counted):
-    """Every pixel with a class is counted once, in the original pictures."""
+    """Every pixel with a class is counted once, in the original images."""
     changes = {
         "image_size": "(24, 32)",
         "eval_size": "(32, 32)",

@@ -54,13 +54,13 @@ def test_the_last_step_of_a_log_that_is_being_written(tmp_path):
     assert logs.last_step(path) == 49_990
 
 
-def test_a_corrupt_picture_keeps_its_size_and_the_data_its_fingerprint(tmp_path):
+def test_a_corrupt_image_keeps_its_size_and_the_data_its_fingerprint(tmp_path):
     for number in range(6):
         path = tmp_path / "train" / str(number % 2) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), np.full((8, 8, 3), 40 * number, np.uint8))
     before = folder.make(split="train", path=str(tmp_path))
-    found = soak.inject("corrupt picture", None, tmp_path, 1.0, random.Random(0))
+    found = soak.inject("corrupt image", None, tmp_path, 1.0, random.Random(0))
     path = tmp_path / found["file"]
     with pytest.raises(UserError, match="read"):
         images.read(path)

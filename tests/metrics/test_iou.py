@@ -1,4 +1,4 @@
-"""mapjax.metrics.iou against scikit-learn; and that any division of the pictures gives the same figures."""
+"""mapjax.metrics.iou against scikit-learn; and that any division of the images gives the same figures."""
 
 import functools
 import itertools
@@ -56,7 +56,7 @@ def test_figures_are_scikit_learns():
     assert next(iter(found)) == metric.best
 
 
-def test_boundary_f1_is_the_harmonic_mean_over_all_pictures():
+def test_boundary_f1_is_the_harmonic_mean_over_all_images():
     contours = np.array([[10, 5, 8, 6], [0, 0, 4, 0], [3, 0, 0, 0]])
     precision, recall = 5 / 10, 6 / 8
     assert iou.boundary_f1(contours) == pytest.approx([2 * precision * recall / (precision + recall), 0, 0])
@@ -86,7 +86,7 @@ def test_any_division_gives_the_same(cuts):
             np.testing.assert_array_equal(kept, predicted[index])
 
 
-def test_padding_does_not_count_and_maps_have_their_pictures_size():
+def test_padding_does_not_count_and_maps_have_their_images_size():
     _, predicted, result = answers(3)
     rows = batch([0, 1, 2]) | {"mask": np.array([True, False, True]), "size": np.array([[2, 3], [4, 5], [4, 5]])}
     counts = iou.make(source_of(3)).measure(result, rows)
@@ -95,7 +95,7 @@ def test_padding_does_not_count_and_maps_have_their_pictures_size():
     np.testing.assert_array_equal(counts["maps"][0], predicted[0, :2, :3])
 
 
-def test_files_say_what_each_picture_holds():
+def test_files_say_what_each_image_holds():
     _, _, result = answers(2)
     metric = iou.make(source_of(2))
     files = metric.files(metric.measure(result, batch([0, 1])))
@@ -117,7 +117,7 @@ def test_nothing_to_measure_is_minus_one():
     assert set(nothing.values()) == {-1.0}
 
 
-def test_counts_of_a_process_without_a_picture_come_through_the_post():
+def test_counts_of_a_process_without_a_image_come_through_the_post():
     _, _, result = answers(3)
     metric = iou.make(source_of(3))
     rows = batch([0, 1, 2])

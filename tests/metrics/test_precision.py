@@ -16,7 +16,7 @@ CATEGORY_IDS = (7, 3, 90, 12)  # neither in order nor dense, as COCO's own
 
 
 def source_of(truth, category_ids=CATEGORY_IDS):
-    """A source without pictures: `truth` has a (boxes, classes, crowd, areas) for each image."""
+    """A source without images: `truth` has a (boxes, classes, crowd, areas) for each image."""
     records = [
         {"id": 5000 - 3 * i, "file": f"{i}.jpg", "image": f"{i}.jpg", "size": np.array([300, 320], np.int32)}
         | {"boxes": np.asarray(boxes, np.float32).reshape(-1, 4), "classes": np.asarray(classes, np.int32)}

@@ -48,7 +48,7 @@ def tensors_of(network):
     return {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
 
 
-def pictures(size, count=2, seed=0):
+def photos(size, count=2, seed=0):
     return np.random.default_rng(seed).normal(size=(count, *size, 3)).astype(np.float32)
 
 
@@ -60,11 +60,11 @@ KINKS = {"ReLU": (0.0,), "ReLU6": (0.0, 6.0), "Hardswish": (-3.0, 3.0), "Hardsig
 
 
 @torch.no_grad()
-def settled_pictures(network, size, count, gap=5e-6, tries=400):
-    """Pictures for which no value in training lies within `gap` of a kink, by torch alone and in float64.
+def settled_images(network, size, count, gap=5e-6, tries=400):
+    """Images for which no value in training lies within `gap` of a kink, by torch alone and in float64.
 
     A rounding that puts a value on the other side of a ReLU moves gradients by a percent, whoever computes them; on
-    these pictures none does, so that one input tells whether two networks have the same gradient.
+    these images none does, so that one input tells whether two networks have the same gradient.
     """
     network, nearest = copy.deepcopy(network).train().double(), []
 
@@ -76,7 +76,7 @@ def settled_pictures(network, size, count, gap=5e-6, tries=400):
             module.register_forward_pre_hook(look)
     for seed in range(tries):
         nearest.clear()
-        images = pictures(size, count, seed)
+        images = photos(size, count, seed)
         network(as_torch(images).double())
         if min(nearest) > gap:
             return images

@@ -86,7 +86,7 @@ def test_the_network_draws_in_training_only():
         shapes_of(model, train=True, key=None)
 
 
-def test_a_picture_too_small():
+def test_a_image_too_small():
     shapes_of(alexnet.make(**SMALL), jax.ShapeDtypeStruct((1, 63, 63, 3), jnp.float32))
-    with pytest.raises(UserError, match=r"alexnet needs pictures of 63×63 pixels or more, not 62×90"):
+    with pytest.raises(UserError, match=r"alexnet needs images of 63×63 pixels or more, not 62×90"):
         shapes_of(alexnet.make(**SMALL), jax.ShapeDtypeStruct((1, 62, 90, 3), jnp.float32))

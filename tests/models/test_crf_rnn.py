@@ -93,17 +93,17 @@ def test_without_iterations_it_is_the_network_enlarged():
 
 
 def test_the_start_turns_ties_and_leaves_certain_pixels():
-    """A picture of two halves; the network is certain of most pixels, right or wrong, and has no opinion of some."""
+    """An image of two halves; the network is certain of most pixels, right or wrong, and has no opinion of some."""
     rng = np.random.default_rng(0)
     truth = np.arange(32)[None] // 16 * np.ones((32, 1), int)
-    picture = jnp.asarray((truth[..., None] * 2 - 1) + 0.1 * rng.normal(size=(32, 32, 3)), jnp.float32)[None]
+    image = jnp.asarray((truth[..., None] * 2 - 1) + 0.1 * rng.normal(size=(32, 32, 3)), jnp.float32)[None]
     known = rng.random((32, 32)) < 0.5
     logits = jnp.asarray(np.eye(2)[truth] * 8 * known[..., None], jnp.float32)
     logits = logits.at[5, 5].set(jnp.array([0.0, 8.0]))[None]
     model = crf_rnn.refined(model_of(Fixed(2)), Kernels(), iterations=5, classes=2)
-    variables = model.init(jax.random.key(0), picture)
+    variables = model.init(jax.random.key(0), image)
     variables["params"]["unary"]["map_logits"] = logits
-    found = np.asarray(jax.jit(lambda v, x: model.apply(v, x)[0]["map_logits"])(variables, picture))[0]
+    found = np.asarray(jax.jit(lambda v, x: model.apply(v, x)[0]["map_logits"])(variables, image))[0]
     right = found.argmax(-1) == truth
     assert right[~known].mean() > 0.99 and not right[5, 5]
     assert np.abs(found - logits[0]).max() <= crf_rnn.BILATERAL + crf_rnn.SPATIAL

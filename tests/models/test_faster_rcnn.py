@@ -125,7 +125,7 @@ def test_the_box_head_by_hand():
     np.testing.assert_allclose(deltas, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_pictures_of_a_batch_are_independent():
+def test_images_of_a_batch_are_independent():
     model = faster_rcnn.make(**SMALL | {"levels": ("layer1",), "anchor_sizes": ((8,), (16,))})
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(2, 32, 32, 3)), jnp.float32)

@@ -65,7 +65,7 @@ def test_the_background_does_not_count():
     np.testing.assert_array_equal(first, second)
 
 
-def test_scores_are_log_probabilities_of_the_picture_s_pixels(small):
+def test_scores_are_log_probabilities_of_the_image_s_pixels(small):
     model, variables, images = small
     outputs, _ = model.apply(variables, images)
     assert outputs["map_logits"].shape == (2, 37, 51, 4) and outputs["map_logits"].dtype == jnp.float32

@@ -17,7 +17,7 @@ def test_upsample_is_the_nearest_neighbour(shape):
 
 
 def conv(x, layer):
-    """3×3 or 1×1 convolution by sums over shifted pictures."""
+    """3×3 or 1×1 convolution by sums over shifted images."""
     kernel = layer["kernel"]
     pad = kernel.shape[0] // 2
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))

@@ -141,6 +141,6 @@ def test_remat_of_the_network_has_the_same_variables():
     assert str(jaxpr).count("remat") >= len(googlenet.BLOCKS)
 
 
-def test_a_picture_too_small():
-    with pytest.raises(UserError, match=r"googlenet needs pictures of 15×15 pixels or more, not 14×90"):
+def test_a_image_too_small():
+    with pytest.raises(UserError, match=r"googlenet needs images of 15×15 pixels or more, not 14×90"):
         shapes_of(googlenet.make(**SMALL), jax.ShapeDtypeStruct((1, 14, 90, 3), jnp.float32))

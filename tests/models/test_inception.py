@@ -71,7 +71,7 @@ def test_auxiliary_logits_in_training_only(classes, aux, train, found):
 def test_names_are_those_of_torchvision():
     model = inception.make(**SMALL)
     variables, large = (jax.eval_shape(model.init, jax.random.key(0), images) for images in (LITTLE, IMAGES))
-    assert variables == large  # the size of the pictures does not matter
+    assert variables == large  # the size of the images does not matter
     names = paths.paths(variables["params"])
     assert {
         "Conv2d_1a_3x3/conv/kernel",
@@ -127,9 +127,9 @@ def test_remat_of_the_network_has_the_same_variables():
     assert str(jaxpr).count("remat") >= len(inception.BLOCKS)
 
 
-def test_pictures_too_small():
+def test_images_too_small():
     model = inception.make(**SMALL)
-    with pytest.raises(UserError, match=r"needs pictures of 75×75 pixels or more, not 74×90: enlarge image_size\."):
+    with pytest.raises(UserError, match=r"needs images of 75×75 pixels or more, not 74×90: enlarge image_size\."):
         shapes_of(model, jax.ShapeDtypeStruct((1, 74, 90, 3), jnp.float32))
     with pytest.raises(
         UserError, match=r"299×299 pixels or more to train with its auxiliary head, .* choose aux=False"

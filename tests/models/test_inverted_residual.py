@@ -12,7 +12,7 @@ BLOCK = Block(4, 8, 5, 1, jax.nn.relu6, 2, jax.nn.silu, jax.nn.sigmoid)
 
 
 def started(block=BLOCK, convolution=CONVOLUTION, drop_path=0.0, shape=(2, 6, 5, 4), branch="block"):
-    """A block with random variables, and pictures."""
+    """A block with random variables, and images."""
     module = InvertedResidual(block, branch, drop_path, convolution)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)
@@ -55,7 +55,7 @@ def test_bare_projection_and_a_stride_by_hand():
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_same_padding_is_on_the_far_side_of_an_even_picture():
+def test_same_padding_is_on_the_far_side_of_an_even_image():
     convolution = inverted_residual.convolution_of("batch", 1e-3, 0.1, "SAME", "float32")
     module, variables, x = started(BLOCK._replace(kernel=3, stride=2), convolution)
     y = jax.jit(lambda v, x: module.apply(v, x, False))(variables, x)
@@ -63,7 +63,7 @@ def test_same_padding_is_on_the_far_side_of_an_even_picture():
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_stochastic_depth_leaves_out_branches_of_whole_pictures():
+def test_stochastic_depth_leaves_out_branches_of_whole_images():
     module, variables, x = started(drop_path=0.5, shape=(16, 6, 5, 4))
     train = jax.jit(lambda key: module.apply(variables, x, True, mutable=["stats"], rngs={"dropout": key})[0])
     whole = InvertedResidual(BLOCK, "block", 0.0, CONVOLUTION).apply(variables, x, True, mutable=["stats"])[0]

@@ -23,7 +23,7 @@ PALACE, DAISY = 698, 985  # of ImageNet's 1000 classes
 
 
 def photos(side=224):
-    """China's Summer Palace and a flower: the square in the middle, as the network has seen its pictures."""
+    """China's Summer Palace and a flower: the square in the middle, as the network has seen its images."""
 
     def square(photo):
         size = min(photo.shape[:2])

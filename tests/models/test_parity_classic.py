@@ -18,7 +18,7 @@ VGGS = [
     for suffix in ("", "_bn")
 ]
 PLAIN = {"init_weights": False}  # torchvision's Inceptions warn without it
-CASES = [  # torchvision's name, ours, size of the pictures, torchvision's arguments
+CASES = [  # torchvision's name, ours, size of the images, torchvision's arguments
     ("alexnet", {"name": "alexnet"}, (95, 130), {}),
     *VGGS,
     ("googlenet", {"name": "googlenet", "transform_input": False}, (85, 100), PLAIN),
@@ -51,7 +51,7 @@ def randomized(name, seed=0, **options):
     return network.eval()
 
 
-def pictures(size, count=2):
+def photos(size, count=2):
     """Noise, of another contrast and colour in each, as a deep network sees all noise of one kind alike."""
     rng = np.random.default_rng(0)
     contrast, colour = rng.uniform(0.2, 2, (count, 1, 1, 1)), rng.normal(size=(count, 1, 1, 3))
@@ -70,7 +70,7 @@ def relative_error(ours, theirs):
 
 @pytest.mark.parametrize(("name", "node", "size", "options"), CASES)
 def test_logits(name, node, size, options, record_property):
-    network, images = randomized(name, **options), pictures(size)
+    network, images = randomized(name, **options), photos(size)
     model, variables = ours_with(network, node, images)
     outputs, _ = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None))(variables, images)
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_logits(name, node, size, options, record_property):
     error = relative_error(outputs["logits"], expected)
     record(record_property, f"{name}{'+transform_input' * options.get('transform_input', False)}", error)
     assert error <= 1e-4
-    assert (expected[0] - expected[1]).abs().max() > 0.05 * expected.abs().max()  # the pictures are told apart
+    assert (expected[0] - expected[1]).abs().max() > 0.05 * expected.abs().max()  # the images are told apart
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_logits(name, node, size, options, record_property):
 )
 def test_auxiliary_heads_and_statistics_in_training(name, node, size, heads):
     drop = {key: 0.0 for key in ("dropout", "dropout_aux") if key == "dropout" or name == "googlenet"}
-    network, images = randomized(name, **PLAIN, **drop), pictures(size, 3)
+    network, images = randomized(name, **PLAIN, **drop), photos(size, 3)
     node = node | {"dropout": 0.0, "transform_input": False}
     model, variables = ours_with(network, node, images)
     outputs, stats = jax.jit(lambda v, x: model.apply(v, x, train=True, key=None))(variables, images)
@@ -106,7 +106,7 @@ def test_auxiliary_heads_and_statistics_in_training(name, node, size, heads):
 
 def test_weights_there_and_back():
     network = randomized("googlenet", **PLAIN)
-    _, variables = ours_with(network, {"name": "googlenet"}, pictures((64, 64)))
+    _, variables = ours_with(network, {"name": "googlenet"}, photos((64, 64)))
     back = weights.to_torchvision(variables)
     theirs = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     assert set(back) == set(theirs)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from parity import error_of_logits, errors_of_gradients, pictures, randomized, record, settled_pictures
+from parity import error_of_logits, errors_of_gradients, photos, randomized, record, settled_images
 
 from mapjax.models.backbones import mobilenet
 
@@ -20,7 +20,7 @@ NETWORKS = {
 def test_logits(name, record_property):
     torch.manual_seed(0)
     network = randomized(getattr(torchvision.models, name)(num_classes=10))
-    error = error_of_logits(mobilenet.make(classes=10, **NETWORKS[name]), network, pictures((96, 71)))
+    error = error_of_logits(mobilenet.make(classes=10, **NETWORKS[name]), network, photos((96, 71)))
     record(record_property, name, error)
     assert error <= 1e-4
 
@@ -29,14 +29,14 @@ def test_logits(name, record_property):
 def test_other_widths(width):
     torch.manual_seed(0)
     network = randomized(torchvision.models.mobilenet_v2(num_classes=10, width_mult=width))
-    assert error_of_logits(mobilenet.make(width=width, classes=10), network, pictures((64, 64))) <= 1e-4
+    assert error_of_logits(mobilenet.make(width=width, classes=10), network, photos((64, 64))) <= 1e-4
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients(name, record_property):
     torch.manual_seed(0)
     network = randomized(getattr(torchvision.models, name)(num_classes=10, dropout=0.0))
-    images, labels = settled_pictures(network, (48, 48), 4, gap=2e-6), np.arange(4)
+    images, labels = settled_images(network, (48, 48), 4, gap=2e-6), np.arange(4)
     model = mobilenet.make(classes=10, dropout=0.0, **NETWORKS[name])
     errors = errors_of_gradients(model, network, images, labels)
     record(record_property, f"{name} gradient", max(errors.values()))
@@ -85,6 +85,6 @@ class VersionOne(torch.nn.Module):
 def test_version_1(record_property):
     torch.manual_seed(0)
     network = randomized(VersionOne(10))
-    error = error_of_logits(mobilenet.make(version=1, classes=10), network, pictures((96, 71)))
+    error = error_of_logits(mobilenet.make(version=1, classes=10), network, photos((96, 71)))
     record(record_property, "mobilenet_v1", error)
     assert error <= 1e-4

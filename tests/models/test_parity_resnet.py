@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from parity import error_of_logits, errors_of_gradients, pictures, randomized, record, settled_pictures
+from parity import error_of_logits, errors_of_gradients, photos, randomized, record, settled_images
 
 from mapjax.models.backbones import resnet
 
@@ -28,7 +28,7 @@ NETWORKS = {
 def test_logits(name, record_property):
     torch.manual_seed(0)
     network = randomized(getattr(torchvision.models, name)(num_classes=10))
-    error = error_of_logits(resnet.make(**NETWORKS[name], classes=10), network, pictures((71, 96)))
+    error = error_of_logits(resnet.make(**NETWORKS[name], classes=10), network, photos((71, 96)))
     record(record_property, name, error)
     assert error <= 1e-4
 
@@ -36,7 +36,7 @@ def test_logits(name, record_property):
 def test_gradients(record_property):
     torch.manual_seed(0)
     network = randomized(torchvision.models.resnet18(num_classes=10))
-    images = settled_pictures(network, (32, 32), 4)
+    images = settled_images(network, (32, 32), 4)
     errors = errors_of_gradients(resnet.make(depth=18, classes=10), network, images, np.arange(4))
     record(record_property, "resnet18 gradients", max(errors.values()))
     assert max(errors.values()) <= 1e-3, max(errors, key=errors.get)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from parity import as_torch, pictures
+from parity import as_torch, photos
 
 from mapjax import weights
 from mapjax.config import parts
@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 pytestmark = pytest.mark.parity
 
-CASES = {  # torchvision's name → ours, the side of the pictures, torchvision's arguments
+CASES = {  # torchvision's name → ours, the side of the images, torchvision's arguments
     "alexnet": ({"name": "alexnet"}, 96, {}),
     "resnet18": ({"name": "resnet", "depth": 18}, 64, {}),
     "convnext_tiny": ({"name": "convnext", "variant": "tiny"}, 64, {}),
@@ -36,7 +36,7 @@ def drawn(model, images):
 @pytest.mark.parametrize("name", CASES)
 def test_torchvision_loads_what_is_saved(name, tmp_path):
     node, side, options = CASES[name]
-    model, images = parts.make("models", node, classes=10), pictures((side, side))
+    model, images = parts.make("models", node, classes=10), photos((side, side))
     images[1] = 0.3 * images[1] + [1, 0, -1]  # of another contrast and colour, which even random weights tell apart
     variables = drawn(model, images)
     weights.save(tmp_path / "ours.pth", weights.to_torchvision(variables))
@@ -45,5 +45,5 @@ def test_torchvision_loads_what_is_saved(name, tmp_path):
     with torch.no_grad():
         theirs = network.eval()(as_torch(images)).numpy()
     ours = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None)[0]["logits"])(variables, images)
-    assert np.abs(theirs[0] - theirs[1]).max() > 0.01 * np.abs(theirs).max()  # the pictures are told apart
+    assert np.abs(theirs[0] - theirs[1]).max() > 0.01 * np.abs(theirs).max()  # the images are told apart
     assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from parity import as_torch, filled, pictures, randomized, record, tensors_of
+from parity import as_torch, filled, photos, randomized, record, tensors_of
 
 from mapjax.config import parts
 from mapjax.ops.resize import bilinear
@@ -27,7 +27,7 @@ def test_maps(name, node, size, record_property):
     auxiliary = {"aux_loss": True} if node.get("aux") else {}
     build = getattr(torchvision.models.segmentation, name)
     network = randomized(build(weights=None, weights_backbone=None, num_classes=7, **auxiliary))
-    images = pictures(size)
+    images = photos(size)
     model = parts.make("models", node, classes=7)
     variables = filled(model, tensors_of(network), images)
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from parity import as_torch, filled, pictures, randomized, record, tensors_of
+from parity import as_torch, filled, photos, randomized, record, tensors_of
 
 from mapjax import weights
 from mapjax.config import parts
@@ -47,7 +47,7 @@ def sizes_of(name):
 
 
 def pair(name, size):
-    """timm's network with random weights, and our model, for pictures of that size."""
+    """timm's network with random weights, and our model, for images of that size."""
     family, part = NETWORKS[name]
     torch.manual_seed(0)
     if family != "vit":
@@ -62,7 +62,7 @@ def pair(name, size):
 @pytest.mark.parametrize(("name", "size"), [(name, size) for name in NETWORKS for size in sizes_of(name)])
 def test_logits(name, size, record_property):
     network, model = pair(name, size)
-    network, images, family = randomized(network), pictures(size), NETWORKS[name][0]
+    network, images, family = randomized(network), photos(size), NETWORKS[name][0]
     tensors = tensors_of(network)
     assert family is None or family in names.families_of(tensors)
     variables = filled(model, tensors if family is None else names.from_timm(tensors, family), images)
@@ -79,7 +79,7 @@ def test_logits(name, size, record_property):
 def test_timm_takes_ours(name):
     network, model = pair(name, (32, 32))
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), pictures((32, 32)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), photos((32, 32)))
     variables = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
     tensors = names.to_timm(weights.to_torchvision(variables), NETWORKS[name][0])
     network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from parity import relative_errors, settled_pictures, tensors_of
+from parity import relative_errors, settled_images, tensors_of
 
 from mapjax import weights
 from mapjax.config import parts
@@ -33,7 +33,7 @@ def randomized(network, seed=0):
     return network.eval()
 
 
-def pictures(size=SIZE, count=2):
+def photos(size=SIZE, count=2):
     return np.random.default_rng(0).integers(0, 256, (count, *size, 3), np.uint8)
 
 
@@ -62,7 +62,7 @@ def test_resnet_train_step():
     torch.manual_seed(0)
     # In float64, as float32 on torch's side alone moves a gradient by 4e-3 of its largest value.
     network = randomized(torchvision.models.resnet18(num_classes=10)).train().double()
-    images = settled_pictures(network, (32, 32), 4)
+    images = settled_images(network, (32, 32), 4)
     model = parts.make("models", {"name": "resnet", "depth": 18}, classes=10)
     variables = weights.from_torchvision(tensors_of(network), jax.eval_shape(model.init, jax.random.key(0), images))
 
@@ -109,7 +109,7 @@ def detector(depth, size=SIZE):
         network.rpn.head.bbox_pred.weight.mul_(3)
         network.roi_heads.box_predictor.cls_score.weight.mul_(8)
         network.roi_heads.box_predictor.bbox_pred.weight.mul_(3)
-        if depth == 50:  # at this depth random weights call everything background, and every box the whole picture
+        if depth == 50:  # at this depth random weights call everything background, and every box the whole image
             network.roi_heads.box_predictor.cls_score.weight.mul_(0.02)[0] = 0
             network.roi_heads.box_predictor.bbox_pred.weight.mul_(0.1)
     model = parts.make("models", {"name": "faster_rcnn", "backbone": {"name": "resnet", "depth": depth}}, classes=3)
@@ -131,7 +131,7 @@ def batch_of(images):
 @pytest.mark.parametrize(("depth", "size"), [(18, SIZE), (50, SIZE), (18, PADDED)])
 def test_detector(depth, size):
     network, model, task = detector(depth, size)
-    batch = batch_of(pictures(size))
+    batch = batch_of(photos(size))
     variables = weights.from_torchvision(tensors_of(network), jax.eval_shape(task.init, jax.random.key(0), batch))
 
     @jax.jit
@@ -178,7 +178,7 @@ def close(ours, theirs):
 def test_weights_there_and_back():
     network, _, task = detector(18)
     tensors = tensors_of(network)
-    variables = weights.from_torchvision(tensors, jax.eval_shape(task.init, jax.random.key(0), batch_of(pictures())))
+    variables = weights.from_torchvision(tensors, jax.eval_shape(task.init, jax.random.key(0), batch_of(photos())))
     back = weights.to_torchvision(variables)
     assert set(back) == {name for name in tensors if not name.endswith("num_batches_tracked")}
     for name, tensor in back.items():

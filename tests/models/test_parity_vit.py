@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from parity import as_torch, error_of_logits, errors_of_gradients, filled, pictures, randomized, record, tensors_of
+from parity import as_torch, error_of_logits, errors_of_gradients, filled, photos, randomized, record, tensors_of
 
 from mapjax.models.backbones import vit
 
@@ -31,7 +31,7 @@ def test_logits(variant, patch, record_property):
     else:
         network = getattr(torchvision.models, f"vit_{variant[0]}_{patch}")(**options)
     model = vit.make(variant=variant, patch=patch, image_size=SIZE, classes=10)
-    error = error_of_logits(model, randomized(network), pictures((SIZE, SIZE)))
+    error = error_of_logits(model, randomized(network), photos((SIZE, SIZE)))
     record(record_property, f"vit_{variant[0]}_{patch}", error)
     assert error <= 1e-4
 
@@ -44,7 +44,7 @@ def test_positions_of_another_size(size, record_property):
     network, model = randomized(tiny()), vit.make(**TINY, image_size=SIZE, classes=10)
     other = tiny(size).eval()
     other.load_state_dict(interpolate_embeddings(size, 16, dict(network.state_dict())))
-    images = pictures((size, size))
+    images = photos((size, size))
     variables = filled(model, tensors_of(network), images)
     logits = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None)[0]["logits"])(variables, images)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_positions_of_another_size(size, record_property):
 
 def test_attention_weights():
     network, model = randomized(tiny()), vit.make(**TINY, image_size=SIZE, attention=True)
-    images = pictures((SIZE, SIZE))
+    images = photos((SIZE, SIZE))
     tensors = {name: tensor for name, tensor in tensors_of(network).items() if not name.startswith("heads")}
     variables = filled(model, tensors, images)
     outputs = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None)[0])(variables, images)
@@ -78,6 +78,6 @@ def test_gradients(attention, record_property):
     torch.manual_seed(0)
     network = torchvision.models.VisionTransformer(patch_size=16, image_size=SIZE, num_classes=10, **SMALL)
     model = vit.make(variant="small", image_size=SIZE, attention=attention, classes=10)
-    errors = errors_of_gradients(model, randomized(network), pictures((SIZE, SIZE), 4), np.arange(4))
+    errors = errors_of_gradients(model, randomized(network), photos((SIZE, SIZE), 4), np.arange(4))
     record(record_property, f"vit_s_16 gradients{' with weights' * attention}", max(errors.values()))
     assert max(errors.values()) <= 1e-3, max(errors, key=errors.get)

@@ -192,7 +192,7 @@ def test_gradients_of_a_pyramid():
 
 
 @pytest.mark.parametrize("variant", ["32s", "8s"])
-def test_the_map_of_a_vgg_lies_over_the_picture_whatever_its_size(variant):
+def test_the_map_of_a_vgg_lies_over_the_image_whatever_its_size(variant):
     model = parts.make("models", {"name": "fcn", "variant": variant, "backbone": VGG | {"depth": 11}}, classes=3)
     images = np.random.default_rng(0).normal(size=(1, 40, 70, 3)).astype(np.float32)
     padded = np.pad(images, ((0, 0), (0, 24), (0, 26), (0, 0)))

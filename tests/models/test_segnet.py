@@ -31,7 +31,7 @@ def random_variables(model, images, seed=1):
 
 @pytest.mark.parametrize("encoder", ["vgg16", "small"])
 @pytest.mark.parametrize("size", [(32, 64), (45, 33), (1, 1), (3, 7)])
-def test_as_large_as_the_picture_whatever_its_size(encoder, size):
+def test_as_large_as_the_image_whatever_its_size(encoder, size):
     _, outputs, _ = shapes_of(segnet.make(classes=5, encoder=encoder, width=0.0625), size)
     assert outputs["map_logits"].shape == (2, *size, 5) and outputs["map_logits"].dtype == jnp.float32
     assert outputs["places1"].shape == outputs["pool1"].shape and outputs["places1"].dtype == jnp.uint8

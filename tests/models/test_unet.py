@@ -34,7 +34,7 @@ def random_variables(model, images, seed=1):
 
 
 @pytest.mark.parametrize("size", [(32, 48), (33, 47), (1, 1), (2, 5), (17, 16)])
-def test_as_large_as_the_picture(size):
+def test_as_large_as_the_image(size):
     _, outputs, _ = shapes_of(unet.make(depth=4, width=2, classes=5), size)
     assert outputs["map_logits"].shape == (2, *size, 5) and outputs["map_logits"].dtype == jnp.float32
     halved = [tuple(-(-side // 2**i) for side in size) for i in range(5)]
@@ -61,7 +61,7 @@ def test_widths_double_up_to_the_widest():
 
 
 def conv(x, kernel):
-    """3×3 or 1×1 convolution by sums over shifted pictures."""
+    """3×3 or 1×1 convolution by sums over shifted images."""
     pad = kernel.shape[0] // 2
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     return sum(

@@ -141,5 +141,5 @@ def test_mistakes():
     with pytest.raises(UserError, match=r"depth=12 does not exist: choose one of 11, 13, 16, 19"):
         vgg.make(depth=12)
     shapes_of(vgg.make(**SMALL), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
-    with pytest.raises(UserError, match=r"vgg needs pictures of 32×32 pixels or more, not 90×31"):
+    with pytest.raises(UserError, match=r"vgg needs images of 32×32 pixels or more, not 90×31"):
         shapes_of(vgg.make(**SMALL), jax.ShapeDtypeStruct((1, 90, 31, 3), jnp.float32))

@@ -46,7 +46,7 @@ def numbers(*shape, seed=0):
     ],
 )
 def test_parameter_counts(variant, patch, count):
-    """They are those of the grid of 224×224, whatever the size of the pictures."""
+    """They are those of the grid of 224×224, whatever the size of the images."""
     model = vit.make(variant=variant, patch=patch, classes=1000)
     variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
@@ -203,5 +203,5 @@ def test_mistakes():
         vit.make(width=100)
     with pytest.raises(UserError, match=r"image_size=100 must be a multiple of patch=16"):
         vit.make(image_size=100)
-    with pytest.raises(UserError, match=r"a picture of 8×40 is smaller than one patch of 16 pixels"):
+    with pytest.raises(UserError, match=r"an image of 8×40 is smaller than one patch of 16 pixels"):
         shapes_of(vit.make(), jax.ShapeDtypeStruct((1, 8, 40, 3), jnp.float32))

@@ -156,8 +156,8 @@ def test_gradients_without_a_platform():
 
 @pytest.mark.parametrize("images", [3, 12, 16])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise_of_more_pictures_than_are_summed_at_once(images, stride):
-    assert images != np.gcd(images, depthwise.TOGETHER)  # so turns begin at other pictures than the first
+def test_depthwise_of_more_images_than_are_summed_at_once(images, stride):
+    assert images != np.gcd(images, depthwise.TOGETHER)  # so turns begin at other images than the first
     both(
         lambda x, k: convolution.conv(x, k, stride, groups=3),
         plain(stride, [(1, 1), (1, 1)], groups=3),

@@ -38,7 +38,7 @@ def iterated(logits, matrices, totals, energy, iterations):
 
 
 def over_all_pairs(logits, image, energy, kernels, iterations):
-    """One picture (h w c), exactly."""
+    """One image (h w c), exactly."""
     height, width, classes = logits.shape
     place = np.array(list(itertools.product(range(height), range(width))), float)
     colour = image.reshape(-1, image.shape[-1])
@@ -54,7 +54,7 @@ def over_all_pairs(logits, image, energy, kernels, iterations):
 
 
 def over_cells(logits, image, energy, kernels, iterations):
-    """One picture (h w c): each pixel hears each pixel of the cells in reach, but with the mean colour of its cell."""
+    """One image (h w c): each pixel hears each pixel of the cells in reach, but with the mean colour of its cell."""
     height, width, classes = logits.shape
     stride, reach, side = kernels.stride, kernels.reach, kernels.stride * kernels.tile
     pixels = list(itertools.product(range(height), range(width)))
@@ -69,7 +69,7 @@ def over_cells(logits, image, energy, kernels, iterations):
                 continue
             colour = np.mean([image[p] for p in members], 0)
             like = np.exp(-((image[y, x] - colour) ** 2).sum() / (2 * kernels.colour**2))
-            # The belief is the cell's mean, and the kernel the mean over a whole cell: one inside the picture or not.
+            # The belief is the cell's mean, and the kernel the mean over a whole cell: one inside the image or not.
             whole = itertools.product(*(range(c * stride, (c + 1) * stride) for c in cell))
             apart = np.array([(y - i) ** 2 + (x - j) ** 2 for i, j in whole if (i, j) != (y, x)])
             for matrix, deviation, factor in (
@@ -90,7 +90,7 @@ def infer(logits, image, energy, kernels, iterations):
 
 
 @pytest.mark.parametrize(("tile", "iterations"), [(1, 1), (1, 5), (3, 5)])
-def test_every_pixel_of_a_small_picture_hears_every_other(tile, iterations):
+def test_every_pixel_of_a_small_image_hears_every_other(tile, iterations):
     logits, image, energy = drawn(6, 5, batch=2)
     found = infer(logits, image, energy, EXACT._replace(tile=tile), iterations)
     expected = [over_all_pairs(*one, energy, EXACT, iterations) for one in zip(logits, image)]
@@ -137,7 +137,7 @@ def test_cells_tiles_and_sizes_that_do_not_fit(size, grain):
 
 
 def edge(height=24, width=32):
-    """A picture of two colours with a slanting edge, its truth, and logits that know it in blocks of 8 only."""
+    """An image of two colours with a slanting edge, its truth, and logits that know it in blocks of 8 only."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     truth = (x > 9 + y / 2).astype(int)

@@ -1,4 +1,4 @@
-"""Mixup and CutMix against their definitions, by the values of pictures of one colour each."""
+"""Mixup and CutMix against their definitions, by the values of images of one colour each."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def mixed(**options):
 
 
 def shares(targets):
-    """λ of each batch, from the first picture's own class."""
+    """λ of each batch, from the first image's own class."""
     return np.asarray(targets[:, 0, 0])
 
 

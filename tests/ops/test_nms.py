@@ -104,7 +104,7 @@ def test_the_size_of_a_tile_does_not_matter(monkeypatch):
     assert np.flatnonzero(keep).tolist() == greedy(boxes, -np.arange(20), 0.3, 20, valid)
 
 
-def test_pictures_of_a_batch_are_independent():
+def test_images_of_a_batch_are_independent():
     rng = np.random.default_rng(5)
     boxes, scores = np.stack([random_boxes(rng, 40) for _ in range(3)]), np.stack([rng.permutation(40)] * 3)
     batched = jax.jit(jax.vmap(lambda b, s: nms(b, s, 0.3, 40)))

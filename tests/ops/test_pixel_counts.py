@@ -79,7 +79,7 @@ def test_contours_by_distance_transform(classes, radius):
 @pytest.mark.parametrize("place", [(40, 48), (20, 24), (10, 12)])
 @pytest.mark.parametrize("original", [(40, 48), (61, 70), (33, 90)])
 def test_maps_go_back_to_original_pixels_as_opencv_samples_them(original, place):
-    """At any stride of the network's map; a letterboxed picture, and a frame to hold a larger one."""
+    """At any stride of the network's map; a letterboxed image, and a frame to hold a larger one."""
     rng = np.random.default_rng(0)
     maps = rng.normal(size=(1, *place, 3)).astype(np.float32)
     matrix = geometry.letterbox(original, (40, 48))
@@ -106,7 +106,7 @@ def test_both_forms_of_sampling_agree(shape):
     np.testing.assert_allclose(found[:, -1, -1], maps[:, -1, -1], atol=1e-6)
 
 
-def test_prediction_of_pictures_samples_like_evaluation():
+def test_prediction_of_images_samples_like_evaluation():
     rng = np.random.default_rng(0)
     maps = ndimage.zoom(rng.normal(size=(6, 7, 4)), (6, 6, 1), order=1).astype(np.float32)
     original = (50, 77)

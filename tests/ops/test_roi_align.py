@@ -58,8 +58,8 @@ BOXES = np.array(
         [10, 20, 50, 70],  # level 2
         [100.5, 30.25, 260, 150],  # level 3
         [0, 0, 300, 260],  # level 4
-        [-15, -9, 480, 470],  # level 5, and out of the picture
-        [260, 200, 420, 330],  # ends far out of the picture
+        [-15, -9, 480, 470],  # level 5, and out of the image
+        [260, 200, 420, 330],  # ends far out of the image
         [60, 60, 60, 60],  # empty
         [200, 10, 203, 120],  # narrower than a cell
         [90, 90, 50, 40],  # corners crossed
@@ -173,7 +173,7 @@ def test_the_gradient_is_the_derivative():
         np.testing.assert_allclose(value(moved) - value(features), found[level][at], atol=1e-4)
 
 
-def test_a_batch_is_one_picture_after_the_other():
+def test_a_batch_is_one_image_after_the_other():
     features = [np.stack([f, -2 * f[::-1]]) for f in pyramid((64, 96), (4, 8))]
     boxes = np.array([[[5, 6, 60, 50], [1, 1, 90, 60]], [[30, 30, 40, 60], [0, 0, 9, 9]]], np.float32)
     found = jax.jit(lambda f, b: roi_align_batch(f, (4, 8), b, pool=2))(features, boxes)

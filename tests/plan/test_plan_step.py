@@ -24,7 +24,7 @@ def shapes(config, source):
 
 
 @pytest.mark.parametrize("name", [DETECT, CLASSIFY, SEGMENT])
-def test_blank_pictures_have_the_shapes_of_real_ones(name):
+def test_blank_images_have_the_shapes_of_real_ones(name):
     config = load(name)
     _, real, note = step.find_source(config)
     assert note == ""
@@ -35,7 +35,7 @@ def test_data_that_is_not_here_is_stood_in_for(tmp_path):
     config = load(f"{DETECT}:coco", data__path=tmp_path / "none")
     _, source, note = step.find_source(config)
     assert (len(source.classes), len(source.records)) == (80, 118_287)
-    assert "none is not here: planned for 80 classes and 118,287 training pictures" in note
+    assert "none is not here: planned for 80 classes and 118,287 training images" in note
 
 
 def test_classes_and_examples_given_stand_before_the_data():
@@ -64,7 +64,7 @@ def test_the_largest_batch_that_fits_here_is_found_and_kept(tmp_path, monkeypatc
 
 
 @pytest.mark.usefixtures("quick_compiler")
-def test_pictures_are_scored_in_batches_that_fit(tmp_path, monkeypatch):
+def test_images_are_scored_in_batches_that_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(topology, "_memory", lambda: 20_000_000)
     config = load(CLASSIFY, eval_batch=200_000)
     _, seen, held_out = setup.open_sources(config)
@@ -76,7 +76,7 @@ def test_pictures_are_scored_in_batches_that_fit(tmp_path, monkeypatch):
     found = job.local_batches(config, tmp_path)["eval_batch"]
     assert found in [200_000 >> turns for turns in range(1, 18)]
     assert peak(found) <= job.HERE * 20_000_000 < peak(2 * found)
-    # The state stays: parameters, their average and two moments of Adam's; and each picture takes its bytes at least.
+    # The state stays: parameters, their average and two moments of Adam's; and each image takes its bytes at least.
     state = 4 * 4 * step.compile_step(config, seen, mesh).parameters
     assert state < peak(1) < 2 * state
     assert peak(3000) - peak(1000) >= 2000 * 8 * 8 * 3

@@ -11,7 +11,7 @@ from mapjax.plan import search
 @pytest.mark.parametrize("says", [True, False])
 @pytest.mark.parametrize("room", [0.5, 3, 37, 300, 5000])
 def test_the_largest_batch_that_fits(unit, start, says, room):
-    """Memory is 1000 bytes and 7 a picture; `room` is the units that fit."""
+    """Memory is 1000 bytes and 7 an image; `room` is the units that fit."""
     limit = 1000 + int(7 * unit * room)
     tried = []
 

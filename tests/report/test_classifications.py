@@ -48,18 +48,18 @@ def section(text, title):
     return text.partition(f'<section id="{anchor}">')[2].partition("</section>")[0]
 
 
-def pictures(text):
+def photos(text):
     return set(re.findall(r'src="([^"]+)"', text))
 
 
 def test_whole_page(tmp_path):
     text, read = write(tmp_path / "report.html", *run_of())
-    for title in ("Classes", "Most confused", "Pictures", "Mistakes", "Labels in doubt", "Calibration"):
+    for title in ("Classes", "Most confused", "Images", "Mistakes", "Labels in doubt", "Calibration"):
         assert title in read.text
     assert {"top1", "top5", "f1"} <= set(read.text) and "class <3>" in read.text
     assert "<3>" not in text.replace("&lt;3&gt;", "") and not re.search(r"(src|href)=.https?:", text)
     assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]*", "", text), re.IGNORECASE)
-    assert len(pictures(section(text, "Pictures"))) == classifications.PICTURES
+    assert len(photos(section(text, "Images"))) == classifications.IMAGES
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -84,21 +84,21 @@ def test_degenerate_runs(tmp_path, case, several):
     assert not re.search(r"\b(nan|inf)\b", re.sub(r"base64,[^\"]*", "", text), re.IGNORECASE)
 
 
-def test_small_pictures_are_kept_to_the_pixel(tmp_path):
+def test_small_images_are_kept_to_the_pixel(tmp_path):
     text, _ = write(tmp_path / "small.html", *run_of(size=(32, 20)))
-    assert "pixelated" in section(text, "Pictures") and "data:image/png" in text and "data:image/jpeg" not in text
+    assert "pixelated" in section(text, "Images") and "data:image/png" in text and "data:image/jpeg" not in text
     text, _ = write(tmp_path / "large.html", *run_of(size=(65, 20)))
-    assert "pixelated" not in section(text, "Pictures") and "data:image/png" not in text
+    assert "pixelated" not in section(text, "Images") and "data:image/png" not in text
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_unreadable_pictures_are_counted(tmp_path, several):
+def test_unreadable_images_are_counted(tmp_path, several):
     source, counts = run_of(images=16, several=several)
     source.records[1]["image"] = str(tmp_path / "missing.jpg")
-    source.records[2]["image"] = b"no picture"
+    source.records[2]["image"] = b"no image"
     text, _ = write(tmp_path / "report.html", source, counts, several)
-    shown = section(text, "Pictures")
-    assert "2 could not be read." in shown and len(pictures(shown)) == 14
+    shown = section(text, "Images")
+    assert "2 could not be read." in shown and len(photos(shown)) == 14
 
 
 def test_a_heat_map_of_few_classes_only(tmp_path):
@@ -190,7 +190,7 @@ def test_show_without_a_number():
     assert shown.findings == 0 and shown.values["probability"] == 0
 
 
-def test_captions_keep_the_picture_and_draw_bars_by_probability():
+def test_captions_keep_the_image_and_draw_bars_by_probability():
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
     lines = [("a name that is much too long to fit into a line of this width", 0.5), ("b", 0.25)]
     plain, large = captions.below(image, lines), captions.below(image, lines, enlarge=True)

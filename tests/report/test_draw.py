@@ -12,7 +12,7 @@ from mapjax.report import draw
 from mapjax.report.draw import Mark
 
 
-def picture(height=100, width=140):
+def photo(height=100, width=140):
     return np.full((height, width, 3), 90, np.uint8)
 
 
@@ -21,7 +21,7 @@ def box(*corners):
 
 
 def test_draws_the_outline_in_colour_and_leaves_the_rest():
-    image = picture()
+    image = photo()
     drawn = draw.detections(image, [Mark(box(20, 30, 60, 80), "", (255, 0, 0))])
     assert drawn.shape == image.shape and (image == 90).all()
     for x, y in ((20, 30), (60, 80), (40, 30), (20, 50), (60, 55), (33, 80)):
@@ -31,13 +31,13 @@ def test_draws_the_outline_in_colour_and_leaves_the_rest():
 
 def test_label_is_drawn_above_or_inside_at_the_top():
     for top, rows in ((40, slice(26, 40)), (0, slice(1, 14))):
-        drawn = draw.detections(picture(), [Mark(box(20, top, 90, 90), "cat 0.9", (200, 0, 0))])
+        drawn = draw.detections(photo(), [Mark(box(20, top, 90, 90), "cat 0.9", (200, 0, 0))])
         assert (drawn[rows, 22:50] != 90).any()
 
 
-def test_small_pictures_are_enlarged():
+def test_small_images_are_enlarged():
     scale = draw.enlargement(100, 140)
-    drawn = draw.detections(picture(), [Mark(box(20, 30, 60, 80), "", (0, 255, 0))], scale=scale)
+    drawn = draw.detections(photo(), [Mark(box(20, 30, 60, 80), "", (0, 255, 0))], scale=scale)
     assert drawn.shape == (400, 560, 3)
     assert drawn[120, 80].tolist() == drawn[320, 240].tolist() == [0, 255, 0]
     assert [draw.enlargement(n, n) for n in (160, 161, 400, 401)] == [4, 2, 2, 1]
@@ -50,7 +50,7 @@ def test_any_shape_and_box(shape, dashed):
         Mark(box(*b), "näme 0.50", draw.colour(3), dashed=dashed)
         for b in ((0, 0, 1, 1), (-50, -9, 9e4, 9e4), (3, 3, 3, 3))
     ]
-    assert draw.detections(picture(*shape), marks).shape == (*shape, 3)
+    assert draw.detections(photo(*shape), marks).shape == (*shape, 3)
 
 
 def test_colours_differ_and_are_in_range():

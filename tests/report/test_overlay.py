@@ -1,4 +1,4 @@
-"""Label maps as pictures: colours, edges, errors, and masks that are read back to the same classes."""
+"""Label maps as images: colours, edges, errors, and masks that are read back to the same classes."""
 
 import base64
 import io
@@ -43,10 +43,10 @@ def test_errors_are_red_what_is_right_blue_and_void_dark():
 
 @given(MAPS)
 def test_a_mask_is_read_back_to_its_classes(labels):
-    with PIL.Image.open(io.BytesIO(overlay.png(labels))) as picture:
-        assert picture.mode == "P"
-        np.testing.assert_array_equal(np.asarray(picture), labels)
-        np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), overlay.coloured(labels))
+    with PIL.Image.open(io.BytesIO(overlay.png(labels))) as photo:
+        assert photo.mode == "P"
+        np.testing.assert_array_equal(np.asarray(photo), labels)
+        np.testing.assert_array_equal(np.asarray(photo.convert("RGB")), overlay.coloured(labels))
 
 
 @pytest.mark.parametrize(("longest", "size"), [(3, (3, 2)), (100, (6, 4))])
@@ -54,6 +54,6 @@ def test_url_shrinks_without_new_classes(longest, size):
     labels = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3 * 100
     head, _, data = overlay.url(labels, longest=longest).partition(",")
     assert head == "data:image/png;base64"
-    with PIL.Image.open(io.BytesIO(base64.b64decode(data))) as picture:
-        assert picture.size == size
-        assert set(np.unique(np.asarray(picture))) <= {0, 100, 200}
+    with PIL.Image.open(io.BytesIO(base64.b64decode(data))) as photo:
+        assert photo.size == size
+        assert set(np.unique(np.asarray(photo))) <= {0, 100, 200}

@@ -88,7 +88,7 @@ def test_whole_page(tmp_path):
     assert len(read.ids) == len(set(read.ids))
     for link in read.links:
         assert link.startswith("data:image/jpeg;base64,") or link[1:] in read.ids
-    for title in ("Training", "Classes", "Pictures", "Mistakes", "Scores and sizes", "All figures", "Configuration"):
+    for title in ("Training", "Classes", "Images", "Mistakes", "Scores and sizes", "All figures", "Configuration"):
         assert title in read.text
     assert "class <1>" in read.text and "<3>.jpg" in read.text and "1 min 05 s" in read.text
     assert read.tags.count("script") == 1
@@ -121,19 +121,19 @@ def test_no_detections(tmp_path):
     assert "Missed" in read.text and "False" not in read.text
 
 
-def test_unreadable_pictures_are_counted(tmp_path):
+def test_unreadable_images_are_counted(tmp_path):
     source, counts = run_of(images=4)
     source.records[1]["image"] = str(tmp_path / "missing.jpg")
-    source.records[2]["image"] = b"no picture"
+    source.records[2]["image"] = b"no image"
     text, read = write(tmp_path / "report.html", source, counts)
     assert "2 could not be read." in " ".join(read.text)
-    assert text.count('id="picture-') == 2
+    assert text.count('id="image-') == 2
 
 
 def test_size_is_bounded(tmp_path):
     source, counts = run_of(images=40, size=(480, 640))  # noise, which no JPEG can compress
     text, _ = write(tmp_path / "report.html", source, counts)
-    assert text.count('id="picture-') == detections.PICTURES
+    assert text.count('id="image-') == detections.IMAGES
     assert len(text) < 5_000_000
 
 

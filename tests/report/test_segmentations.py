@@ -37,8 +37,8 @@ def test_map_back_takes_the_best_class_at_each_original_pixel(matrix):
     np.testing.assert_array_equal(found[clear], expected.argmax(-1)[clear])
 
 
-def source_of(label_map, picture):
-    record = {"id": 0, "file": "a<b>.png", "image": picture, "size": np.array(picture.shape[:2], np.int32)}
+def source_of(label_map, image):
+    record = {"id": 0, "file": "a<b>.png", "image": image, "size": np.array(image.shape[:2], np.int32)}
     records = Records(1, lambda _: {**record, "label_map": label_map})
     return Source("masks", "val", ("road", "sky", "never"), (0, 1, 2), records, {}, "")
 
@@ -68,19 +68,19 @@ def test_maps_show_four_panels_with_the_name_escaped_and_the_score():
     source = source_of(truth, np.zeros((2, 3, 3), np.uint8))
     _, parts = counts_of(truth, predicted)
     counts = {"maps": {0: predicted}, "images": {0: parts}}
-    section = segmentations.maps(source, counts, [0], "Pictures", "")
+    section = segmentations.maps(source, counts, [0], "Images", "")
     assert section.body.count("<img") == 4 and "a&lt;b&gt;.png" in section.body
     assert "mean IoU 0.625" in section.body  # 1 of 2 pixels of road, 3 of the 4 of sky
-    assert "No picture to show" in segmentations.maps(source, counts, [], "Pictures", "").body
+    assert "No image to show" in segmentations.maps(source, counts, [], "Images", "").body
 
 
-def test_shares_and_mask_of_a_picture():
+def test_shares_and_mask_of_a_image():
     logits = np.zeros((4, 4, 3), np.float32)
     logits[:, :3, 1] = 1
     logits[:, 3:, 0] = 1
     result = {"map_logits": logits, "matrix": np.eye(3, dtype=np.float32)}
-    picture = np.full((4, 4, 3), 90, np.uint8)
-    shown = segmentations.show(result, picture, classes=("road", "sky", "never"), score=0.5, enlarge=False)
+    image = np.full((4, 4, 3), 90, np.uint8)
+    shown = segmentations.show(result, image, classes=("road", "sky", "never"), score=0.5, enlarge=False)
     assert shown.values == {"shares": {"sky": 0.75, "road": 0.25}}
     assert shown.label_map is not None
     np.testing.assert_array_equal(shown.label_map, np.repeat([[1, 1, 1, 0]], 4, 0))

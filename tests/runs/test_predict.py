@@ -1,4 +1,4 @@
-"""mapjax.runs.predict with a fake task that finds white rectangles: any picture, in its own pixels."""
+"""mapjax.runs.predict with a fake task that finds white rectangles: any image, in its own pixels."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ VARIABLES = {"params": 1.0, "stats": {}}
 
 
 def find_white(variables, batch):
-    """One detection a picture: the bounding box of what is white, in original pixels; a second row of low score."""
+    """One detection an image: the bounding box of what is white, in original pixels; a second row of low score."""
     white = (batch["image"] > 200).all(-1)
     across, down = white.any(1), white.any(2)
     left, top = across.argmax(1), down.argmax(1)
@@ -68,7 +68,7 @@ def save(path, image, **options):
 
 
 @pytest.mark.parametrize("kind", ["jpg", "gray", "cmyk", "alpha", "deep", "palette", "rotated", "large"])
-def test_boxes_are_in_the_pixels_of_the_upright_picture(tmp_path, kind):
+def test_boxes_are_in_the_pixels_of_the_upright_image(tmp_path, kind):
     box, image = (40, 30, 100, 90), white_rectangle()
     if kind == "jpg":
         file = save(tmp_path / "a.jpg", image, quality=95)
@@ -141,7 +141,7 @@ def test_find_images(tmp_path):
     assert predict.find_images(tmp_path / "note.txt") == [tmp_path / "note.txt"]
     with pytest.raises(UserError, match="no such file or folder"):
         predict.find_images(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no picture"):
+    with pytest.raises(UserError, match="holds no image"):
         predict.find_images(tmp_path / "sub", leave_out=tmp_path / "sub")
 
 
@@ -163,7 +163,7 @@ def test_save(tmp_path):
     ]
     names = [pathlib.Path("sub/ä.jpg"), pathlib.Path("b.jpg"), pathlib.Path("c.jpg")]
     saved = predict.save(found, names, tmp_path / "out", show())
-    assert (saved.pictures, saved.findings, saved.unreadable) == (2, 1, [found[1]])
+    assert (saved.images, saved.findings, saved.unreadable) == (2, 1, [found[1]])
     rows = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))
     assert rows[0] == {
         "file": "in/ä.png",

@@ -67,7 +67,7 @@ def test_label_maps_are_renumbered_too():
         (np.array([[1, 0], [1, 1], [0, 1]], bool), [[0, 0, 1], [1, 0, 1], [1, 0, 0]]),
     ],
 )
-def test_labels_of_whole_pictures_too(labels, expected):
+def test_labels_of_whole_images_too(labels, expected):
     images = np.zeros((3, 4, 4, 3), np.uint8)
     source = labelled.make_source("x", "val", ("cat", "dog"), ["a", "b", "c"], labels, images, dropped={})
     found = score.with_classes(source, ["dog", "emu", "cat"])

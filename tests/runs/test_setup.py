@@ -33,7 +33,7 @@ def test_values_that_cannot_be(overrides, message):
 
 
 def voc(root: pathlib.Path, splits: dict[str, list[str]]) -> str:
-    """A VOC folder of twelve 1×1 pictures with one box each."""
+    """A VOC folder of twelve 1×1 images with one box each."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
     for number in range(12):

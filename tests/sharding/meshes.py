@@ -65,7 +65,7 @@ MODELS = {
     "bottleneck_stack": {**RESNET, "depth": 62, "width": 0.25, "norm": "frozen", "stacked": True},
     "resnet11": {**RESNET, "depth": 11, "width": 0.25},
     "resnet18_large": {**RESNET, "depth": 18, "width": 0.25},
-    # As the identity at first: 16 random blocks magnify a change of 1e-7 in the pictures to a half of the gradients.
+    # As the identity at first: 16 random blocks magnify a change of 1e-7 in the images to a half of the gradients.
     "resnet50": {**RESNET, "depth": 50, "width": 0.125, "zero_init": True},
     "resnet_remat": {**RESNET, "depth": 11, "width": 0.25, "remat": True},
     # So many channels that those of its convolutions which are split are not made into tiles.
@@ -164,7 +164,7 @@ def blocks_of(node: dict) -> int:
 
 
 def maps_of(model, shapes, batch, count: int) -> set[int]:
-    """Give the bytes of each map that a network makes of `count` pictures; of a ViT's tokens, also with the first."""
+    """Give the bytes of each map that a network makes of `count` images; of a ViT's tokens, also with the first."""
     images = jax.ShapeDtypeStruct((count, *batch["image"].shape[1:]), np.float32)
     variables = {"params": shapes.params, "stats": shapes.stats}
     outputs = jax.eval_shape(lambda v, x: model.apply(v, x, train=True, key=jax.random.key(0))[0], variables, images)
@@ -174,7 +174,7 @@ def maps_of(model, shapes, batch, count: int) -> set[int]:
 
 
 def together(mesh) -> set[int]:
-    """Give the numbers of pictures that a gather along an axis could bring together."""
+    """Give the numbers of images that a gather along an axis could bring together."""
     others = {"data": "fsdp", "fsdp": "data"}
     counts = {BATCH // mesh.shape[other] for axis, other in others.items() if mesh.shape[axis] > 1} | {BATCH}
     return counts | ({count // 4 for count in counts} if mesh.shape["pipe"] > 1 else set())

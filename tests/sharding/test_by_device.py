@@ -1,4 +1,4 @@
-"""Loops over pictures on 8 devices: each goes through its own, nothing is gathered, and the values are those of one."""
+"""Loops over images on 8 devices: each goes through its own, nothing is gathered, and the values are those of one."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ from mapjax.sharding import mesh as shard
 from mapjax.ops import convolution, winograd
 from mapjax.plan import collectives
 
-winograd.CACHE = 2**16  # so that few pictures go together
+winograd.CACHE = 2**16  # so that few images go together
 rng = np.random.default_rng(0)
 images = rng.normal(size=(16, 32, 32, 3)).astype(np.float32)
 model = parts.make("models", {{"name": "mobilenet", "version": 2, "width": 0.25}}, classes=10)
@@ -48,8 +48,8 @@ def gradient(loss, params, images, mesh):
 
 report = {{}}
 one, eight = shard.make_mesh({{"data": 1}}, jax.devices()[:1]), shard.make_mesh({{"data": 4, "fsdp": 2}})
-for loss, params, pictures in ((depthwise, variables["params"], images), (tiles, kernel, wide)):
-    (alone, _), (split, text) = (gradient(loss, params, pictures, mesh) for mesh in (one, eight))
+for loss, params, images in ((depthwise, variables["params"], images), (tiles, kernel, wide)):
+    (alone, _), (split, text) = (gradient(loss, params, images, mesh) for mesh in (one, eight))
     apart = sum(float(np.square(a - b).sum()) for a, b in zip(alone, split))
     found = sorted({{(each.kind, each.axes) for each in collectives.find(text, eight)}})
     report[loss.__name__] = (apart / sum(float(np.square(a).sum()) for a in alone)) ** 0.5, found
@@ -57,7 +57,7 @@ print(json.dumps(report))
 """
 
 
-def test_each_device_goes_through_its_own_pictures():
+def test_each_device_goes_through_its_own_images():
     command = [sys.executable, "-c", PROGRAM.format(root=str(pathlib.Path(__file__).parents[2]))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

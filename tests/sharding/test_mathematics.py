@@ -140,9 +140,9 @@ def test_bfloat16_is_the_same_but_for_its_rounding(name):
 
 @pytest.mark.parametrize("name", ["vit", "stacked vit", "resnet of groups", "bottlenecks of groups", "unet", SLOW])
 def test_accumulation_is_the_whole_batch_at_once(name, double):
-    """Where the loss is a mean over pictures, or over as many pixels of each, and no statistics are of the batch.
+    """Where the loss is a mean over images, or over as many pixels of each, and no statistics are of the batch.
 
-    A detector's is so where as many proposals are drawn of each picture, as here all are.
+    A detector's is so where as many proposals are drawn of each image, as here all are.
     """
     (scalars, state), (found, parts_state) = trained(name, 1), trained(name, 4)
     # The softmax of attention, boxes, and constants of the fast convolution are in single precision.

@@ -157,7 +157,7 @@ def test_nothing_is_gathered_but_parameters(report, case):
 def test_no_more_is_sent_than_must_be(report, case):
     """Gradients once for each part of a batch; of each block four maps over `model`; one at each end of a pipeline.
 
-    Of large pictures a CPU sums the gradients of 3×3 kernels as tiles, which have four times as many numbers.
+    Of large images a CPU sums the gradients of 3×3 kernels as tiles, which have four times as many numbers.
     """
     name, sizes, options, _ = CASES[case]
     sent = Counter()

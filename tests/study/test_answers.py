@@ -1,4 +1,4 @@
-"""Figures of pictures drawn again equal those that the metrics give of such a data set."""
+"""Figures of images drawn again equal those that the metrics give of such a data set."""
 
 import json
 

@@ -70,7 +70,7 @@ def test_a_worse_cell_is_not_bold_where_less_is_better(tmp_path):
     rows = results.collect(study, written(study, tmp_path))
     found = {row.name: row.metrics["nll"] for row in rows}
     assert [name for name, one in found.items() if one.best] == ["b"]
-    assert found["b"].images is None  # nothing that is known of single pictures
+    assert found["b"].images is None  # nothing that is known of single images
     assert found["b"].mean.value == pytest.approx(1 - np.mean(TOP["b"]))
 
 
@@ -112,7 +112,7 @@ def test_the_baseline_without_figures_is_told(tmp_path):
     assert "a, the baseline, has no figures of seed 0, 1, 2" in tables.markdown(study, rows)
 
 
-def test_answers_to_other_pictures_are_not_paired(tmp_path):
+def test_answers_to_other_images_are_not_paired(tmp_path):
     study = study_of()
     listed = written(study, tmp_path)
     for job in (job for job in listed if job.cell.name == "b"):

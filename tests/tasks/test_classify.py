@@ -16,7 +16,7 @@ CLASSES = ("a", "b", "c")
 
 
 def linear_model(aux=False):
-    """Logits are three sums over the picture, so that every value can be followed."""
+    """Logits are three sums over the image, so that every value can be followed."""
 
     def init(key, images):
         return {"params": {"w": jax.random.normal(key, (3, 3))}, "stats": {}}

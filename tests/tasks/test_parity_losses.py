@@ -29,7 +29,7 @@ ROWS = 5  # of the padded truth
 
 @pytest.fixture(scope="module")
 def case():
-    """Random maps and truth of two pictures; torchvision's proposals and losses of the first stage."""
+    """Random maps and truth of two images; torchvision's proposals and losses of the first stage."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     corners = [rng.uniform(0, [120, 80], (n, 2)) for n in (3, 4)]
@@ -44,9 +44,9 @@ def case():
     heads = {}
     first.head.register_forward_hook(lambda module, inputs, outputs: heads.update(outputs=outputs))
     targets = [{"boxes": torch.tensor(b), "labels": torch.tensor(k + 1)} for b, k in zip(boxes, labels)]
-    pictures = ImageList(torch.zeros(2, 3, HEIGHT, WIDTH), [(HEIGHT, WIDTH)] * 2)
+    images = ImageList(torch.zeros(2, 3, HEIGHT, WIDTH), [(HEIGHT, WIDTH)] * 2)
     with torch.no_grad():
-        proposals, losses = first(pictures, dict(enumerate(maps)), targets)
+        proposals, losses = first(images, dict(enumerate(maps)), targets)
     objectness, deltas = theirs.concat_box_prediction_layers(*map(list, heads["outputs"]))
     return {
         "maps": maps,

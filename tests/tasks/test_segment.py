@@ -108,7 +108,7 @@ def answer(task, batch, seed=0):
 
 
 def test_answers_are_in_original_pixels_and_counted_there():
-    """Pictures of 12×16 pixels, seen at half the size; one is smaller, and stands at the top left."""
+    """Images of 12×16 pixels, seen at half the size; one is smaller, and stands at the top left."""
     truth = np.random.default_rng(3).integers(0, 3, (3, 12, 16)).astype(np.uint8)
     truth[1, 6:] = VOID
     matrix = np.stack([geometry.scale(0.5), geometry.scale(0.5), geometry.scale(0.5)]).astype(np.float32)
@@ -127,8 +127,8 @@ def test_answers_are_in_original_pixels_and_counted_there():
     )
 
 
-def test_pictures_without_truth_are_answered_as_in_evaluation():
-    """A network of stride 2 on pictures of 30×40 pixels that were seen at 12×16."""
+def test_images_without_truth_are_answered_as_in_evaluation():
+    """A network of stride 2 on images of 30×40 pixels that were seen at 12×16."""
     matrix = np.stack([geometry.scale(0.4)] * 3).astype(np.float32)
     batch = batch_of(size=(12, 16), matrix=jnp.asarray(matrix))
     batch.pop("label_map")

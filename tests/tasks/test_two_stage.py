@@ -71,24 +71,24 @@ ANCHORS = tiny().anchors(SIZE)
 EVERY = np.concatenate(ANCHORS)
 
 
-def batch_of(pictures=2):
-    """Random pictures without any box."""
+def batch_of(photos=2):
+    """Random images without any box."""
     rng, rows = np.random.default_rng(0), 3
     batch = {
-        "image": rng.integers(0, 256, (pictures, *SIZE, 3), np.uint8),
-        "boxes": np.zeros((pictures, rows, 4), np.float32),
-        "classes": np.zeros((pictures, rows), np.int32),
-        "crowd": np.zeros((pictures, rows), bool),
-        "valid": np.zeros((pictures, rows), bool),
-        "mask": np.ones(pictures, bool),
-        "size": np.tile(np.int32(SIZE), (pictures, 1)),
-        "matrix": np.tile(np.eye(3, dtype=np.float32), (pictures, 1, 1)),
+        "image": rng.integers(0, 256, (photos, *SIZE, 3), np.uint8),
+        "boxes": np.zeros((photos, rows, 4), np.float32),
+        "classes": np.zeros((photos, rows), np.int32),
+        "crowd": np.zeros((photos, rows), bool),
+        "valid": np.zeros((photos, rows), bool),
+        "mask": np.ones(photos, bool),
+        "size": np.tile(np.int32(SIZE), (photos, 1)),
+        "matrix": np.tile(np.eye(3, dtype=np.float32), (photos, 1, 1)),
     }
     return jax.tree.map(jnp.asarray, batch)
 
 
-def with_box(batch, picture, row, box, number=0, crowd=False):
-    at = (picture, row)
+def with_box(batch, photo, row, box, number=0, crowd=False):
+    at = (photo, row)
     new = {"boxes": jnp.asarray(box, jnp.float32), "classes": number, "crowd": crowd, "valid": True}
     return batch | {name: batch[name].at[at].set(value) for name, value in new.items()}
 
@@ -130,7 +130,7 @@ def test_rows_of_padding_change_nothing():
     jax.tree.map(np.testing.assert_array_equal, loss_and_gradient(variables, other), expected)
 
 
-def test_masked_pictures_change_nothing():
+def test_masked_images_change_nothing():
     batch = with_box(batch_of(), 0, 1, [3, 4, 15, 18], 1) | {"mask": jnp.array([True, False])}
     variables = variables_of(batch)
     expected = loss_and_gradient(variables, batch)
@@ -140,7 +140,7 @@ def test_masked_pictures_change_nothing():
     assert seen[0] != expected[0]
 
 
-def test_appended_masked_pictures_change_nothing():
+def test_appended_masked_images_change_nothing():
     """With places for all anchors nothing is left to chance, though the keys are split anew."""
     rng, mask = np.random.default_rng(3), np.array([True, True, False])
     batch = with_box(with_box(batch_of(3), 0, 1, [3, 4, 15, 18]), 2, 0, [16, 2, 30, 29])
@@ -169,7 +169,7 @@ def test_appended_masked_pictures_change_nothing():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
 
 
-def test_a_batch_of_masked_pictures_has_no_loss():
+def test_a_batch_of_masked_images_has_no_loss():
     batch = with_box(batch_of(), 0, 1, [3, 4, 15, 18], 1) | {"mask": jnp.zeros(2, bool)}
     loss, _, gradient = loss_and_gradient(variables_of(batch), batch)
     assert loss == 0 and not any(leaf.any() for leaf in gradient.values())
@@ -202,9 +202,9 @@ def test_predict_has_static_shapes():
     assert PREDICT._cache_size() == 1
 
 
-def test_predictions_stay_in_the_picture_and_apart():
+def test_predictions_stay_in_the_image_and_apart():
     batch = batch_of()
-    matrix = jnp.asarray([[0.5, 0, 0], [0, 0.5, 4], [0, 0, 1]])  # a picture of 48 × 40 pixels in rows 4 to 24
+    matrix = jnp.asarray([[0.5, 0, 0], [0, 0.5, 4], [0, 0, 1]])  # an image of 48 × 40 pixels in rows 4 to 24
     batch |= {"matrix": jnp.stack([matrix] * 2), "size": jnp.array([[40, 48]] * 2)}
     prediction = PREDICT(variables_of(batch), batch)
     found = jax.tree.map(np.asarray, prediction)
@@ -239,7 +239,7 @@ def test_decode_returns_original_pixels():
     }
     result = TASK.decode(prediction, batch)
     expected = np.array(original, float)
-    expected[1, 1] = [7, 3, 30, 14]  # clipped to the picture
+    expected[1, 1] = [7, 3, 30, 14]  # clipped to the image
     expected[:, 2] = 0
     np.testing.assert_allclose(result["boxes"], expected, atol=1e-4)
     for name in ("scores", "classes", "valid"):
@@ -252,7 +252,7 @@ def test_extents():
     assert two_stage.extents(batch).tolist() == [[0, 0, 20, 9], [3, 0, 32, 13], [0, 0, 20, 9]]
 
 
-def test_some_dozen_steps_learn_one_picture():
+def test_some_dozen_steps_learn_one_image():
     image = np.full((2, *SIZE, 3), 60, np.uint8)
     image[:, 12:28, 12:28] = [250, 20, 20]
     batch = batch_of() | {"image": jnp.asarray(image), "mask": jnp.array([True, False])}

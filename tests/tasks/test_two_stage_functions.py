@@ -148,7 +148,7 @@ def test_proposals_are_the_best_of_each_level():
     assert np.all(np.asarray(boxes)[np.asarray(real)] <= 3)
 
 
-def test_detections_of_one_picture():
+def test_detections_of_one_image():
     """Suppression within a class only, a threshold, and the offsets of the class itself."""
     chances = np.array(
         [
@@ -177,7 +177,7 @@ def test_detections_of_one_picture():
     np.testing.assert_allclose(found["boxes"], expected, atol=1e-4)
 
 
-def test_normalized_pictures():
+def test_normalized_images():
     pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 8, 32, 3)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     found = np.asarray(two_stage.normalize(jnp.asarray(pixels)))

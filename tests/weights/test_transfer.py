@@ -211,7 +211,7 @@ def resampled(grid, rows, columns):
     ("theirs", "given_size", "ours"),
     [((12, 12), None, (20, 20)), ((12, 12), None, (8, 32)), ((8, 16), (8, 16), (16, 16))],
 )
-def test_position_embeddings_are_interpolated_for_another_size_of_pictures(theirs, given_size, ours):
+def test_position_embeddings_are_interpolated_for_another_size_of_images(theirs, given_size, ours):
     source = random_variables(VIT | {"image_size": theirs}, 5, seed=1)
     given = transfer.Given("file", weights.to_torchvision(source), image_size=given_size)
     new, said, _ = start(given, VIT | {"image_size": ours}, tuple("abcde"), ours)
@@ -221,7 +221,7 @@ def test_position_embeddings_are_interpolated_for_another_size_of_pictures(their
     grid = before[0, 1:].reshape(theirs[0] // 4, theirs[1] // 4, -1)
     expected = resampled(grid, ours[0] // 4, ours[1] // 4).reshape(after[0, 1:].shape)
     np.testing.assert_allclose(after[0, 1:], expected, atol=1e-5)
-    assert re.search(r"interpolated for another size of pictures +│ 1 +│ encoder\.pos_embedding ", said)
+    assert re.search(r"interpolated for another size of images +│ 1 +│ encoder\.pos_embedding ", said)
 
 
 def test_position_embeddings_of_an_unknown_grid_are_refused():

@@ -1,4 +1,4 @@
-"""The start-up check of labels of whole pictures: images of each class, how uneven they are, what was left out."""
+"""The start-up check of labels of whole images: images of each class, how uneven they are, what was left out."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The start-up check of label maps: how much of the pictures each class covers, which never occur, what was left out.
+"""The start-up check of label maps: how much of the images each class covers, which never occur, what was left out.
 
 A few hundred masks tell the shares well enough, and to read all of a large data set would take minutes: those looked at
 are spread evenly over the split.
@@ -28,7 +28,7 @@ class MapSummary(NamedTuple):
     """What one split holds; pixels are those of the `looked_at` masks.
 
     per_class: pixels of each class. void: pixels without one; out_of_range: with one outside the list of classes.
-    largest: height, width of the least frame that holds every picture.
+    largest: height, width of the least frame that holds every image.
     unreadable: masks that could not be read, with the reason of the first.
     dropped: how many were left out, by reason, and one example. files: the image files, where they are files.
     """
@@ -47,7 +47,7 @@ class MapSummary(NamedTuple):
 
 
 def inspect(source: Source) -> MapSummary:
-    """Count what a source holds, from at most 300 masks; no picture is decoded."""
+    """Count what a source holds, from at most 300 masks; no image is decoded."""
     counts, reasons = _counts(source, _LOOKED_AT)
     pixels = counts.sum(0)
     known = len(source.classes)
@@ -72,7 +72,7 @@ def pixel_counts(source: Source) -> tuple[Int64[np.ndarray, " c"], Int64[np.ndar
     At most 2,000 masks are read; those that cannot be read are passed over.
 
     Returns:
-      The pixels of each class, and all pixels of the pictures that have the class.
+      The pixels of each class, and all pixels of the images that have the class.
     """
     counts, _ = _counts(source, _COUNTED)
     classes = counts[:, : len(source.classes)]
@@ -108,7 +108,7 @@ def table(*summaries: MapSummary) -> Group:
 
 
 def _rows(summary: MapSummary) -> dict[str, str]:
-    rows = {"pictures": str(summary.images)}
+    rows = {"images": str(summary.images)}
     if summary.images:
         rows["the largest, height × width"] = "×".join(map(str, summary.largest))
     return rows | {

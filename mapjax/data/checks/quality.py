@@ -103,7 +103,7 @@ def _objects(source: Source, looked_at: int) -> tuple[Mapping[str, np.ndarray], 
     all_boxes, all_classes, crowd = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)], [np.zeros(0, bool)]
     files = set()
     for index in range(looked_at):
-        record = truth_of(source, index)  # one at a time: it may hold a picture or masks
+        record = truth_of(source, index)  # one at a time: it may hold an image or masks
         all_boxes.append(record["boxes"])
         all_classes.append(record["classes"])
         crowd.append(record["crowd"])
@@ -115,7 +115,7 @@ def _objects(source: Source, looked_at: int) -> tuple[Mapping[str, np.ndarray], 
 
 
 def _is_labelled(source: Source) -> bool:
-    """Tell whether the labels are of whole pictures."""
+    """Tell whether the labels are of whole images."""
     known: Any = getattr(source.records, "labels", None)
     if known is not None and known() is not None:
         return True
@@ -133,7 +133,7 @@ def overlap(one: AnySummary, other: AnySummary) -> str:
     shared = len(one.files & other.files)
     return (
         f"{shared} of the {other.images} images of {other.split!r} are in {one.split!r} too: "
-        "scores on them say nothing about new pictures."
+        "scores on them say nothing about new images."
         if shared
         else ""
     )

@@ -1,4 +1,4 @@
-"""Archives of pictures read in place: a `.zip`, or a `.tar` that is not compressed, by random access.
+"""Archives of images read in place: a `.zip`, or a `.tar` that is not compressed, by random access.
 
 Opening one lists it; a member is then one read at its offset, by any thread and in any process.
 """

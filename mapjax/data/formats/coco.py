@@ -28,7 +28,7 @@ def make(
     """Read one split of a COCO data set; no image is opened, unless the JSON does not say its size.
 
     Left out and counted in `dropped`: images that are missing or listed twice; objects of an unknown image or
-    category, without a box, or with one that is empty or outside; boxes are clipped to the picture.
+    category, without a box, or with one that is empty or outside; boxes are clipped to the image.
 
     Args:
       split: found in the names of the JSON files: "val" is `instances_val2017.json`, `val.json` or

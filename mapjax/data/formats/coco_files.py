@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mapjax.data import images as pictures
+from mapjax.data import images as image_files
 from mapjax.data import splits
 from mapjax.data.records import Labels
 from mapjax.errors import UserError, near
@@ -233,7 +233,7 @@ def present(
         height, width = entry.get("height"), entry.get("width")
         if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
             try:
-                height, width = pictures.read_size(str(folder / name))
+                height, width = image_files.read_size(str(folder / name))
             except UserError:
                 dropped["unreadable image"].append(name)
                 continue

@@ -94,7 +94,7 @@ def _panoptic(found: Split, where: str, split: str, path: str | None) -> Source:
 
 
 def _segments_of(entries: list[Any], what: str, found: Split) -> list[tuple[int, int]]:
-    """Return the id and the class of each segment of a picture; crowds and categories not asked for are void."""
+    """Return the id and the class of each segment of an image; crowds and categories not asked for are void."""
     segments = [(0, VOID)]
     for entry in entries:
         number = coco_files.number_of(entry, "id", f"a segment of {what}", found.file)
@@ -117,7 +117,7 @@ class Segments:
         self._classes: UInt8[np.ndarray, " n"] = np.array([kind for one in segments for _, kind in one], np.uint8)
 
     def __call__(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-        """Read the label map at `index` of a picture of height, width.
+        """Read the label map at `index` of an image of height, width.
 
         Raises:
           UserError: the mask is missing, cannot be read, has another size, or a segment that the JSON does not list.

@@ -13,14 +13,14 @@ _STEPS = 16  # sub-pixel positions of polygon corners, as OpenCV's shift=4 count
 
 
 def draw(segmentation: Any, size: Size) -> Bool[np.ndarray, "h w"]:
-    """Draw one COCO segmentation in a picture of height, width.
+    """Draw one COCO segmentation in an image of height, width.
 
     Args:
       segmentation: a list of polygons [x, y, x, y, …], or {"size": [h, w], "counts": list of int or str or bytes};
         anything else, as an annotation without one has, draws nothing.
 
     Raises:
-      ValueError: run lengths that are those of a picture of another size.
+      ValueError: run lengths that are those of an image of another size.
     """
     if isinstance(segmentation, Mapping) and "counts" in segmentation:
         counts = segmentation["counts"]
@@ -45,7 +45,7 @@ def from_runs(counts: Sequence[int], size: Size) -> Bool[np.ndarray, "h w"]:
     """Undo COCO's run lengths: pixels column by column, runs of 0 and 1 in turn, beginning with 0.
 
     Raises:
-      ValueError: the runs do not add up to the pixels of the picture.
+      ValueError: the runs do not add up to the pixels of the image.
     """
     if sum(counts) != size[0] * size[1]:
         raise ValueError(f"run lengths add up to {sum(counts)} pixels, not to {size[0]}×{size[1]}")

@@ -1,4 +1,4 @@
-"""The embedded handwritten digits: scikit-learn's 1,797 pictures of 8×8 pixels, ten classes, no download.
+"""The embedded handwritten digits: scikit-learn's 1,797 images of 8×8 pixels, ten classes, no download.
 
 Which of them are held out for validation is always the same. Options make the two faults of real data, to see what
 helps against them: classes that are rare, and labels that are wrong.
@@ -32,9 +32,9 @@ def make(
       split: "train" or "val".
       seed: of the wrong labels only.
       hold_out: share of each class that is for validation.
-      tail: ratio r between the first class and the last in training: class k keeps n·r^(-k/9) of its n pictures (Cui
+      tail: ratio r between the first class and the last in training: class k keeps n·r^(-k/9) of its n images (Cui
         et al. 2019). 1 keeps all.
-      noise: share of the training pictures whose label is wrong, one of the other nine at random.
+      noise: share of the training images whose label is wrong, one of the other nine at random.
 
     Raises:
       UserError: another split, or a share or ratio out of range.
@@ -46,7 +46,7 @@ def make(
             f"digits need 0 < hold_out < 1, tail >= 1 and 0 <= noise < 1; found hold_out={hold_out}, tail={tail}, "
             f"noise={noise}."
         )
-    images, targets = _pictures()
+    images, targets = _images()
     rows = members(split, float(hold_out), float(tail))
     labels = targets[rows]
     if split == "train" and noise:
@@ -57,7 +57,7 @@ def make(
 
 def members(split: str, hold_out: float, tail: float) -> np.ndarray:
     """Return the digits of one split, by position in scikit-learn's list."""
-    _, targets = _pictures()
+    _, targets = _images()
     rng = np.random.default_rng(_SEED)
     chosen = []
     for digit in range(10):
@@ -69,7 +69,7 @@ def members(split: str, hold_out: float, tail: float) -> np.ndarray:
 
 
 def corrupted(labels: np.ndarray, seed: int, noise: float) -> np.ndarray:
-    """Replace a share of the labels, rounded to whole pictures, by another class each."""
+    """Replace a share of the labels, rounded to whole images, by another class each."""
     rng = np.random.default_rng(seed)
     wrong = rng.permutation(len(labels))[: round(noise * len(labels))]
     changed = labels.copy()
@@ -78,7 +78,7 @@ def corrupted(labels: np.ndarray, seed: int, noise: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _pictures() -> tuple[np.ndarray, np.ndarray]:
+def _images() -> tuple[np.ndarray, np.ndarray]:
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # pyright: ignore
     return np.repeat(grey[..., None], 3, axis=-1), digits.target.astype(np.int32)  # pyright: ignore

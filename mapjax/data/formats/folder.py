@@ -1,4 +1,4 @@
-"""Folders of pictures by class: `DIR/train/CLASS/*.jpg` with `DIR/val`, `DIR/test`, or `DIR/CLASS/*.jpg`.
+"""Folders of images by class: `DIR/train/CLASS/*.jpg` with `DIR/val`, `DIR/test`, or `DIR/CLASS/*.jpg`.
 
 A `.zip` or an uncompressed `.tar` of such a folder is read in place. A single folder around everything is looked
 through; folders below that of a class belong to it. Names that begin with a dot are passed over.
@@ -13,7 +13,7 @@ import numpy as np
 
 from mapjax.data import images, labelled, splits
 from mapjax.data.formats import archive
-from mapjax.data.labelled import Pictures
+from mapjax.data.labelled import ImageAccess
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
@@ -23,14 +23,14 @@ _FORM = "it needs DIR/train/CLASS/*.jpg or DIR/CLASS/*.jpg"
 class _Tree(NamedTuple):
     """What a folder or an archive holds, below the one folder around everything.
 
-    pictures: names of the image files, sorted; others: of other files; folders: of folders, maybe only the empty ones.
-    images: positions in `pictures` → the pictures. sizes: bytes of each as stored; empty where they are not known.
+    images: names of the image files, sorted; others: of other files; folders: of folders, maybe only the empty ones.
+    images: positions in `images` → the images. sizes: bytes of each as stored; empty where they are not known.
     """
 
-    pictures: list[str]
+    image_files: list[str]
     others: list[str]
     folders: list[str]
-    images: Callable[[np.ndarray], Pictures]
+    images: Callable[[np.ndarray], ImageAccess]
     sizes: np.ndarray
 
 
@@ -56,9 +56,9 @@ def make(
     classes: str | Sequence[str] | None = None,
     hold_out: float | int = 0.1,
 ) -> Source:
-    """Read one split of a folder or an archive of pictures by class; no picture is opened.
+    """Read one split of a folder or an archive of images by class; no image is opened.
 
-    Counted in `dropped`: files that are no pictures, pictures outside a class folder, empty class folders.
+    Counted in `dropped`: files that are no images, images outside a class folder, empty class folders.
 
     Args:
       split: a folder's name; "val" is held out of "train" where there is none. Without folders of splits, all is
@@ -69,7 +69,7 @@ def make(
       hold_out: share of each class of "train" that becomes "val" if there is no such folder; 0 for none.
 
     Raises:
-      UserError: nothing there, no class folders, no such split, or a class that training has no pictures of.
+      UserError: nothing there, no class folders, no such split, or a class that training has no images of.
     """
     where = f"folder:{path}"
     tree = _read_archive(path) if pathlib.Path(path).is_file() else _read_folder(path)
@@ -78,12 +78,12 @@ def make(
     mine = _below(tree, prefixes[found])
     trained = mine if (train := splits.find("train", prefixes)) in (None, found) else _below(tree, prefixes[train])
     if not trained.rows:
-        raise UserError(f"{where} has no pictures in class folders; {_FORM}.")
+        raise UserError(f"{where} has no images in class folders; {_FORM}.")
     names = labelled.choose_classes(trained.classes, classes, where)
     labelled.require_trained(mine.classes, names, where, found)
     numbers = np.array([names.index(name) for name in mine.classes], np.int32)
     labels = numbers[np.array(mine.codes, np.int64)]
-    files = [tree.pictures[row] for row in mine.rows]
+    files = [tree.image_files[row] for row in mine.rows]
     kept = labelled.rows_of(part, files, labels, seed, hold_out)
     rows = np.array(mine.rows, np.int64)[kept]
     sizes = tree.sizes[rows] if len(tree.sizes) else tree.sizes
@@ -102,7 +102,7 @@ def make(
 def _read_folder(path: str) -> _Tree:
     root = pathlib.Path(path)
     if not root.is_dir():
-        raise UserError(f"{path} is not there: --data folder:PATH needs a folder of pictures by class, or an archive.")
+        raise UserError(f"{path} is not there: --data folder:PATH needs a folder of images by class, or an archive.")
     files, folders, seen = [], [], set()
     for place, inner, names in os.walk(root, followlinks=True):
         status = os.stat(place)
@@ -116,13 +116,13 @@ def _read_folder(path: str) -> _Tree:
         files += [below + name for name in names]
     around = _around(files := sorted(_visible(files)), folders)
     files, folders = _inside(files, around), _inside(sorted(folders), around)
-    pictures, others = _pictures(files)
+    image_files, others = _image_files(files)
     top = str(root / around)
     return _Tree(
-        [files[row] for row in pictures],
+        [files[row] for row in image_files],
         others,
         folders,
-        lambda rows: Paths(top, [files[pictures[row]] for row in rows]),
+        lambda rows: Paths(top, [files[image_files[row]] for row in rows]),
         np.zeros(0, np.int64),
     )
 
@@ -133,9 +133,9 @@ def _read_archive(path: str) -> _Tree:
     around = _around(list(_visible(listing.files)), folders)
     shown = [row for row, name in enumerate(listing.files) if _is_visible(name) and name.startswith(around)]
     files, folders = _inside([listing.files[row] for row in shown], around), _inside(folders, around)
-    pictures, others = _pictures(files)
-    members = listing.members.take(np.array(shown, np.int64)[pictures])
-    return _Tree([files[row] for row in pictures], others, folders, members.take, members.sizes)
+    image_files, others = _image_files(files)
+    members = listing.members.take(np.array(shown, np.int64)[image_files])
+    return _Tree([files[row] for row in image_files], others, folders, members.take, members.sizes)
 
 
 def _is_visible(name: str) -> bool:
@@ -155,14 +155,14 @@ def _inside(names: Iterable[str], around: str) -> list[str]:
     return [name[len(around) :] for name in names if name.startswith(around) and len(name) > len(around)]
 
 
-def _pictures(files: Sequence[str]) -> tuple[list[int], list[str]]:
+def _image_files(files: Sequence[str]) -> tuple[list[int], list[str]]:
     """Return the positions of the image files, and the other files."""
     are = [_shows(name) for name in files]
     return [row for row, yes in enumerate(are) if yes], [name for name, yes in zip(files, are) if not yes]
 
 
 def _around(files: Sequence[str], folders: Sequence[str]) -> str:
-    """Return the path of the folders around everything, "" for none; files beside them that are no pictures are passed.
+    """Return the path of the folders around everything, "" for none; files beside them that are no images are passed.
 
     So a data set stays one whose author put a LICENSE beside its only folder.
     """
@@ -182,14 +182,14 @@ def _around(files: Sequence[str], folders: Sequence[str]) -> str:
 def _prefixes(tree: _Tree, where: str) -> dict[str, str]:
     """Return what the names of each split begin with; all is "train" where no folder is that of a split."""
     direct, nested = set[str](), set[str]()
-    for name in tree.pictures:
+    for name in tree.image_files:
         top, _, rest = name.partition("/")
         if rest:
             (nested if "/" in rest else direct).add(top)
     if any(map(_is_split, nested)):
         return {name: f"{name}/" for name in nested}
     if direct and all(map(_is_split, direct)):
-        raise UserError(f"{where} has pictures in {', '.join(sorted(direct))} but no class folders there; {_FORM}.")
+        raise UserError(f"{where} has images in {', '.join(sorted(direct))} but no class folders there; {_FORM}.")
     return {"train": ""}
 
 
@@ -198,7 +198,7 @@ def _is_split(name: str) -> bool:
 
 
 class _Split(NamedTuple):
-    """The pictures of one split: rows of the tree, the class of each as a position in `classes`; what was left out."""
+    """The images of one split: rows of the tree, the class of each as a position in `classes`; what was left out."""
 
     rows: list[int]
     codes: list[int]
@@ -207,10 +207,10 @@ class _Split(NamedTuple):
 
 
 def _below(tree: _Tree, prefix: str) -> _Split:
-    """Sort out the pictures whose names begin with `prefix`; the next folder is their class."""
+    """Sort out the images whose names begin with `prefix`; the next folder is their class."""
     rows, codes, outside = [], [], []
     numbers: dict[str, int] = {}
-    for row, name in enumerate(tree.pictures):
+    for row, name in enumerate(tree.image_files):
         if name.startswith(prefix):
             top, slash, _ = name[len(prefix) :].partition("/")
             if slash:

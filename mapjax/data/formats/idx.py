@@ -23,17 +23,17 @@ _UBYTE = 0x08  # the type code of a file of bytes
 
 
 class Grey(Sequence[np.ndarray]):
-    """Grey pictures (n h w), each given as RGB (h w 3)."""
+    """Grey images (n h w), each given as RGB (h w 3)."""
 
-    def __init__(self, pictures: np.ndarray):
-        """Take the pictures, uint8."""
-        self.pictures = pictures
+    def __init__(self, pixels: np.ndarray):
+        """Take the images, uint8."""
+        self.pixels = pixels
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.pixels)
 
     def __getitem__(self, index: int) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return np.repeat(self.pictures[index][..., None], 3, axis=-1)
+        return np.repeat(self.pixels[index][..., None], 3, axis=-1)
 
 
 def make(
@@ -62,7 +62,7 @@ def make(
         raise UserError(f"{path} is not a folder: --data idx:DIR needs one with train-images-idx3-ubyte and its like.")
     files = _files(root)
     found, part = splits.locate(split, files, where, hold_out)
-    pictures, labels = _read_pair(files[found])
+    pixels, labels = _read_pair(files[found])
     train = splits.find("train", files)
     trained = labels if train in (None, found) else _read_array(_labels_file(files[train]), 1)
     names = _class_names(root, classes, trained)
@@ -77,8 +77,8 @@ def make(
     )
     positions = [f"{found}/{row:05d}" for row in range(len(labels))]
     kept = labelled.rows_of(part, positions, labels, seed, hold_out)
-    content = hashlib.sha256(pictures[kept].tobytes()).digest()
-    images = Grey(pictures[kept])
+    content = hashlib.sha256(pixels[kept].tobytes()).digest()
+    images = Grey(pixels[kept])
     chosen = [positions[row] for row in kept]
     return labelled.make_source(
         where, split, names, chosen, labels[kept].astype(np.int32), images, dropped={}, content=content
@@ -86,7 +86,7 @@ def make(
 
 
 def _files(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Find the file of the pictures of every split."""
+    """Find the file of the images of every split."""
     found = {}
     for file in sorted(root.iterdir()):
         if match := _IMAGES.fullmatch(file.name):
@@ -99,7 +99,7 @@ def _files(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _labels_file(images: pathlib.Path) -> pathlib.Path:
-    """Find the labels that go with a file of pictures, packed or not."""
+    """Find the labels that go with a file of images, packed or not."""
     name = images.name.removesuffix(".gz").replace("-images", "-labels").replace("idx3", "idx1")
     tried = [images.with_name(name), images.with_name(f"{name}.gz")]
     for file in tried:
@@ -109,13 +109,12 @@ def _labels_file(images: pathlib.Path) -> pathlib.Path:
 
 
 def _read_pair(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    pictures, labels = _read_array(file, 3), _read_array(_labels_file(file), 1)
-    if len(pictures) != len(labels):
+    pixels, labels = _read_array(file, 3), _read_array(_labels_file(file), 1)
+    if len(pixels) != len(labels):
         raise UserError(
-            f"{file} has {len(pictures)} pictures and {_labels_file(file).name} has {len(labels)} labels; fetch both "
-            "again."
+            f"{file} has {len(pixels)} images and {_labels_file(file).name} has {len(labels)} labels; fetch both again."
         )
-    return pictures, labels
+    return pixels, labels
 
 
 def _read_array(file: pathlib.Path, rank: int) -> np.ndarray:
@@ -128,7 +127,7 @@ def _read_array(file: pathlib.Path, rank: int) -> np.ndarray:
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}).") from error
     if data[:4] != bytes((0, 0, _UBYTE, rank)):
-        kind = "pictures" if rank == 3 else "labels"
+        kind = "images" if rank == 3 else "labels"
         raise UserError(
             f"{file} is not an IDX file of {kind}: it begins with {data[:4].hex(' ') or 'nothing'}, not "
             f"00 00 08 0{rank}; fetch the right one."

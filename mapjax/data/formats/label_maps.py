@@ -178,7 +178,7 @@ def _void_names(void: Any, names: Sequence[str], origin: str) -> set[str]:
 
 
 def read(file: str, coding: Coding, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """Read the label map of a picture of height, width from its mask.
+    """Read the label map of an image of height, width from its mask.
 
     Raises:
       UserError: the mask is missing, cannot be read or has another size; an id or a colour that the list of classes
@@ -194,14 +194,14 @@ def read(file: str, coding: Coding, size: tuple[int, int]) -> UInt8[np.ndarray, 
 
 
 def require_size(pixels: np.ndarray, size: tuple[int, int], file: str) -> None:
-    """Refuse a mask that is not as large as its picture of height, width.
+    """Refuse a mask that is not as large as its image of height, width.
 
     Raises:
       UserError: naming both sizes.
     """
     if pixels.shape[:2] != size:
         raise UserError(
-            f"{file} has {pixels.shape[0]}×{pixels.shape[1]} pixels (height × width), and its picture has "
+            f"{file} has {pixels.shape[0]}×{pixels.shape[1]} pixels (height × width), and its image has "
             f"{size[0]}×{size[1]}; make them the same."
         )
 
@@ -210,7 +210,7 @@ def read_pixels(file: str) -> tuple[np.ndarray, UInt8[np.ndarray, "256 3"] | Non
     """Read a mask as it is stored: ids (h w), or colours (h w 3) uint8, and an indexed PNG's own palette.
 
     Raises:
-      UserError: it is missing, or no picture of these kinds.
+      UserError: it is missing, or no image of these kinds.
     """
     try:
         with PIL.Image.open(file) as image:
@@ -227,7 +227,7 @@ def read_pixels(file: str) -> tuple[np.ndarray, UInt8[np.ndarray, "256 3"] | Non
         return np.ascontiguousarray(pixels[..., :3]), None
     if pixels.ndim == 2 and pixels.dtype.kind in "bui":
         return pixels.astype(np.uint8) if pixels.dtype == bool else pixels, own
-    raise UserError(f"{file} is a picture of the kind {mode}; save masks as PNG of 8-bit ids, indexed or in RGB.")
+    raise UserError(f"{file} is an image of the kind {mode}; save masks as PNG of 8-bit ids, indexed or in RGB.")
 
 
 def _from_ids(ids: np.ndarray, coding: Coding, file: str) -> np.ndarray:

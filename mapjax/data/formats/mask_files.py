@@ -1,4 +1,4 @@
-"""Records of pictures that each have a mask file beside them."""
+"""Records of images that each have a mask file beside them."""
 
 import hashlib
 import pathlib
@@ -23,17 +23,17 @@ ReadMask = Callable[[int, tuple[int, int]], np.ndarray]  # index, size → label
 
 
 class Pair(NamedTuple):
-    """A picture and its mask, as names relative to the data folder."""
+    """An image and its mask, as names relative to the data folder."""
 
     image: str
     mask: str
 
 
 class Masked:
-    """Records of pictures below a folder; a label map is read when its record is made, a picture later."""
+    """Records of images below a folder; a label map is read when its record is made, an image later."""
 
     def __init__(self, root: pathlib.Path, ids: Sequence[int], files: Sequence[str], sizes: np.ndarray, read: ReadMask):
-        """Take the folder, the number, file and size of each picture, and what reads the label map of one."""
+        """Take the folder, the number, file and size of each image, and what reads the label map of one."""
         self.files, self.sizes = files, sizes
         self._root, self._ids, self._read = root, ids, read
 
@@ -71,19 +71,19 @@ class Files:
 def make_source(
     name: str, split: str, root: pathlib.Path, pairs: Sequence[Pair], coding: Coding, dropped: Mapping[str, list[str]]
 ) -> Source:
-    """Put a source together, of the pictures that have a mask of their size; only headers are read.
+    """Put a source together, of the images that have a mask of their size; only headers are read.
 
     Args:
       dropped: what was left out before.
 
     Raises:
-      UserError: there are pictures, and not one has a mask that fits.
+      UserError: there are images, and not one has a mask that fits.
     """
     kept, sizes, lengths, misfits = measure(root, pairs)
     left_out = {reason: where for reason, where in {**dropped, **misfits}.items() if where}
     if not kept and left_out:
         reason, where = next(iter({**misfits, **left_out}.items()))
-        raise UserError(f"{name}: no picture of split {split!r} has a mask that fits; {reason}: {where[0]}.")
+        raise UserError(f"{name}: no image of split {split!r} has a mask that fits; {reason}: {where[0]}.")
     files, masks = [pair.image for pair in kept], [pair.mask for pair in kept]
     digest = hashlib.sha256("\n".join([*coding.classes, "", *files, "", *masks]).encode("utf-8", "surrogateescape"))
     for array in (sizes, lengths, coding.table, coding.colours, coding.colour_classes):
@@ -119,7 +119,7 @@ def source_of(
 def measure(
     root: pathlib.Path, pairs: Sequence[Pair]
 ) -> tuple[list[Pair], Int32[np.ndarray, "n 2"], np.ndarray, Dropped]:
-    """Read the headers of pictures and masks.
+    """Read the headers of images and masks.
 
     Returns:
       The pairs whose sizes agree, their height, width, the length of each mask file in bytes, and what does not fit.
@@ -138,7 +138,7 @@ def measure(
 
 
 def _size(root: pathlib.Path, pair: Pair) -> tuple[tuple[int, int], int, str, str]:
-    """Return the size of a picture as its mask was drawn and the mask's bytes, or the reason to drop it, and which."""
+    """Return the size of an image as its mask was drawn and the mask's bytes, or the reason to drop it, and which."""
     try:
         stored = images.read_size(root / pair.image)
     except UserError:
@@ -150,32 +150,32 @@ def _size(root: pathlib.Path, pair: Pair) -> tuple[tuple[int, int], int, str, st
         return (0, 0), 0, "unreadable mask", pair.mask
     if drawn == stored or (drawn == stored[::-1] and _lies_on_its_side(root / pair.image)):
         return drawn, length, "", ""
-    where = f"{pair.mask} ({drawn[0]}×{drawn[1]}, and the picture {stored[0]}×{stored[1]}, height × width)"
-    return (0, 0), 0, "mask of another size than its picture", where
+    where = f"{pair.mask} ({drawn[0]}×{drawn[1]}, and the image {stored[0]}×{stored[1]}, height × width)"
+    return (0, 0), 0, "mask of another size than its image", where
 
 
 def _lies_on_its_side(image: pathlib.Path) -> bool:
-    """Tell whether a picture's EXIF tag turns it by a quarter: the mask may have been drawn on it upright."""
+    """Tell whether an image's EXIF tag turns it by a quarter: the mask may have been drawn on it upright."""
     return images.orientation(image.read_bytes()) >= 5
 
 
 def pair_up(
-    pictures: Mapping[str, str], masks: Mapping[str, str], stems: Iterable[str]
+    image_files: Mapping[str, str], masks: Mapping[str, str], stems: Iterable[str]
 ) -> tuple[list[Pair], dict[str, list[str]]]:
-    """Find the picture and the mask of every stem.
+    """Find the image and the mask of every stem.
 
     Args:
-      pictures, masks: stem → name relative to the data folder.
+      images, masks: stem → name relative to the data folder.
 
     Returns:
       The pairs, and what is missing.
     """
     pairs, dropped = [], {}
     for stem in stems:
-        if stem in pictures and stem in masks:
-            pairs.append(Pair(pictures[stem], masks[stem]))
-        elif stem in pictures:
-            dropped.setdefault("missing mask", []).append(pictures[stem])
+        if stem in image_files and stem in masks:
+            pairs.append(Pair(image_files[stem], masks[stem]))
+        elif stem in image_files:
+            dropped.setdefault("missing mask", []).append(image_files[stem])
         else:
             dropped.setdefault("missing image", []).append(masks.get(stem, stem))
     return pairs, dropped

@@ -1,4 +1,4 @@
-"""Folders of pictures and masks: `images/SPLIT/*` and `masks/SPLIT/*.png` of the same names, and `classes.txt`.
+"""Folders of images and masks: `images/SPLIT/*` and `masks/SPLIT/*.png` of the same names, and `classes.txt`.
 
 A mask holds a class id for each pixel, in one channel or as an indexed PNG, or colours that `palette.txt` names
 (mapjax.data.label_maps). Without folders of splits, `images/*` and `masks/*.png` are "train".
@@ -26,9 +26,9 @@ def make(
     hold_out: float | int = 0.1,
     needs: str = "label_map",
 ) -> Source:
-    """Read one split of a folder of pictures and masks; only headers are read.
+    """Read one split of a folder of images and masks; only headers are read.
 
-    Left out and counted in `dropped`: pictures without a mask, masks without a picture, and those that are of different
+    Left out and counted in `dropped`: images without a mask, masks without an image, and those that are of different
     sizes or cannot be opened.
 
     Args:
@@ -44,7 +44,7 @@ def make(
       needs: what the task learns from; there is nothing but "label_map".
 
     Raises:
-      UserError: no such folder, no list of classes, no such split, a split without pictures or masks, or none that fit.
+      UserError: no such folder, no list of classes, no such split, a split without images or masks, or none that fit.
     """
     where = f"masks:{path}"
     if needs != "label_map":
@@ -56,16 +56,16 @@ def make(
     coding = label_maps.find_coding(root, classes=classes, void=void, palette=palette)
     folders = _splits(root)
     found, part = splits.locate(split, folders, where, hold_out)
-    pictures, repeated = _by_stem(root, f"images{folders[found]}", images.EXTENSIONS)
+    image_files, repeated = _by_stem(root, f"images{folders[found]}", images.EXTENSIONS)
     masks, _ = _by_stem(root, f"masks{folders[found]}", (".png",))
-    for kind, known in (("images", pictures), ("masks", masks)):
+    for kind, known in (("images", image_files), ("masks", masks)):
         if not known:
-            form = "pictures" if kind == "images" else ".png files"
+            form = "images" if kind == "images" else ".png files"
             raise UserError(f"{root / kind}{folders[found]} has no {form}; put those of split {found!r} there.")
-    stems = splits.take(sorted({*pictures, *masks}), part, seed, hold_out)
-    pairs, dropped = mask_files.pair_up(pictures, masks, stems)
+    stems = splits.take(sorted({*image_files, *masks}), part, seed, hold_out)
+    pairs, dropped = mask_files.pair_up(image_files, masks, stems)
     if repeated:
-        dropped["second picture of a name"] = repeated
+        dropped["second image of a name"] = repeated
     return mask_files.make_source(where, split, root, pairs, coding, dropped)
 
 

@@ -171,8 +171,8 @@ def _background(rng: np.random.Generator, split: str, size: geometry.Size) -> np
     zoom = rng.uniform(0.4, 1.0) * min(photo.shape[0] / height, _photos("val")[0].shape[1] / width)
     window = max(int(height * zoom), 1), max(int(width * zoom), 1)
     top, left = (int(rng.integers(n - w + 1)) for n, w in zip(photo.shape[:2], window))
-    picture = np.ascontiguousarray(photo[top : top + window[0], left : left + window[1]])
-    scene = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    image = np.ascontiguousarray(photo[top : top + window[0], left : left + window[1]])
+    scene = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return cv2.flip(scene, 1) if rng.random() < 0.5 else scene
 
 

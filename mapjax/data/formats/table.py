@@ -1,9 +1,9 @@
-"""A table of pictures: a CSV file with the columns `path` and `label`, or `labels`, and maybe `split`.
+"""A table of images: a CSV file with the columns `path` and `label`, or `labels`, and maybe `split`.
 
     path,label,split            path,labels
     cats/1.jpg,cat,train        beach.jpg,sea;sand
 
-Paths are relative to the file. Columns are separated by comma, semicolon or tab; several labels of a picture by ; or |
+Paths are relative to the file. Columns are separated by comma, semicolon or tab; several labels of an image by ; or |
 or spaces, whichever comes first in this list and is in the column.
 """
 
@@ -44,7 +44,7 @@ def make(
     classes: str | Sequence[str] | None = None,
     hold_out: float | int = 0.1,
 ) -> Source:
-    """Read one split of a table; no picture is opened.
+    """Read one split of a table; no image is opened.
 
     Left out and counted in `dropped`: lines without a path, a `label` or a `split`, or with too many or too few cells;
     images that are missing, or that the split has twice.
@@ -86,7 +86,7 @@ def make(
 
 
 def _read(file: pathlib.Path) -> tuple[bool, dict[str, list[_Row]], Dropped]:
-    """Return whether a picture has several labels, the lines of every split, and what is wrong with others."""
+    """Return whether an image has several labels, the lines of every split, and what is wrong with others."""
     lines = csv.reader(io.StringIO(text := _text(file), newline=""), delimiter=_separator(text))
     try:
         header = [name.strip().lower() for name in next(lines, [])]

@@ -25,7 +25,7 @@ _CHUNK = 1024  # records read at once for their labels
 
 
 class Encoded(Sequence[bytes]):
-    """The encoded pictures of a data source of raw records, at some positions."""
+    """The encoded images of a data source of raw records, at some positions."""
 
     def __init__(self, records: Any, rows: np.ndarray):
         """Take the source, and the positions in it."""
@@ -73,7 +73,7 @@ def make(
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
         wrong = labels[(labels < 0) | (labels >= len(names))]
         raise UserError(
-            f"{where}: {len(wrong)} pictures of split {found!r} have a label outside the list of {len(names)} classes, "
+            f"{where}: {len(wrong)} images of split {found!r} have a label outside the list of {len(names)} classes, "
             f"such as {wrong[0]}; choose a split that is labelled, or correct the list of classes."
         )
     train = splits.find("train", builder.info.splits)
@@ -129,7 +129,7 @@ def _class_names(builder: Any, where: str) -> list[str]:
         if key not in features:
             raise UserError(f"{where} has no feature {key!r}, only {', '.join(features)}; it is no data to classify.")
     if not hasattr(features["label"], "num_classes") or len(features["label"].shape or ()):
-        raise UserError(f"{where}: its feature 'label' is {features['label']!r} and not one class for each picture.")
+        raise UserError(f"{where}: its feature 'label' is {features['label']!r} and not one class for each image.")
     return list(features["label"].names)
 
 

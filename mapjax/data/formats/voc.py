@@ -50,7 +50,7 @@ def make(
     """Read one split of a VOC folder; no image is decoded, only headers are read.
 
     Left out and counted in `dropped`: annotations that are broken or missing, images that are missing or unreadable,
-    objects without a name or with a box that is incomplete, empty or outside; boxes are clipped to the picture.
+    objects without a name or with a box that is incomplete, empty or outside; boxes are clipped to the image.
 
     Args:
       split: a list in `ImageSets/Main`; "val" is held out of "train" where there is none. Without any lists, all
@@ -72,7 +72,7 @@ def make(
         if not folder.is_dir():
             raise UserError(f"{folder} is not there: --data voc:DIR needs a folder with Annotations/ and JPEGImages/.")
     annotated = sorted(entry.name[:-4] for entry in os.scandir(root / "Annotations") if entry.name.endswith(".xml"))
-    pictures = voc_lists.files(root, "JPEGImages", images.EXTENSIONS)
+    image_files = voc_lists.files(root, "JPEGImages", images.EXTENSIONS)
     lists = voc_lists.read(root / "ImageSets" / "Main", annotated)
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
     stems = splits.take(lists[found], part, seed, hold_out)
@@ -84,15 +84,15 @@ def make(
         if classes is None:
             classes = sorted({found.name for one in annotations.values() for _, found in one.objects})
         numbers = {name: number for number, name in enumerate(classes)}
-        sizes = pool.map(lambda stem: _size(root / "JPEGImages", pictures.get(stem), annotations.get(stem)), stems)
+        sizes = pool.map(lambda stem: _size(root / "JPEGImages", image_files.get(stem), annotations.get(stem)), stems)
         labels = []
         for stem, (size, reason) in zip(stems, sizes):
             if stem not in annotations:
                 dropped["missing annotation"].append(stem)
             elif size is None:
-                dropped[reason].append(pictures.get(stem, stem))
+                dropped[reason].append(image_files.get(stem, stem))
             else:
-                file = f"JPEGImages/{pictures[stem]}"
+                file = f"JPEGImages/{image_files[stem]}"
                 one = _labels(len(labels), stem, file, size, annotations[stem], numbers, dropped)
                 labels += [] if one is None else [one]
     packed = Packed(root, labels)
@@ -133,9 +133,9 @@ def _parse(file: pathlib.Path) -> _Annotation:
 
 
 def _size(folder: pathlib.Path, file: str | None, annotation: _Annotation | None) -> tuple[tuple[int, int] | None, str]:
-    """The picture's size from its header (annotations often lie), or None and the reason why it cannot be used.
+    """The image's size from its header (annotations often lie), or None and the reason why it cannot be used.
 
-    An annotation that says the same with the sides swapped was drawn on the picture turned upright, and is believed.
+    An annotation that says the same with the sides swapped was drawn on the image turned upright, and is believed.
     """
     if file is None:
         return None, "missing image"
@@ -156,7 +156,7 @@ def _labels(
     numbers: Mapping[str, int],
     dropped: dict[str, list[str]],
 ) -> Labels | None:
-    """Check the objects of one picture; None if its annotation is broken."""
+    """Check the objects of one image; None if its annotation is broken."""
     for reason, where in annotation.wrong:
         dropped[reason].append(where)
         if reason == "broken XML":

@@ -30,10 +30,10 @@ def open_split(
 ) -> Source:
     """Read one split; only headers are read. What is left out, and the arguments: as for `masks.make` and `voc.make`.
 
-    Without any lists, all pictures that have a mask are "train".
+    Without any lists, all images that have a mask are "train".
 
     Raises:
-      UserError: no such folder, not a VOC folder with masks, no such split, or no picture that has a mask that fits.
+      UserError: no such folder, not a VOC folder with masks, no such split, or no image that has a mask that fits.
     """
     root = pathlib.Path(path)
     for folder in (root, root / "SegmentationClass", root / "JPEGImages"):
@@ -44,12 +44,12 @@ def open_split(
     masks = voc_lists.files(root, "SegmentationClass", (".png",))
     if not masks:
         raise UserError(f"{root / 'SegmentationClass'} has no .png files; put the masks there.")
-    pictures = voc_lists.files(root, "JPEGImages", images.EXTENSIONS)
+    image_files = voc_lists.files(root, "JPEGImages", images.EXTENSIONS)
     coding = label_maps.find_coding(root, classes=classes, void=void, palette=None, default=palette())
     lists = voc_lists.read(root / "ImageSets" / "Segmentation", list(masks))
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
     pairs, dropped = mask_files.pair_up(
-        {stem: f"JPEGImages/{name}" for stem, name in pictures.items()},
+        {stem: f"JPEGImages/{name}" for stem, name in image_files.items()},
         {stem: f"SegmentationClass/{name}" for stem, name in masks.items()},
         splits.take(lists[found], part, seed, hold_out),
     )

@@ -1,6 +1,6 @@
-"""A record as bytes and back: a JSON header that says what follows, the label arrays, and the picture as it is.
+"""A record as bytes and back: a JSON header that says what follows, the label arrays, and the image as it is.
 
-    "mapjax1\\n" · length of the header, uint32 · header · arrays, one after the other · encoded picture
+    "mapjax1\\n" · length of the header, uint32 · header · arrays, one after the other · encoded image
 
 The header is `{"id": 7, "file": "a.jpg", "arrays": [[key, dtype, shape, bytes], …]}`; numbers are little-endian. Arrays
 of yes and no with more than one axis (masks) are packed, 8 pixels a byte, and deflated (dtype "bits"); bytes with more
@@ -28,11 +28,11 @@ def encode(record: Mapping[str, Any]) -> bytes:
     """Write a record whose `image` is encoded bytes; the other keys are `id`, `file` and arrays of numbers.
 
     Raises:
-      TypeError: a picture that is not bytes, or a value that is no array of numbers.
+      TypeError: an image that is not bytes, or a value that is no array of numbers.
     """
     image = record["image"]
     if not isinstance(image, bytes):
-        raise TypeError(f"the picture of {record['file']} is {type(image).__name__}, not encoded bytes")
+        raise TypeError(f"the image of {record['file']} is {type(image).__name__}, not encoded bytes")
     described, chunks = [], []
     for key, value in record.items():
         if key not in ("id", "file", "image"):
@@ -46,7 +46,7 @@ def encode(record: Mapping[str, Any]) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """Read what `encode` wrote; `image` is the encoded picture again.
+    """Read what `encode` wrote; `image` is the encoded image again.
 
     Raises:
       ValueError: the bytes are no such record, or not a whole one.
@@ -66,10 +66,10 @@ def decode(data: bytes) -> Record:
 
 
 def encoded(image: Any) -> bytes:
-    """Give a picture as encoded bytes: those of the file, or those given; an array becomes a PNG, without loss.
+    """Give an image as encoded bytes: those of the file, or those given; an array becomes a PNG, without loss.
 
     Raises:
-      UserError: an array that is no picture.
+      UserError: an array that is no image.
       OSError: a file that is missing or cannot be read.
     """
     if isinstance(image, bytes):

@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 def open_splits(node: Mapping[str, Any], asked: Sequence[str]) -> dict[str, Source]:
     """Open the splits asked for; without any, those of train, val and test that there are.
 
-    Nothing is held out of "train" for a "val" that is not asked for, so that no picture is lost.
+    Nothing is held out of "train" for a "val" that is not asked for, so that no image is lost.
 
     Args:
       node: of a source in a config, `{"name": "voc", "path": "DIR"}`.
@@ -171,7 +171,7 @@ def write_index(
     """Write the labels of each split, and the index.
 
     Raises:
-      UserError: of a split, not one picture could be read.
+      UserError: of a split, not one image could be read.
     """
     first = next(iter(sources.values()))
     entries = {}
@@ -220,7 +220,7 @@ def repair(
     """Write the files of a finished data set again that are missing or damaged; gives how many shards.
 
     Raises:
-      UserError: a shard comes out different, because the pictures of the source have changed.
+      UserError: a shard comes out different, because the images of the source have changed.
     """
     entries = {shard["file"]: shard for split in index["splits"].values() for shard in split["shards"]}
     good = [
@@ -235,7 +235,7 @@ def repair(
         (out / f"{done.entry['file']}{DONE}").unlink(missing_ok=True)
         if done.entry != entries[done.entry["file"]]:
             raise UserError(
-                f"{out / done.entry['file']} came out different from before: the pictures of the source have changed; "
+                f"{out / done.entry['file']} came out different from before: the images of the source have changed; "
                 "remove the folder and prepare the data anew."
             )
     for name, split in index["splits"].items():

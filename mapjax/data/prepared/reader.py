@@ -2,7 +2,7 @@
 
     --data array_record:DIR        --data array_record:gs://BUCKET/DIR
 
-Opening one reads `index.json` and `SPLIT.labels.npz` only; a picture is one read at random in its shard, by any thread,
+Opening one reads `index.json` and `SPLIT.labels.npz` only; an image is one read at random in its shard, by any thread,
 process or host. On Google Cloud Storage ArrayRecord reads the shards itself, and etils.epath the two small files.
 """
 
@@ -85,14 +85,14 @@ class Shards:
 
 
 class Stored:
-    """Records of some rows of a split: the labels from arrays, and with the picture from a shard."""
+    """Records of some rows of a split: the labels from arrays, and with the image from a shard."""
 
     def __init__(self, shards: Shards, truth: Truth, rows: Int[np.ndarray, " n"]):
         """Take the stored records, the labels of all of them, and which are meant."""
         self._shards, self._truth, self._rows = shards, truth, rows
 
     def record(self, index: int) -> Record:
-        """Read the record at `index`; its `image` is the encoded picture.
+        """Read the record at `index`; its `image` is the encoded image.
 
         Raises:
           UserError: it cannot be read.

@@ -26,7 +26,7 @@ from mapjax.data.source import Record, Source, name_of
 from mapjax.errors import UserError
 from mapjax.runtime import checksum
 
-OPTIONS = "group_size:1,uncompressed"  # a record a group, for random access; pictures are compressed already
+OPTIONS = "group_size:1,uncompressed"  # a record a group, for random access; images are compressed already
 TMP, DONE = ".tmp", ".done.tmp"
 _POLL_S = 0.2
 
@@ -54,7 +54,7 @@ class Stopped(Exception):
 
 
 def write(job: Job, source: Source, count: Callable[[int], bool] = lambda records: True) -> Written:
-    """Write one shard. A record whose picture is missing or unreadable is left out.
+    """Write one shard. A record whose image is missing or unreadable is left out.
 
     Args:
       count: called after some records with their number; gives False to stop.
@@ -177,9 +177,9 @@ def _write_here(job: Job) -> Written:
 
 
 def _read(source: Source, row: int) -> tuple[Record | None, str]:
-    """Fetch a record with its picture as encoded bytes; or None, and why it is left out.
+    """Fetch a record with its image as encoded bytes; or None, and why it is left out.
 
-    Only the header of a picture is read, unless that is unusual; one that is cut short is found when it is decoded.
+    Only the header of an image is read, unless that is unusual; one that is cut short is found when it is decoded.
     """
     try:
         record = dict(source.records[row])

@@ -1,4 +1,4 @@
-"""The labels of many records as a few arrays: small enough to open for a million pictures, none of which is read.
+"""The labels of many records as a few arrays: small enough to open for a million images, none of which is read.
 
 Keys of one value a record (`id`, `size`, `label`, `labels`) are stacked; lists of objects (`boxes`, `classes`, `crowd`,
 `areas`) stand end to end, and `objects` says how many each record has. File names stand end to end in UTF-8, and
@@ -22,7 +22,7 @@ _STACKED = ("size", "label", "labels")
 
 
 def pack(records: Sequence[Record]) -> Arrays:
-    """Pack the labels of records that all have the same keys; pictures and masks are left out."""
+    """Pack the labels of records that all have the same keys; images and masks are left out."""
     if not records:
         return {}
     names = [record["file"].encode("utf-8", "surrogateescape") for record in records]

@@ -1,32 +1,32 @@
 """Random augmentation: one matrix for the geometry, one function for the colours.
 
-A config is a flat dict of the keys of `DEFAULTS` (pictures with boxes) or `WHOLE` (pictures with a label); what is left
+A config is a flat dict of the keys of `DEFAULTS` (images with boxes) or `WHOLE` (images with a label); what is left
 out is off. Of both:
 
     flip_horizontal  probability of mirroring left and right
     flip_vertical    probability of mirroring top and bottom
     scale            (low, high): magnification about the centre, drawn evenly in the logarithm
-    translate        largest shift, as a share of the picture's sides
+    translate        largest shift, as a share of the image's sides
     rotate           largest angle in degrees, either way
     shear            largest tilt in degrees, either way, in x and in y
     brightness       largest change of the gain: 0.3 multiplies by 0.7 to 1.3
-    contrast         the same for the distance from the picture's mean
+    contrast         the same for the distance from the image's mean
     saturation       the same for the distance from gray
     hue              largest turn of the colour circle in degrees, either way
     noise            largest standard deviation of Gaussian noise, of 255
 
-Of pictures with boxes (transforms.py):
+Of images with boxes (transforms.py):
 
-    crop             probability of looking at a random window of the picture instead of the whole
-    crop_size        (low, high): the window's sides as a share of the picture's, each drawn on its own
+    crop             probability of looking at a random window of the image instead of the whole
+    crop_size        (low, high): the window's sides as a share of the image's, each drawn on its own
     min_visible      a box is dropped when less than this share of its area is still in the frame
 
-Of pictures with a label (crops.py):
+Of images with a label (crops.py):
 
-    random_resized_crop  (low, high): a window of that share of the picture's area fills the frame (Szegedy et al. 2015)
+    random_resized_crop  (low, high): a window of that share of the image's area fills the frame (Szegedy et al. 2015)
     crop_ratio           (low, high): the window's width by its height, drawn evenly in the logarithm
-    pad_crop             the picture is shifted by up to so many pixels either way, and what is missing is reflected
-    rand_augment         (number, magnitude 0 to 30) of operations a picture (Cubuk et al. 2020)
+    pad_crop             the image is shifted by up to so many pixels either way, and what is missing is reflected
+    rand_augment         (number, magnitude 0 to 30) of operations an image (Cubuk et al. 2020)
     trivial_augment      probability of one operation of any magnitude (Müller & Hutter 2021)
     policy               names of the operations that those two draw from; () is torchvision's set (policies.py)
     erase                probability of erasing a rectangle (Zhong et al. 2020)
@@ -113,7 +113,7 @@ def _judge(key: str, value: Any, default: Any) -> tuple[bool, str]:
         return off or good, f"a pair 0 < low <= high <= {_PAIRS[key]:g}"
     if key == "rand_augment":
         good = np.shape(value) == (2,) and all(_whole(number, 30) for number in value)
-        return off or good, "a pair of whole numbers: operations a picture, and their magnitude from 0 to 30"
+        return off or good, "a pair of whole numbers: operations an image, and their magnitude from 0 to 30"
     if key == "policy":
         good = isinstance(value, (tuple, list)) and all(name in policies.OPERATIONS for name in value)
         return good, f"a tuple of operations out of {', '.join(policies.OPERATIONS)}"
@@ -136,10 +136,10 @@ def _whole(value: Any, top: int) -> bool:
 def draw_matrix(
     config: Mapping[str, Any], rng: np.random.Generator, size: geometry.Size, frame: geometry.Size
 ) -> geometry.Matrix:
-    """Draw the mapping of one picture of `size` (height, width) into `frame`.
+    """Draw the mapping of one image of `size` (height, width) into `frame`.
 
-    The window (the whole picture, if there is no crop) is letterboxed into the frame, and mirrored, turned, tilted,
-    magnified and shifted about its centre there. Pixels of the picture around the window show where there is room.
+    The window (the whole image, if there is no crop) is letterboxed into the frame, and mirrored, turned, tilted,
+    magnified and shifted about its centre there. Pixels of the image around the window show where there is room.
 
     Args:
       config: from `complete`.
@@ -176,7 +176,7 @@ def draw_shift(
 
 
 def draw_colours(config: Mapping[str, Any], rng: np.random.Generator) -> Colours:
-    """Draw the change of colours of one picture: one 3×3 matrix for hue, saturation, contrast and brightness; noise.
+    """Draw the change of colours of one image: one 3×3 matrix for hue, saturation, contrast and brightness; noise.
 
     Args:
       config: from `complete`.

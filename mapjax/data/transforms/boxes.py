@@ -27,7 +27,7 @@ def make(
 ) -> Transform:
     """Make `transform(record, rng) -> example`.
 
-    The picture is letterboxed: magnified until it just fits, at the top left of the frame, the rest filled with
+    The image is letterboxed: magnified until it just fits, at the top left of the frame, the rest filled with
     ImageNet's mean colour. What becomes of the boxes: each is mapped (around its mapped mask, where the record has
     one) and clipped to the frame; it is dropped if less than `min_visible` of its area is left, or less than one
     pixel of its width or height. Without augmentation only the last rule can apply. Of more than `max_boxes` boxes
@@ -40,7 +40,7 @@ def make(
       masks: also give `masks` (max_boxes, height, width); zeros for a record that has none.
 
     Raises:
-      UserError: a size or max_boxes that is not positive, or a bad augmentation; by the transform, a picture that
+      UserError: a size or max_boxes that is not positive, or a bad augmentation; by the transform, an image that
         cannot be read.
     """
     frame = (int(size[0]), int(size[1]))
@@ -50,7 +50,7 @@ def make(
     warned = []
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        example, matrix = map_picture(record, rng, frame, None if augment is None else config)
+        example, matrix = map_record(record, rng, frame, None if augment is None else config)
         boxes, keep = map_labels(matrix, record, frame, 0.0 if augment is None else config["min_visible"])
         rows = np.flatnonzero(keep)
         if len(rows) > max_boxes:
@@ -78,20 +78,20 @@ def make(
     return transform
 
 
-def map_picture(
+def map_record(
     record: Record,
     rng: np.random.Generator,
     frame: geometry.Size,
     config: Mapping[str, Any] | None,
     fit: Callable[[geometry.Size, geometry.Size], geometry.Matrix] = geometry.letterbox,
 ) -> tuple[Example, geometry.Matrix]:
-    """Read the picture of a record and map it into the frame: `image`, `matrix` and `size`; and the matrix in float64.
+    """Read the image of a record and map it into the frame: `image`, `matrix` and `size`; and the matrix in float64.
 
     Args:
       config: of the augmentation, complete; None for evaluation. fit: (size, frame) -> the mapping in evaluation.
 
     Raises:
-      UserError: a picture that cannot be read, or has another size than its labels were drawn on.
+      UserError: an image that cannot be read, or has another size than its labels were drawn on.
     """
     height, width = map(int, record["size"])
     image = images.read_as_labelled(record["image"], (height, width))
@@ -99,7 +99,7 @@ def map_picture(
     if original != (height, width):
         raise UserError(
             f"{record['file']} has {original[0]}×{original[1]} pixels (height × width), and its labels were drawn "
-            f"on {height}×{width}; label it again, or restore the picture."
+            f"on {height}×{width}; label it again, or restore the image."
         )
     matrix = fit(original, frame) if config is None else augmentation.draw_matrix(config, rng, original, frame)
     small, onward = geometry.shrink(image, matrix)

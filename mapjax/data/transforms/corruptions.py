@@ -1,6 +1,6 @@
-"""Other pictures than those that were trained on: a held-out split, but turned, noisy or of other colours.
+"""Other images than those that were trained on: a held-out split, but turned, noisy or of other colours.
 
-How much a network loses on them tells how robust it is. Each picture is changed as an augmentation would change it
+How much a network loses on them tells how robust it is. Each image is changed as an augmentation would change it
 (augment.py), but always in the same way, and its truth with it; so it is scored like any other split.
 """
 
@@ -21,10 +21,10 @@ from mapjax.stages import VOID
 
 
 def shift(source: Source, changes: Mapping[str, Any]) -> Source:
-    """Change all pictures of a source, and their labels with them.
+    """Change all images of a source, and their labels with them.
 
     Args:
-      changes: keys of augment.DEFAULTS; of random ones, what is drawn for a picture depends on its index alone.
+      changes: keys of augment.DEFAULTS; of random ones, what is drawn for an image depends on its index alone.
 
     Raises:
       UserError: an unknown key, or a value out of its range.
@@ -51,11 +51,11 @@ def shift(source: Source, changes: Mapping[str, Any]) -> Source:
 
 def _at(source: Source, config: Mapping[str, Any], index: int) -> Record:
     record = dict(source.records[index])
-    if "size" not in record:  # of whole pictures with a label it is not needed before
+    if "size" not in record:  # of whole images with a label it is not needed before
         record["image"] = images.read(record["image"], orient=True)
         record["size"] = np.array(record["image"].shape[:2], np.int32)
     size = (int(record["size"][0]), int(record["size"][1]))
-    example, matrix = transforms.map_picture(record, np.random.default_rng((1, index)), size, config)
+    example, matrix = transforms.map_record(record, np.random.default_rng((1, index)), size, config)
     changed = {**record, "image": example["image"]}
     if "label_map" in record:
         changed["label_map"] = geometry.map_labels(matrix, record["label_map"], size, VOID)

@@ -1,4 +1,4 @@
-"""From records of whole pictures with a label to examples of one fixed shape: decode, crop, change, map once."""
+"""From records of whole images with a label to examples of one fixed shape: decode, crop, change, map once."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ _TRIES = 10
 
 
 class View(NamedTuple):
-    """How a picture is to be looked at: original pixels → frame, and the changes of its colours, in order."""
+    """How an image is to be looked at: original pixels → frame, and the changes of its colours, in order."""
 
     matrix: geometry.Matrix
     colours: Sequence[Colours] = ()
@@ -40,19 +40,19 @@ def make(
 ) -> Transform:
     """Make `transform(record, rng) -> example`, with the record's `label` or `labels` as they are.
 
-    Pictures are turned upright by their EXIF tag. Geometry is drawn first; then the picture is decoded (a JPEG no
+    Images are turned upright by their EXIF tag. Geometry is drawn first; then the image is decoded (a JPEG no
     larger than needed), its colours are changed, it is mapped once into the frame, and a rectangle may be erased.
 
     Args:
       size: height, width of the examples in pixels.
-      fit: how a picture comes into the frame, unless `random_resized_crop` is on. "crop": it covers the frame
+      fit: how an image comes into the frame, unless `random_resized_crop` is on. "crop": it covers the frame
         enlarged by 1 / `crop_share`, of which the centre shows (torchvision's Resize and CenterCrop, to the pixel);
-        "stretch": the whole picture, its sides scaled on their own; "letterbox": the whole picture in the centre.
+        "stretch": the whole image, its sides scaled on their own; "letterbox": the whole image in the centre.
       augment: the keys `WHOLE` of augment.py; None for evaluation.
-      fill: RGB of the pixels from outside the picture.
+      fill: RGB of the pixels from outside the image.
 
     Raises:
-      UserError: a bad size, fit, share or augmentation; by the transform, a picture that cannot be read.
+      UserError: a bad size, fit, share or augmentation; by the transform, an image that cannot be read.
     """
     frame = (int(size[0]), int(size[1]))
     colour = tuple(int(level) for level in fill)
@@ -88,9 +88,9 @@ def make(
 
 
 def cover(whole: geometry.Size, frame: geometry.Size, share: float | int) -> geometry.Matrix:
-    """Return the mapping of a picture onto the frame enlarged by 1 / `share`, and to the frame in its centre.
+    """Return the mapping of an image onto the frame enlarged by 1 / `share`, and to the frame in its centre.
 
-    The rounding is torchvision's: the resized picture and the offset are of whole pixels.
+    The rounding is torchvision's: the resized image and the offset are of whole pixels.
     """
     least = [max(math.floor(side / share + 1e-6), side) for side in frame]
     if least[0] * whole[1] >= least[1] * whole[0]:
@@ -102,12 +102,12 @@ def cover(whole: geometry.Size, frame: geometry.Size, share: float | int) -> geo
 
 
 def stretch(whole: geometry.Size, frame: geometry.Size) -> geometry.Matrix:
-    """Return the mapping of a whole picture onto the whole frame."""
+    """Return the mapping of a whole image onto the whole frame."""
     return geometry.scale(frame[1] / whole[1], frame[0] / whole[0])
 
 
 def letterbox(whole: geometry.Size, frame: geometry.Size) -> geometry.Matrix:
-    """Return the mapping of a whole picture into the centre of the frame; its rectangle there is of whole pixels."""
+    """Return the mapping of a whole image into the centre of the frame; its rectangle there is of whole pixels."""
     share = min(frame[0] / whole[0], frame[1] / whole[1])
     height, width = (max(round(side * share), 1) for side in whole)
     return _window(width / whole[1], height / whole[0], -((frame[1] - width) // 2), -((frame[0] - height) // 2))
@@ -119,8 +119,8 @@ def draw_window(
     """Draw the window of a random resized crop (Szegedy et al. 2015), as torchvision does.
 
     Args:
-      whole: height, width of the picture.
-      area: (low, high), as a share of the picture's.
+      whole: height, width of the image.
+      area: (low, high), as a share of the image's.
       ratio: (low, high) of width by height, drawn evenly in the logarithm.
 
     Returns:
@@ -146,7 +146,7 @@ _FITS: dict[str, Callable[..., geometry.Matrix]] = {
 
 
 def _window(across: float, down: float, left: float | int, top: float | int) -> geometry.Matrix:
-    """Return the magnification followed by the crop there; one array, because every picture needs it."""
+    """Return the magnification followed by the crop there; one array, because every image needs it."""
     return np.array([[across, 0, -left], [0, down, -top], [0, 0, 1.0]])
 
 
@@ -203,7 +203,7 @@ def _draw_policies(config: Mapping[str, Any], rng: np.random.Generator, frame: g
 def _show(
     decode: images.Decode, view: View, frame: geometry.Size, fill: tuple[int, ...], exact: bool, reflect: bool
 ) -> np.ndarray:
-    """Decode a picture, and show it in the frame as the view says; if `exact`, with torchvision's pixels."""
+    """Decode an image, and show it in the frame as the view says; if `exact`, with torchvision's pixels."""
     # Decoding shrinks a JPEG otherwise than Pillow, which therefore gets at least a factor of 2 to do.
     image, factor = decode(min(resample.shrinkage(view.matrix)) / (2 if exact else 1))
     matrix = view.matrix @ geometry.scale(factor) if factor > 1 else view.matrix

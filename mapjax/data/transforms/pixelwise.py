@@ -1,4 +1,4 @@
-"""From records of pictures with a label map to examples of one fixed shape: decode, change colours, map both once."""
+"""From records of images with a label map to examples of one fixed shape: decode, change colours, map both once."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,19 +27,19 @@ def make(
 ) -> Transform:
     """Make `transform(record, rng) -> example`.
 
-    The picture and its label map go through the same matrix: the picture bilinearly, the rest of the frame filled with
+    The image and its label map go through the same matrix: the image bilinearly, the rest of the frame filled with
     ImageNet's mean colour; the label map by nearest neighbour, VOID outside. To be scored, a label map stays as it is.
 
     Args:
       size: height, width of the examples in pixels.
-      fit: without augmentation. "letterbox": the whole picture, magnified until it just fits, at the top left;
+      fit: without augmentation. "letterbox": the whole image, magnified until it just fits, at the top left;
         "stretch": its sides scaled on their own.
-      augment: the keys of augment.py of pictures with boxes, without min_visible; None for evaluation.
-      canvas: for scoring: gives height, width of a frame that holds every picture; the example then has `truth_map`
+      augment: the keys of augment.py of images with boxes, without min_visible; None for evaluation.
+      canvas: for scoring: gives height, width of a frame that holds every image; the example then has `truth_map`
         in place of `label_map`.
 
     Raises:
-      UserError: a bad size, fit or augmentation; by the transform, a picture or label map that cannot be read.
+      UserError: a bad size, fit or augmentation; by the transform, an image or label map that cannot be read.
     """
     frame = (int(size[0]), int(size[1]))
     if min(frame) < 1:
@@ -50,12 +50,12 @@ def make(
     whole = None if canvas is None else canvas()
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        example, matrix = boxes.map_picture(record, rng, frame, None if augment is None else config, FITS[fit])
+        example, matrix = boxes.map_record(record, rng, frame, None if augment is None else config, FITS[fit])
         original, labels = tuple(example["size"].tolist()), record.get("label_map")
         if labels is not None and labels.shape != original:
             raise UserError(
                 f"{record['file']} has {original[0]}×{original[1]} pixels (height × width) and its mask "
-                f"{labels.shape[0]}×{labels.shape[1]}; draw the mask again, or restore the picture."
+                f"{labels.shape[0]}×{labels.shape[1]}; draw the mask again, or restore the image."
             )
         if whole is not None:
             return example | {"truth_map": _on_canvas(labels, whole)}

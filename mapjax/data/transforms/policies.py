@@ -2,7 +2,7 @@
 
 RandAugment (Cubuk et al. 2020) draws a number of operations of one magnitude, TrivialAugment (Müller & Hutter 2021,
 its wide space) one operation of any. Those that move pixels become one matrix in the frame; those that colour them are
-mappings of pictures, equal to Pillow's to one level of 255.
+mappings of images, equal to Pillow's to one level of 255.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 
 from mapjax.data import geometry
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "h w 3"]
 STRONGEST = 30  # the magnitude at which an operation reaches its range
 
 
@@ -82,7 +82,7 @@ def matrix(steps: Sequence[Step], frame: geometry.Size) -> Float[np.ndarray, "3 
     return geometry.compose(*(_MOVES[name](value, width, height) for name, value in steps if name in _MOVES))
 
 
-def change(steps: Sequence[Step], image: Picture) -> Picture:
+def change(steps: Sequence[Step], image: Image) -> Image:
     """Apply the steps that change colours, in their order."""
     for name, value in steps:
         if name in _CHANGES:
@@ -90,24 +90,24 @@ def change(steps: Sequence[Step], image: Picture) -> Picture:
     return image
 
 
-def brightness(image: Picture, factor: float | int) -> Picture:
+def brightness(image: Image, factor: float | int) -> Image:
     """Multiply by a factor."""
     return cv2.LUT(image, _blend_table(0, factor))
 
 
-def contrast(image: Picture, factor: float | int) -> Picture:
-    """Multiply the distance from the picture's mean luma by a factor."""
+def contrast(image: Image, factor: float | int) -> Image:
+    """Multiply the distance from the image's mean luma by a factor."""
     mean = int(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
     return cv2.LUT(image, _blend_table(mean, factor))
 
 
-def color(image: Picture, factor: float | int) -> Picture:
+def color(image: Image, factor: float | int) -> Image:
     """Multiply the distance of every pixel from its luma by a factor."""
     return _blend(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), image, factor)
 
 
-def sharpness(image: Picture, factor: float | int) -> Picture:
-    """Multiply the distance from the smoothed picture by a factor; pixels at the border stay."""
+def sharpness(image: Image, factor: float | int) -> Image:
+    """Multiply the distance from the smoothed image by a factor; pixels at the border stay."""
     kernel = np.ones((3, 3), np.float32)
     kernel[1, 1] = 5
     smooth = image.copy()
@@ -115,28 +115,28 @@ def sharpness(image: Picture, factor: float | int) -> Picture:
     return _blend(smooth, image, factor)
 
 
-def posterize(image: Picture, bits: int) -> Picture:
+def posterize(image: Image, bits: int) -> Image:
     """Keep the highest bits, 0 to 8, of every value."""
     return image & np.uint8(256 - (1 << 8 - bits))
 
 
-def solarize(image: Picture, threshold: float | int) -> Picture:
+def solarize(image: Image, threshold: float | int) -> Image:
     """Invert the values that are not below a threshold."""
     levels = np.arange(256)
     return cv2.LUT(image, np.where(levels < threshold, levels, 255 - levels).astype(np.uint8))
 
 
-def invert(image: Picture) -> Picture:
+def invert(image: Image) -> Image:
     """Swap light and dark."""
     return ~image
 
 
-def autocontrast(image: Picture) -> Picture:
+def autocontrast(image: Image) -> Image:
     """Stretch each channel to the full range from 0 to 255."""
     return cv2.LUT(image, _tables(image, _stretch))
 
 
-def equalize(image: Picture) -> Picture:
+def equalize(image: Image) -> Image:
     """Spread each channel so that its values come about equally often."""
     return cv2.LUT(image, _tables(image, _spread))
 
@@ -146,8 +146,8 @@ def _step(rng: np.random.Generator, name: str, strongest: float, magnitude: int)
     return Step(name, -value if OPERATIONS[name].signed and rng.random() <= 0.5 else value)
 
 
-def _blend(from_image: Picture, image: Picture, factor: float | int) -> Picture:
-    """Go from one picture to the other by a factor, which may be above 1."""
+def _blend(from_image: Image, image: Image, factor: float | int) -> Image:
+    """Go from one image to the other by a factor, which may be above 1."""
     rounding_down = -0.49999  # as Pillow does
     return cv2.addWeighted(image, float(factor), from_image, 1 - float(factor), rounding_down)
 
@@ -158,7 +158,7 @@ def _blend_table(level: int, factor: float | int) -> UInt8[np.ndarray, "256"]:
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-def _tables(image: Picture, table: Callable[[np.ndarray], np.ndarray]) -> UInt8[np.ndarray, "1 256 3"]:
+def _tables(image: Image, table: Callable[[np.ndarray], np.ndarray]) -> UInt8[np.ndarray, "1 256 3"]:
     """Make a table of new values for each channel from how often the old values come."""
     counts = (cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel() for channel in range(3))
     return np.stack([np.clip(table(count.astype(np.int64)), 0, 255).astype(np.uint8) for count in counts], -1)[None]
@@ -187,7 +187,7 @@ _MOVES: dict[str, Callable[[float, int, int], Any]] = {
     "translate_y": lambda value, width, height: geometry.translate(0, int(value)),
     "rotate": lambda value, width, height: geometry.about(geometry.rotate(-value), width / 2, height / 2),
 }
-_CHANGES: dict[str, Callable[[Picture, float], Picture]] = {
+_CHANGES: dict[str, Callable[[Image, float], Image]] = {
     "brightness": lambda image, value: brightness(image, 1 + value),
     "color": lambda image, value: color(image, 1 + value),
     "contrast": lambda image, value: contrast(image, 1 + value),

@@ -1,4 +1,4 @@
-"""A picture in a frame, by the cheapest way that is right: a copy, an upright resize, or one warp.
+"""An image in a frame, by the cheapest way that is right: a copy, an upright resize, or one warp.
 
 - Mirrored or shifted by whole pixels: copied, exactly.
 - Upright, larger or smaller: Pillow's bilinear filter, which widens as it shrinks (no aliasing): torchvision's pixels.
@@ -15,14 +15,14 @@ from jaxtyping import UInt8
 
 from mapjax.data import geometry
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "h w 3"]
 
 _NEAR = 1e-6  # of a pixel: the rounding of a product of matrices
 _REDUCING_GAP = 3.0  # Pillow first averages by whole factors where more than this factor is left for its filter
 
 
 class Axis(NamedTuple):
-    """Along one axis: x ↦ magnify·x + shift, from `length` pixels of the picture to `side` pixels of the frame."""
+    """Along one axis: x ↦ magnify·x + shift, from `length` pixels of the image to `side` pixels of the frame."""
 
     magnify: float
     shift: float
@@ -39,12 +39,12 @@ class Axis(NamedTuple):
 
 
 def resample(
-    matrix: geometry.Matrix, image: Picture, frame: geometry.Size, fill: tuple[int, ...], *, reflect: bool = False
+    matrix: geometry.Matrix, image: Image, frame: geometry.Size, fill: tuple[int, ...], *, reflect: bool = False
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Map a picture into a frame of height, width; always to new memory.
+    """Map an image into a frame of height, width; always to new memory.
 
     Args:
-      fill: the colour of pixels from outside the picture.
+      fill: the colour of pixels from outside the image.
       reflect: instead of that, go on beyond the border as in a mirror.
     """
     (a, b, x), (c, d, y), _ = matrix.tolist()
@@ -63,15 +63,15 @@ def resample(
 
 
 def cut(
-    matrix: geometry.Matrix, image: Picture, frame: geometry.Size, *, around: bool = True
+    matrix: geometry.Matrix, image: Image, frame: geometry.Size, *, around: bool = True
 ) -> tuple[UInt8[np.ndarray, "h2 w2 3"], geometry.Matrix]:
-    """Keep only what the frame sees of a picture, and as much around it as any filter needs.
+    """Keep only what the frame sees of an image, and as much around it as any filter needs.
 
     Args:
       around: whether filters are to look beyond the border of an upright frame.
 
     Returns:
-      A view of the picture, and the matrix from there.
+      A view of the image, and the matrix from there.
     """
     (a, b, x), (c, d, y), _ = geometry.invert(matrix).tolist()
     more_x, more_y = (2 * math.ceil(shrink) + 1 if around or b or c else 0 for shrink in shrinkage(matrix))
@@ -83,7 +83,7 @@ def cut(
 
 
 def shrinkage(matrix: geometry.Matrix) -> tuple[float, float]:
-    """Return how many pixels of the picture become one of the frame along x and along y of the picture."""
+    """Return how many pixels of the image become one of the frame along x and along y of the image."""
     (a, b, _), (c, d, _), _ = matrix.tolist()
     return 1 / max(math.hypot(a, c), 1e-9), 1 / max(math.hypot(b, d), 1e-9)
 
@@ -100,7 +100,7 @@ def _whole(axis: Axis) -> bool:
     return abs(axis.magnify) == 1 and abs(axis.shift - round(axis.shift)) < _NEAR
 
 
-def _copy(image: Picture, down: Axis, across: Axis, fill: tuple[int, ...], reflect: bool) -> np.ndarray:
+def _copy(image: Image, down: Axis, across: Axis, fill: tuple[int, ...], reflect: bool) -> np.ndarray:
     """Copy the window of the frame's size that begins at minus the shift."""
     starts = [-round(axis.shift) for axis in (down, across)]
     low = [max(start, 0) for start in starts]
@@ -120,13 +120,13 @@ def _copy(image: Picture, down: Axis, across: Axis, fill: tuple[int, ...], refle
 
 
 def _mirror(start: int, axis: Axis) -> np.ndarray:
-    """Return which pixel of the picture shows at each of the frame: 2 1 0 1 2 … n-2 n-1 n-2 …"""
+    """Return which pixel of the image shows at each of the frame: 2 1 0 1 2 … n-2 n-1 n-2 …"""
     period = max(2 * (axis.length - 1), 1)
     at = np.arange(start, start + axis.side) % period
     return np.minimum(at, period - at) if axis.length > 1 else at
 
 
-def _resize(image: Picture, down: Axis, across: Axis, fill: tuple[int, ...]) -> np.ndarray | None:
+def _resize(image: Image, down: Axis, across: Axis, fill: tuple[int, ...]) -> np.ndarray | None:
     """Resize the part that shows into its rectangle of the frame; None if that has no whole pixels' borders."""
     vertical, horizontal = _span(down), _span(across)
     if vertical is None or horizontal is None:
@@ -141,18 +141,18 @@ def _resize(image: Picture, down: Axis, across: Axis, fill: tuple[int, ...]) -> 
     return whole
 
 
-def _filter(image: Picture, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
+def _filter(image: Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
     """Resize the part x1,y1,x2,y2 to width, height."""
     height, width = image.shape[:2]
     if box == (0, 0, width, height) and size[0] >= width and size[1] >= height:
         # Where nothing shrinks it is Pillow's to a level or two, in a tenth of the time.
         return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    picture = PIL.Image.fromarray(image)
-    return np.array(picture.resize(size, PIL.Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP))
+    converted = PIL.Image.fromarray(image)
+    return np.array(converted.resize(size, PIL.Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP))
 
 
 def _span(axis: Axis) -> tuple[int, int, float, float] | None:
-    """Return from where to where in the frame the picture shows, and from where to where of the picture that is."""
+    """Return from where to where in the frame the image shows, and from where to where of the image that is."""
     start, end = max(axis.shift, 0.0), min(axis.shift + axis.magnify * axis.length, float(axis.side))
     first, last = round(start), round(end)
     if first >= last or abs(start - first) > _NEAR or abs(end - last) > _NEAR:

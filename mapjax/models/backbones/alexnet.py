@@ -9,7 +9,7 @@ from mapjax.models.layers import Conv, Dense, Dropout, MapDense, adaptive_pool, 
 from mapjax.ops import convolution
 from mapjax.task import Model
 
-LEAST = 63  # smallest side of a picture that leaves a pixel after the last pool
+LEAST = 63  # smallest side of an image that leaves a pixel after the last pool
 GRID = 6
 LAYERS = (  # name, torchvision's index, channels, kernel, stride, pool after it
     ("conv1", "0", 64, 11, 4, "pool1"),
@@ -21,7 +21,7 @@ LAYERS = (  # name, torchvision's index, channels, kernel, stride, pool after it
 
 
 class Features(nn.Module):
-    """The five convolutions, each with ReLU, and three pools: picture → all of them by name."""
+    """The five convolutions, each with ReLU, and three pools: image → all of them by name."""
 
     width: float = 1.0
     dtype: Any = jnp.float32
@@ -57,7 +57,7 @@ class Classifier(nn.Module):
 
 
 class AlexNet(nn.Module):
-    """Picture → features by name, with classes "logits"; see `make`."""
+    """Image → features by name, with classes "logits"; see `make`."""
 
     width: float = 1.0
     classes: int | None = None

@@ -1,4 +1,4 @@
-"""CifarNet for pictures of about 32×32 (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", arXiv:2404.00498).
+"""CifarNet for images of about 32×32 (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", arXiv:2404.00498).
 
 Three blocks of two convolutions behind a stem that is not learned: the Haar transform of 2×2 patches in opponent
 colours, which for photos is all but their principal components, each brought to unit variance (the paper takes the
@@ -69,7 +69,7 @@ class Block(nn.Module):
 
 
 class CifarNet(nn.Module):
-    """Picture → features by name: "stem", "layer1" to "layer3" (strides 1, 2, 4, 8), "pool", perhaps "logits"."""
+    """Image → features by name: "stem", "layer1" to "layer3" (strides 1, 2, 4, 8), "pool", perhaps "logits"."""
 
     widths: tuple[int, int, int]
     momentum: float

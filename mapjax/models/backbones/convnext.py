@@ -22,7 +22,7 @@ gelu = partial(nn.gelu, approximate=False)
 
 
 class Block(nn.Module):
-    """Residual block: its "block" times "layer_scale", left out for some pictures in training."""
+    """Residual block: its "block" times "layer_scale", left out for some images in training."""
 
     layer_scale: float
     rate: float
@@ -124,7 +124,7 @@ class Classifier(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Picture → features by name: "stem" (stride 4), "layer1" … "layer4" (strides 4 … 32), "pool", perhaps "logits"."""
+    """Image → features by name: "stem" (stride 4), "layer1" … "layer4" (strides 4 … 32), "pool", perhaps "logits"."""
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]

@@ -55,7 +55,7 @@ VARIANTS = {
 
 
 class EfficientNet(nn.Module):
-    """Picture → "stem", "stage1" … "stage7", "head", "pool", perhaps "logits"; see `make`."""
+    """Image → "stem", "stage1" … "stage7", "head", "pool", perhaps "logits"; see `make`."""
 
     width: float
     depth: float
@@ -118,7 +118,7 @@ def make(
 
     Args:
       variant: "b0" … "b7", "lite0" … "lite4". width, depth: further factors of its channels and blocks.
-      dropout: before the last layer. drop_path: share of the pictures that leave out a block in training (stochastic
+      dropout: before the last layer. drop_path: share of the images that leave out a block in training (stochastic
         depth): 0 at the first block, growing in equal steps to almost this at the last.
       epsilon, momentum: of batch normalization. padding: "torch" (k // 2 on each side) or "SAME" (TensorFlow's rule).
         None is what the published weights (torchvision's, TensorFlow's of Lite) were trained with; timm's "tf_…"

@@ -25,7 +25,7 @@ from mapjax.ops import convolution
 from mapjax.ops.images import MEAN, STD
 from mapjax.task import Model
 
-LEAST = 15  # smallest side of a picture that leaves a pixel after the last pool
+LEAST = 15  # smallest side of an image that leaves a pixel after the last pool
 BLOCKS = {  # channels of 1×1; of 1×1, 3×3; of 1×1, 3×3; of 1×1 after a pool
     "inception3a": (64, 96, 128, 16, 32, 32),
     "inception3b": (128, 128, 192, 32, 96, 64),
@@ -109,7 +109,7 @@ class Auxiliary(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """Picture → features by name, with classes "logits"; see `make`."""
+    """Image → features by name, with classes "logits"; see `make`."""
 
     width: float = 1.0
     transform_input: bool = False
@@ -149,7 +149,7 @@ class GoogLeNet(nn.Module):
 
 
 def to_symmetric(x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """From pictures normalised with ImageNet's mean and deviation to values between -1 and 1, in float32."""
+    """From images normalised with ImageNet's mean and deviation to values between -1 and 1, in float32."""
     mean, std = np.asarray(MEAN, np.float32), np.asarray(STD, np.float32)
     return x.astype(jnp.float32) * (std / 0.5) + (mean - 0.5) / 0.5
 

@@ -14,7 +14,7 @@ from mapjax.models.layers import Dense, Dropout, global_pool, model_of
 from mapjax.ops import convolution
 from mapjax.task import Model
 
-LEAST, LEAST_AUX = 75, 299  # smallest sides of a picture that leave a pixel at the end and in the auxiliary head
+LEAST, LEAST_AUX = 75, 299  # smallest sides of an image that leave a pixel at the end and in the auxiliary head
 Map = Float[Array, "b h w c"]
 Branches = Callable[..., list[Any]]  # of a map and a maker of units
 normal = nn.initializers.normal(0.1)
@@ -126,7 +126,7 @@ class Auxiliary(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Picture → features by name, with classes "logits"; see `make`."""
+    """Image → features by name, with classes "logits"; see `make`."""
 
     width: float = 1.0
     transform_input: bool = False
@@ -147,7 +147,7 @@ class InceptionV3(nn.Module):
             outputs[name] = x = block(branches, self.width, self.dtype, name=name)(x, train)
             if name == "Mixed_6e" and aux:
                 head = Auxiliary(self.classes or 0, self.width, self.dtype, name="AuxLogits")
-                # A network has to be made for small pictures too, and parameters do not depend on their size.
+                # A network has to be made for small images too, and parameters do not depend on their size.
                 outputs["aux"] = head(x if train else jnp.zeros((1, 17, 17, x.shape[-1])), train)
         outputs["pool"] = global_pool(x)
         if self.classes is not None:
@@ -173,7 +173,7 @@ def _check_size(height: int, width: int, aux: bool) -> None:
         return
     why = " to train with its auxiliary head" if aux else ""
     mend = "enlarge image_size, or choose aux=False" if aux else "enlarge image_size"
-    raise UserError(f"inception needs pictures of {least}×{least} pixels or more{why}, not {height}×{width}: {mend}.")
+    raise UserError(f"inception needs images of {least}×{least} pixels or more{why}, not {height}×{width}: {mend}.")
 
 
 def make(
@@ -190,7 +190,7 @@ def make(
 
     "Conv2d_2b_3x3" (stride 2), "Conv2d_4a_3x3" (4), "Mixed_5b" … "Mixed_5d" (8), "Mixed_6a" … "Mixed_6e" (16) and
     "Mixed_7a" … "Mixed_7c" (32) are maps; several layers pad nothing, so a map is a few pixels smaller than the
-    picture's side by its stride (299 → 147, 71, 35, 17, 8). "pool" (b 2048, float32) is the mean of the last; with
+    image's side by its stride (299 → 147, 71, 35, 17, 8). "pool" (b 2048, float32) is the mean of the last; with
     classes also "logits" (b classes, float32), and in training "aux", logits after Mixed_6e (torchvision adds their
     loss at a weight of 0.4).
 

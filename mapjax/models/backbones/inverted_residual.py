@@ -71,7 +71,7 @@ class InvertedResidual(nn.Module):
     """A branch, and the input added where it has the branch's shape.
 
     branch: its name, "block", or "conv" in MobileNet-V2, where the projection is bare. drop_path: share of the
-    pictures whose branch is left out in training. convolution: what every ConvNorm takes.
+    images whose branch is left out in training. convolution: what every ConvNorm takes.
     """
 
     block: Block
@@ -116,7 +116,7 @@ def residual(remat: bool) -> Any:
 
 
 class Features(nn.Module):
-    """Picture → "stem" (stride 2), "stage1", … and "head": a convolution 3×3, inverted residuals, a convolution 1×1.
+    """Image → "stem" (stride 2), "stage1", … and "head": a convolution 3×3, inverted residuals, a convolution 1×1.
 
     nested: each stage is a numbered module of numbered blocks; otherwise the blocks are numbered throughout.
     drop_path: where stochastic depth would arrive after the last block; it grows from 0 in equal steps.

@@ -113,7 +113,7 @@ class Stages(nn.Module):
 
 
 class MobileNetV1(nn.Module):
-    """Picture → "stem" (stride 2), "stage1" … "stage5" (strides 2, 4, 8, 16, 32), "pool", perhaps "logits"."""
+    """Image → "stem" (stride 2), "stage1" … "stage5" (strides 2, 4, 8, 16, 32), "pool", perhaps "logits"."""
 
     width: float
     classes: int | None
@@ -136,7 +136,7 @@ class MobileNetV1(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Picture → "stem" (stride 2), "stage1" … "stage7" (2, 4, 8, 16, 16, 32, 32), "head" (32), "pool", "logits"."""
+    """Image → "stem" (stride 2), "stage1" … "stage7" (2, 4, 8, 16, 16, 32, 32), "head" (32), "pool", "logits"."""
 
     width: float
     classes: int | None
@@ -170,7 +170,7 @@ class HiddenClassifier(nn.Module):
 
 
 class MobileNetV3(nn.Module):
-    """Picture → "stem" (stride 2), the stages, "head" (stride 32), "pool", perhaps "logits".
+    """Image → "stem" (stride 2), the stages, "head" (stride 32), "pool", perhaps "logits".
 
     Large: "stage1" … "stage6" (strides 2, 4, 8, 16, 16, 32). Small: "stage1" … "stage5" (strides 4, 8, 16, 16, 32).
     Dilated: the last stage and "head" have stride 16.

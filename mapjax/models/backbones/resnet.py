@@ -132,7 +132,7 @@ class Stage(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Picture → features by name: "stem" (stride 2), "layer1" … "layer4" (strides 4 … 32), "pool", perhaps "logits".
+    """Image → features by name: "stem" (stride 2), "layer1" … "layer4" (strides 4 … 32), "pool", perhaps "logits".
 
     With the stem "small" the strides are 1, 1, 2, 4, 8; where the stride is the output's, later stages are dilated.
     """
@@ -225,7 +225,7 @@ def make(
       depth: 18, 34, 50, 101 or 152. width: factor of all channel counts.
       groups, width_per_group: of the inner convolutions of a bottleneck (depth 50 and more): 32 and 4 is ResNeXt's
         32x4d, 1 and 128 a Wide ResNet "-2".
-      stem: "imagenet" (7×7 of stride 2 and a pool), or "small" for pictures of about 32×32 (3×3 and no stride, as
+      stem: "imagenet" (7×7 of stride 2 and a pool), or "small" for images of about 32×32 (3×3 and no stride, as
         the CIFAR networks of the paper begin).
       norm: "batch", "frozen" (running statistics, never trained) or "group". epsilon: added to its variance.
       zero_init: each block starts as the identity (Goyal et al. 2017). remat: recompute blocks in the backward

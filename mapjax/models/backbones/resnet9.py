@@ -1,4 +1,4 @@
-"""ResNet-9 for pictures of about 32×32 (Page 2018, "How to train your ResNet"): eight convolutions, a dense layer."""
+"""ResNet-9 for images of about 32×32 (Page 2018, "How to train your ResNet"): eight convolutions, a dense layer."""
 
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ class Residual(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """Picture → features by name: "stem", "layer1" to "layer3" (strides 1, 2, 4, 8), "pool", perhaps "logits"."""
+    """Image → features by name: "stem", "layer1" to "layer3" (strides 1, 2, 4, 8), "pool", perhaps "logits"."""
 
     width: int
     activation: Activation

@@ -11,7 +11,7 @@ from mapjax.task import Model
 
 
 class Tiny(nn.Module):
-    """Picture → features by name: "layer1" and "layer2" (strides 1 and 2), "pool", perhaps "logits"."""
+    """Image → features by name: "layer1" and "layer2" (strides 1 and 2), "pool", perhaps "logits"."""
 
     width: int
     dropout: float

@@ -21,14 +21,14 @@ from mapjax.models.layers import (
 from mapjax.ops import convolution, pooling
 from mapjax.task import Model
 
-LEAST = 32  # smallest side of a picture that leaves a pixel after the last pool
+LEAST = 32  # smallest side of an image that leaves a pixel after the last pool
 GRID = 7
 CHANNELS = (64, 128, 256, 512, 512)
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # convolutions
 
 
 class Features(nn.Module):
-    """Five stages of 3×3 convolutions, each followed by a pool: picture → all of them by name.
+    """Five stages of 3×3 convolutions, each followed by a pool: image → all of them by name.
 
     places: give "places1" … too, where each pool took its values from (`mapjax.ops.tiles`); sides are rounded up.
     """
@@ -118,7 +118,7 @@ class ConvClassifier(nn.Module):
 
 
 class VGG(nn.Module):
-    """Picture → features by name, with classes "logits"; see `make`."""
+    """Image → features by name, with classes "logits"; see `make`."""
 
     depth: int = 16
     width: float = 1.0

@@ -1,4 +1,4 @@
-"""Vision Transformer (Dosovitskiy et al. 2020): a picture as a sequence of patches; "small" is DeiT-S's size.
+"""Vision Transformer (Dosovitskiy et al. 2020): an image as a sequence of patches; "small" is DeiT-S's size.
 
 The projections of attention have the heads in their last axis (of `in_proj_kernel`, 3×outputs) and in their first (of
 `out_proj`), so that splitting those axes over a mesh gives each device whole heads.
@@ -185,7 +185,7 @@ class Heads(nn.Module):
 
 
 class ViT(nn.Module):
-    """Picture → feature maps by name, all of stride `patch`: "stem", "layer1", …, "map"; "pool", perhaps "logits"."""
+    """Image → feature maps by name, all of stride `patch`: "stem", "layer1", …, "map"; "pool", perhaps "logits"."""
 
     patch: int
     width: int
@@ -197,7 +197,7 @@ class ViT(nn.Module):
     def __call__(self, images, train: bool = False):
         height, width = images.shape[1:3]
         if min(height, width) < self.patch:
-            raise UserError(f"vit: a picture of {height}×{width} is smaller than one patch of {self.patch} pixels.")
+            raise UserError(f"vit: an image of {height}×{width} is smaller than one patch of {self.patch} pixels.")
         options = {"padding": 0, "bias": True, "init": scaled_normal, "dtype": self.dtype}
         stem = Conv(self.width, self.patch, self.patch, name="conv_proj", **options)(images)
         first = self.param("class_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32).astype(self.dtype)
@@ -270,7 +270,7 @@ def make(
 
     Args:
       variant: "small", "base", "large" or "huge". patch: side of a patch in pixels (16 or 32; 14 for huge).
-      image_size: of the grid of position embeddings; pictures of other sizes get interpolated ones.
+      image_size: of the grid of position embeddings; images of other sizes get interpolated ones.
       width, depth, heads, mlp: of the tokens, in layers, of attention, of the MLP's hidden layer, if others than the
         variant's.
       dropout, attention_dropout: rates; stochastic_depth: rate of the last layer, with a linear ramp from 0 at the

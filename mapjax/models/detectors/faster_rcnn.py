@@ -1,6 +1,6 @@
 """Faster R-CNN with a feature pyramid (Ren et al. 2015; Lin et al. 2017), laid out as torchvision's.
 
-Two mappings, and no truth in either: pictures → features and a score and box offsets for every anchor; then
+Two mappings, and no truth in either: images → features and a score and box offsets for every anchor; then
 (features, boxes) → class scores and box offsets for every box. `mapjax.tasks.detect` composes them.
 """
 
@@ -24,7 +24,7 @@ LEVELS = ("layer1", "layer2", "layer3", "layer4")  # strides 4, 8, 16, 32
 
 
 class Detector(NamedTuple):
-    """A two-stage detector: pure functions; b pictures, r anchors, n boxes, c classes.
+    """A two-stage detector: pure functions; b images, r anchors, n boxes, c classes.
 
     init(key, images) -> Variables
     apply(variables, images, *, train, key) -> (outputs, stats): "features" (name → b h w d: "stem", "layer1" …
@@ -178,7 +178,7 @@ class FasterRCNN(nn.Module):
         self.rpn = RPN(self.channels, self.anchors_per_cell, self.dtype)
         self.roi_heads = RoiHeads(self.classes, self.representation, self.dtype)
 
-    def pictures(self, images, train: bool) -> dict[str, Any]:
+    def per_image(self, images, train: bool) -> dict[str, Any]:
         features = self.backbone(images, train)
         objectness, deltas = self.rpn([features[name] for name in self.pyramid])
         return {
@@ -200,7 +200,7 @@ class FasterRCNN(nn.Module):
         }
 
     def __call__(self, images):
-        outputs = self.pictures(images, False)
+        outputs = self.per_image(images, False)
         return self.regions(outputs["features"], jnp.zeros((len(images), 1, 4)))
 
     @property
@@ -265,7 +265,7 @@ def make(
     def apply(variables, images, *, train=False, key=None):
         del key
         mutable = ["stats"] if train else []
-        outputs, changed = module.apply(variables, images, train, mutable=mutable, method="pictures")
+        outputs, changed = module.apply(variables, images, train, mutable=mutable, method="per_image")
         return outputs, changed.get("stats", {}) if train else variables["stats"]
 
     def regions(variables, features, boxes) -> Any:

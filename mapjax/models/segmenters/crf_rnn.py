@@ -1,7 +1,7 @@
 """A dense CRF behind any network of segmentation, trained with it (Zheng et al. 2015, "CRF as RNN").
 
 A composition of models rather than a module: the network gives unary logits, and mean field refines them by the
-picture that it was given. Parameters are "unary", those of the network, and "crf".
+image that it was given. Parameters are "unary", those of the network, and "crf".
 """
 
 import math
@@ -37,7 +37,7 @@ def make(
 ) -> Model:
     """Make a network that refines another one's answer: images (b h w 3, normalised) → "map_logits" (b h w c).
 
-    "map_logits" are at the size of the picture, and their softmax is the CRF's belief; "unary_map_logits" are the
+    "map_logits" are at the size of the image, and their softmax is the CRF's belief; "unary_map_logits" are the
     network's own, at its stride; its features and its auxiliary answers have their names.
 
     Args:
@@ -45,7 +45,7 @@ def make(
         offered to it.
       iterations: of mean field, in training and after it. position, smoothness: reach of the bilateral and of the
         spatial kernel, standard deviations in pixels of the input. colour: that of the bilateral kernel in units of
-        the normalised picture (0.25 is 14 of 256 levels of a picture normalised as ImageNet's are).
+        the normalised image (0.25 is 14 of 256 levels of an image normalised as ImageNet's are).
       stride, tile, reach: how finely and how far messages go (mapjax.ops.mean_field.Kernels).
       dtype: of the network's arithmetic; the CRF's, its parameters and all logits are float32.
 

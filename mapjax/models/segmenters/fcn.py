@@ -1,7 +1,7 @@
 """Fully convolutional networks: on VGG-16 (Long et al. 2015, arXiv 1411.4038), and on a dilated ResNet as torchvision
 has them.
 
-Unlike the paper's, that on VGG pads fc6 rather than the picture, and learns no upsampling: maps grow by bilinear
+Unlike the paper's, that on VGG pads fc6 rather than the image, and learns no upsampling: maps grow by bilinear
 interpolation, to which the paper's last upsampling is fixed and from which its others start.
 """
 
@@ -103,7 +103,7 @@ def make(
 ) -> Model:
     """Make an FCN: images (b h w 3, normalised) → "map_logits" (b i j classes, float32), and the backbone's maps.
 
-    On VGG the map is as large as the picture, whose sides are padded to multiples of 32; on a ResNet it has the stride
+    On VGG the map is as large as the image, whose sides are padded to multiples of 32; on a ResNet it has the stride
     of its output, 8.
 
     Args:
@@ -134,11 +134,11 @@ def make(
         raise UserError(f"fcn has no variant={variant!r}.{near(variant, VARIANTS)}")
     dropout = 0.5 if dropout is None else dropout
     body = make_backbone("fcn", {"dropout": dropout, **backbone, "convolutional": True}, dtype)
-    return _over_the_picture(on_backbone(body, ScoresOfVGG(classes, VARIANTS[variant], dropout)))
+    return _over_the_image(on_backbone(body, ScoresOfVGG(classes, VARIANTS[variant], dropout)))
 
 
-def _over_the_picture(model: Model) -> Model:
-    """Let the map lie over the whole picture: VGG's pools leave out what is no multiple of 32."""
+def _over_the_image(model: Model) -> Model:
+    """Let the map lie over the whole image: VGG's pools leave out what is no multiple of 32."""
 
     def padded(images):
         below, right = (-side % STRIDE for side in images.shape[1:3])

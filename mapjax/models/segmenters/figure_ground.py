@@ -3,7 +3,7 @@
 A stroke looks much the same in every digit, and most of what is around it is background. A decoder like U-Net's draws
 the figure from the finer maps; in windows around each place the features of the deepest are averaged, weighted by
 how likely each place is figure (as object regions weight them in Yuan et al. 2020, arXiv 1909.11065, there over the
-whole picture), and a linear classifier reads the mean. A small window holds a small thing, a large one a large thing;
+whole image), and a linear classifier reads the mean. A small window holds a small thing, a large one a large thing;
 their scores are added. For things on a background; class 0 is the background.
 """
 
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from mapjax.errors import UserError, near
 from mapjax.models.compose import levels, make_backbone, on_backbone
 from mapjax.models.layers import Conv, torch_default
-from mapjax.models.segmenters.unet import NORMS, Decoder, cut_to_picture
+from mapjax.models.segmenters.unet import NORMS, Decoder, cut_to_image
 from mapjax.ops.resize import bilinear
 from mapjax.task import Model
 
@@ -87,7 +87,7 @@ def make(
 ) -> Model:
     """Make a figure–ground network: images (b h w 3, normalised, of any size) → "map_logits" (b i j classes, float32).
 
-    They are log-probabilities, as large as the picture; the maps of the backbone are given by name too. Train it with
+    They are log-probabilities, as large as the image; the maps of the backbone are given by name too. Train it with
     `task.auxiliary` as large as there are times more pixels than things' (FigureGround says why), or somewhat larger.
 
     Args:
@@ -122,4 +122,4 @@ def make(
     figure = Decoder(
         names, widths, 1, drawn[0].stride, norm, 0.0, supervised=False, remat=False, dtype=jnp.dtype(dtype)
     )
-    return cut_to_picture(on_backbone(encoder, FigureGround(figure, deep[0].name, stride, tuple(windows), classes)))
+    return cut_to_image(on_backbone(encoder, FigureGround(figure, deep[0].name, stride, tuple(windows), classes)))

@@ -28,7 +28,7 @@ class Scale(nn.Module):
 
 
 class LRASPP(nn.Module):
-    """A coarse map weighted by what the picture holds, and scores of both a fine map and of it, summed."""
+    """A coarse map weighted by what the image holds, and scores of both a fine map and of it, summed."""
 
     classes: int
     channels: int

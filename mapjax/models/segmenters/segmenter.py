@@ -88,8 +88,8 @@ def make(
 ) -> Model:
     """Make a Segmenter: images (b h w 3, normalised, of any size) → "map_logits" (b i j classes, float32).
 
-    A picture is resized to whole patches first (sides rounded up), so i and j are h and w over the patch, rounded up,
-    and a map covers the picture exactly. The encoder's maps are given by name too.
+    An image is resized to whole patches first (sides rounded up), so i and j are h and w over the patch, rounded up,
+    and a map covers the image exactly. The encoder's maps are given by name too.
 
     Args:
       backbone: a node of the config that names "vit"; published weights of it fit in. Its position embeddings are
@@ -112,7 +112,7 @@ def make(
 
 
 def _whole_patches(model: Model, patch: int) -> Model:
-    """The network on pictures that are resized so that patches cover them."""
+    """The network on images that are resized so that patches cover them."""
 
     def fit(images):
         rows, columns = (-(-side // patch) * patch for side in images.shape[1:3])

@@ -38,7 +38,7 @@ class DoubleConv(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture → "level0", "level1", …, each half as large as the one before; sides are rounded up.
+    """Image → "level0", "level1", …, each half as large as the one before; sides are rounded up.
 
     stride: of a convolution before the first level, 1 for none.
     """
@@ -114,7 +114,7 @@ def _all_alike(classes: int) -> Init:
 
 
 def grow(x, size: tuple[int, int]):
-    """Bilinear to (rows, columns); of a map that was halved and rounded up, the part that is the picture's.
+    """Bilinear to (rows, columns); of a map that was halved and rounded up, the part that is the image's.
 
     To double and cut keeps every pixel over the window it came from, and has the faster form.
     """
@@ -143,13 +143,13 @@ def make(
 ) -> Model:
     """Make a U-Net: images (b h w 3, normalised, of any size) → "map_logits" (b i j classes, float32).
 
-    They are as large as the picture (a backbone that rounds down may leave a few pixels at its border without any); the
+    They are as large as the image (a backbone that rounds down may leave a few pixels at its border without any); the
     maps of the encoder are given by name too, "level0" … of its own one.
 
     Args:
       backbone: None, or a node of the config that names a network with maps of several strides; the last map of
         each stride is read, whatever the network. Published weights of it fit in.
-      depth: how often its own encoder halves the picture; None is 4. A backbone has its own.
+      depth: how often its own encoder halves the image; None is 4. A backbone has its own.
       width: channels of the first level, doubled with each halving up to `widest`; None is 32, on a backbone 16, of
         stride 1 there. stride: of that first level of its own encoder; None is 1. With 2 it costs a quarter.
       norm: "batch", "group" or "none", of the decoder and its own encoder. dropout: on the coarsest map.
@@ -186,11 +186,11 @@ def make(
         names, finer = tuple(level.name for level in found), found[0].stride if subpixel else 1
         widths = _widths(width or WIDTH_ON_BACKBONE, [level.stride for level in found], widest)
     decoder = Decoder(names, widths[:-1], classes, finer, norm, dropout, supervised, remat, jnp.dtype(dtype))
-    return cut_to_picture(on_backbone(encoder, decoder))
+    return cut_to_image(on_backbone(encoder, decoder))
 
 
-def cut_to_picture(model: Model) -> Model:
-    """Leave out what maps of scores have beyond the picture, where its sides are no multiples of a stride."""
+def cut_to_image(model: Model) -> Model:
+    """Leave out what maps of scores have beyond the image, where its sides are no multiples of a stride."""
 
     def apply(variables, images, *, train=False, key=None):
         outputs, stats = model.apply(variables, images, train=train, key=key)

@@ -49,14 +49,14 @@ def make(
 
     Args:
       model: a two-stage detector.
-      pre_nms_*, post_nms_*: proposals of each pyramid level before, and of a picture after, suppression at
+      pre_nms_*, post_nms_*: proposals of each pyramid level before, and of an image after, suppression at
         IoU `rpn_nms`, in training and in prediction.
-      rpn_samples, rpn_positives: anchors of a picture that the first stage's loss looks at, and the largest share
+      rpn_samples, rpn_positives: anchors of an image that the first stage's loss looks at, and the largest share
         of objects among them. rpn_iou: an anchor is background below the first IoU with the truth, an object
         from the second on. samples, positives, iou: the same of proposals and the second stage.
       box_weights: scale of the second stage's four box offsets.
       score_threshold, box_nms, detections: a detection needs a higher score; suppression within a class; how many
-        are kept of a picture. candidates: the best (box, class) pairs of a picture that go into suppression
+        are kept of an image. candidates: the best (box, class) pairs of an image that go into suppression
         (torchvision has no such limit; it matters where more than that many pairs pass the threshold).
     """
     propose_train = partial(propose, before=pre_nms_train, after=post_nms_train, threshold=rpn_nms)
@@ -103,7 +103,7 @@ def make(
 
 
 def normalize(image):
-    """Pictures uint8 (b h w 3) → float32 with ImageNet's mean at 0 and its standard deviation 1.
+    """Images uint8 (b h w 3) → float32 with ImageNet's mean at 0 and its standard deviation 1.
 
     Zeros are added below and on the right, up to multiples of DIVISOR, so that every stride divides the sides.
     """
@@ -117,7 +117,7 @@ def padded(side: int) -> int:
 
 
 def extents(batch: Batch):
-    """The box (b 4), in pixels of the network's input, that holds the picture without its padding."""
+    """The box (b 4), in pixels of the network's input, that holds the image without its padding."""
     size = batch["size"].astype(jnp.float32)
     whole = jnp.stack([jnp.zeros_like(size[:, 0]), jnp.zeros_like(size[:, 0]), size[:, 1], size[:, 0]], -1)
     height, width = batch["image"].shape[1:3]
@@ -126,10 +126,10 @@ def extents(batch: Batch):
 
 
 def propose(objectness, deltas, extent, anchors, before: int, after: int, threshold: float):
-    """The best boxes of the first stage for one picture.
+    """The best boxes of the first stage for one image.
 
     Args:
-      objectness (r), deltas (r 4): of all anchors. extent (4): the picture, to which boxes are clipped.
+      objectness (r), deltas (r 4): of all anchors. extent (4): the image, to which boxes are clipped.
       anchors: one array a level. before: of each level that go into suppression. after: that come out of it.
 
     Returns:
@@ -157,7 +157,7 @@ def _larger(boxes, least: float):
 
 
 def _assign(candidates, truth, *, high: float, low: float, low_quality: bool):
-    """Match candidates (n 4) with one picture's truth; those that mostly lie in a crowd are ignored."""
+    """Match candidates (n 4) with one image's truth; those that mostly lie in a crowd are ignored."""
     single, crowd = truth["valid"] & ~truth["crowd"], truth["valid"] & truth["crowd"]
     iou = box_ops.pairwise_iou(truth["boxes"], candidates)
     matched = matching.match(iou, single, high=high, low=low, low_quality=low_quality)
@@ -190,7 +190,7 @@ def first_stage_loss(key, objectness, deltas, truth, mask, *, anchors, iou, samp
 
 
 def sample_rois(key, proposals, real, truth, *, iou: float, samples: int, positives: float, weights) -> dict[str, Any]:
-    """Draw the proposals of one picture that the second stage learns from; the truth's own boxes are among them.
+    """Draw the proposals of one image that the second stage learns from; the truth's own boxes are among them.
 
     Returns:
       "boxes" (s 4), "labels" (s; 0 is background, else class + 1), "targets" (s 4; encoded boxes), "real" (s).
@@ -220,10 +220,10 @@ def second_stage_loss(logits, deltas, rois, mask) -> dict[str, Any]:
 def detect(
     logits, deltas, proposals, real, extent, *, weights, least: float, threshold: float, count: int, candidates: int
 ) -> Prediction:
-    """The second stage's answer for one picture: boxes (k 4), scores, classes and valid (k), best first.
+    """The second stage's answer for one image: boxes (k 4), scores, classes and valid (k), best first.
 
     Args:
-      logits (n c+1), deltas (n c+1 4): of the proposals (n 4), of which `real` (n) are real. extent (4): the picture.
+      logits (n c+1), deltas (n c+1 4): of the proposals (n 4), of which `real` (n) are real. extent (4): the image.
       least: scores must be higher. threshold: IoU above which the weaker of a class falls. count: k.
       candidates: the best so many (proposal, class) pairs enter suppression.
     """
@@ -242,7 +242,7 @@ def detect(
 
 
 def decode(prediction: Prediction, batch: Batch) -> Result:
-    """Detections in pixels of the original pictures, clipped to them."""
+    """Detections in pixels of the original images, clipped to them."""
     size = batch["size"].astype(jnp.float32)
     zero = jnp.zeros_like(size[:, 0])
     boxes = box_ops.transform(prediction["boxes"], box_ops.invert_affine(batch["matrix"]))
