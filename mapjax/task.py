@@ -8,7 +8,7 @@
 `evaluate = summarize ∘ fold(merge) ∘ measure ∘ decode ∘ predict`, whatever the task.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Int, PyTree
@@ -29,10 +29,32 @@ class Model(NamedTuple):
     init(key, images) -> Variables
     apply(variables, images, *, train, key) -> (Prediction, Stats); `images` are normalised floats (b h w 3);
       `stats` come back unchanged when `train` is False.
+    calls: its further mappings by name, function(variables, …): a detector's "regions", say.
+    levels: feature name -> stride, finest first: what a pyramid or a decoder may stand on.
+    heads: expressions (re.search) of the paths of parameters whose size depends on the classes, with all that goes with
+      them: what a network of other classes has of its own.
+    rules: (expression, PartitionSpec) in order: how its parameters are split over the axis `model`, and `pipe`.
     """
 
     init: Callable[..., Variables]
     apply: Callable[..., tuple[Prediction, Stats]]
+    calls: Mapping[str, Callable[..., Any]] = {}
+    levels: Mapping[str, int] = {}
+    heads: tuple[str, ...] = ()
+    rules: Sequence[tuple[str, Any]] = ()
+
+
+class Context(NamedTuple):
+    """What a loss may know besides its variables and its batch.
+
+    key: of this step. step: its number, from 0. progress: the share of training that is over, 0 to 1.
+    ema: the averaged parameters, None where none are kept; a teacher without further ado.
+    """
+
+    key: Any
+    step: Any = 0
+    progress: Any = 0.0
+    ema: PyTree | None = None
 
 
 class Metric(NamedTuple):
