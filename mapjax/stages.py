@@ -34,12 +34,12 @@ KEYS: dict[str, Key] = {
     ),
     "size": Key(("record", "example", "batch"), "2", "int32", "height, width of the original image"),
     "boxes": Key(
-        ("record", "example", "batch", "prediction", "result"),
+        ("record", "example", "batch", "result"),
         "M 4",
         "float32",
         "x1,y1,x2,y2 in pixels of the frame they are in: original (record, result) or network input",
     ),
-    "classes": Key(("record", "example", "batch", "prediction", "result"), "M", "int32", "0-based class"),
+    "classes": Key(("record", "example", "batch", "result"), "M", "int32", "0-based class"),
     "label": Key(("record", "example", "batch"), "", "int32", "0-based class of the whole image"),
     "labels": Key(("record", "example", "batch"), "C", "bool", "classes of the whole image, any number of them"),
     "crowd": Key(
@@ -60,7 +60,7 @@ KEYS: dict[str, Key] = {
     "truth_map": Key(
         ("example", "batch"), "R S", "uint8", "label map in original pixels, to be scored against; VOID beside it"
     ),
-    "valid": Key(("example", "batch", "prediction", "result"), "M", "bool", "real rows of a padded list"),
+    "valid": Key(("example", "batch", "result"), "M", "bool", "real rows of a padded list"),
     "matrix": Key(
         ("example", "batch", "result"),
         "3 3",
@@ -70,6 +70,9 @@ KEYS: dict[str, Key] = {
     "index": Key(("example", "batch"), "", "int32", "position of the record in its source"),
     "mask": Key(("batch",), "", "bool", "a real example, not padding of the last batch"),
     "proposals": Key(("prediction",), "P 4", "float32", "boxes of a first stage, best first, in network input"),
+    "proposals_valid": Key(("prediction",), "P", "bool", "real rows of the padded proposals"),
+    "region_logits": Key(("prediction",), "P E", "float32", "of each proposal a score for background, then each class"),
+    "region_deltas": Key(("prediction",), "P E 4", "float32", "likewise the offsets of a box, as ops/boxes.py decodes"),
     "features": Key(("prediction",), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"),
     "logits": Key(("prediction",), "C", "float32", "a score for each class, before softmax or sigmoid"),
     "map_logits": Key(
@@ -81,7 +84,7 @@ KEYS: dict[str, Key] = {
     "probabilities": Key(("result",), "C", "float32", "of each class; they sum to 1 where one class excludes another"),
     "confusion": Key(("result",), "C C", "int32", "pixels of each true class (rows) that were given each class"),
     "contours": Key(("result",), "C 4", "int32", "contour pixels: predicted, of these right; true, of these found"),
-    "scores": Key(("prediction", "result"), "M", "float32", "confidence, 0 to 1"),
+    "scores": Key(("result",), "M", "float32", "confidence, 0 to 1"),
 }
 
 
@@ -89,7 +92,7 @@ def check(stage: str, values: Mapping[str, Any]) -> None:
     """Check keys, ranks, dtypes and shared sizes of one stage against the table; called once, at start-up.
 
     Args:
-      stage: "example", "batch" or "result".
+      stage: "record", "example", "batch", "prediction" or "result".
       values: the stage; batches and results have one more leading axis than the table shows.
 
     Raises:
@@ -101,6 +104,8 @@ def check(stage: str, values: Mapping[str, Any]) -> None:
         key = KEYS.get(name)
         if key is None or stage not in key.stages:
             raise ValueError(f"{stage} has a key {name!r} that the table of stages.py does not list for it")
+        if not key.dtype or (stage == "record" and key.dtype in ("int", "str", "uint8")):
+            continue  # features are of any shape, and a record's image may be a path or encoded bytes
         axes = (["B"] if batched else []) + key.shape.split()
         array = value if hasattr(value, "dtype") else np.asarray(value)
         if len(array.shape) != len(axes):

@@ -65,34 +65,39 @@ class Metric(NamedTuple):
     summarize(counts) -> {name: float}, by the field's names ("AP", "AP50/RBC", "top1").
     files(counts) -> {file name: JSON}, what a run's folder holds of its answers ("predictions.json").
     best: the scalar by which checkpoints are ranked; higher is better.
+    score(result, batch) -> what `measure` takes in place of the result: compared with the truth on the device, in the
+      jit that answered. None: `measure` takes the result itself.
     """
 
-    measure: Callable[[Result, Batch], Counts]
+    measure: Callable[[Any, Batch], Counts]
     merge: Callable[[Counts, Counts], Counts]
     summarize: Callable[[Counts], dict[str, float]]
     files: Callable[[Counts], dict[str, Any]]
     best: str
+    score: Callable[[Result, Batch], Any] | None = None
 
 
 class Task(NamedTuple):
     """What a network is trained and judged for.
 
+    needs: the kind of label that it learns from: "boxes", "label", "label_map" … of data/labels.py, "" for nothing.
+    normalize(image) -> images uint8 as the network's floats; differentiable where it is given floats of 0 to 255.
     init(key, batch) -> Variables
-    loss(variables, batch, key) -> (scalar, (Stats, scalars)): `scalars` holds each term of the loss by name.
-    predict(variables, batch) -> Prediction
-    decode(prediction, batch) -> Result, in pixels of the original images
-    metric(source) -> Metric against the truth of that source
-    sections(source, counts, metrics) -> the task's sections of the report (mapjax.report)
-    show(result row, image, *, classes, score, enlarge) -> Shown: the answer to one image, as values and as a drawing
+    loss(variables, batch, context) -> (scalar, (Stats, scalars)): `scalars` holds each term of the loss by name.
+    predict(variables, batch, key) -> Prediction: what the network says, and nothing that is chosen from it.
+    decode(prediction, batch) -> Result, in pixels of the original images; it never sees the truth.
+    metrics: the names of its metrics, parts of mapjax.metrics; the first one ranks checkpoints.
+
+    The batch's "image" may be uint8, or floats that `normalize` has given: so gradients reach the pixels.
     """
 
+    needs: str
+    normalize: Callable[[Any], Any]
     init: Callable[[Any, Batch], Variables]
-    loss: Callable[[Variables, Batch, Any], tuple[Any, tuple[Stats, Scalars]]]
-    predict: Callable[[Variables, Batch], Prediction]
+    loss: Callable[[Variables, Batch, Context], tuple[Any, tuple[Stats, Scalars]]]
+    predict: Callable[[Variables, Batch, Any], Prediction]
     decode: Callable[[Prediction, Batch], Result]
-    metric: Callable[..., Metric]
-    sections: Callable[..., Sequence[Any]]
-    show: Callable[..., Any]
+    metrics: tuple[str, ...]
 
 
 class State(NamedTuple):

@@ -235,39 +235,26 @@ class Timed(NamedTuple):
 
 def config_step(config: Any) -> Timed:
     """Make our step of a config: loss, gradients and update of a real batch."""
-    import functools
-
     import jax
 
     from mapjax.data import pipeline
-    from mapjax.data.checks import map_quality
-    from mapjax.engine import step as train
-    from mapjax.runs import setup as run
-    from mapjax.sharding import mesh as shard
+    from mapjax.engine import step
+    from mapjax.runs import setup as setups
 
-    config, source, _ = run.open_sources(config)
-    sampler = run.make_sampler(config, source)
-    task = run.make_task(
-        config,
-        source.classes,
-        functools.partial(run.class_counts, config, source, sampler),
-        functools.partial(map_quality.pixel_counts, source),
-    )
-    mesh = shard.make_mesh(config.mesh.to_dict())
-    sharding = shard.batch_sharding(mesh, config.batch)
-    transform = run.make_transform(config, augment=True)
-    with pipeline.train_batches(source, transform, batch=config.batch, seed=0, sharding=sharding) as batches:
+    setup = setups.build(config)
+    size, like, made = config.batch, setup.batches[-1], setup.program
+    sampler, transform = setup.sampler, setup.transforms[-1][1]
+    options = {"batch": size, "seed": 0, "sampler": sampler, "sharding": setup.sharding}
+    with pipeline.train_batches(setup.train, transform, **options) as batches:
         batch = next(batches)
-    tx, _, frozen = run.make_optimizer(config, task, batch, run.make_clock(config, sampler.length))
-    program = run.make_program(config, task, tx, frozen, batch, mesh)
-    step = program.compile(batch)
-    kept = [train.draw_state(program.init, batch, program.places)]
+    compiled = made.compile(like)
+    kept = [step.draw_state(made.init, like, made.places)]
 
     def once() -> None:
-        kept[0], scalars = step(kept[0], batch)
+        kept[0], scalars = compiled(kept[0], batch)
         jax.block_until_ready(scalars)
 
-    return Timed(once, step.as_text)
+    return Timed(once, compiled.as_text)
 
 
 def evaluations(config: Any) -> dict[str, Callable[[], None]]:
@@ -276,20 +263,19 @@ def evaluations(config: Any) -> dict[str, Callable[[], None]]:
 
     from mapjax.data import pipeline
     from mapjax.engine import evaluate
-    from mapjax.runs import setup as run
-    from mapjax.sharding import mesh as shard
+    from mapjax.runs import evaluation, sources
+    from mapjax.runs import setup as setups
 
-    config, _, source = run.open_sources(config)
-    task = run.make_task(config, source.classes)
-    mesh = shard.make_mesh(config.mesh.to_dict())
-    size, sharding = run.eval_batch(config, mesh)
-    transform = run.make_transform(config, augment=False, scored=source)
+    setup = setups.build(config)
+    source, task, metric = setup.held_out, setup.task, setup.metric
+    size, sharding = evaluation.eval_batch(config, setup.mesh)
+    transform = sources.make_transform(config, augment=False, scored=source)
     with pipeline.eval_batches(source, transform, batch=size, sharding=sharding) as batches:
         batch = next(batches)
     variables = jax.jit(task.init)(jax.random.key(0), batch)
-    metric = task.metric(source)
-    forward = jax.jit(lambda variables, batch: {**task.predict(variables, batch), "features": None})
-    answer = evaluate.make_answer(task)
+    key = jax.random.key(0)
+    forward = jax.jit(lambda variables, batch: {**task.predict(variables, batch, key), "features": None})
+    answer = evaluate.make_answer(task, metric)
 
     def whole() -> None:
         metric.measure(evaluate.local(answer(variables, batch)), evaluate.local(batch))

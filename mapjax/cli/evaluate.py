@@ -36,10 +36,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"mapjax: evaluating {arguments.workdir}; starting JAX …", flush=True)
 
     from mapjax.engine import evaluate
-    from mapjax.runs import score, setup
+    from mapjax.runs import evaluation, score, setup, trained
     from mapjax.runtime import log, workdir
 
-    loaded = setup.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
+    loaded = trained.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
     config: Any = loaded.config
     done = "" if (arguments.workdir / "result.json").exists() else ", of a run that is not finished"
     if chief:
@@ -48,8 +48,10 @@ def main(argv: Sequence[str]) -> int:
     distributed.require_same("run", {"checkpoint": loaded.step, "data": source.fingerprint})
     console = log.Log(None, quiet=not chief)
     mesh = evaluate.make_mesh(config.mesh.to_dict(), console.say)
-    evaluation = setup.make_evaluation(config, loaded.task, source, mesh, console)
-    found = evaluation(evaluate.place(loaded.variables, mesh))
+    metric = setup.make_metric(config, loaded.task, source)
+    variables = evaluate.place(loaded.variables, mesh)
+    answer = evaluation.make_evaluation(config, loaded.task, metric, source, mesh, console, variables)
+    found = answer(variables)
     if not chief:
         return 0
     out = arguments.out or arguments.workdir / f"evaluation-{source.split}"
@@ -62,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         **workdir.environment(mesh),
     }
     title = f"{arguments.workdir.name}: {source.name}, {source.split}"
-    score.write(out, loaded.task, source, found.counts, result, config, title=title)
+    score.write(out, metric, source, found.counts, result, config, title=title)
     log.console.print(score.table(found.metrics), crop=False)  # in full, also where the terminal is narrow
     print(f"look at {out / 'report.html'}; the figures are in {out / 'result.json'}")
     return 0

@@ -45,23 +45,24 @@ def main(argv: Sequence[str]) -> int:
     print(f"mapjax: {len(files)} image(s); starting JAX …", flush=True)
 
     from mapjax.engine import evaluate
-    from mapjax.runs import setup
+    from mapjax.report import views
+    from mapjax.runs import sources, trained
     from mapjax.runtime import log
 
-    loaded = setup.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
+    loaded = trained.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
     config: Any = loaded.config
     found = predict.predict(
         evaluate.make_answer(loaded.task),
         loaded.variables,
         files,
-        setup.make_transform(config, augment=False),
+        sources.make_transform(config, augment=False),
         batch=min(config.eval_batch, len(files)),
         threads=config.input.threads,
     )
     names = predict.output_names(files, arguments.images)
     tracked = log.Log(None).track(found, "predict", len(files))
     options = {"classes": loaded.classes, "score": arguments.score, "enlarge": arguments.enlarge}
-    saved = predict.save(tracked, names, arguments.out, functools.partial(loaded.task.show, **options))
+    saved = predict.save(tracked, names, arguments.out, functools.partial(views.show, **options))
     for unreadable in saved.unreadable:
         print(f"left out: {unreadable.reason}", file=sys.stderr)
     if not saved.images:

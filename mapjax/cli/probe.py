@@ -36,26 +36,26 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.data.checks import quality
     from mapjax.engine import evaluate
     from mapjax.explain import probe
-    from mapjax.runs import setup
+    from mapjax.runs import evaluation, sources, trained
     from mapjax.runtime import log, workdir
     from mapjax.sharding import mesh as shard
 
-    loaded = setup.load(arguments.workdir, which=arguments.checkpoint)
+    loaded = trained.load(arguments.workdir, which=arguments.checkpoint)
     config: Any = loaded.config
     if arguments.data:
         config = configs.from_dict({**configs.to_dict(config), "data": configs.parse_data(arguments.data)})
-    config, *sources = setup.open_sources(config)
-    for source in sources:
+    config, *opened = sources.open_sources(config)
+    for source in opened:
         quality.require_trainable(source, quality.inspect(source, 0))
     mesh = shard.make_mesh({"data": -1})
     variables = evaluate.place(loaded.variables, mesh)
-    size, sharding = setup.eval_batch(config, mesh)
-    transform = setup.make_transform(config, augment=False)
-    known = probe.layers(loaded.task, variables, setup.abstract_batch(sources[0], transform, size, sharding))
+    size, sharding = evaluation.eval_batch(config, mesh)
+    transform = sources.make_transform(config, augment=False)
+    known = probe.layers(loaded.task, variables, sources.abstract_batch(opened[0], transform, size, sharding))
     features = probe.make_features(loaded.task, arguments.layer, known)
     say = log.Log(None)
     splits = []
-    for source in sources:
+    for source in opened:
         with pipeline.eval_batches(source, transform, batch=size, sharding=sharding) as batches:
             tracked = say.track(batches, source.split, -(-len(source.records) // size))
             splits.append(probe.collect(features, variables, tracked))

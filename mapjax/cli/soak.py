@@ -237,10 +237,10 @@ def judge(job: Job, undisturbed: Job, data: pathlib.Path) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from mapjax.runs import setup as run
+    from mapjax.runs import trained
     from mapjax.runtime import workdir
 
-    ours, theirs = (run.load(one.workdir).variables for one in (job, undisturbed))
+    ours, theirs = (trained.load(one.workdir).variables for one in (job, undisturbed))
     same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), ours, theirs)
     results = [workdir.read_json(one.workdir / "result.json") for one in (job, undisturbed)]
     top1 = [result["metrics"]["top1"] for result in results]

@@ -12,12 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from mapjax import stages
 from mapjax.errors import UserError
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Counts, Metric, Result, Task, Variables
 
 FOLDED = 32  # batches
-Answer = Callable[[Variables, Batch], Result]
+Answer = Callable[[Variables, Batch], Any]
 
 
 class Evaluation(NamedTuple):
@@ -29,9 +30,20 @@ class Evaluation(NamedTuple):
     seconds: float
 
 
-def make_answer(task: Task) -> Answer:
-    """Make the one jit that turns a batch into results in original pixels."""
-    return jax.jit(lambda variables, batch: task.decode(task.predict(variables, batch), batch))
+def make_answer(task: Task, metric: Metric | None = None) -> Answer:
+    """Make the one jit that turns a batch into results in original pixels, or into what a metric takes of them.
+
+    What is random in an answer is a function of this key and of an example's "index".
+    """
+
+    def answer(variables: Variables, batch: Batch) -> Any:
+        prediction = task.predict(variables, batch, jax.random.key(0))
+        result = task.decode(prediction, batch)
+        stages.check("prediction", prediction)  # as it is traced: once
+        stages.check("result", result)
+        return result if metric is None or metric.score is None else metric.score(result, batch)
+
+    return jax.jit(answer)
 
 
 def evaluate(answer: Answer, variables: Variables, batches: Iterable[Batch], metric: Metric) -> Evaluation:
@@ -63,9 +75,10 @@ def evaluate(answer: Answer, variables: Variables, batches: Iterable[Batch], met
     return Evaluation(metric.summarize(counts), counts, images, time.perf_counter() - began)
 
 
-def local(values: dict[str, Any]) -> dict[str, np.ndarray]:
+def local(values: dict[str, Any]) -> dict[str, Any]:
     """Bring this process's rows of a batch or a result to the host; images and true maps stay where they are."""
-    return {name: _rows(value) for name, value in values.items() if name not in ("image", "truth_map")}
+    kept = {name: value for name, value in values.items() if name not in ("image", "truth_map")}
+    return {name: local(value) if isinstance(value, dict) else _rows(value) for name, value in kept.items()}
 
 
 def own_rows(mask: Any) -> np.ndarray:

@@ -18,7 +18,7 @@ import optax
 from jaxtyping import PyTree
 
 from mapjax.sharding import mesh
-from mapjax.task import Batch, Scalars, State, Task
+from mapjax.task import Batch, Context, Scalars, State, Task
 
 Step = Callable[[State, Batch], tuple[State, Scalars]]
 
@@ -81,6 +81,7 @@ def make_step(
     ema: float = 0.0,
     places: PyTree | None = None,
     skip_non_finite: bool = False,
+    total: int = 1,
 ) -> Step:
     """Make the train step of a task; jit it with the state donated.
 
@@ -94,20 +95,23 @@ def make_step(
       places: where the parameters are, on a mesh with `fsdp`: each is gathered where it is used, and its gradient
         summed and scattered.
       skip_non_finite: a step whose losses or gradient norm are not finite changes nothing but the step number.
+      total: steps of the whole training, for the context's `progress`.
 
     Returns:
       step(state, batch) -> (state, scalars): the losses by name and `gradient_norm`.
     """
 
-    def loss_of(params: PyTree, stats: PyTree, batch: Batch, key: jax.Array):
+    def loss_of(params: PyTree, stats: PyTree, batch: Batch, context: Context):
         if frozen is not None:
             params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, frozen)
         if places is not None:
             params = jax.lax.with_sharding_constraint(params, mesh.gathered(places))
-        return task.loss({"params": params, "stats": stats}, batch, key)
+        return task.loss({"params": params, "stats": stats}, batch, context)
 
     def gradients(state: State, batch: Batch, key: jax.Array):
-        (_, (stats, scalars)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, state.stats, batch, key)
+        context = Context(key, state.step, state.step / total, state.ema)
+        derive = jax.value_and_grad(loss_of, has_aux=True)
+        (_, (stats, scalars)), grads = derive(state.params, state.stats, batch, context)
         if places is not None:
             grads = jax.lax.with_sharding_constraint(grads, places)
         return grads, stats, scalars

@@ -49,7 +49,7 @@ class Score(NamedTuple):
 
 def layers(task: Task, variables: Variables, batch: Batch) -> dict[str, tuple[int, ...]]:
     """List the layers whose features the network shows, with the shape for one image."""
-    shown = jax.eval_shape(task.predict, variables, batch)
+    shown = jax.eval_shape(task.predict, variables, batch, jax.random.key(0))
     named = {**shown.get("features", {}), "logits": shown.get("logits")}
     found = {name: tuple(value.shape[1:]) for name, value in named.items() if hasattr(value, "shape")}
     return {PIXELS: tuple(batch["image"].shape[1:]), **found}
@@ -70,7 +70,7 @@ def make_features(task: Task, layer: str, known: Mapping[str, Any]) -> Callable[
     def features(variables: Variables, batch: Batch):
         if layer == PIXELS:
             return batch["image"].reshape(len(batch["image"]), -1).astype(jnp.float32) / 255
-        shown = task.predict(variables, batch)
+        shown = task.predict(variables, batch, jax.random.key(0))
         value = shown["logits"] if layer == "logits" else shown["features"][layer]
         value = value.astype(jnp.float32)
         return value.mean(tuple(range(1, value.ndim - 1))) if value.ndim > 2 else value

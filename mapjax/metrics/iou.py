@@ -14,17 +14,25 @@ its figures are -1, and the means over the classes leave it out.
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from mapjax.data.source import Source, name_of
+from mapjax.ops import label_maps
+from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Counts, Metric, Result
 
 SHOWN, WORST = 12, 12  # images whose maps are kept for the report
+TOGETHER = 4  # images whose contours are compared at once
 
 
-def make(source: Source) -> Metric:
+def make(source: Source, tolerance: float = 0.0075) -> Metric:
     """Make the metric against the truth of `source`.
+
+    Args:
+      tolerance: distance within which contours agree, as a share of the diagonal of the largest image.
 
     Its scalars, the most telling first; -1 is "nothing to measure":
       mIoU: intersection over union, the mean over the classes. pixel_accuracy: share of the pixels that are right;
@@ -33,6 +41,9 @@ def make(source: Source) -> Metric:
       IoU/CLASS, accuracy/CLASS, dice/CLASS, boundary_f1/CLASS.
     """
     kept = frozenset(np.unique(np.linspace(0, max(len(source.records) - 1, 0), SHOWN).astype(int)).tolist())
+
+    def score(result: Result, batch: Batch) -> Result:
+        return scored(result["map_logits"], batch, len(source.classes), tolerance)
 
     def measure(result: Result, batch: Batch) -> Counts:
         real = np.flatnonzero(np.asarray(batch["mask"]))
@@ -68,7 +79,34 @@ def make(source: Source) -> Metric:
             "confusion.json": {**confusion, "matrix": counts["confusion"].tolist()},
         }
 
-    return Metric(measure, merge, summarize, files, best="mIoU")
+    return Metric(measure, merge, summarize, files, best="mIoU", score=score)
+
+
+def scored(logits: Float[Array, "b i j c"], batch: Batch, classes: int, tolerance: float) -> Result:
+    """Compare a batch with its `truth_map` in original pixels: "label_map", "confusion" and "contours" of stages.py.
+
+    Args:
+      logits: over the frame of the batch's images, at any stride.
+    """
+    frame, canvas = batch["image"].shape[1:3], batch["truth_map"].shape[1:3]
+    radius = max(1.0, tolerance * float(np.hypot(*canvas)))
+
+    def compare(one):
+        logits, matrix, truth = (part[None] for part in one)
+        found = label_maps.map_back(logits, matrix, frame, canvas).argmax(-1).astype(jnp.uint8)
+        return {"label_map": found[0], "confusion": label_maps.confusion(truth, found, classes)[0]}
+
+    def outline(pair):
+        truth, found = (one[None] for one in pair)
+        return label_maps.contours(truth, found, classes, radius)[0]
+
+    def judge(logits, matrix, truth):
+        # One image after the other: the scores of a large one for many classes take more memory than all else.
+        found = jax.lax.map(compare, (logits, matrix, truth))
+        # Some together, since the body of a loop runs on one core of a CPU, and few, for its cache.
+        return found | {"contours": jax.lax.map(outline, (truth, found["label_map"]), batch_size=TOGETHER)}
+
+    return shard.per_example(judge)(logits, batch["matrix"], batch["truth_map"])
 
 
 def scalars(confusion: Int[np.ndarray, "c c"], contours: Int[np.ndarray, "c 4"], classes: tuple[str, ...]):

@@ -10,7 +10,7 @@ from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.plan import search, step, summary, tables, topology
 from mapjax.plan.step import Config
-from mapjax.runs import setup
+from mapjax.runs import sources
 from mapjax.runtime import distributed, log, workdir
 from mapjax.sharding import mesh as shard
 
@@ -83,7 +83,7 @@ def local_batches(config: Config, folder: pathlib.Path) -> dict[str, int]:
     if workdir.is_trained(folder):
         before = workdir.read_json(folder / "config.json")
         return {name: int(before.get(name, config[name])) for name in ("batch", "eval_batch")}
-    config, source, held_out = setup.open_sources(config)
+    config, source, held_out = sources.open_sources(config)
     mesh = shard.make_mesh(config.mesh.to_dict())
     place = _of_all(topology.open_place(None))
     chosen, _ = _largest(config, source, place, mesh, say)

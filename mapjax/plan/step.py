@@ -16,9 +16,9 @@ from jaxtyping import PyTree
 from mapjax.data.source import Record, Records, Source
 from mapjax.engine import evaluate
 from mapjax.errors import UserError
-from mapjax.runs import setup
-from mapjax.sharding import mesh as shard
-from mapjax.task import Batch, State, Task
+from mapjax.runs import evaluation, sources
+from mapjax.runs import setup as setups
+from mapjax.task import Batch, State
 
 Config = Any  # a ConfigDict; ml_collections gives its values no types
 
@@ -119,7 +119,7 @@ def find_source(config: Config, classes: int | None = None, examples: int | None
         raise UserError(f"--classes {classes} and --examples {examples} must be positive.")
     missing = missing_path(config)
     if not missing and classes is None and examples is None:
-        config, source, _ = setup.open_sources(config)
+        config, source, _ = sources.open_sources(config)
         return config, source, ""
     known = KNOWN.get(str(config.data.name), IMAGENET)
     kinds, count = classes or known[0], examples or known[1]
@@ -145,7 +145,8 @@ def compile_step(config: Config, source: Source, mesh: Mesh) -> Compiled:
       TooLarge: the compiler finds no room for it.
       UserError: a config that cannot be.
     """
-    _, program, batch = _program(config, source, mesh)
+    setup = _setup(config, source, source, mesh)
+    program, batch = setup.program, setup.batches[-1]
     like = program.like
     began = time.perf_counter()
     with _too_large_told():
@@ -163,7 +164,7 @@ def compile_step(config: Config, source: Source, mesh: Mesh) -> Compiled:
         cost.get("flops", 0.0),
         cost.get("bytes accessed", 0.0),
         sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(like.params)),
-        len(source.records) / config.batch,
+        setup.clock.examples / config.batch,
         taken,
     )
 
@@ -177,27 +178,24 @@ def evaluation_peak(config: Config, seen: Source, held_out: Source, mesh: Mesh) 
     Raises:
       TooLarge: the compiler finds no room for it.
     """
-    task, program, _ = _program(config, seen, mesh)
-    variables = setup.trained_variables(program.like)
-    size, sharding = setup.eval_batch(config, mesh)
-    batch = setup.abstract_batch(held_out, setup.make_transform(config, augment=False, scored=held_out), size, sharding)
+    setup = _setup(config, seen, held_out, mesh)
+    like = setup.program.like
+    variables = evaluation.trained_variables(like)
+    size, sharding = evaluation.eval_batch(config, mesh)
+    transform = sources.make_transform(config, augment=False, scored=held_out)
+    batch = sources.abstract_batch(held_out, transform, size, sharding)
     with _too_large_told(), jax.set_mesh(mesh):
-        memory = evaluate.make_answer(task).lower(variables, batch).compile().memory_analysis()
-    beside = _bytes(program.like) - _bytes(variables)
+        answer = evaluate.make_answer(setup.task, setup.metric)
+        memory = answer.lower(variables, batch).compile().memory_analysis()
+    beside = _bytes(like) - _bytes(variables)
     needed = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return beside + needed + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
 
 
-def _program(config: Config, source: Source, mesh: Mesh) -> tuple[Task, setup.Program, Batch]:
-    """Make the task and its train step as `fit` does, and the shapes of a batch."""
-    setup.require_sound(config, mesh)
-    clock = setup.make_clock(config, len(source.records))
-    transform = setup.make_transforms(config, clock)[-1][1]
-    batch = setup.abstract_batch(source, transform, config.batch, shard.batch_sharding(mesh, config.batch))
-    counts = np.ones(len(source.classes), np.int64)  # how often each class comes is only a constant in the step
-    task = setup.make_task(config, source.classes, lambda: counts, lambda: (counts, counts))
-    tx, _, frozen = setup.make_optimizer(config, task, batch, clock)
-    return task, setup.make_program(config, task, tx, frozen, batch, mesh), batch
+def _setup(config: Config, seen: Source, held_out: Source, mesh: Mesh) -> setups.Setup:
+    """Make what `fit` makes; how often each class comes is only a constant in the step, and is not counted."""
+    opened = (config, seen, held_out)
+    return setups.build(config, mesh=mesh, opened=opened, counts=lambda source: np.ones(len(source.classes), np.int64))
 
 
 @contextlib.contextmanager

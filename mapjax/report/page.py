@@ -42,7 +42,7 @@ def write(
       config: the run's config, nested.
       history: the lines of metrics.jsonl, possibly none.
       source: the evaluated split, and `counts`, what its metric counted.
-      sections: makes the task's own sections of source, counts and result["metrics"].
+      sections: makes the sections of its metrics, of source, counts and result["metrics"].
     """
     metrics = result.get("metrics", {})
     parts = [*training(history), *sections(source, counts, metrics), *facts(result, config)]

@@ -2,7 +2,7 @@
 
 An image is turned upright as a person sees it, put through the evaluation transform and answered in batches of one
 shape, so the network compiles once. Boxes come back in the pixels of the upright image. What an answer looks like, as
-values and as a drawing, is the task's to say (`Task.show`).
+values and as a drawing, report/views.py says.
 """
 
 import json
@@ -139,7 +139,7 @@ def save(
 
     Args:
       found: what `predict` yields. names: of the drawings, one for each item (`output_names`).
-      out: the folder, made if need be. show: (result, image) -> Shown, the task's own.
+      out: the folder, made if need be. show: (result, image) -> Shown, as report/views.py has it.
 
     Raises:
       UserError: the folder cannot be written.

@@ -15,11 +15,11 @@ from mapjax.config import load as configs
 from mapjax.config import parts
 from mapjax.data.source import Record, Records, Source, truth_of
 from mapjax.errors import NoSuchSplit, UserError, near
-from mapjax.report import page
-from mapjax.runs import setup
+from mapjax.report import page, views
+from mapjax.runs import sources
 from mapjax.runtime import workdir
 from mapjax.stages import VOID
-from mapjax.task import Counts, Task
+from mapjax.task import Counts, Metric
 
 MOST_CLASSES, FEW = 100, 20  # that a terminal shows, and how many of more
 _WIDTH = 5  # letters of a figure
@@ -37,15 +37,15 @@ def open_source(config: Any, classes: Sequence[str], *, data: str | None = None,
       UserError: no such data or split, or it has a class that the run did not learn.
     """
     if data is None:
-        return with_classes(setup.make_source(config, "eval", split), classes)
+        return with_classes(sources.make_source(config, "eval", split), classes)
     node = configs.merged(config.data.to_dict(), configs.parse_data(data))
     if "hold_out" in inspect.signature(parts.find("data.formats", node["name"])).parameters:
         node.setdefault("hold_out", 0)
     config = configs.from_dict({**configs.to_dict(config), "data": node})
     for name in () if split else (str(config.splits.eval), "val", "test", "train"):
         with contextlib.suppress(NoSuchSplit):
-            return with_classes(setup.make_source(config, "eval", name), classes)
-    return with_classes(setup.make_source(config, "eval", split), classes)
+            return with_classes(sources.make_source(config, "eval", name), classes)
+    return with_classes(sources.make_source(config, "eval", split), classes)
 
 
 def with_classes(source: Source, classes: Sequence[str]) -> Source:
@@ -85,7 +85,7 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
 
 def write(
     out: pathlib.Path,
-    task: Task,
+    metric: Metric,
     source: Source,
     counts: Counts,
     result: Mapping[str, Any],
@@ -94,14 +94,14 @@ def write(
     title: str,
     history: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write result.json, the task's own files (predictions.json …) and report.html into a folder, made if need be.
+    """Write result.json, the metric's own files (predictions.json …) and report.html into a folder, made if need be.
 
     Raises:
       UserError: the folder cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, content in {**task.metric(source).files(counts), "result.json": result}.items():
+        for name, content in {**metric.files(counts), "result.json": result}.items():
             workdir.write_json(out / name, content)
         page.write(
             out / "report.html",
@@ -111,7 +111,7 @@ def write(
             history=history,
             source=source,
             counts=counts,
-            sections=task.sections,
+            sections=views.sections,
         )
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}); mend that, or name another folder.") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from mapjax.config import load as configs
 from mapjax.errors import UserError
-from mapjax.runs import setup
+from mapjax.runs import setup, sources
 from mapjax.runtime import log, workdir
 from mapjax.study import runs, sweep
 
@@ -49,7 +49,7 @@ def show(study: sweep.Study, listed: Sequence[runs.Job]) -> int:
 def steps(cell: sweep.Cell) -> int:
     """Give the steps of a cell's run."""
     config: Any = cell.config
-    return setup.make_clock(config, setup.make_sampler(config, setup.open_sources(config)[1]).length).total
+    return setup.make_clock(config, sources.make_sampler(config, sources.open_sources(config)[1]).length).total
 
 
 def _measured(job: runs.Job, program: Sequence[str]) -> float:

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from mapjax.config import load as configs
 from mapjax.errors import UserError
-from mapjax.runs import setup
+from mapjax.runs import sources
 from mapjax.runtime import checksum, workdir
 from mapjax.study import sweep
 
@@ -252,7 +252,7 @@ def _data(config: Any, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Give the fingerprints of a config's training and held-out data; the same are opened once."""
     asked = _asked(config)
     if asked not in known:
-        _, seen, held_out = setup.open_sources(config)
+        _, seen, held_out = sources.open_sources(config)
         known[asked] = seen.fingerprint, held_out.fingerprint
     return known[asked]
 
@@ -267,7 +267,7 @@ def _other_data(config: Any, test: sweep.Overrides, known: dict[str, tuple[str, 
         return _data(other, known)[1]
     asked = f"held out of {_asked(other)}"
     if asked not in known:
-        known[asked] = (setup.make_source(other, "eval").fingerprint,)
+        known[asked] = (sources.make_source(other, "eval").fingerprint,)
     return known[asked][0]
 
 

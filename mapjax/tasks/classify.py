@@ -1,19 +1,18 @@
 """Classification: an image becomes a label, or any number of them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mapjax.data.source import Source, labels_of
 from mapjax.errors import UserError, near
-from mapjax.metrics import accuracy, multilabel
+from mapjax.ops import images as image_ops
 from mapjax.ops import imbalance, losses, mix
-from mapjax.ops.images import MEAN, STD, normalize
-from mapjax.report import classifications as report
-from mapjax.task import Batch, Model, Prediction, Result, Task, Variables
+from mapjax.ops.images import MEAN, STD
+from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
 
 LOSSES = ("softmax", "sigmoid")
 VIEWS = ("one", "flip", "five", "ten")
@@ -70,13 +69,15 @@ def make(
     counts = class_counts() if class_counts and (weighting != "none" or logit_adjustment) else None
     criterion = _criterion(loss, counts, len(classes), label_smoothing, focal, weighting, beta, logit_adjustment)
 
-    def init(key, batch: Batch) -> Variables:
-        return model.init(key, normalize(batch["image"], mean, std))
+    normalize = partial(image_ops.normalize, mean=mean, std=std)
 
-    def loss_of(variables: Variables, batch: Batch, key):
-        for_mix, for_model = jax.random.split(key)
+    def init(key, batch: Batch) -> Variables:
+        return model.init(key, image_ops.normalized(batch["image"], normalize))
+
+    def loss_of(variables: Variables, batch: Batch, context: Context):
+        for_mix, for_model = jax.random.split(context.key)
         given = targets(batch, len(classes), loss)
-        images = normalize(batch["image"], mean, std)
+        images = image_ops.normalized(batch["image"], normalize)
         options = {"mixup": mixup, "cutmix": cutmix, "probability": mix_probability}
         images, wanted = mix.mix(for_mix, images, given, **options)
         outputs, stats = model.apply(variables, images, train=True, key=for_model)
@@ -92,8 +93,10 @@ def make(
         scalars |= {f"loss_{name}": value for name, value in terms.items() if len(terms) > 1}
         return total, (stats, scalars)
 
-    def predict(variables: Variables, batch: Batch) -> Prediction:
-        seen = [normalize(view, mean, std) for view in views_of(batch["image"], views, image_size)]
+    def predict(variables: Variables, batch: Batch, key) -> Prediction:
+        del key
+        cut = views_of(batch["image"], views, image_size)
+        seen = [image_ops.normalized(view, normalize) for view in cut]
         outputs = [model.apply(variables, images, train=False, key=None)[0] for images in seen]
         logits = [one.pop("logits") for one in outputs]
         shown = CENTRE if views in ("five", "ten") else 0
@@ -103,10 +106,7 @@ def make(
         del batch
         return {"probabilities": _probabilities(prediction["logits"], loss)}
 
-    def metric(source: Source):
-        return (multilabel if labels_of(source).ndim == 2 else accuracy).make(source)
-
-    return Task(init, loss_of, predict, decode, metric, report.sections, report.show)
+    return Task("label", normalize, init, loss_of, predict, decode, ("classification",))
 
 
 def targets(batch: Batch, classes: int, loss: str):

@@ -1,25 +1,21 @@
 """Semantic segmentation: an image becomes a class for every pixel."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mapjax.data.source import Source
 from mapjax.errors import UserError, near
-from mapjax.metrics import iou
-from mapjax.ops import imbalance, label_maps, pixel_losses
-from mapjax.ops.images import MEAN, STD, normalize
+from mapjax.ops import images as image_ops
+from mapjax.ops import imbalance, pixel_losses
+from mapjax.ops.images import MEAN, STD
 from mapjax.ops.resize import bilinear
-from mapjax.report import segmentations as report
-from mapjax.sharding import mesh
 from mapjax.stages import VOID
-from mapjax.task import Batch, Model, Prediction, Result, Task, Variables
+from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
 
-NEEDS = "label_map"  # of the data
-TOGETHER = 4  # images whose contours are compared at once
 WEIGHTINGS = ("none", "median", "inverse", "sqrt")
 OPTIONS = dict.fromkeys(("losses", "auxiliary_losses"), dict.fromkeys(pixel_losses.LOSSES, 0.0))
 PixelCounts = tuple[np.ndarray, np.ndarray]
@@ -40,7 +36,6 @@ def make(
     scales: Sequence[float] = (1.0,),
     window: Sequence[int] = (),
     overlap: float = 0.25,
-    tolerance: float = 0.0075,
     mean: Sequence[float | int] = MEAN,
     std: Sequence[float | int] = STD,
 ) -> Task:
@@ -57,7 +52,6 @@ def make(
       flip, scales: in evaluation the probabilities are averaged over the mirrored image and its sizes.
       window: height, width of windows that slide over the image in evaluation, whose scores are averaged; () takes
         the image whole. overlap: of neighbouring windows, at least this share of a side.
-      tolerance: distance within which contours agree, as a share of the diagonal of the largest image.
       mean, std: of the images, RGB, 0 to 1.
 
     Raises:
@@ -72,13 +66,16 @@ def make(
     if pixel_counts is not None and weighting != "none":
         shares = class_weights(pixel_counts(), weighting, heaviest)
 
-    def init(key, batch: Batch) -> Variables:
-        return model.init(key, normalize(batch["image"], mean, std))
+    normalize = partial(image_ops.normalize, mean=mean, std=std)
 
-    def loss(variables: Variables, batch: Batch, key):
+    def init(key, batch: Batch) -> Variables:
+        return model.init(key, image_ops.normalized(batch["image"], normalize))
+
+    def loss(variables: Variables, batch: Batch, context: Context):
         if pixel_counts is None and weighting != "none":
             raise UserError("task.weighting needs the pixels of the classes to train with.")
-        outputs, stats = model.apply(variables, normalize(batch["image"], mean, std), train=True, key=key)
+        images = image_ops.normalized(batch["image"], normalize)
+        outputs, stats = model.apply(variables, images, train=True, key=context.key)
         _require_logits(outputs)
         weights = jnp.asarray(shares)
         labels = jnp.where(batch["mask"][:, None, None], batch["label_map"], VOID)
@@ -100,8 +97,9 @@ def make(
         scalars |= {name: value for name, (_, value) in terms.items() if len(terms) > 1}
         return total, (stats, scalars)
 
-    def predict(variables: Variables, batch: Batch) -> Prediction:
-        images = normalize(batch["image"], mean, std)
+    def predict(variables: Variables, batch: Batch, key) -> Prediction:
+        del key
+        images = image_ops.normalized(batch["image"], normalize)
         answer = _answering(model, variables, window, overlap)
         if not flip and tuple(scales) == (1.0,):
             logits, features = answer(images)
@@ -116,40 +114,13 @@ def make(
         return {"map_logits": jnp.log(jnp.maximum(sum(views) / len(views), 1e-30)), "features": {}}
 
     def decode(prediction: Prediction, batch: Batch) -> Result:
+        """Scores as the network gives them, and the way to them from the original pixels, where they are sampled."""
         logits = prediction["map_logits"].astype(jnp.float32)
-        if "truth_map" not in batch:
-            # Sampled at the original pixels later (report/segmentations.py), straight from the network's map as here.
-            (height, width), (rows, columns) = batch["image"].shape[1:3], logits.shape[1:3]
-            onto = np.array([[columns / width], [rows / height], [1]], np.float32)
-            return {"map_logits": logits, "matrix": onto * batch["matrix"]}
-        frame, canvas = batch["image"].shape[1:3], batch["truth_map"].shape[1:3]
-        radius = max(1.0, tolerance * float(np.hypot(*canvas)))
+        (height, width), (rows, columns) = batch["image"].shape[1:3], logits.shape[1:3]
+        onto = np.array([[columns / width], [rows / height], [1]], np.float32)
+        return {"map_logits": logits, "matrix": onto * batch["matrix"]}
 
-        def score(one):
-            logits, matrix, truth = (part[None] for part in one)
-            scores = label_maps.map_back(logits, matrix, frame, canvas)
-            found = scores.argmax(-1).astype(jnp.uint8)
-            return {
-                "label_map": found[0],
-                "confusion": label_maps.confusion(truth, found, len(classes))[0],
-            }
-
-        def outline(pair):
-            truth, found = (one[None] for one in pair)
-            return label_maps.contours(truth, found, len(classes), radius)[0]
-
-        def judge(logits, matrix, truth):
-            # One image after the other: the scores of a large one for many classes take more memory than all else.
-            found = jax.lax.map(score, (logits, matrix, truth))
-            # Some together, since the body of a loop runs on one core of a CPU, and few, for its cache.
-            return found | {"contours": jax.lax.map(outline, (truth, found["label_map"]), batch_size=TOGETHER)}
-
-        return mesh.per_example(judge)(logits, batch["matrix"], batch["truth_map"])
-
-    def metric(source: Source):
-        return iou.make(source)
-
-    return Task(init, loss, predict, decode, metric, report.sections, report.show)
+    return Task("label_map", normalize, init, loss, predict, decode, ("iou",))
 
 
 def class_weights(counts: PixelCounts, weighting: str, heaviest: float = float("inf")) -> np.ndarray:

@@ -20,7 +20,7 @@ from rich.text import Text
 from mapjax import weights
 from mapjax.errors import UserError, near
 from mapjax.models.backbones.vit import resize_positions
-from mapjax.runs import setup
+from mapjax.runs import trained
 from mapjax.task import State, Variables
 
 Tensors = Mapping[str, np.ndarray]
@@ -115,7 +115,7 @@ def read(source: str) -> Given:
     """
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
-        loaded = setup.load(path, which="best")
+        loaded = trained.load(path, which="best")
         size: Any = loaded.config.image_size
         return Given(source, weights.to_torchvision(loaded.variables), loaded.classes, size)
     return Given(source, weights.load(source))

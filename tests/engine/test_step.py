@@ -11,7 +11,7 @@ import pytest
 from mapjax.engine import optimizer
 from mapjax.engine import step as train
 from mapjax.errors import UserError
-from mapjax.task import Metric, Task
+from mapjax.task import Task
 
 
 def squares(noise: float = 0.0) -> Task:
@@ -21,18 +21,16 @@ def squares(noise: float = 0.0) -> Task:
         kernel = jax.random.normal(key, (batch["image"].shape[-1],))
         return {"params": {"kernel": kernel, "bias": jnp.zeros(())}, "stats": {"seen": jnp.zeros(())}}
 
-    def loss(variables, batch, key):
+    def loss(variables, batch, context):
         params = variables["params"]
         error = batch["image"] @ params["kernel"] + params["bias"] - batch["truth"]
-        value = jnp.mean(error**2) + noise * jax.random.normal(key) * params["bias"]
+        value = jnp.mean(error**2) + noise * jax.random.normal(context.key) * params["bias"]
         return value, ({"seen": variables["stats"]["seen"] + 1}, {"loss": value})
 
     def nothing(*_):
         return {}
 
-    return Task(
-        init, loss, nothing, nothing, lambda source: Metric(nothing, nothing, nothing, nothing, "AP"), nothing, nothing
-    )
+    return Task("", nothing, init, loss, nothing, nothing, ())
 
 
 def batch_of(number: int, size: int = 8) -> dict:

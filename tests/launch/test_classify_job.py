@@ -19,7 +19,7 @@ from mapjax import weights
 from mapjax.config import load as configs
 from mapjax.config import parts
 from mapjax.errors import UserError
-from mapjax.runs import fit, setup
+from mapjax.runs import fit, trained
 from mapjax.runtime import log as logs
 
 pytestmark = pytest.mark.process
@@ -71,7 +71,7 @@ def test_it_goes_on_to_the_same_bits(whole, tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "40")
     (tmp_path / "run" / "result.json").unlink()
     fit.fit(config_of(**SMALL), tmp_path / "run")
-    jax.tree.map(np.testing.assert_array_equal, setup.load(tmp_path / "run").variables, setup.load(whole).variables)
+    jax.tree.map(np.testing.assert_array_equal, trained.load(tmp_path / "run").variables, trained.load(whole).variables)
 
 
 def test_evaluate_predict_and_probe(whole, tmp_path, capsys):
@@ -244,7 +244,7 @@ def test_unreadable_images_and_an_empty_class_folder_are_left_out_and_told(tmp_p
     ],
 )
 def test_weights_that_do_not_fit(whole, tmp_path, spoil, message):
-    tensors = dict(weights.to_torchvision(setup.load(whole).variables))
+    tensors = dict(weights.to_torchvision(trained.load(whole).variables))
     spoil(tensors)
     weights.save(tmp_path / "spoilt.safetensors", tensors)
     changes = {**SMALL, "init_from": str(tmp_path / "spoilt.safetensors"), "duration": "1 steps"}

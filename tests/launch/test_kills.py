@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 
-from mapjax.runs import setup
+from mapjax.runs import trained
 from mapjax.runtime import log as logs
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -119,7 +119,7 @@ def whole(tmp_path_factory):
 
 def require_equal(job: Job, whole: Job) -> None:
     """The same bits, the same scores and losses, and the same examples in every step that was made."""
-    ours, theirs = setup.load(job.workdir), setup.load(whole.workdir)
+    ours, theirs = trained.load(job.workdir), trained.load(whole.workdir)
     assert ours.step == theirs.step == TOTAL
     jax.tree.map(np.testing.assert_array_equal, ours.variables, theirs.variables)
     known = dict(whole.orders())

@@ -17,7 +17,7 @@ import pytest
 from mapjax.data.formats import scenes
 from mapjax.data.formats import voc as voc_source
 from mapjax.metrics import precision
-from mapjax.runs import setup
+from mapjax.runs import trained
 from mapjax.runtime import log as logs
 
 pytestmark = pytest.mark.process
@@ -61,7 +61,7 @@ def finish(process) -> tuple[int, str]:
 
 
 def saved(workdir):
-    loaded = setup.load(workdir)
+    loaded = trained.load(workdir)
     return loaded.step, loaded.variables
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from mapjax import weights
 from mapjax.config import parts
-from mapjax.runs import setup
+from mapjax.runs import trained
 from mapjax.runtime import distributed
 from mapjax.runtime import log as logs
 
@@ -114,8 +114,8 @@ def close(workdir, other):
     np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        setup.load(workdir).variables,
-        setup.load(other).variables,
+        trained.load(workdir).variables,
+        trained.load(other).variables,
     )
     ours, theirs = (json.loads((folder / "result.json").read_text()) for folder in (workdir, other))
     assert ours["eval_images"] == theirs["eval_images"] == 359
@@ -351,6 +351,6 @@ def test_given_weights_are_split_over_processes(tmp_path):
     assert "weights from" in output and "weights from" not in other
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-5)
-    trained = setup.load(tmp_path / "two").variables["params"]
-    for found, given in zip(*map(jax.tree.leaves, (trained, variables["params"]))):
+    found_params = trained.load(tmp_path / "two").variables["params"]
+    for found, given in zip(*map(jax.tree.leaves, (found_params, variables["params"]))):
         np.testing.assert_allclose(found, given, atol=0.05)  # two small steps from what was loaded

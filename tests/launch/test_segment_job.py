@@ -16,7 +16,7 @@ from mapjax.config import load as configs
 from mapjax.config import parts
 from mapjax.errors import UserError
 from mapjax.report import overlay
-from mapjax.runs import fit, setup
+from mapjax.runs import fit, trained
 from mapjax.stages import VOID
 
 pytestmark = pytest.mark.process
@@ -84,7 +84,7 @@ def test_it_goes_on_to_the_same_bits(whole, data, tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "60")
     (tmp_path / "run" / "result.json").unlink()
     fit.fit(config_of(":camvid", f"masks:{data}", **TINY), tmp_path / "run")
-    jax.tree.map(np.testing.assert_array_equal, setup.load(tmp_path / "run").variables, setup.load(whole).variables)
+    jax.tree.map(np.testing.assert_array_equal, trained.load(tmp_path / "run").variables, trained.load(whole).variables)
 
 
 def test_evaluate_gives_the_same_and_predict_writes_masks(whole, data, tmp_path):

@@ -21,7 +21,7 @@ SMALL = {
 def shapes_of(model, images=IMAGES, boxes=5):
     def run(variables, images, boxes):
         outputs, stats = model.apply(variables, images, train=True)
-        return outputs, stats, model.regions(variables, outputs["features"], boxes)
+        return outputs, stats, model.calls["regions"](variables, outputs["features"], boxes)
 
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     boxes = jax.ShapeDtypeStruct((images.shape[0], boxes, 4), jnp.float32)
@@ -52,7 +52,7 @@ def test_outputs_by_name():
         "layer3": (2, 5, 6, 16),
         "layer4": (2, 3, 3, 32),
     } | {name: (2, *grid, 4) for name, grid in grids.items()}
-    anchors = model.anchors((65, 96))
+    anchors = model.calls["anchors"]((65, 96))
     assert [len(level) for level in anchors] == [3 * h * w for h, w in grids.values()]
     assert outputs["objectness"].shape == (2, sum(map(len, anchors)))
     assert outputs["deltas"].shape == (2, sum(map(len, anchors)), 4)
@@ -65,7 +65,7 @@ def test_a_shorter_pyramid():
     model = faster_rcnn.make(**SMALL | options)
     variables, outputs, _, regions = shapes_of(model)
     assert [name for name in outputs["features"] if name.startswith("p")] == ["p4", "p5", "p6"]
-    assert [len(level) for level in model.anchors((65, 96))] == [2 * 5 * 6, 2 * 3 * 3, 2 * 2 * 2]
+    assert [len(level) for level in model.calls["anchors"]((65, 96))] == [2 * 5 * 6, 2 * 3 * 3, 2 * 2 * 2]
     assert outputs["objectness"].shape == (2, 2 * (30 + 9 + 4)) and regions["logits"].shape == (2, 5, 3)
     assert set(variables["params"]["backbone"]["fpn"]["inner_blocks"]) == {"0", "1"}
 
@@ -80,7 +80,7 @@ def test_lower_precision_keeps_parameters_and_answers_in_float32():
 def test_offsets_are_in_the_order_of_the_anchors():
     """A head that passes its input on, given each cell's own place, answers with the centres of the anchors."""
     image, ratios = (64, 128), (0.5, 1.0, 2.0)
-    anchors = faster_rcnn.make(**SMALL | {"ratios": ratios}).anchors(image)
+    anchors = faster_rcnn.make(**SMALL | {"ratios": ratios}).calls["anchors"](image)
     maps = []
     for stride in (4, 8, 16, 32, 64):
         y, x = np.mgrid[0 : image[0] : stride, 0 : image[1] : stride]
@@ -138,7 +138,7 @@ def test_images_of_a_batch_are_independent():
     @jax.jit
     def run(images, boxes):
         outputs, _ = model.apply(variables, images)
-        regions = model.regions(variables, outputs["features"], boxes)
+        regions = model.calls["regions"](variables, outputs["features"], boxes)
         return {"objectness": outputs["objectness"], "offsets": outputs["deltas"]} | regions
 
     found, turned = run(images, boxes), run(images[::-1], boxes[::-1])

@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 pytestmark = pytest.mark.parity
 
+KEY = jax.random.key(0)
 SIZE = (128, 192)
 PADDED = (112, 160)  # torchvision pads it to 128×160
 
@@ -137,7 +138,7 @@ def test_detector(depth, size):
     @jax.jit
     def run(variables, batch):
         outputs, _ = model.apply(variables, two_stage.normalize(jnp.asarray(batch["image"])), train=False, key=None)
-        prediction = task.predict(variables, batch)
+        prediction = task.predict(variables, batch, KEY)
         return outputs["objectness"], outputs["deltas"], prediction["proposals"], task.decode(prediction, batch)
 
     objectness, deltas, proposals, result = run(variables, batch)

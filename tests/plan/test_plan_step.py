@@ -7,7 +7,7 @@ from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.plan import job, search, step, summary, tables, topology
 from mapjax.plan.collectives import Collective
-from mapjax.runs import setup
+from mapjax.runs import sources
 from mapjax.sharding import mesh as shard
 
 DETECT, CLASSIFY, SEGMENT = (f"experiments/{name}.py" for name in ("detect", "classify", "segment"))
@@ -19,7 +19,7 @@ def load(name, **overrides):
 
 def shapes(config, source):
     sharding = shard.batch_sharding(shard.make_mesh({"data": 1}, jax.devices()[:1]), 4)
-    batch = setup.abstract_batch(source, setup.make_transform(config, augment=True), 4, sharding)
+    batch = sources.abstract_batch(source, sources.make_transform(config, augment=True), 4, sharding)
     return {name: (one.shape, one.dtype) for name, one in batch.items()}
 
 
@@ -67,7 +67,7 @@ def test_the_largest_batch_that_fits_here_is_found_and_kept(tmp_path, monkeypatc
 def test_images_are_scored_in_batches_that_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(topology, "_memory", lambda: 20_000_000)
     config = load(CLASSIFY, eval_batch=200_000)
-    _, seen, held_out = setup.open_sources(config)
+    _, seen, held_out = sources.open_sources(config)
     mesh = shard.make_mesh(config.mesh.to_dict())
 
     def peak(batch):

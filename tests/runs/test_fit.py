@@ -10,7 +10,7 @@ import pytest
 
 from mapjax.config import load as configs
 from mapjax.errors import UserError
-from mapjax.runs import fit, setup
+from mapjax.runs import fit, sources, trained
 from mapjax.runtime import log as logs
 
 pytestmark = pytest.mark.process
@@ -35,8 +35,8 @@ from mapjax.tasks import classify
 def make(*, model, classes, image_size, class_counts=None, bad=(), high=(), **options):
     task = classify.make(model=model, classes=classes, image_size=image_size, **options)
 
-    def loss(variables, batch, key):
-        total, (stats, scalars) = task.loss(variables, batch, key)
+    def loss(variables, batch, context):
+        total, (stats, scalars) = task.loss(variables, batch, context)
         has_bad, has_high = (jnp.isin(batch["index"], jnp.array(rows, jnp.int32)).any() for rows in (bad, high))
         factor = jnp.where(has_bad, jnp.nan, jnp.where(has_high, 100.0, 1.0))
         return total * factor, (stats, scalars | {"loss": scalars["loss"] * factor})
@@ -66,8 +66,8 @@ def poisoned(folder, monkeypatch, skip=0, **rows):
 
 def in_the_order_of(workdir, steps):
     """The records of the batches of some steps, by the order that training itself shows them in."""
-    config, seen, _ = setup.open_sources(configs.from_dict(json.loads((workdir / "config.json").read_text())))
-    order = setup.make_sampler(config, seen).order(0)
+    config, seen, _ = sources.open_sources(configs.from_dict(json.loads((workdir / "config.json").read_text())))
+    order = sources.make_sampler(config, seen).order(0)
     return [sorted(int(i) for i in order[(step - 1) * 16 : step * 16]) for step in steps], seen
 
 
@@ -84,7 +84,8 @@ def plain(tmp_path_factory):
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(plain, tmp_path):
     workdir, result = plain
     again = fit.fit(config_of(), tmp_path / "again")
-    jax.tree.map(np.testing.assert_array_equal, setup.load(tmp_path / "again").variables, setup.load(workdir).variables)
+    one, other = (trained.load(folder).variables for folder in (tmp_path / "again", workdir))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
     assert again["metrics"] == result["metrics"]
     timeless = ("step_s", "examples_per_s", "input_wait")
     ours, theirs = (
@@ -93,7 +94,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(plain, tmp_pat
     )
     assert ours == theirs and len(ours) == 6
     fit.fit(config_of(seed="1"), tmp_path / "other")
-    here, there = (jax.tree.leaves(setup.load(folder).variables) for folder in (tmp_path / "other", workdir))
+    here, there = (jax.tree.leaves(trained.load(folder).variables) for folder in (tmp_path / "other", workdir))
     assert any(not np.array_equal(a, b) for a, b in zip(here, there))
 
 
@@ -123,8 +124,8 @@ def test_steps_that_are_not_finite_are_left_out_up_to_a_number(plain, tmp_path, 
     assert fit.fit(config, tmp_path / "resumed")["skipped_steps"] == 2
     jax.tree.map(
         np.testing.assert_array_equal,
-        setup.load(tmp_path / "resumed").variables,
-        setup.load(tmp_path / "run").variables,
+        trained.load(tmp_path / "resumed").variables,
+        trained.load(tmp_path / "run").variables,
     )
 
 

@@ -11,11 +11,9 @@ from rich.console import Console
 from mapjax.data import labelled
 from mapjax.data.source import Records, Source, has_label_maps, label_map_of, labels_of, largest_size
 from mapjax.errors import UserError
-from mapjax.metrics import precision
-from mapjax.report import detections
+from mapjax.metrics import combine
 from mapjax.runs import score
 from mapjax.stages import VOID
-from mapjax.task import Task
 
 
 def source_of(classes=("cat", "dog")):
@@ -107,10 +105,10 @@ def test_a_class_that_was_not_learned_is_a_mistake():
 def test_save_writes_the_folder(tmp_path):
     source = source_of()
     one = {"scores": np.array([0.9], np.float32), "boxes": np.array([[5, 5, 25, 30]], np.float32)}
-    counts = {i: one | {"classes": np.array([i], np.int32)} for i in range(2)}
-    task = Task(None, None, None, None, precision.make, detections.sections, detections.show)  # type: ignore[arg-type]
+    counts = {"precision": {i: one | {"classes": np.array([i], np.int32)} for i in range(2)}}
+    metric = combine.make(["precision"], source)
     result, config = {"metrics": {"AP": 1.0, "AP/cat": 1.0}, "checkpoint": 7}, ConfigDict({"batch": 2})
-    score.write(tmp_path / "out", task, source, counts, result, config, title="again")
+    score.write(tmp_path / "out", metric, source, counts, result, config, title="again")
     written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     assert set(written) == {"result.json", "predictions.json", "truth.json", "report.html"}
     assert json.loads(written["result.json"])["checkpoint"] == 7
@@ -118,7 +116,7 @@ def test_save_writes_the_folder(tmp_path):
     assert len(json.loads(written["truth.json"])["annotations"]) == 2
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        score.write(tmp_path / "file", task, source, counts, result, config, title="again")
+        score.write(tmp_path / "file", metric, source, counts, result, config, title="again")
 
 
 def test_table_has_a_row_for_each_class():

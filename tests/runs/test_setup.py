@@ -8,7 +8,7 @@ import pytest
 
 from mapjax.config import load as configs
 from mapjax.errors import UserError
-from mapjax.runs import setup
+from mapjax.runs import setup, sources
 from mapjax.sharding import mesh
 
 EXPERIMENT = "experiments/detect.py"
@@ -60,7 +60,7 @@ FIRST, SECOND, THIRD = ([str(n) for n in range(4 * k, 4 * k + 4)] for k in range
 )
 def test_the_first_pair_of_splits_that_is_there(tmp_path, splits, names, lengths):
     config = configs.load(EXPERIMENT + ":bccd", data=voc(tmp_path / "data", splits))
-    config, seen, held_out = setup.open_sources(config)
+    config, seen, held_out = sources.open_sources(config)
     assert (config.splits.train, config.splits.eval) == names == (seen.split, held_out.split)
     assert (len(seen.records), len(held_out.records)) == lengths
     assert not {r["file"] for r in seen.records} & {r["file"] for r in held_out.records}
@@ -69,7 +69,7 @@ def test_the_first_pair_of_splits_that_is_there(tmp_path, splits, names, lengths
 def test_splits_by_name(tmp_path):
     data = voc(tmp_path / "data", {"a": FIRST, "b": SECOND})
     overrides = {"splits.train": "a", "splits.eval": "b"}
-    _, seen, held_out = setup.open_sources(configs.load(EXPERIMENT + ":bccd", overrides, data=data))
+    _, seen, held_out = sources.open_sources(configs.load(EXPERIMENT + ":bccd", overrides, data=data))
     assert (seen.split, held_out.split) == ("a", "b")
     with pytest.raises(UserError, match="no split 'c'; there is: a, b"):
-        setup.open_sources(configs.load(EXPERIMENT, {"splits.eval": "c"}, data=data))
+        sources.open_sources(configs.load(EXPERIMENT, {"splits.eval": "c"}, data=data))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mapjax.config import load as configs
-from mapjax.runs import fit, setup
+from mapjax.runs import fit, trained
 from mapjax.runtime import log as logs
 from mapjax.runtime import workdir
 
@@ -66,8 +66,8 @@ def test_a_run_goes_on_with_other_devices(whole, tmp_path, capsys):
     np.testing.assert_allclose(list(after.values()), list(before.values()), rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        setup.load(tmp_path / "run").variables,
-        setup.load(whole).variables,
+        trained.load(tmp_path / "run").variables,
+        trained.load(whole).variables,
     )
     assert workdir.read_json(tmp_path / "run" / "config.json")["mesh"]["model"] == 1
 

@@ -12,6 +12,7 @@ from compare import classified, difference, distance
 from mapjax.config import parts
 from mapjax.engine import step as train
 from mapjax.models.backbones import googlenet, resnet
+from mapjax.task import Context
 
 QUICKLY = {"xla_backend_optimization_level": 0}  # of the machine code: half of the time to compile
 
@@ -107,7 +108,7 @@ def value_and_gradient(name, **options):
     task, variables = task_of(name, **options), drawn(name)
 
     def loss(params):
-        return task.loss(variables | {"params": params}, batch_of(name), jax.random.key(2))[0]
+        return task.loss(variables | {"params": params}, batch_of(name), Context(jax.random.key(2)))[0]
 
     return jax.jit(jax.value_and_grad(loss), compiler_options=QUICKLY)(variables["params"])
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
 from mapjax.errors import UserError
-from mapjax.task import Model
+from mapjax.task import Context, Model
 from mapjax.tasks import classify
 
+KEY = jax.random.key(0)
 CLASSES = ("a", "b", "c")
 
 
@@ -46,8 +47,8 @@ def make(**options):
 
 def run(task, batch, seed=0):
     variables = task.init(jax.random.key(seed), batch)
-    total, (_, scalars) = jax.jit(task.loss)(variables, batch, jax.random.key(1))
-    logits = jax.jit(task.predict)(variables, batch)["logits"]
+    total, (_, scalars) = jax.jit(task.loss)(variables, batch, Context(jax.random.key(1)))
+    logits = jax.jit(task.predict)(variables, batch, KEY)["logits"]
     return float(total), scalars, np.asarray(logits)
 
 
@@ -167,10 +168,10 @@ def test_views_average_probabilities(loss):
     batch = batch_of(3, side=6)
     task = make(views="five", loss=loss)
     variables = task.init(jax.random.key(0), batch)
-    found = task.decode(task.predict(variables, batch), batch)["probabilities"]
+    found = task.decode(task.predict(variables, batch, KEY), batch)["probabilities"]
     one = make(loss=loss)
     each = [
-        one.decode(one.predict(variables, {"image": view}), batch)["probabilities"]
+        one.decode(one.predict(variables, {"image": view}, KEY), batch)["probabilities"]
         for view in classify.views_of(batch["image"], "five", (4, 4))
     ]
     np.testing.assert_allclose(found, np.mean(each, 0), rtol=1e-4)
@@ -179,7 +180,7 @@ def test_views_average_probabilities(loss):
 def test_features_come_by_name():
     batch = batch_of(2)
     task = make()
-    shown = task.predict(task.init(jax.random.key(0), batch), batch)
+    shown = task.predict(task.init(jax.random.key(0), batch), batch, KEY)
     assert set(shown) == {"logits", "features"} and shown["features"]["map"].shape == (2, 4, 4, 3)
 
 
@@ -196,6 +197,6 @@ def test_mistakes():
 def test_features_of_views_are_those_of_the_centre(views, start):
     batch = batch_of(2, side=6)
     task = make(views=views)
-    shown = task.predict(task.init(jax.random.key(0), batch), batch)["features"]["map"]
+    shown = task.predict(task.init(jax.random.key(0), batch), batch, KEY)["features"]["map"]
     stop = 6 - start
     np.testing.assert_allclose(shown, (batch["image"][:, start:stop, start:stop] / 255 - 0.5) / 0.25, atol=1e-5)

@@ -71,7 +71,7 @@ def padded(rows, blank):
 
 
 def anchors_of_ours():
-    return faster_rcnn.make(classes=3, anchor_sizes=SIZES).anchors((HEIGHT, WIDTH))
+    return faster_rcnn.make(classes=3, anchor_sizes=SIZES).calls["anchors"]((HEIGHT, WIDTH))
 
 
 def our_proposals(case):

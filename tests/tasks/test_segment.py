@@ -13,9 +13,10 @@ from mapjax.metrics import iou
 from mapjax.ops import pixel_losses
 from mapjax.report import segmentations
 from mapjax.stages import VOID
-from mapjax.task import Model
+from mapjax.task import Context, Model
 from mapjax.tasks import segment
 
+KEY = jax.random.key(0)
 CLASSES = ("a", "b", "c")
 
 
@@ -53,7 +54,7 @@ def make(**options):
 
 def loss_of(task, batch):
     variables = task.init(jax.random.key(0), batch)
-    total, (_, scalars) = jax.jit(task.loss)(variables, batch, jax.random.key(1))
+    total, (_, scalars) = jax.jit(task.loss)(variables, batch, Context(jax.random.key(1)))
     return float(total), {name: float(value) for name, value in scalars.items()}, variables
 
 
@@ -104,7 +105,7 @@ def test_a_coarse_network_is_trained_at_the_masks_size():
 
 def answer(task, batch, seed=0):
     variables = task.init(jax.random.key(seed), batch)
-    return variables, jax.jit(lambda v, b: task.decode(task.predict(v, b), b))(variables, batch)
+    return variables, jax.jit(lambda v, b: task.decode(task.predict(v, b, KEY), b))(variables, batch)
 
 
 def test_answers_are_in_original_pixels_and_counted_there():
@@ -114,8 +115,9 @@ def test_answers_are_in_original_pixels_and_counted_there():
     matrix = np.stack([geometry.scale(0.5), geometry.scale(0.5), geometry.scale(0.5)]).astype(np.float32)
     batch = batch_of(truth_map=jnp.asarray(truth), matrix=jnp.asarray(matrix))
     batch.pop("label_map")
-    _, result = answer(make(), batch)
-    stages.check("result", {"label_map": result["label_map"]})
+    _, answered = answer(make(), batch)
+    stages.check("result", answered)
+    result = jax.jit(lambda found: iou.scored(found["map_logits"], batch, len(CLASSES), 0.0075))(answered)
     found = np.asarray(result["label_map"])
     assert found.shape == (3, 12, 16)
     for row in range(3):
@@ -135,7 +137,8 @@ def test_images_without_truth_are_answered_as_in_evaluation():
     task = make(model=pointwise(stride=2))
     _, plain = answer(task, batch)
     assert plain["map_logits"].shape == (3, 6, 8, 3)
-    _, scored = answer(task, batch | {"truth_map": jnp.zeros((3, 30, 40), jnp.uint8)})
+    judged = batch | {"truth_map": jnp.zeros((3, 30, 40), jnp.uint8)}
+    scored = jax.jit(lambda logits: iou.scored(logits, judged, len(CLASSES), 0.0075))(plain["map_logits"])
     for row in range(3):
         found = segmentations.map_back(*(np.asarray(plain[key][row]) for key in ("map_logits", "matrix")), (30, 40))
         assert (found == np.asarray(scored["label_map"][row])).mean() > 0.98  # OpenCV rounds places to 1/32 pixel
@@ -163,7 +166,7 @@ def test_scales_average_probabilities():
 
 def _scores(task, batch):
     variables = task.init(jax.random.key(0), batch)
-    return jax.jit(task.predict)(variables, batch)["map_logits"]
+    return jax.jit(task.predict)(variables, batch, KEY)["map_logits"]
 
 
 def test_windows_cover_every_pixel_with_the_overlap():
@@ -216,14 +219,17 @@ def test_weighting_needs_counts():
     batch = batch_of()
     variables = task.init(jax.random.key(0), batch)
     with pytest.raises(UserError, match=r"task\.weighting needs the pixels"):
-        task.loss(variables, batch, jax.random.key(0))
+        task.loss(variables, batch, Context(jax.random.key(0)))
 
 
 def test_a_network_of_another_task_is_one_sentence():
     task = make(model=Model(pointwise().init, lambda v, x, *, train, key: ({"logits": x}, v["stats"])))
     batch = batch_of()
     variables = task.init(jax.random.key(0), batch)
-    for call in (lambda: task.loss(variables, batch, jax.random.key(0)), lambda: task.predict(variables, batch)):
+    for call in (
+        lambda: task.loss(variables, batch, Context(jax.random.key(0))),
+        lambda: task.predict(variables, batch, KEY),
+    ):
         with pytest.raises(UserError, match="gives no 'map_logits'"):
             call()
 
@@ -251,10 +257,12 @@ def test_every_network_can_be_trained_and_with_a_crf(name, crf):
     variables = jax.eval_shape(task.init, key, batch)
 
     def gradients(variables):
-        return jax.grad(lambda params: task.loss({**variables, "params": params}, batch, key)[0])(variables["params"])
+        return jax.grad(lambda params: task.loss({**variables, "params": params}, batch, Context(key))[0])(
+            variables["params"]
+        )
 
     found = jax.eval_shape(gradients, variables)
     assert jax.tree.map(lambda one: one.shape, found) == jax.tree.map(lambda one: one.shape, variables["params"])
-    scores = jax.eval_shape(task.predict, variables, batch)["map_logits"]
+    scores = jax.eval_shape(task.predict, variables, batch, KEY)["map_logits"]
     assert (len(scores.shape), scores.shape[-1]) == (4, 3)
     assert scores.shape[1:3] == (32, 48) or not crf

@@ -6,16 +6,21 @@ import numpy as np
 import optax
 from oracles import iou_of
 
+from mapjax import stages
 from mapjax.models.detectors import faster_rcnn
-from mapjax.models.detectors.faster_rcnn import Detector
+from mapjax.ops import boxes as box_ops
 from mapjax.ops.anchors import grid_anchors
 from mapjax.ops.roi_align import roi_align_batch
+from mapjax.task import Context, Model
 from mapjax.tasks.detection import two_stage
 
 SIZE, CLASSES, CHANNELS = (32, 32), ("a", "b"), 16
 
 
-def tiny() -> Detector:
+KEY = jax.random.key(0)
+
+
+def tiny() -> Model:
     """Strides 8 and 16, one anchor a cell; boxes are pooled from the finer level."""
 
     def init(key, images):
@@ -52,7 +57,7 @@ def tiny() -> Detector:
     def anchors(image):
         return [grid_anchors(image, (4, 4), (8,), (1,)), grid_anchors(image, (2, 2), (16,), (1,))]
 
-    return Detector(init, apply, regions, anchors)
+    return Model(init, apply, {"regions": regions, "anchors": anchors})
 
 
 OPTIONS = {
@@ -66,8 +71,9 @@ OPTIONS = {
     "candidates": 12,
 }
 TASK = two_stage.make(model=tiny(), score_threshold=0.0, box_nms=0.2, **OPTIONS)
-PREDICT = jax.jit(TASK.predict)
-ANCHORS = tiny().anchors(SIZE)
+PREDICT = jax.jit(lambda variables, batch: TASK.predict(variables, batch, KEY))
+ANSWER = jax.jit(lambda variables, batch: TASK.decode(TASK.predict(variables, batch, KEY), batch))
+ANCHORS = tiny().calls["anchors"](SIZE)
 EVERY = np.concatenate(ANCHORS)
 
 
@@ -95,7 +101,9 @@ def with_box(batch, photo, row, box, number=0, crowd=False):
 
 @jax.jit
 def loss_and_gradient(variables, batch, key=3):
-    (loss, (_, scalars)), gradient = jax.value_and_grad(TASK.loss, has_aux=True)(variables, batch, jax.random.key(key))
+    (loss, (_, scalars)), gradient = jax.value_and_grad(TASK.loss, has_aux=True)(
+        variables, batch, Context(jax.random.key(key))
+    )
     return loss, scalars, gradient["params"]
 
 
@@ -186,10 +194,18 @@ def test_crowds_are_neither_object_nor_background():
 def test_predict_has_static_shapes():
     batch = batch_of()
     for image in (batch["image"], jnp.zeros_like(batch["image"]), jnp.full_like(batch["image"], 255)):
-        found = PREDICT(variables_of(batch), batch | {"image": image})
-        shapes = {name: (value.shape, value.dtype.name) for name, value in found.items() if name != "features"}
+        given = batch | {"image": image}
+        prediction, found = PREDICT(variables_of(batch), given), ANSWER(variables_of(batch), given)
+        stages.check("prediction", prediction)
+        shapes = {name: (value.shape, value.dtype.name) for name, value in prediction.items() if name != "features"}
         assert shapes == {
             "proposals": ((2, 9, 4), "float32"),
+            "proposals_valid": ((2, 9), "bool"),
+            "region_logits": ((2, 9, 3), "float32"),
+            "region_deltas": ((2, 9, 3, 4), "float32"),
+        }
+        shapes = {name: (value.shape, value.dtype.name) for name, value in found.items()}
+        assert shapes == {
             "boxes": ((2, 5, 4), "float32"),
             "scores": ((2, 5), "float32"),
             "classes": ((2, 5), "int32"),
@@ -206,9 +222,12 @@ def test_predictions_stay_in_the_image_and_apart():
     batch = batch_of()
     matrix = jnp.asarray([[0.5, 0, 0], [0, 0.5, 4], [0, 0, 1]])  # an image of 48 × 40 pixels in rows 4 to 24
     batch |= {"matrix": jnp.stack([matrix] * 2), "size": jnp.array([[40, 48]] * 2)}
-    prediction = PREDICT(variables_of(batch), batch)
-    found = jax.tree.map(np.asarray, prediction)
-    assert np.all(found["proposals"] >= [0, 4, 0, 4]) and np.all(found["proposals"] <= [24, 24, 24, 24])
+    prediction = jax.tree.map(np.asarray, PREDICT(variables_of(batch), batch))
+    proposals = prediction["proposals"]
+    assert np.all(proposals >= [0, 4, 0, 4]) and np.all(proposals <= [24, 24, 24, 24])
+    result = jax.tree.map(np.asarray, TASK.decode(prediction, batch))
+    # Seen again in the network's input, where they were chosen.
+    found = result | {"boxes": np.asarray(box_ops.transform(jnp.asarray(result["boxes"]), batch["matrix"]))}
     for i in range(2):
         rows = np.flatnonzero(found["valid"][i])
         assert len(rows) > 1 and np.all(found["boxes"][i, rows] <= 24)
@@ -216,11 +235,10 @@ def test_predictions_stay_in_the_image_and_apart():
             for b in rows[rows > a]:
                 same = found["classes"][i, a] == found["classes"][i, b]
                 assert not same or iou_of(found["boxes"][i, a], found["boxes"][i, b]) <= 0.2 + 1e-5
-    result = TASK.decode(prediction, batch)
     assert np.all((result["boxes"] >= 0) & (result["boxes"] <= jnp.array([48, 40, 48, 40])))
 
 
-def test_decode_returns_original_pixels():
+def test_detections_are_returned_in_original_pixels():
     batch = batch_of()
     matrices = [[[0.5, 0, 0], [0, 0.25, 0], [0, 0, 1]], [[-2, 0, 60], [0, 2, 4], [0, 0, 1]]]  # smaller; mirrored
     batch |= {"matrix": jnp.asarray(matrices, jnp.float32), "size": jnp.array([[100, 60], [14, 30]])}
@@ -237,7 +255,7 @@ def test_decode_returns_original_pixels():
         "classes": jnp.ones((2, 3), jnp.int32),
         "valid": jnp.array([[True, True, False]] * 2),
     }
-    result = TASK.decode(prediction, batch)
+    result = two_stage.to_original(prediction, batch)
     expected = np.array(original, float)
     expected[1, 1] = [7, 3, 30, 14]  # clipped to the image
     expected[:, 2] = 0
@@ -265,7 +283,7 @@ def test_some_dozen_steps_learn_one_image():
         params = optax.apply_updates(params, updates)
         values.append(float(value))
     assert np.all(np.isfinite(values)) and np.mean(values[-10:]) < 0.5 * values[0]
-    found = jax.tree.map(np.asarray, PREDICT({"params": params, "stats": {}}, batch))
+    found = jax.tree.map(np.asarray, ANSWER({"params": params, "stats": {}}, batch))
     assert found["valid"][0, 0] and found["classes"][0, 0] == 1 and found["scores"][0, 0] > 0.5
     assert iou_of(found["boxes"][0, 0], [12, 12, 28, 28]) > 0.5
 
@@ -275,8 +293,9 @@ def test_shapes_with_the_real_network():
     task = two_stage.make(model=model, **OPTIONS)
     batch = jax.eval_shape(lambda: batch_of())
     variables = jax.eval_shape(task.init, jax.random.key(0), batch)
-    found = jax.eval_shape(task.predict, variables, batch)
-    assert found["boxes"].shape == (2, 5, 4) and found["proposals"].shape == (2, 9, 4)
-    loss, (stats, scalars) = jax.eval_shape(task.loss, variables, batch, jax.random.key(0))
+    found = jax.eval_shape(task.predict, variables, batch, KEY)
+    assert found["region_deltas"].shape == (2, 9, 3, 4) and found["proposals"].shape == (2, 9, 4)
+    assert jax.eval_shape(task.decode, found, batch)["boxes"].shape == (2, 5, 4)
+    loss, (stats, scalars) = jax.eval_shape(task.loss, variables, batch, Context(jax.random.key(0)))
     assert loss.shape == () and all(value.shape == () for value in scalars.values())
     assert jax.tree.structure(stats) == jax.tree.structure(variables["stats"])

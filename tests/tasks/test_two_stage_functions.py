@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from oracles import huber, iou_of, offsets
 
+from mapjax.ops import images
 from mapjax.ops.anchors import grid_anchors
 from mapjax.ops.matching import BACKGROUND, IGNORED
 from mapjax.tasks.detection import two_stage
@@ -153,7 +154,7 @@ def test_detections_of_one_image():
     chances = np.array(
         [
             [0.1, 0.7, 0.2],  # class 0 and class 1
-            [0.3, 0.6, 0.1],  # falls to the first in class 0
+            [0.3, 0.6, 0.1],  # suppressed by the first of class 0
             [0.02, 0.02, 0.96],
             [0.0, 0.5, 0.5],  # not real
             [0.9, 0.07, 0.03],  # background
@@ -162,7 +163,7 @@ def test_detections_of_one_image():
     proposals = [[0, 0, 10, 10], [0, 1, 10, 11], [20, 20, 40, 40], [5, 20, 9, 30], [20, 0, 30, 10]]
     deltas = np.zeros((5, 3, 4), np.float32)
     deltas[2, 2] = [10 * 0.5, 0, 0, 0]  # half its width to the right
-    options = {"weights": (10, 10, 5, 5), "least": 0.15, "threshold": 0.5, "count": 5, "candidates": 9}
+    options = {"weights": (10, 10, 5, 5), "score_threshold": 0.15, "nms_threshold": 0.5, "count": 5, "candidates": 9}
     found = jax.jit(partial(two_stage.detect, **options))(
         jnp.asarray(np.log(chances + 1e-9), jnp.float32),
         jnp.asarray(deltas),
@@ -180,6 +181,6 @@ def test_detections_of_one_image():
 def test_normalized_images():
     pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 8, 32, 3)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    found = np.asarray(two_stage.normalize(jnp.asarray(pixels)))
+    found = np.asarray(two_stage.pad(images.normalize(jnp.asarray(pixels))))
     np.testing.assert_allclose(found[:, :8], (pixels / 255 - mean) / std, atol=1e-5)
     assert found.shape == (1, 32, 32, 3) and not found[:, 8:].any()  # padded as torchvision pads

@@ -4,8 +4,8 @@ Two mappings, and no truth in either: images → features and a score and box of
 (features, boxes) → class scores and box offsets for every box. `mapjax.tasks.detect` composes them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,26 +18,9 @@ from mapjax.models.necks.fpn import FPN
 from mapjax.ops import anchors as anchor_ops
 from mapjax.ops.roi_align import roi_align_batch
 from mapjax.sharding import mesh
-from mapjax.task import Prediction, Stats, Variables
+from mapjax.task import Model
 
 LEVELS = ("layer1", "layer2", "layer3", "layer4")  # strides 4, 8, 16, 32
-
-
-class Detector(NamedTuple):
-    """A two-stage detector: pure functions; b images, r anchors, n boxes, c classes.
-
-    init(key, images) -> Variables
-    apply(variables, images, *, train, key) -> (outputs, stats): "features" (name → b h w d: "stem", "layer1" …
-      of the backbone, "p2" … of the pyramid), "objectness" (b r), "deltas" (b r 4)
-    regions(variables, features, boxes) -> "logits" (b n c+1, background first), "deltas" (b n c+1 4), for
-      boxes (b n 4) in pixels of the images
-    anchors(image size) -> one (r_l 4) array a level, of the same order as "objectness"
-    """
-
-    init: Callable[..., Variables]
-    apply: Callable[..., tuple[Prediction, Stats]]
-    regions: Callable[..., Prediction]
-    anchors: Callable[[tuple[int, int]], Sequence[Any]]
 
 
 class Backbone(nn.Module):
@@ -221,8 +204,14 @@ def make(
     representation: int = 1024,
     pool: int = 7,
     dtype: str = "float32",
-) -> Detector:
+) -> Model:
     """Make a Faster R-CNN; the defaults are those of torchvision's `fasterrcnn_resnet50_fpn`.
+
+    With b images, r anchors, n boxes and c classes its outputs are "features" (name → b h w d: "stem", "layer1" … of
+    the backbone, "p2" … of the pyramid), "objectness" (b r) and "deltas" (b r 4); its calls are
+      regions(variables, features, boxes) -> "logits" (b n c+1, background first), "deltas" (b n c+1 4), for boxes
+        (b n 4) in pixels of the images
+      anchors(image size) -> one (r_l 4) array a level, of the same order as "objectness"
 
     Args:
       classes: without background. backbone: a "resnet" node of the config (norm, width, remat … as there).
@@ -275,4 +264,4 @@ def make(
         grids = [tuple(-(-side // 2 ** (first + 2 + i)) for side in image) for i in range(len(anchor_sizes))]
         return [anchor_ops.grid_anchors(image, grid, sizes, ratios) for grid, sizes in zip(grids, anchor_sizes)]
 
-    return Detector(jax.jit(init), apply, regions, anchors)
+    return Model(jax.jit(init), apply, {"regions": regions, "anchors": anchors})

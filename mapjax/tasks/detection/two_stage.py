@@ -11,14 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mapjax.metrics import precision
-from mapjax.models.detectors.faster_rcnn import Detector
 from mapjax.ops import boxes as box_ops
-from mapjax.ops import images, losses, matching
+from mapjax.ops import images as image_ops
+from mapjax.ops import losses, matching
 from mapjax.ops.nms import keep_sorted, nms
-from mapjax.report import detections as report
-from mapjax.sharding import mesh
-from mapjax.task import Batch, Prediction, Result, Task, Variables
+from mapjax.sharding import mesh as shard
+from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
 
 DIVISOR = 32  # the coarsest stride of the backbone
 BETA = 1 / 9  # of both box losses
@@ -27,7 +25,7 @@ CROWD_COVERAGE = 0.5  # an anchor or proposal with this share in a crowd is neit
 
 def make(
     *,
-    model: Detector,
+    model: Model,
     pre_nms_train: int = 2000,
     post_nms_train: int = 2000,
     pre_nms_test: int = 1000,
@@ -44,11 +42,13 @@ def make(
     box_nms: float = 0.5,
     detections: int = 100,
     candidates: int = 1000,
+    mean: Sequence[float | int] = image_ops.MEAN,
+    std: Sequence[float | int] = image_ops.STD,
 ) -> Task:
     """Make the detection task.
 
     Args:
-      model: a two-stage detector.
+      model: a two-stage detector, with the calls "regions" and "anchors" of models/detectors/faster_rcnn.py.
       pre_nms_*, post_nms_*: proposals of each pyramid level before, and of an image after, suppression at
         IoU `rpn_nms`, in training and in prediction.
       rpn_samples, rpn_positives: anchors of an image that the first stage's loss looks at, and the largest share
@@ -58,57 +58,74 @@ def make(
       score_threshold, box_nms, detections: a detection needs a higher score; suppression within a class; how many
         are kept of an image. candidates: the best (box, class) pairs of an image that go into suppression
         (torchvision has no such limit; it matters where more than that many pairs pass the threshold).
+      mean, std: of the images, RGB, 0 to 1.
     """
     propose_train = partial(propose, before=pre_nms_train, after=post_nms_train, threshold=rpn_nms)
     propose_test = partial(propose, before=pre_nms_test, after=post_nms_test, threshold=rpn_nms)
     first_loss = partial(first_stage_loss, iou=rpn_iou, samples=rpn_samples, positives=rpn_positives)
     draw = partial(sample_rois, iou=iou, samples=samples, positives=positives, weights=box_weights)
     answer = partial(
-        detect, weights=box_weights, least=score_threshold, threshold=box_nms, count=detections, candidates=candidates
+        detect,
+        weights=box_weights,
+        score_threshold=score_threshold,
+        nms_threshold=box_nms,
+        count=detections,
+        candidates=candidates,
     )
+    normalize = partial(image_ops.normalize, mean=mean, std=std)
 
     @cache
     def anchors_of(height: int, width: int) -> Sequence[Any]:
-        return model.anchors((padded(height), padded(width)))
+        return model.calls["anchors"]((padded(height), padded(width)))
+
+    def pixels(batch: Batch):
+        return pad(image_ops.normalized(batch["image"], normalize))
 
     def init(key, batch: Batch) -> Variables:
-        return model.init(key, normalize(batch["image"]))
+        return model.init(key, pixels(batch))
 
-    def loss(variables: Variables, batch: Batch, key):
-        outputs, stats = model.apply(variables, normalize(batch["image"]), train=True, key=key)
+    def loss(variables: Variables, batch: Batch, context: Context):
+        outputs, stats = model.apply(variables, pixels(batch), train=True, key=context.key)
         objectness, deltas, mask = outputs["objectness"], outputs["deltas"], batch["mask"]
-        keys = jax.random.split(key, (2, len(mask)))
+        keys = jax.random.split(context.key, (2, len(mask)))
         truth = {"boxes": batch["boxes"], "classes": batch["classes"], "crowd": batch["crowd"], "valid": batch["valid"]}
         anchors = anchors_of(*batch["image"].shape[1:3])
         terms = first_loss(keys[0], objectness, deltas, truth, mask, anchors=anchors)
-        proposing = mesh.per_example(jax.vmap(partial(propose_train, anchors=anchors)))
+        proposing = shard.per_example(jax.vmap(partial(propose_train, anchors=anchors)))
         proposals, real = jax.lax.stop_gradient(proposing(objectness, deltas, extents(batch)))
-        rois = mesh.per_example(jax.vmap(draw))(keys[1], proposals, real & mask[:, None], truth)
-        regions = model.regions(variables, outputs["features"], rois["boxes"])
+        rois = shard.per_example(jax.vmap(draw))(keys[1], proposals, real & mask[:, None], truth)
+        regions = model.calls["regions"](variables, outputs["features"], rois["boxes"])
         terms |= second_stage_loss(regions["logits"], regions["deltas"], rois, mask)
         total = sum(terms.values())
         return total, (stats, {"loss": total} | terms)
 
-    def predict(variables: Variables, batch: Batch) -> Prediction:
-        outputs, _ = model.apply(variables, normalize(batch["image"]), train=False, key=None)
-        extent = extents(batch)
+    def predict(variables: Variables, batch: Batch, key) -> Prediction:
+        del key
+        outputs, _ = model.apply(variables, pixels(batch), train=False, key=None)
         anchors = anchors_of(*batch["image"].shape[1:3])
-        proposing = mesh.per_example(jax.vmap(partial(propose_test, anchors=anchors)))
-        proposals, real = proposing(outputs["objectness"], outputs["deltas"], extent)
-        regions = model.regions(variables, outputs["features"], proposals)
-        found = mesh.per_example(jax.vmap(answer))(regions["logits"], regions["deltas"], proposals, real, extent)
-        return {"features": outputs["features"], "proposals": proposals, **found}
+        proposing = shard.per_example(jax.vmap(partial(propose_test, anchors=anchors)))
+        proposals, real = proposing(outputs["objectness"], outputs["deltas"], extents(batch))
+        regions = model.calls["regions"](variables, outputs["features"], proposals)
+        return {
+            "features": outputs["features"],
+            "proposals": proposals,
+            "proposals_valid": real,
+            "region_logits": regions["logits"],
+            "region_deltas": regions["deltas"],
+        }
 
-    return Task(init, loss, predict, decode, precision.make, report.sections, report.show)
+    def decode(prediction: Prediction, batch: Batch) -> Result:
+        keys = ("region_logits", "region_deltas", "proposals", "proposals_valid")
+        found = shard.per_example(jax.vmap(answer))(*(prediction[key] for key in keys), extents(batch))
+        return to_original(found, batch)
+
+    return Task("boxes", normalize, init, loss, predict, decode, ("precision",))
 
 
-def normalize(image):
-    """Images uint8 (b h w 3) → float32 with ImageNet's mean at 0 and its standard deviation 1.
-
-    Zeros are added below and on the right, up to multiples of DIVISOR, so that every stride divides the sides.
-    """
-    below, right = (padded(side) - side for side in image.shape[1:3])
-    return jnp.pad(images.normalize(image), ((0, 0), (0, below), (0, right), (0, 0)))
+def pad(images):
+    """Add zeros below and on the right, up to multiples of DIVISOR, so that every stride divides the sides."""
+    below, right = (padded(side) - side for side in images.shape[1:3])
+    return jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))
 
 
 def padded(side: int) -> int:
@@ -184,7 +201,7 @@ def first_stage_loss(key, objectness, deltas, truth, mask, *, anchors, iou, samp
         box = losses.smooth_l1(deltas[index], target, BETA).sum(-1)
         return losses.masked_sum(score, real), losses.masked_sum(box, positive), real.sum()
 
-    score, box, count = mesh.per_example(jax.vmap(one))(key, objectness, deltas, truth, mask)
+    score, box, count = shard.per_example(jax.vmap(one))(key, objectness, deltas, truth, mask)
     total = jnp.maximum(count.sum(), 1)
     return {"loss_objectness": score.sum() / total, "loss_rpn_box": box.sum() / total}
 
@@ -218,21 +235,32 @@ def second_stage_loss(logits, deltas, rois, mask) -> dict[str, Any]:
 
 
 def detect(
-    logits, deltas, proposals, real, extent, *, weights, least: float, threshold: float, count: int, candidates: int
-) -> Prediction:
+    logits,
+    deltas,
+    proposals,
+    real,
+    extent,
+    *,
+    weights,
+    score_threshold: float,
+    nms_threshold: float,
+    count: int,
+    candidates: int,
+) -> Result:
     """The second stage's answer for one image: boxes (k 4), scores, classes and valid (k), best first.
 
     Args:
       logits (n c+1), deltas (n c+1 4): of the proposals (n 4), of which `real` (n) are real. extent (4): the image.
-      least: scores must be higher. threshold: IoU above which the weaker of a class falls. count: k.
+      score_threshold: scores must be higher. nms_threshold: IoU above which the weaker of a class is suppressed.
+      count: k.
       candidates: the best so many (proposal, class) pairs enter suppression.
     """
     scores = jax.nn.softmax(logits)[:, 1:]
-    scores = jnp.where((scores > least) & real[:, None], scores, -1)
+    scores = jnp.where((scores > score_threshold) & real[:, None], scores, -1)
     score, index = jax.lax.top_k(scores.reshape(-1), min(candidates, scores.size))
     row, label = jnp.divmod(index, scores.shape[1])
     boxes = box_ops.clip(box_ops.decode(deltas[row, label + 1], proposals[row], weights), extent)
-    best, found = nms(boxes, score, threshold, count, valid=(score > 0) & _larger(boxes, 1e-2), groups=label)
+    best, found = nms(boxes, score, nms_threshold, count, valid=(score > 0) & _larger(boxes, 1e-2), groups=label)
     return {
         "boxes": jnp.where(found[:, None], boxes[best], 0),
         "scores": jnp.where(found, score[best], 0),
@@ -241,15 +269,10 @@ def detect(
     }
 
 
-def decode(prediction: Prediction, batch: Batch) -> Result:
-    """Detections in pixels of the original images, clipped to them."""
+def to_original(found: Result, batch: Batch) -> Result:
+    """Detections of the network's input, in pixels of the original images, clipped to them."""
     size = batch["size"].astype(jnp.float32)
     zero = jnp.zeros_like(size[:, 0])
-    boxes = box_ops.transform(prediction["boxes"], box_ops.invert_affine(batch["matrix"]))
+    boxes = box_ops.transform(found["boxes"], box_ops.invert_affine(batch["matrix"]))
     boxes = box_ops.clip(boxes, jnp.stack([zero, zero, size[:, 1], size[:, 0]], -1))
-    return {
-        "boxes": jnp.where(prediction["valid"][..., None], boxes, 0),
-        "scores": prediction["scores"],
-        "classes": prediction["classes"],
-        "valid": prediction["valid"],
-    }
+    return found | {"boxes": jnp.where(found["valid"][..., None], boxes, 0)}

@@ -1,0 +1,53 @@
+"""Several metrics of one evaluation as one: each counts for itself, by its name.
+
+counts   {name: counts of that metric}
+scalars  those of all of them, in their order; the first metric ranks checkpoints
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mapjax.config import parts
+from mapjax.data.source import Source
+from mapjax.errors import UserError
+from mapjax.task import Batch, Counts, Metric, Result
+
+Node = str | Mapping[str, Any]  # a name, or a name and keyword arguments: {"name": "iou", "tolerance": 0.01}
+
+
+def make(nodes: Sequence[Node], source: Source) -> Metric:
+    """Make the metrics that a config, or a task, names against the truth of `source`.
+
+    Args:
+      nodes: parts of mapjax.metrics; a dotted name is a module of your own, whose `make(source)` gives a Metric.
+
+    Raises:
+      UserError: no metric, an unknown one, or one twice.
+    """
+    named = [{"name": node} if isinstance(node, str) else dict(node) for node in nodes]
+    names = [str(node.get("name")) for node in named]
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"metrics={names} must name one or more metrics, each once.")
+    return together({name: parts.make("metrics", node, source=source) for name, node in zip(names, named)})
+
+
+def together(metrics: Mapping[str, Metric]) -> Metric:
+    """Combine metrics by name."""
+
+    def score(result: Result, batch: Batch) -> dict[str, Any]:
+        return {name: result if one.score is None else one.score(result, batch) for name, one in metrics.items()}
+
+    def measure(results: Mapping[str, Any], batch: Batch) -> Counts:
+        return {name: one.measure(results[name], batch) for name, one in metrics.items()}
+
+    def merge(one: Counts, other: Counts) -> Counts:
+        # What came from another process has lost its empty dicts.
+        return {name: metric.merge(one.get(name, {}), other.get(name, {})) for name, metric in metrics.items()}
+
+    def summarize(counts: Counts) -> dict[str, float]:
+        return {key: value for name, one in metrics.items() for key, value in one.summarize(counts[name]).items()}
+
+    def files(counts: Counts) -> dict[str, Any]:
+        return {file: content for name, one in metrics.items() for file, content in one.files(counts[name]).items()}
+
+    return Metric(measure, merge, summarize, files, next(iter(metrics.values())).best, score)

@@ -1,0 +1,59 @@
+"""How answers are shown, and how their counts are reported: the one place that knows which view belongs to what.
+
+A metric of your own has no sections here, and its scalars still stand among the figures; a kind of result that is not
+in the table is refused when it is to be drawn.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mapjax.data.source import Source
+from mapjax.errors import UserError
+from mapjax.report import classifications, detections, segmentations
+from mapjax.report.section import Section, Shown
+from mapjax.task import Counts
+
+SECTIONS = {  # by metric: (source, counts, metrics) → sections of a report
+    "precision": detections.sections,
+    "classification": classifications.sections,
+    "accuracy": classifications.sections,
+    "multilabel": classifications.sections,
+    "iou": segmentations.sections,
+}
+SHOWN = {  # by a key of the result: (result row, image, …) → how it is shown
+    "probabilities": classifications.show,
+    "map_logits": segmentations.show,
+    "boxes": detections.show,
+}
+
+
+def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list[Section]:
+    """Make the sections of all metrics of an evaluation, whose counts are by name (metrics/combine.py)."""
+    known = {name: SECTIONS[name] for name in counts if name in SECTIONS}
+    return [section for name, make in known.items() for section in make(source, counts[name], metrics)]
+
+
+def show(
+    result: Mapping[str, np.ndarray],
+    image: UInt8[np.ndarray, "h w 3"],
+    *,
+    classes: Sequence[str],
+    score: float,
+    enlarge: bool,
+) -> Shown:
+    """Show the answer to one image, as values and as a drawing.
+
+    Args:
+      result: a row of a task's Result. image: upright RGB. classes: their names.
+      score: from here on an answer counts as found. enlarge: draw a small image several times as large.
+
+    Raises:
+      UserError: a kind of result that has no view.
+    """
+    kind = next((key for key in SHOWN if key in result), None)
+    if kind is None:
+        raise UserError(f"a result with the keys {', '.join(result)} cannot be drawn; known are: {', '.join(SHOWN)}.")
+    return SHOWN[kind](result, image, classes=classes, score=score, enlarge=enlarge)

@@ -1,0 +1,52 @@
+"""The evaluation of a config: a held-out split answered and scored, by one jit."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from mapjax.data import pipeline
+from mapjax.data.source import Source
+from mapjax.engine import evaluate
+from mapjax.runs import sources
+from mapjax.runtime import log as logs
+from mapjax.sharding import mesh as shard
+from mapjax.task import Metric, State, Task, Variables
+
+
+def make_evaluation(
+    config: Any, task: Task, metric: Metric, source: Source, mesh: Mesh, log: logs.Log, like: Variables | None = None
+) -> Callable[[Variables], evaluate.Evaluation]:
+    """Make `evaluation(variables)` over a held-out split; it compiles once.
+
+    Args:
+      metric: against the truth of `source`.
+      like: the variables, or their shapes: what the task answers is then checked against stages.py now, and not after
+        the first hours of training.
+    """
+    answer = evaluate.make_answer(task, metric)
+    transform = sources.make_transform(config, augment=False, scored=source)
+    batch, sharding = eval_batch(config, mesh)
+    total = -(-len(source.records) // batch)
+    if like is not None:
+        shard.within(mesh, jax.eval_shape)(answer, like, sources.abstract_batch(source, transform, batch, sharding))
+
+    def evaluation(variables: Variables) -> evaluate.Evaluation:
+        batches = pipeline.eval_batches(source, transform, batch=batch, sharding=sharding, threads=config.input.threads)
+        tracked = log.track(batches, f"evaluate {source.split}", total)
+        return evaluate.evaluate(shard.within(mesh, answer), variables, tracked, metric)
+
+    return evaluation
+
+
+def eval_batch(config: Any, mesh: Mesh) -> tuple[int, NamedSharding]:
+    """Give the size of an evaluation batch and its placement: padding is masked out, so it is rounded up to fit."""
+    ways = shard.ways(mesh)
+    batch = -(-config.eval_batch // ways) * ways
+    return batch, shard.batch_sharding(mesh, batch, "eval_batch")
+
+
+def trained_variables(state: State) -> Variables:
+    """Give the variables to answer with: the averaged parameters where there are any."""
+    return {"params": state.params if state.ema is None else state.ema, "stats": state.stats}

@@ -1,0 +1,135 @@
+"""The data of a run from its config: its sources, what becomes of their records, and the shapes of a batch."""
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from mapjax import stages
+from mapjax.config import load as configs
+from mapjax.config import parts
+from mapjax.data import sampling, splits
+from mapjax.data.checks import quality
+from mapjax.data.source import Source, labels_of, largest_size
+from mapjax.data.transforms import corruptions
+from mapjax.engine import schedule
+from mapjax.errors import NoSuchSplit, UserError
+from mapjax.runs import networks
+from mapjax.task import Batch
+
+
+def make_source(config: Any, kind: str, split: str | None = None) -> Source:
+    """Open the "train" or the "eval" split that the config names, or another one by name.
+
+    Nothing is held out of "train" for a "val" that is not asked for. The images of "eval" are changed by
+    `config.shift`, if there is any (data/transforms/corruptions.py).
+    """
+    node = config.data.to_dict()
+    if kind == "train" and config.splits.eval not in splits.VALIDATION:
+        node = splits.without_hold_out(node)
+    source = parts.make("data.formats", node, split=split or config.splits[kind], needs=networks.needs(config))
+    changes: Any = config.get("shift")
+    return corruptions.shift(source, changes.to_dict()) if kind == "eval" and changes else source
+
+
+def open_sources(config: Any) -> tuple[Any, Source, Source]:
+    """Open the train and the eval split; the config comes back with the names of those two.
+
+    Where `config.splits` names several of each, the first pair that the data set has both of is taken.
+
+    Raises:
+      UserError: no such splits, or the two have other classes.
+    """
+    names = [(one,) if isinstance(one, str) else tuple(one) for one in (config.splits.train, config.splits.eval)]
+    longest = max(map(len, names))
+    if any(len(one) not in (1, longest) for one in names):
+        raise UserError(f"splits.train={names[0]} and splits.eval={names[1]} must name as many splits, in pairs.")
+    trains, evals = (one * longest if len(one) == 1 else one for one in names)
+    for number, (learnt, held) in enumerate(zip(trains, evals), 1):
+        chosen = configs.from_dict(configs.to_dict(config) | {"splits": {"train": learnt, "eval": held}})
+        try:
+            sources = make_source(chosen, "eval"), make_source(chosen, "train")
+        except NoSuchSplit:
+            if number == longest:
+                raise
+            continue
+        break
+    held_out, seen = sources
+    if seen.classes != held_out.classes:
+        raise UserError(
+            f"{seen.name}: split {seen.split!r} has the classes {', '.join(seen.classes)}, and split "
+            f"{held_out.split!r} has {', '.join(held_out.classes)}; they must be the same."
+        )
+    return chosen, seen, held_out
+
+
+def make_transform(
+    config: Any, *, augment: bool, size: tuple[int, int] | None = None, scored: Source | None = None
+) -> Callable[..., Any]:
+    """Make the transform of records to examples of `size` (by default as the config says).
+
+    Args:
+      scored: the source whose examples are to be scored; None for training, and for images without truth.
+    """
+    node = config.transform.to_dict()
+    if augment:
+        return parts.make("data.transforms", node, size=size or config.image_size)
+    chosen = size or config.get("eval_size") or config.image_size
+    canvas = None if scored is None else partial(largest_size, scored)
+    return parts.make("data.transforms", {**node, "augment": None}, size=chosen, canvas=canvas)
+
+
+def make_transforms(config: Any, clock: schedule.Clock) -> list[tuple[int, Callable[..., Any]]]:
+    """Make the transforms of training, each with the step from which on it holds.
+
+    More than one where `config.sizes` lets the images grow: ((0.0, (128, 128)), (0.6, (192, 192))) are shares of the
+    training and sizes (progressive resizing: Touvron et al. 2019; Tan & Le 2021).
+
+    Raises:
+      UserError: sizes that are no such pairs, or do not begin at 0 and go up.
+    """
+    sizes: Any = config.get("sizes") or ((0.0, config.image_size),)
+    try:
+        pairs = [(float(share), (int(size[0]), int(size[1]))) for share, size in sizes]
+        starts = [share for share, _ in pairs]
+        good = starts[0] == 0 and starts == sorted(set(starts)) and starts[-1] < 1 and min(min(s) for _, s in pairs) > 0
+    except (TypeError, ValueError, IndexError):
+        good = False
+    if not good:
+        raise UserError(
+            f"sizes={sizes} must be pairs of a share (0 first) and a size: ((0, (96, 96)), (0.5, (128, 128)))."
+        )
+    return [(round(share * clock.total), make_transform(config, augment=True, size=size)) for share, size in pairs]
+
+
+def make_sampler(config: Any, source: Source) -> sampling.Sampler:
+    """Make what says which records an epoch shows, in which order."""
+    kind = str(config.get("sampling", "uniform"))
+    return sampling.make(kind, None if kind == "uniform" else labels_of(source), len(source.records), config.seed)
+
+
+def class_counts(config: Any, source: Source, sampler: sampling.Sampler) -> np.ndarray:
+    """Count the examples of each class that an epoch shows."""
+    if config.get("sampling", "uniform") == "uniform":
+        return quality.class_counts(source)
+    return np.bincount(labels_of(source)[sampler.order(0)], minlength=len(source.classes))
+
+
+def abstract_batch(source: Source, transform: Callable[..., Any], batch: int, sharding: NamedSharding) -> Batch:
+    """Give the shapes of a batch, from the first record that can be read; its keys are checked against stages.py."""
+    for index in range(len(source.records)):
+        with contextlib.suppress(UserError):
+            record = source.records[index]
+            stages.check("record", record)
+            example = {**transform(record, np.random.default_rng(0)), "index": np.int32(0)}
+            stages.check("example", example)
+            rows = {**example, "mask": np.bool_(True)}
+            return {
+                name: jax.ShapeDtypeStruct((batch, *np.shape(value)), np.asarray(value).dtype, sharding=sharding)
+                for name, value in rows.items()
+            }
+    raise UserError(f"{source.name}: none of the {len(source.records)} images of {source.split!r} can be read.")

@@ -1,0 +1,59 @@
+"""A trained run from its folder."""
+
+import contextlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mapjax.config import load as configs
+from mapjax.errors import UserError
+from mapjax.runs import networks
+from mapjax.runtime import checkpoint, distributed, workdir
+from mapjax.task import Task, Variables
+
+
+class Loaded(NamedTuple):
+    """A trained task: what predicts, evaluates, explains and exports starts from."""
+
+    config: Any
+    classes: tuple[str, ...]
+    task: Task
+    variables: Variables
+    step: int
+
+
+def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[str, str] | None = None) -> Loaded:
+    """Load a trained run.
+
+    Args:
+      folder: its workdir.
+      which: "last", "best" (by the task's metric) or a step number.
+      overrides: dotted key → value as text, of its config: how it answers, such as "task.views".
+
+    Raises:
+      UserError: no run there, no checkpoint that can be read, or a key that its config has not.
+    """
+    folder = pathlib.Path(folder)
+    config: Any = configs.from_dict(workdir.read_json(folder / "config.json"))
+    configs.override_all(config, overrides or {})
+    classes = tuple(workdir.read_json(folder / "classes.json"))
+    task = networks.make_task(config, classes)
+    keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep, read_only=True)
+    with contextlib.closing(keeper):
+        # Of several processes, the first says which: another may not see the newest yet.
+        step = int(distributed.share("step", str(_pick(keeper, folder, which) if distributed.is_chief() else 0)))
+        saved = keeper.restore_variables(step)
+    return Loaded(config, classes, task, saved, step)
+
+
+def _pick(keeper: checkpoint.Checkpoints, folder: pathlib.Path, which: str) -> int:
+    steps = keeper.steps()
+    if not steps:
+        raise UserError(f"{folder} holds no checkpoint yet; train it first with launch/main.py --workdir {folder}.")
+    if which == "last":
+        return steps[-1]
+    if which == "best":
+        return keeper.best_step() or steps[-1]
+    if which.isdigit() and int(which) in steps:
+        return int(which)
+    raise UserError(f"--checkpoint {which}: {folder} holds {', '.join(map(str, steps))}; or say last or best.")
