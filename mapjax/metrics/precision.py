@@ -6,6 +6,7 @@ image met twice (padding, two processes) counts once. hotcoco computes the numbe
 """
 
 import functools
+import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,10 +14,13 @@ import hotcoco
 import numpy as np
 from jaxtyping import Float
 
-from mapjax.data.source import Source, truth_of
+from mapjax.data.source import Records, Source, truth_of
 from mapjax.task import Batch, Counts, Metric, Result
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+_TRUTHS: weakref.WeakKeyDictionary[Records, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
 class Curve(NamedTuple):
@@ -39,9 +43,7 @@ def make(source: Source) -> Metric:
     object, say) is -1, as in pycocotools.
     """
 
-    @functools.cache
-    def truth() -> dict[str, Any]:
-        return coco_truth(source)
+    truth = functools.partial(coco_truth, source)
 
     def summarize(counts: Counts) -> dict[str, float]:
         evaluated = _evaluate(source, counts, truth())
@@ -74,7 +76,18 @@ def merge(one: Counts, other: Counts) -> Counts:
 
 
 def coco_truth(source: Source) -> dict[str, Any]:
-    """Write the truth of a source as a COCO annotation dict (what pycocotools reads): boxes as x, y, width, height."""
+    """Give the truth of a source as a COCO annotation dict (what pycocotools reads), written once for a source.
+
+    Boxes are x, y, width, height.
+    """
+    if not isinstance(source.records, Records):  # a plain list cannot be remembered by
+        return _written(source)
+    if source.records not in _TRUTHS:
+        _TRUTHS[source.records] = _written(source)
+    return _TRUTHS[source.records]
+
+
+def _written(source: Source) -> dict[str, Any]:
     images, annotations = [], []
     for record in (truth_of(source, index) for index in range(len(source.records))):
         height, width = (int(side) for side in record["size"])

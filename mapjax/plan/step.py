@@ -145,7 +145,7 @@ def compile_step(config: Config, source: Source, mesh: Mesh) -> Compiled:
       TooLarge: the compiler finds no room for it.
       UserError: a config that cannot be.
     """
-    setup = _setup(config, source, source, mesh)
+    setup = planned(config, source, source, mesh)
     program, batch = setup.program, setup.batches[-1]
     like = program.like
     began = time.perf_counter()
@@ -178,7 +178,7 @@ def evaluation_peak(config: Config, seen: Source, held_out: Source, mesh: Mesh) 
     Raises:
       TooLarge: the compiler finds no room for it.
     """
-    setup = _setup(config, seen, held_out, mesh)
+    setup = planned(config, seen, held_out, mesh)
     like = setup.program.like
     variables = evaluation.trained_variables(like)
     size, sharding = evaluation.eval_batch(config, mesh)
@@ -192,7 +192,7 @@ def evaluation_peak(config: Config, seen: Source, held_out: Source, mesh: Mesh) 
     return beside + needed + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
 
 
-def _setup(config: Config, seen: Source, held_out: Source, mesh: Mesh) -> setups.Setup:
+def planned(config: Config, seen: Source, held_out: Source, mesh: Mesh) -> setups.Setup:
     """Make what `fit` makes; how often each class comes is only a constant in the step, and is not counted."""
     opened = (config, seen, held_out)
     return setups.build(config, mesh=mesh, opened=opened, counts=lambda source: np.ones(len(source.classes), np.int64))

@@ -22,6 +22,7 @@ SCORE = 0.5  # from here on a detection counts as shown; the page's slider moves
 LEAST_SCORE = 0.05
 IMAGES, EXAMPLES, MOST_LINES, MOST_LABELS = 12, 8, 10, 12
 IMAGE_SIDE, EXAMPLE_SIDE = 480, 200  # pixels
+CURVES = "Precision over recall at IoU 0.5, from all scores."
 LETTERS, EXAMPLE_LETTERS = 46, 20  # across an image
 
 Records = Sequence[Record]
@@ -44,7 +45,9 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
     every = mistakes.survey(measured, counts, LEAST_SCORE)
     return [
         Section(
-            "Classes", classes(truth, counts, metrics, found), "Precision over recall at IoU 0.5, from all scores."
+            "Classes",
+            classes(source, truth, counts, metrics, found),
+            "Precision over recall at IoU 0.5, from all scores.",
         ),
         examples(source, measured, every),
         worst(source, light, found),
@@ -52,15 +55,12 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
     ]
 
 
-def classes(source: Source, counts: Counts, metrics: Mapping[str, Any], found: Sequence[Finding]) -> str:
+def classes(source: Source, truth: Source, counts: Counts, metrics: Mapping[str, Any], found: Sequence[Finding]) -> str:
     """Tabulate the classes, beside their precision–recall curves (their mean where there are many)."""
     curves = precision.curves(source, counts)
     tones = {name: draw.css(draw.colour(k)) for k, name in enumerate(source.classes)}
     truths = collections.Counter(
-        int(k)
-        for i in counts
-        for k, crowd in zip(source.records[i]["classes"], source.records[i]["crowd"])
-        if not crowd
+        int(k) for i in counts for k, crowd in zip(truth.records[i]["classes"], truth.records[i]["crowd"]) if not crowd
     )
     shown = collections.Counter(f.label for f in found if f.kind != "missed")
     rows = []

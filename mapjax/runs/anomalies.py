@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from mapjax.data.source import Source, name_of
-from mapjax.engine import step
+from mapjax.engine import loop
 from mapjax.runtime import log as logs
 
 
@@ -17,7 +17,7 @@ class Counts(Protocol):
 
 def make(
     seen: Source, counts: Counts, allowed: int, log: logs.Log
-) -> tuple[Callable[[step.NonFinite], None], Callable[[step.Spike], None]]:
+) -> tuple[Callable[[loop.NonFinite], None], Callable[[loop.Spike], None]]:
     """Make the hooks `non_finite` and `spike` of the loop.
 
     Both leave a line with the files of the batch in metrics.jsonl, of the kinds "skipped" and "spike".
@@ -30,7 +30,7 @@ def make(
     """
     spikes: list[int] = []
 
-    def non_finite(found: step.NonFinite) -> None:
+    def non_finite(found: loop.NonFinite) -> None:
         if counts.skipped >= allowed:
             raise found
         counts.skipped += 1
@@ -42,7 +42,7 @@ def make(
             f"{counts.skipped} of at most {allowed}"
         )
 
-    def spike(found: step.Spike) -> None:
+    def spike(found: loop.Spike) -> None:
         files = _files(seen, found.indices)
         log.record("spike", found.step, {"loss": found.loss, "median": found.median, "files": files})
         if not spikes:
@@ -55,7 +55,7 @@ def make(
     return non_finite, spike
 
 
-def why(error: step.NonFinite, seen: Source, skipped: int, saved: Sequence[int]) -> str:
+def why(error: loop.NonFinite, seen: Source, skipped: int, saved: Sequence[int]) -> str:
     """Say in one sentence why training stopped at a step that is not finite, and what helps.
 
     Args:

@@ -12,6 +12,7 @@ import numpy as np
 from mapjax import paths
 from mapjax.data import pipeline
 from mapjax.engine import evaluate as scoring
+from mapjax.engine import loop
 from mapjax.engine import step as train
 from mapjax.errors import UserError
 from mapjax.runs import anomalies, networks, program
@@ -170,18 +171,18 @@ def run(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[Stat
             data = {"fingerprint": this.setup.train.fingerprint, "batches": int(state.step), "batch": config.batch}
             this.keeper.save(state, meta={"spent": dataclasses.asdict(spent), "data": data})
 
-        if start and train.Due(every["evaluate"], total)(start) and not this.keeper.is_scored(start):
+        if start and loop.Due(every["evaluate"], total)(start) and not this.keeper.is_scored(start):
             judge(trainer.state)  # the run was killed in this evaluation
         watchers = anomalies.make(this.setup.train, spent, program.may_skip(config), log)
         speed.start(start, batches.waited_s)
         try:
-            state, stopped = train.loop(
+            state, stopped = loop.train(
                 trainer.step, trainer.state, batches, start=start, total=total,
-                hooks=train.Hooks(tick, write, judge, save, *watchers),
-                log=train.Due(every["log"], total), evaluate=train.Due(every["evaluate"], total),
-                save=train.Due(every["save"], total),
+                hooks=loop.Hooks(tick, write, judge, save, *watchers),
+                log=loop.Due(every["log"], total), evaluate=loop.Due(every["evaluate"], total),
+                save=loop.Due(every["save"], total),
             )  # fmt: skip
-        except train.NonFinite as error:
+        except loop.NonFinite as error:
             this.keeper.wait()
             raise UserError(anomalies.why(error, this.setup.train, spent.skipped, this.keeper.steps())) from error
         account()

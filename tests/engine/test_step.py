@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from mapjax.engine import optimizer
+from mapjax.engine import loop, optimizer
 from mapjax.engine import step as train
 from mapjax.errors import UserError
 from mapjax.task import Task
@@ -182,7 +182,7 @@ class Calls:
     def __init__(self, stop_at=None, allowed=0):
         self.stop_at, self.allowed, self.logged, self.judged, self.saved = stop_at, allowed, [], [], []
         self.skipped, self.spikes = [], []
-        self.hooks = train.Hooks(
+        self.hooks = loop.Hooks(
             tick=lambda step: step == self.stop_at,
             log=lambda step, means: self.logged.append((step, means.get("loss"))),
             evaluate=lambda state: self.judged.append(int(state.step)),
@@ -210,16 +210,16 @@ BLANK = train.State(jnp.zeros((), jnp.int32), {}, {}, {}, None)
 
 def looped(values, calls, total, start=0):
     state = BLANK._replace(step=jnp.int32(start))
-    return train.loop(
+    return loop.train(
         counting,
         state,
         itertools.islice(losses(values), start, None),
         start=start,
         total=total,
         hooks=calls.hooks,
-        log=train.Due(3, total),
-        evaluate=train.Due(4, total),
-        save=train.Due(2, total),
+        log=loop.Due(3, total),
+        evaluate=loop.Due(4, total),
+        save=loop.Due(2, total),
     )
 
 
@@ -243,7 +243,7 @@ def test_a_signal_saves_and_leaves():
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved():
     calls = Calls()
-    with pytest.raises(train.NonFinite) as caught:
+    with pytest.raises(loop.NonFinite) as caught:
         looped([1, 2, 3, float("nan"), 5, 6], calls, total=6)
     assert caught.value.step == 4
     assert caught.value.indices == [3, 4]
@@ -257,7 +257,7 @@ def test_steps_that_are_not_finite_are_left_out_of_the_means_and_counted():
     assert int(state.step) == 7
     assert calls.skipped == [(2, [1, 2]), (4, [3, 4]), (5, [4, 5]), (6, [5, 6])]
     assert calls.logged == [(3, 2.0), (6, None), (7, 7.0)]
-    with pytest.raises(train.NonFinite):
+    with pytest.raises(loop.NonFinite):
         looped([1, nan, 3, nan, nan, 6, 7], Calls(allowed=2), total=7)
 
 
@@ -275,3 +275,28 @@ def test_a_loss_far_above_the_median_is_told():
     early = Calls()
     looped([1.0] * 10 + [100.0], early, total=11)
     assert early.spikes == []  # a median of ten says little
+
+
+def test_a_loss_sees_its_step_its_progress_and_the_average():
+    """Its parameters are pulled to the average of before, the harder the further the training is."""
+    seen = squares()
+
+    def loss(variables, batch, context):
+        gap = optax.tree.norm(jax.tree.map(jnp.subtract, variables["params"], context.ema))
+        return seen.loss(variables, batch, context)[0] + context.progress * gap, (
+            variables["stats"],
+            {"step": context.step, "progress": context.progress, "gap": gap},
+        )
+
+    task, batch = seen._replace(loss=loss), batch_of(0)
+    tx = optax.sgd(0.05)
+    step = jax.jit(train.make_step(task, tx, seed=0, ema=0.5, total=4))
+    state, lines = train.init_state(task, tx, batch, seed=0, ema=0.5), []
+    for number in range(3):
+        gap = np.sqrt(
+            sum(float(jnp.sum((a - b) ** 2)) for a, b in zip(*map(jax.tree.leaves, (state.params, state.ema))))
+        )
+        state, scalars = step(state, batch_of(number))
+        np.testing.assert_allclose(float(scalars["gap"]), gap, atol=1e-6)
+        lines.append((int(scalars["step"]), float(scalars["progress"])))
+    assert lines == [(0, 0.0), (1, 0.25), (2, 0.5)]

@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mapjax.data.source import Source
+from mapjax.data.source import Records, Source
 from mapjax.metrics import precision
 
 CLASSES = ("cat", "dog", "cow", "emu")
@@ -187,3 +187,21 @@ def test_curves(iou):
         np.testing.assert_allclose(curve.precision, expected.eval["precision"][at, :, place, 0, -1], atol=1e-9)
         np.testing.assert_allclose(curve.scores, expected.eval["scores"][at, :, place, 0, -1], atol=1e-9)
     assert curves["emu"].average == -1
+
+
+def test_the_truth_of_a_split_is_written_once(monkeypatch):
+    """Scores, files and curves of a run share it; another split, and other classes, have their own."""
+    truth, counts = random_case(3)
+    plain = source_of(truth)
+    source = plain._replace(records=Records(len(plain.records), plain.records.__getitem__))
+    written = []
+    write = precision._written
+    monkeypatch.setattr(precision, "_written", lambda given: written.append(given.split) or write(given))
+    metric = precision.make(source)
+    assert metric.summarize(counts) == precision.make(plain).summarize(counts)
+    written.clear()
+    assert metric.files(counts)["truth.json"] == precision.coco_truth(source) == write(source)
+    assert set(precision.curves(source, counts)) == set(CLASSES)
+    assert written == []
+    other = source._replace(records=Records(2, plain.records.__getitem__))
+    assert len(precision.coco_truth(other)["images"]) == 2 and written == ["val"]

@@ -3,11 +3,13 @@
 import pathlib
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
 from mapjax.config import load as configs
 from mapjax.errors import UserError
+from mapjax.plan import step
 from mapjax.runs import setup, sources
 from mapjax.sharding import mesh
 
@@ -73,3 +75,22 @@ def test_splits_by_name(tmp_path):
     assert (seen.split, held_out.split) == ("a", "b")
     with pytest.raises(UserError, match="no split 'c'; there is: a, b"):
         sources.open_sources(configs.load(EXPERIMENT, {"splits.eval": "c"}, data=data))
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("uniform", 6), ("over", 8), ("under", 4)])
+def test_epochs_are_counted_once(tmp_path, kind, shown):
+    """An epoch is what the sampler shows, for training and for a plan; 0.1's plan took the images there are."""
+    for name, count in (("cat", 4), ("dog", 2)):
+        for split in ("train", "val"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for k in range(count):
+                cv2.imwrite(str(tmp_path / split / name / f"{k}.png"), np.full((8, 8, 3), 40 * k, np.uint8))
+    overrides = {"sampling": kind, "batch": "2", "eval_batch": "2", "duration": "3 epochs", "model.width": "2"}
+    config = configs.load("experiments/classify.py", overrides, data=f"folder:{tmp_path}")
+    made = setup.build(config, mesh=mesh.make_mesh({"data": 1}, jax.devices()[:1]))
+    assert (made.sampler.length, made.clock.examples, made.clock.total) == (shown, shown, 3 * shown // 2)
+    assert made.task.needs == "label" and made.metric.best == "top1"
+    assert [batch["image"].shape for batch in made.batches] == [(2, 8, 8, 3)]
+    planned = step.planned(config, made.train, made.train, made.mesh)
+    assert planned.clock == made.clock
+    assert jax.tree.structure(planned.program.like) == jax.tree.structure(made.program.like)

@@ -130,6 +130,18 @@ def test_with_boxes_every_part_learns():
     assert all(np.all(np.isfinite(leaf)) and leaf.any() for leaf in gradient.values())
 
 
+def test_gradients_reach_the_pixels():
+    batch = with_box(batch_of(), 0, 1, [3, 4, 15, 18], 1)
+    variables = variables_of(batch)
+
+    @jax.jit
+    def loss(pixels):
+        return TASK.loss(variables, batch | {"image": TASK.normalize(pixels)}, Context(KEY))[0]
+
+    gradient = jax.grad(loss)(batch["image"].astype(jnp.float32))
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
 def test_rows_of_padding_change_nothing():
     batch = with_box(with_box(batch_of(), 0, 1, [3, 4, 15, 18], 1), 1, 0, [16, 2, 30, 29], 0)
     variables = variables_of(batch)
