@@ -191,8 +191,7 @@ def test_curves(iou):
 
 def test_the_truth_of_a_split_is_written_once(monkeypatch):
     """Scores, files and curves of a run share it; another split, and other classes, have their own."""
-    truth, counts = random_case(3)
-    plain = source_of(truth)
+    plain, counts = random_case(3)
     source = plain._replace(records=Records(len(plain.records), plain.records.__getitem__))
     written = []
     write = precision._written
