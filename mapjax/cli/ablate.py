@@ -1,6 +1,6 @@
-"""Run a study: every cell of an experiment file's sweep(), for every seed, and compare them in a table.
+"""Run a study: every cell of an experiment's sweep(), for every seed, and compare them in a table.
 
-Each cell is a run of launch/main.py in a folder of its own. A finished one is not run again, a changed one is, and one
+Each cell is a run of mapjax train in a folder of its own. A finished one is not run again, a changed one is, and one
 that was interrupted goes on exactly: give the same command again. The study leaves table.md, table.csv, table.tex,
 study.html and study.json in its folder.
 """
@@ -12,24 +12,23 @@ from mapjax.cli import terminal
 from mapjax.errors import UserError
 
 EXAMPLES = """
-python launch/ablate.py --config experiments/ablate_augment.py
-python launch/ablate.py --config experiments/ablate_augment.py --dry
-python launch/ablate.py --config experiments/ablate_augment.py --only flips,rotation --seeds 0,1,2 --steps 200
-python launch/ablate.py --config experiments/ablate_augment.py --devices cuda:0,cuda:1
-python launch/ablate.py --config experiments/ablate_augment.py --cluster slurm:slurm_partition=gpu,gpus_per_node=1
-python launch/ablate.py --config experiments/ablate_augment.py --tpu /mnt/share/augment
-python launch/ablate.py --config experiments/ablate_augment.py --search 20
-python launch/ablate.py --config experiments/ablate_augment.py --bundle
-python launch/ablate.py --from runs/ablate_augment/study.zip
+mapjax ablate --config ablate_augment
+mapjax ablate --config ablate_augment --dry
+mapjax ablate --config ablate_augment --only flips,rotation --seeds 0,1,2 --steps 200
+mapjax ablate --config ablate_augment --devices cuda:0,cuda:1
+mapjax ablate --config ablate_augment --cluster slurm:slurm_partition=gpu,gpus_per_node=1
+mapjax ablate --config ablate_augment --tpu /mnt/share/augment
+mapjax ablate --config ablate_augment --search 20
+mapjax ablate --config ablate_augment --bundle
+mapjax ablate --from runs/ablate_augment/study.zip
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
-    parser.add_argument("--config", metavar="FILE[:VARIANT]", help="experiment file with a sweep()")
-    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="replace one value of the config of all cells")
-    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data for all cells, as for launch/main.py")
+    parser = terminal.parser("ablate", __doc__ or "", EXAMPLES)
+    terminal.add_config(parser, help="an experiment with a sweep(): ablate_augment, or a file of yours")
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data for all cells, as for mapjax train")
     parser.add_argument("--only", metavar="NAMES", help="only these cells, with commas between; and the baseline")
     parser.add_argument("--seeds", metavar="NUMBERS", help="other seeds, with commas between")
     parser.add_argument("--steps", type=int, metavar="N", help="train so many steps, to try a study out")
@@ -77,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
         name = f"{pathlib.Path(before['experiment'].partition(':')[0]).stem}-again"
     else:
         found = sweep.load(arguments.config, data=arguments.data, more=more)
-        name = arguments.config.removesuffix(".py").replace(".py:", "-").rpartition("/")[2]
+        name = terminal.experiment_name(arguments.config)
     found = sweep.narrowed(found, only, seeds)
     if arguments.search is not None and (arguments.cluster or arguments.devices or arguments.bundle):
         raise UserError("--search runs one trial after the other here: it takes no --cluster, --devices or --bundle.")

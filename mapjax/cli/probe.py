@@ -11,15 +11,15 @@ from typing import Any
 from mapjax.cli import terminal
 
 EXAMPLES = """
-python launch/probe.py --workdir runs/mine
-python launch/probe.py --workdir runs/mine --layer layer3 --components 32
-python launch/probe.py --workdir runs/mine --layer pixels --data folder:OTHER
+mapjax probe --workdir runs/mine
+mapjax probe --workdir runs/mine --layer layer3 --components 32
+mapjax probe --workdir runs/mine --layer pixels --data folder:OTHER
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
+    parser = terminal.parser("probe", __doc__ or "", EXAMPLES)
     parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
     parser.add_argument("--layer", default="pool", metavar="NAME", help="whose features; 'pixels' for none (pool)")
     parser.add_argument("--components", type=int, default=64, metavar="K", help="principal components; 0: all (64)")

@@ -1,4 +1,4 @@
-"""Train and evaluate what an experiment file describes.
+"""Train and evaluate what an experiment describes.
 
 The run leaves a folder: report.html to look at, result.json, predictions.json, checkpoints, logs. The same
 command with the same --workdir goes on exactly where it stopped; a finished run is only evaluated again.
@@ -11,30 +11,29 @@ from mapjax.cli import terminal
 from mapjax.runtime import cluster, distributed
 
 EXAMPLES = """
-python launch/main.py --config experiments/detect.py
-python launch/main.py --config experiments/detect.py:bccd --data voc:DIR
-python launch/main.py --config experiments/detect.py --data coco:DIR --workdir runs/mine
-python launch/main.py --config experiments/classify.py
-python launch/main.py --config experiments/classify.py:finetune --data folder:DIR --init_from efficientnet_lite0
-python launch/main.py --config experiments/detect.py --config.duration="12 epochs" --batch 8
-python launch/main.py --config experiments/classify.py:imagenet --data folder:DIR --batch auto
-python launch/main.py --config experiments/detect.py --keys      (lists every key and its value)
-python launch/main.py --config experiments/detect.py --coordinator HOST:PORT --processes 2 --process 0
+mapjax train --config detect                                     (embedded scenes, nothing to download)
+mapjax train --config detect:bccd --data voc:DIR
+mapjax train --config detect:bccd --data coco:DIR --workdir runs/mine
+mapjax train --config classify:finetune --data folder:DIR --init_from efficientnet_lite0
+mapjax train --config segment:camvid --data masks:DIR
+mapjax train --config detect --config.duration="12 epochs" --batch 8
+mapjax train --config classify:imagenet --data folder:DIR --batch auto
+mapjax train --config mine.py:large --data folder:DIR            (an experiment file of yours)
+mapjax train --config detect --keys                              (lists every key and its value)
+mapjax train --config detect --coordinator HOST:PORT --processes 2 --process 0
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="experiment file, and its variant")
-    parser.add_argument(
-        "--config.KEY", metavar="VALUE", dest="_", help="replace one value of the config, e.g. --config.batch=8"
-    )
+    parser = terminal.parser("train", __doc__ or "", EXAMPLES)
+    terminal.add_config(parser, required=True)
     parser.add_argument(
         "--data",
         metavar="FORMAT:PATH",
         help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, "
-        "table:FILE.csv; either, as launch/prepare.py wrote it: array_record:DIR",
+        "table:FILE.csv; a class for every pixel: scenes, masks:DIR, voc:DIR, coco:DIR; boxes or labels, as mapjax "
+        "prepare wrote them: array_record:DIR",
     )
     parser.add_argument(
         "--init_from",
@@ -72,13 +71,13 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.runs import fit
     from mapjax.runtime import workdir
 
-    name = arguments.config.removesuffix(".py").replace(".py:", "-").rpartition("/")[2]
-    folder = pathlib.Path(distributed.share("workdir", str(arguments.workdir or workdir.dated(name))))
+    chosen = arguments.workdir or workdir.dated(terminal.experiment_name(arguments.config))
+    folder = pathlib.Path(distributed.share("workdir", str(chosen)))
     if arguments.batch == "auto":
         from mapjax.plan import job
 
         config.update(job.local_batches(config, folder))
-    result = fit.fit(config, folder, pathlib.Path(arguments.config.partition(":")[0]))
+    result = fit.fit(config, folder, configs.find(arguments.config.partition(":")[0]))
     return 128 + result["stopped"] if "stopped" in result else 0
 
 
