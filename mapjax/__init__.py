@@ -21,7 +21,9 @@ __all__ = [
     "Context", "Found", "Metric", "Model", "Run", "Source", "Task", "UserError", "evaluate", "fit", "load", "predict",
 ]  # fmt: skip
 
-_HOMES = {"Source": "data.source", "UserError": "errors"} | dict.fromkeys(("Context", "Metric", "Model", "Task"), "task")
+_HOMES = {"Source": "data.source", "UserError": "errors"} | dict.fromkeys(
+    ("Context", "Metric", "Model", "Task"), "task"
+)
 
 
 def __getattr__(name: str) -> Any:

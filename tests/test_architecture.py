@@ -43,10 +43,7 @@ INNER = {  # the same inside a room, by folders; what stands in it beside them c
 DEBTS = {
     ("mapjax.config.keys", "mapjax.engine.optimizer"): "config",
     ("mapjax.config.keys", "mapjax.engine.schedule"): "config",
-    ("mapjax.tasks.classify", "mapjax.report.classifications"): "lead",
-    ("mapjax.tasks.segment", "mapjax.report.segmentations"): "lead",
-    ("mapjax.tasks.detection.two_stage", "mapjax.report.detections"): "lead",
-    ("mapjax.weights.transfer", "mapjax.runs.setup"): "models",
+    ("mapjax.weights.transfer", "mapjax.runs.trained"): "models",
 }
 
 

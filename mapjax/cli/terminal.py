@@ -70,7 +70,9 @@ def parse(
         if key.startswith("--") and key not in (*options, "--") and not (config and key.startswith("--config.")):
             raise UserError(f"unknown argument {word!r}.{near(key, options)}")
     if argv and not argv[0].startswith("-"):
-        hint = f"did you mean --config {argv[0]}?" if "--config" in options else f"{made.prog} --help shows what it takes."
+        hint = (
+            f"did you mean --config {argv[0]}?" if "--config" in options else f"{made.prog} --help shows what it takes."
+        )
         raise UserError(f"unknown argument {argv[0]!r}; {hint}")
     known, rest = made.parse_known_args(argv)
     overrides: dict[str, str] = {}

@@ -1,8 +1,8 @@
 """The Python API: train, load, ask and score runs from a script or a notebook.
 
-    run = mapjax.load("runs/mine")
-    found = run.predict("photo.jpg")      # in a notebook, `found` shows itself
-    run.evaluate(data="voc:DIR")["AP"]
+run = mapjax.load("runs/mine")
+found = run.predict("photo.jpg")      # in a notebook, `found` shows itself
+run.evaluate(data="voc:DIR")["AP"]
 """
 
 import base64
@@ -17,18 +17,20 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from mapjax.config import load as configs
 from mapjax.engine import evaluate as scoring
 from mapjax.errors import UserError
+from mapjax.report import views
+from mapjax.runs import evaluation, setup, sources, trained
 from mapjax.runs import fit as training
 from mapjax.runs import predict as predicting
 from mapjax.runs import score as scores
-from mapjax.runs import setup
-from mapjax.runtime import log, workdir
-from mapjax.task import Variables
+from mapjax.runtime import log
+from mapjax.runtime import workdir as workdirs
+from mapjax.task import Task, Variables
 
 Image = str | os.PathLike | np.ndarray
 
@@ -77,16 +79,16 @@ class Found(NamedTuple):
 class Run:
     """A trained run to ask: `load` and `fit` give one.
 
-    folder: its workdir. classes: the names of what it knows. step: of the checkpoint. config: what it was trained by.
-    variables: its parameters and statistics.
+    folder: its workdir. step: of the checkpoint. classes: the names of what it knows. config: what it was trained by.
+    variables: its parameters and statistics. answer(variables, batch) -> Result: compiled once for each shape.
     """
 
     folder: pathlib.Path
-    classes: tuple[str, ...]
     step: int
+    classes: tuple[str, ...]
     config: Any = dataclasses.field(repr=False)
+    task: Task = dataclasses.field(repr=False)
     variables: Variables = dataclasses.field(repr=False)
-    loaded: setup.Loaded = dataclasses.field(repr=False)
     answer: scoring.Answer = dataclasses.field(repr=False)
 
     def predict(self, images: Image | Sequence[Image], *, score: float = 0.5, enlarge: bool = False) -> Any:
@@ -115,8 +117,8 @@ class Run:
         files: list[Any] = []
         for one in given:
             files += [one] if isinstance(one, np.ndarray) else predicting.find_images(one)
-        show = functools.partial(self.loaded.task.show, classes=self.classes, score=score, enlarge=enlarge)
-        transform = setup.make_transform(self.config, augment=False)
+        show = functools.partial(views.show, classes=self.classes, score=score, enlarge=enlarge)
+        transform = sources.make_transform(self.config, augment=False)
         batch = max(min(self.config.eval_batch, len(files)), 1)
         threads = self.config.input.threads
         answers = predicting.predict(self.answer, self.variables, files, transform, batch=batch, threads=threads)
@@ -141,8 +143,9 @@ class Run:
         source = scores.open_source(self.config, self.classes, data=data, split=split)
         quiet = log.Log(None, quiet=True)
         mesh = scoring.make_mesh(self.config.mesh.to_dict(), quiet.say)
-        evaluation = setup.make_evaluation(self.config, self.loaded.task, source, mesh, quiet)
-        return evaluation(scoring.place(self.variables, mesh)).metrics
+        metric = setup.make_metric(self.config, self.task, source)
+        answered = evaluation.make_evaluation(self.config, self.task, metric, source, mesh, quiet)
+        return answered(scoring.place(self.variables, mesh)).metrics
 
 
 def load(folder: str | os.PathLike, *, checkpoint: str | int = "best", **overrides: Any) -> Run:
@@ -162,9 +165,9 @@ def load(folder: str | os.PathLike, *, checkpoint: str | int = "best", **overrid
       run.predict("photo.jpg")
     """
     path = pathlib.Path(folder)
-    loaded = setup.load(path, which=str(checkpoint), overrides=_as_text(overrides))
-    answer = scoring.make_answer(loaded.task)
-    return Run(path, loaded.classes, loaded.step, loaded.config, loaded.variables, loaded, answer)
+    found = trained.load(path, which=str(checkpoint), overrides=_as_text(overrides))
+    answer = scoring.make_answer(found.task)
+    return Run(path, found.step, found.classes, found.config, found.task, found.variables, answer)
 
 
 def fit(
@@ -199,7 +202,7 @@ def fit(
         experiment, name = None, "fit"
         chosen = configs.from_dict(configs.to_dict(config)) if data is None else configs.with_data(config, data)
         configs.override_all(chosen, text)
-    folder = pathlib.Path(workdir or _dated(name))
+    folder = workdirs.dated(name) if workdir is None else pathlib.Path(workdir)
     training.fit(chosen, folder, experiment)
     return load(folder)
 
@@ -225,10 +228,6 @@ def evaluate(run: Run | str | os.PathLike, data: str | None = None, *, split: st
 
 def _loaded(run: Run | str | os.PathLike) -> Run:
     return run if isinstance(run, Run) else load(run)
-
-
-def _dated(name: str) -> pathlib.Path:
-    return workdir.dated(name)
 
 
 def _as_text(overrides: Mapping[str, Any]) -> dict[str, str]:
