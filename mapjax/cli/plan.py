@@ -5,6 +5,7 @@ Compiles the real step without running it, for a TPU slice (--topology; no TPU i
 All figures are the compiler's for one chip; times are bounds from published figures of the chip, not measurements.
 """
 
+import argparse
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -25,21 +26,7 @@ mapjax plan --config classify                                    (the local devi
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser("plan", __doc__ or "", EXAMPLES)
-    terminal.add_config(parser, required=True, example="dtype=bfloat16")
-    parser.add_argument("--topology", metavar="CHIP:LAYOUT", help="TPU slice, as v5e:2x4 or v5p:4x4x4 (local devices)")
-    parser.add_argument("--mesh", metavar="AXIS=N,…", help="as data=64,model=4, or auto: rank them (the config's)")
-    parser.add_argument(
-        "--batch",
-        metavar="N",
-        help="of all chips together, or auto: the largest that fits a step (the config's)",
-    )
-    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data than the config's")
-    parser.add_argument("--classes", type=int, metavar="N", help="plan for so many classes, without reading the data")
-    parser.add_argument("--examples", type=int, metavar="N", help="and so many training images")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write all figures here")
-    parser.add_argument("--program", type=pathlib.Path, metavar="FILE", help="also write the compiled program here")
-    arguments, overrides = terminal.parse(parser, argv, config=True)
+    arguments, overrides = terminal.parse(_parser(), argv, config=True)
 
     auto = arguments.batch == "auto"
     if auto and arguments.mesh == "auto":
@@ -71,6 +58,24 @@ def main(argv: Sequence[str]) -> int:
         workdir.write_json(arguments.json, values)
         print(f"written to {arguments.json}")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = terminal.parser("plan", __doc__ or "", EXAMPLES)
+    terminal.add_config(parser, required=True, example="dtype=bfloat16")
+    parser.add_argument("--topology", metavar="CHIP:LAYOUT", help="TPU slice, as v5e:2x4 or v5p:4x4x4 (local devices)")
+    parser.add_argument("--mesh", metavar="AXIS=N,…", help="as data=64,model=4, or auto: rank them (the config's)")
+    parser.add_argument(
+        "--batch",
+        metavar="N",
+        help="of all chips together, or auto: the largest that fits a step (the config's)",
+    )
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data than the config's")
+    parser.add_argument("--classes", type=int, metavar="N", help="plan for so many classes, without reading the data")
+    parser.add_argument("--examples", type=int, metavar="N", help="and so many training images")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write all figures here")
+    parser.add_argument("--program", type=pathlib.Path, metavar="FILE", help="also write the compiled program here")
+    return parser
 
 
 if __name__ == "__main__":

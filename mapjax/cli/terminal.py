@@ -50,12 +50,6 @@ def add_overrides(made: argparse.ArgumentParser, text: str) -> None:
     made.add_argument("--config.KEY", metavar="VALUE", dest="_", help=text)
 
 
-def experiment_name(config: str) -> str:
-    """Name a folder after what --config names: "detect-bccd" for detect:bccd, or for path/detect.py:bccd."""
-    path, _, variant = config.partition(":")
-    return "-".join(filter(None, (pathlib.Path(path).stem, variant)))
-
-
 def parse(
     made: argparse.ArgumentParser, argv: Sequence[str], *, config: bool = False
 ) -> tuple[argparse.Namespace, dict[str, str]]:

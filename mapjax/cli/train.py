@@ -4,6 +4,7 @@ The run leaves a folder: report.html to look at, result.json, predictions.json, 
 command with the same --workdir goes on exactly where it stopped; a finished run is only evaluated again.
 """
 
+import argparse
 import pathlib
 from collections.abc import Sequence
 
@@ -26,29 +27,7 @@ mapjax train --config detect --coordinator HOST:PORT --processes 2 --process 0
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser("train", __doc__ or "", EXAMPLES)
-    terminal.add_config(parser, required=True)
-    parser.add_argument(
-        "--data",
-        metavar="FORMAT:PATH",
-        help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, "
-        "table:FILE.csv; a class for every pixel: scenes, masks:DIR, voc:DIR, coco:DIR; boxes or labels, as mapjax "
-        "prepare wrote them: array_record:DIR",
-    )
-    parser.add_argument(
-        "--init_from",
-        metavar="WEIGHTS",
-        help="start from a file (.safetensors .npz .pth), a name (torchvision/resnet50.DEFAULT) or a workdir",
-    )
-    parser.add_argument(
-        "--batch",
-        metavar="N",
-        help="examples of a step on all devices together, or auto: as many as fit here (and an eval_batch that does)",
-    )
-    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
-    parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
-    cluster.add_arguments(parser)
-    arguments, overrides = terminal.parse(parser, argv, config=True)
+    arguments, overrides = terminal.parse(_parser(), argv, config=True)
 
     from mapjax.config import load as configs
 
@@ -71,14 +50,40 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.runs import fit
     from mapjax.runtime import workdir
 
-    chosen = arguments.workdir or workdir.dated(terminal.experiment_name(arguments.config))
-    folder = pathlib.Path(distributed.share("workdir", str(chosen)))
+    folder = arguments.workdir or workdir.dated(configs.label(arguments.config))
+    folder = pathlib.Path(distributed.share("workdir", str(folder)))
     if arguments.batch == "auto":
         from mapjax.plan import job
 
         config.update(job.local_batches(config, folder))
     result = fit.fit(config, folder, configs.find(arguments.config.partition(":")[0]))
     return 128 + result["stopped"] if "stopped" in result else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = terminal.parser("train", __doc__ or "", EXAMPLES)
+    terminal.add_config(parser, required=True)
+    parser.add_argument(
+        "--data",
+        metavar="FORMAT:PATH",
+        help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, "
+        "table:FILE.csv; a class for every pixel: scenes, masks:DIR, voc:DIR, coco:DIR; boxes or labels, as mapjax "
+        "prepare wrote them: array_record:DIR",
+    )
+    parser.add_argument(
+        "--init_from",
+        metavar="WEIGHTS",
+        help="start from a file (.safetensors .npz .pth), a name (torchvision/resnet50.DEFAULT) or a workdir",
+    )
+    parser.add_argument(
+        "--batch",
+        metavar="N",
+        help="examples of a step on all devices together, or auto: as many as fit here (and an eval_batch that does)",
+    )
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
+    parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
+    cluster.add_arguments(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def fit(
     """
     text = _as_text(overrides)
     if isinstance(config, str):
-        experiment, name = configs.find(config.partition(":")[0]), pathlib.Path(config.partition(":")[0]).stem
+        experiment, name = configs.find(config.partition(":")[0]), configs.label(config)
         chosen = configs.load(config, text, data=data)
     else:
         experiment, name = None, "fit"

@@ -90,7 +90,7 @@ def test_the_examples_of_a_program_are_read_by_it(monkeypatch, capsys, name):
 
 def test_names_of_folders():
     names = ("detect", "detect:bccd", "experiments/detect.py", "a/detect.py:bccd", "runs/x/config.json")
-    assert [terminal.experiment_name(name) for name in names] == [
+    assert [configs.label(name) for name in names] == [
         "detect", "detect-bccd", "detect", "detect-bccd", "config",
     ]  # fmt: skip
 
