@@ -1,5 +1,6 @@
 """`mapjax`: its help, its mistakes, and what each program says of itself."""
 
+import pathlib
 import re
 import shlex
 import subprocess
@@ -98,7 +99,8 @@ def test_names_of_folders():
 def test_the_scripts_of_launch_and_the_module_are_these_programs():
     """The one process of each kind: what is installed calls main.main, launch/plan.py and `-m mapjax` as well."""
     commands = (["-m", "mapjax", "plan"], ["launch/plan.py"])
-    ended = [subprocess.run([sys.executable, *command], capture_output=True, text=True) for command in commands]
+    options = {"cwd": pathlib.Path(__file__).parents[2], "capture_output": True, "text": True}
+    ended = [subprocess.run([sys.executable, *command], **options) for command in commands]
     assert {done.returncode for done in ended} == {2}
     assert ended[0].stderr == ended[1].stderr == "error: the following arguments are required: --config; " \
         "mapjax plan --help shows examples.\n"  # fmt: skip
