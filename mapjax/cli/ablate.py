@@ -125,7 +125,3 @@ def _numbers(text: str | None) -> list[int]:
         return [int(number) for number in text.split(",")] if text else []
     except ValueError as error:
         raise UserError(f"--seeds {text}: write whole numbers with commas between, as in 0,1,2.") from error
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

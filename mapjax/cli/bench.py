@@ -194,7 +194,3 @@ def show_profile(step: Any, most: int = 16) -> None:
         print(f"  {100 * part.share:4.1f} %  {1e3 * part.seconds:10.1f}  {part.runs:13.0f}  {part.where}: {part.kind}")
     if rest := found[most:]:
         print(f"  {100 * sum(part.share for part in rest):4.1f} %  {len(rest)} others")
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

@@ -68,7 +68,3 @@ def main(argv: Sequence[str]) -> int:
     log.console.print(score.table(found.metrics), crop=False)  # in full, also where the terminal is narrow
     print(f"look at {out / 'report.html'}; the figures are in {out / 'result.json'}")
     return 0
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

@@ -95,7 +95,3 @@ def drawn(samples: Sequence[tuple[int, float]]) -> str:
     chart = plots.lines([plots.Series("resident memory", steps, mb)], x_label="step", y_label="MiB")
     style = (pathlib.Path(plots.__file__).parent / "page.css").read_text(encoding="utf-8")
     return f'<!doctype html><meta charset="utf-8"><title>memory</title><style>{style}</style>{chart}\n'
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

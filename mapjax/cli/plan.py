@@ -76,7 +76,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write all figures here")
     parser.add_argument("--program", type=pathlib.Path, metavar="FILE", help="also write the compiled program here")
     return parser
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

@@ -70,7 +70,3 @@ def main(argv: Sequence[str]) -> int:
     left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
     print(f"{saved.findings} finding(s) on {saved.images} image(s) in {arguments.out}{left}")
     return 0
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

@@ -124,7 +124,3 @@ def _table(index: dict[str, Any]) -> Any:
         lost = ", ".join(f"{len(where)} × {reason}" for reason, where in split["dropped"].items()) or "–"
         table.add_row(name, f"{split['records']:,}", str(len(split["shards"])), f"{size:,.1f}", lost)
     return table
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

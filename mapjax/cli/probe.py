@@ -88,7 +88,3 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=pathlib.Path, metavar="FILE", help="where the scores go (WORKDIR/probe-LAYER.json)"
     )
     return parser
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

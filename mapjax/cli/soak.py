@@ -273,7 +273,3 @@ def step_seconds(job: Job) -> float:
     require_finished(job)
     lines = [line for line in logs.read(job.workdir / "metrics.jsonl") if line["kind"] == "train"]
     return statistics.median(line["step_s"] for line in lines[len(lines) // 2 :])
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

@@ -84,7 +84,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
     cluster.add_arguments(parser)
     return parser
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

@@ -4,6 +4,7 @@ import base64
 import re
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,8 +62,10 @@ def fake(monkeypatch, decode, metrics=("precision",)):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Four steps on the embedded digits."""
-    return mapjax.fit("classify", workdir=tmp_path_factory.mktemp("api") / "run", **SMALL)
+    """Four steps on the embedded digits, by the quick compiler."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield mapjax.fit("classify", workdir=tmp_path_factory.mktemp("api") / "run", **SMALL)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def test_a_detector_finds_boxes_in_pixels_of_the_image(monkeypatch, tmp_path):
