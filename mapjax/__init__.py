@@ -13,12 +13,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mapjax.data.source import Source
     from mapjax.errors import UserError
-    from mapjax.runs.api import Found, Run, evaluate, fit, load, predict
+    from mapjax.runs.api import Found, Trained, evaluate, fit, load, predict
     from mapjax.task import Context, Metric, Model, Task
 
 __version__ = "0.1.0"
 __all__ = [
-    "Context", "Found", "Metric", "Model", "Run", "Source", "Task", "UserError", "evaluate", "fit", "load", "predict",
+    "Context",
+    "Found",
+    "Metric",
+    "Model",
+    "Source",
+    "Task",
+    "Trained",
+    "UserError",
+    "evaluate",
+    "fit",
+    "load",
+    "predict",
 ]  # fmt: skip
 
 _HOMES = {"Source": "data.source", "UserError": "errors"} | dict.fromkeys(

@@ -40,13 +40,16 @@ class Found(NamedTuple):
 
     In a notebook it shows the drawing.
 
-    file: the image's path, "array" for an array. image: as it was answered, RGB and upright.
+    file: the image's path, "array" for an array.
+    image: as it was answered, RGB and upright.
     drawing: the image with what was found, RGB.
-    names: what was found in words: a class for each box, the classes of the image, or those that have pixels.
-    boxes: x1,y1,x2,y2 in pixels of `image`, the most confident first. scores: of each, 0 to 1. classes: of each, the
-      place of its name in the run's `classes`.
-    label: the most probable class of the image. probabilities: of all classes.
-    label_map: the class of each pixel of `image`.
+    names: what was found, in words: a class for each box, the classes of the image, or those that have pixels.
+    boxes: x1,y1,x2,y2 in pixels of `image`, the most confident first.
+    scores: of the boxes, 0 to 1.
+    classes: of the boxes, as places in the run's `classes`.
+    label: the most probable class of the image.
+    probabilities: of all classes.
+    label_map: the class of each pixel of `image`, as a place in the run's `classes`.
     """
 
     file: str
@@ -76,11 +79,16 @@ class Found(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Trained:
     """A trained run to ask: `load` and `fit` give one.
 
-    folder: its workdir. step: of the checkpoint. classes: the names of what it knows. config: what it was trained by.
-    variables: its parameters and statistics. answer(variables, batch) -> Result: compiled once for each shape.
+    folder: its workdir.
+    step: of the checkpoint.
+    classes: the names of what it knows.
+    config: what it was trained by.
+    task: what its network was trained for.
+    variables: its parameters and statistics.
+    answer: function(variables, batch) -> Result, compiled once for each shape.
     """
 
     folder: pathlib.Path
@@ -114,9 +122,7 @@ class Run:
             raise UserError(f"score={score} must be from 0 to 1.")
         single = isinstance(images, np.ndarray) or (isinstance(images, Image) and not pathlib.Path(images).is_dir())
         given = [images] if isinstance(images, Image) else list(images)
-        files: list[Any] = []
-        for one in given:
-            files += [one] if isinstance(one, np.ndarray) else predicting.find_images(one)
+        files = [file for one in given for file in _files(one)]
         show = functools.partial(views.show, classes=self.classes, score=score, enlarge=enlarge)
         transform = sources.make_transform(self.config, augment=False)
         batch = max(min(self.config.eval_batch, len(files)), 1)
@@ -129,7 +135,8 @@ class Run:
         """Score the run on its own held-out split, on another one, or on other data with the same classes.
 
         Args:
-          data: other data, as "voc:DIR". split: the name of its split.
+          data: other data, as "voc:DIR".
+          split: the name of its split.
 
         Returns:
           The scores by the field's names: "AP", "AP50/cat", "top1", "mIoU".
@@ -148,7 +155,7 @@ class Run:
         return answered(scoring.place(self.variables, mesh)).metrics
 
 
-def load(folder: str | os.PathLike, *, checkpoint: str | int = "best", **overrides: Any) -> Run:
+def load(folder: str | os.PathLike, *, checkpoint: str | int = "best", **overrides: Any) -> Trained:
     """Load a trained run.
 
     Args:
@@ -167,7 +174,7 @@ def load(folder: str | os.PathLike, *, checkpoint: str | int = "best", **overrid
     path = pathlib.Path(folder)
     found = trained.load(path, which=str(checkpoint), overrides=_as_text(overrides))
     answer = scoring.make_answer(found.task)
-    return Run(path, found.step, found.classes, found.config, found.task, found.variables, answer)
+    return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer)
 
 
 def fit(
@@ -176,7 +183,7 @@ def fit(
     workdir: str | os.PathLike | None = None,
     data: str | None = None,
     **overrides: Any,
-) -> Run:
+) -> Trained:
     """Train what a config describes, evaluate it, and load it; what `mapjax train` does.
 
     A run that was stopped goes on where it was, when its folder is named; a finished one is only evaluated again.
@@ -207,8 +214,8 @@ def fit(
     return load(folder)
 
 
-def predict(run: Run | str | os.PathLike, images: Image | Sequence[Image], *, score: float = 0.5) -> Any:
-    """Answer images with a run, or with the run in a folder; see `Run.predict`.
+def predict(run: Trained | str | os.PathLike, images: Image | Sequence[Image], *, score: float = 0.5) -> Any:
+    """Answer images with a run, or with the run in a folder; see `Trained.predict`.
 
     Example:
       for found in mapjax.predict("runs/mine", ["a.jpg", "b.jpg"]):
@@ -217,8 +224,10 @@ def predict(run: Run | str | os.PathLike, images: Image | Sequence[Image], *, sc
     return _loaded(run).predict(images, score=score)
 
 
-def evaluate(run: Run | str | os.PathLike, data: str | None = None, *, split: str | None = None) -> dict[str, float]:
-    """Score a run, or the run in a folder; see `Run.evaluate`.
+def evaluate(
+    run: Trained | str | os.PathLike, data: str | None = None, *, split: str | None = None
+) -> dict[str, float]:
+    """Score a run, or the run in a folder; see `Trained.evaluate`.
 
     Example:
       mapjax.evaluate("runs/mine")["top1"]
@@ -226,8 +235,16 @@ def evaluate(run: Run | str | os.PathLike, data: str | None = None, *, split: st
     return _loaded(run).evaluate(data, split=split)
 
 
-def _loaded(run: Run | str | os.PathLike) -> Run:
-    return run if isinstance(run, Run) else load(run)
+def _files(image: Image) -> Sequence[Any]:
+    if isinstance(image, np.ndarray):
+        return [image]
+    if not pathlib.Path(image).exists():
+        raise UserError(f"{image}: there is no such image, and no such folder of images.")
+    return predicting.find_images(image)
+
+
+def _loaded(run: Trained | str | os.PathLike) -> Trained:
+    return run if isinstance(run, Trained) else load(run)
 
 
 def _as_text(overrides: Mapping[str, Any]) -> dict[str, str]:

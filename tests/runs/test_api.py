@@ -87,6 +87,8 @@ def test_images_are_paths_folders_arrays_and_lists_of_them(monkeypatch, tmp_path
     files = [found.file for found in run.predict([str(tmp_path / "b.png"), PHOTO, tmp_path])]
     assert files == [str(tmp_path / "b.png"), "array", str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     assert [found.file for found in mapjax.predict("runs/fake", str(tmp_path))] == files[2:]
+    with pytest.raises(mapjax.UserError, match=r"nowhere\.png: there is no such image"):
+        run.predict([PHOTO, "nowhere.png"])
     (tmp_path / "c.png").write_bytes(b"no")
     with pytest.raises(mapjax.UserError, match=r"c\.png"):
         run.predict(tmp_path)
@@ -126,7 +128,7 @@ def test_a_classifier_is_trained_loaded_and_asked(run):
     assert found.probabilities.shape == (10,) and found.probabilities.sum() == pytest.approx(1, abs=1e-5)
     assert found.label == run.classes[found.probabilities.argmax()] == found.names[0]
     assert sorted(found.names) == list("0123456789")
-    assert re.fullmatch(r"Run\(folder=.*, step=4, classes=\('0', .*'9'\)\)", repr(run))
+    assert re.fullmatch(r"Trained\(folder=.*, step=4, classes=\('0', .*'9'\)\)", repr(run))
 
 
 def test_a_run_is_scored_as_it_was_at_its_end(run):
@@ -163,7 +165,7 @@ def test_what_the_package_exports():
     for name in mapjax.__all__:
         found = getattr(mapjax, name)
         assert callable(found) and found.__name__ == name
-        if found.__module__ == "mapjax.runs.api" and name not in ("Found", "Run"):
+        if found.__module__ == "mapjax.runs.api" and name not in ("Found", "Trained"):
             assert "Example:" in found.__doc__
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         mapjax.fitt  # noqa: B018
