@@ -1,7 +1,7 @@
 """A person's mistake, told in one sentence.
 
 `UserError` is for everything a user can mend: a misspelt key, a missing folder, a broken file. Its message
-names the file or key, what is wrong with it, and the mend. `launch/` prints it without a traceback
+names the file or key, what is wrong with it, and the mend. `mapjax` prints it without a traceback
 (`--traceback` shows one); every other exception is a bug of ours and keeps its traceback.
 """
 

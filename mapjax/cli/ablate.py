@@ -1,35 +1,97 @@
-"""Run a study: every cell of an experiment file's sweep(), for every seed, and compare them in a table.
+"""Run a study: every cell of an experiment's sweep(), for every seed, and compare them in a table.
 
-Each cell is a run of launch/main.py in a folder of its own. A finished one is not run again, a changed one is, and one
+Each cell is a run of mapjax train in a folder of its own. A finished one is not run again, a changed one is, and one
 that was interrupted goes on exactly: give the same command again. The study leaves table.md, table.csv, table.tex,
 study.html and study.json in its folder.
 """
 
+import argparse
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from mapjax.cli import terminal
 from mapjax.errors import UserError
 
 EXAMPLES = """
-python launch/ablate.py --config experiments/ablate_augment.py
-python launch/ablate.py --config experiments/ablate_augment.py --dry
-python launch/ablate.py --config experiments/ablate_augment.py --only flips,rotation --seeds 0,1,2 --steps 200
-python launch/ablate.py --config experiments/ablate_augment.py --devices cuda:0,cuda:1
-python launch/ablate.py --config experiments/ablate_augment.py --cluster slurm:slurm_partition=gpu,gpus_per_node=1
-python launch/ablate.py --config experiments/ablate_augment.py --tpu /mnt/share/augment
-python launch/ablate.py --config experiments/ablate_augment.py --search 20
-python launch/ablate.py --config experiments/ablate_augment.py --bundle
-python launch/ablate.py --from runs/ablate_augment/study.zip
+mapjax ablate --config ablate_augment
+mapjax ablate --config ablate_augment --dry
+mapjax ablate --config ablate_augment --only flips,rotation --seeds 0,1,2 --steps 200
+mapjax ablate --config ablate_augment --devices cuda:0,cuda:1
+mapjax ablate --config ablate_augment --cluster slurm:slurm_partition=gpu,gpus_per_node=1
+mapjax ablate --config ablate_augment --tpu /mnt/share/augment
+mapjax ablate --config ablate_augment --search 20
+mapjax ablate --config ablate_augment --bundle
+mapjax ablate --from runs/ablate_augment/study.zip
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
-    parser.add_argument("--config", metavar="FILE[:VARIANT]", help="experiment file with a sweep()")
-    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="replace one value of the config of all cells")
-    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data for all cells, as for launch/main.py")
+    arguments, more = terminal.parse(_parser(), argv, config=True)
+    _require_fitting(arguments, more)
+
+    from mapjax.study import clusters, estimate, runs, study, sweep
+
+    if arguments.steps is not None:
+        more["duration"] = f"{arguments.steps} steps"
+    found, name, before = _study(arguments, more)
+    found = sweep.narrowed(found, _words(arguments.only), _numbers(arguments.seeds))
+    name += "-search" if arguments.search is not None else ""
+    name += f"-{arguments.steps}-steps" if arguments.steps is not None else ""
+    folder = arguments.workdir or pathlib.Path("runs") / name
+    listed = runs.jobs(found, folder)
+    if arguments.dry:
+        return estimate.show(found, listed)
+    if arguments.tpu:
+        print("\n".join(clusters.tpu_commands(found, listed, arguments.tpu)))
+        return 0
+    if arguments.search is not None:
+        return study.search_and_write(found, folder, arguments.search)
+    return study.run_and_write(
+        found, listed, folder, devices=_words(arguments.devices), bundled=arguments.bundle, before=before,
+        cluster=arguments.cluster or "",
+    )  # fmt: skip
+
+
+def _study(arguments: argparse.Namespace, more: dict[str, str]) -> tuple[Any, str, Any]:
+    """Give the study, its name, and what a bundle says that was found before."""
+    from mapjax.config import load as configs
+    from mapjax.study import bundle, sweep
+
+    if arguments.bundle_of is None:
+        return sweep.load(arguments.config, data=arguments.data, more=more), configs.label(arguments.config), None
+    found, before = bundle.read(arguments.bundle_of, arguments.data)
+    bundle.require_seeds(before, _numbers(arguments.seeds))
+    return found, f"{pathlib.Path(before['experiment'].partition(':')[0]).stem}-again", before
+
+
+def _require_fitting(arguments: argparse.Namespace, more: dict[str, str]) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+      UserError: it names them.
+    """
+    if (arguments.config is None) == (arguments.bundle_of is None):
+        raise UserError("give either --config FILE.py, a study to run, or --from study.zip, one to run again.")
+    if arguments.bundle_of is not None and (more or arguments.steps is not None):
+        raise UserError("--from runs the same study again: it takes no --config.KEY or --steps.")
+    if arguments.bundle_of is not None and (arguments.tpu or arguments.search is not None):
+        raise UserError("--from runs the same study again: it takes no --tpu or --search.")
+    if arguments.search is not None and (arguments.cluster or arguments.devices or arguments.bundle):
+        raise UserError("--search runs one trial after the other here: it takes no --cluster, --devices or --bundle.")
+    if arguments.cluster and arguments.devices:
+        raise UserError("give either --cluster or --devices.")
+
+
+def _words(text: str | None) -> list[str]:
+    return [word for word in (text or "").split(",") if word]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = terminal.parser("ablate", __doc__ or "", EXAMPLES)
+    terminal.add_config(parser, help="an experiment with a sweep(): ablate_augment, or a file of yours")
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data for all cells, as for mapjax train")
     parser.add_argument("--only", metavar="NAMES", help="only these cells, with commas between; and the baseline")
     parser.add_argument("--seeds", metavar="NUMBERS", help="other seeds, with commas between")
     parser.add_argument("--steps", type=int, metavar="N", help="train so many steps, to try a study out")
@@ -55,50 +117,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--dry", action="store_true", help="list the cells, what they change, and their minutes by a few measured steps"
     )
-    arguments, more = terminal.parse(parser, argv, config=True)
-    if arguments.steps is not None:
-        more["duration"] = f"{arguments.steps} steps"
-    seeds = _numbers(arguments.seeds)
-    only = [name for name in (arguments.only or "").split(",") if name]
-
-    if (arguments.config is None) == (arguments.bundle_of is None):
-        raise UserError("give either --config FILE.py, a study to run, or --from study.zip, one to run again.")
-
-    from mapjax.study import bundle, clusters, estimate, runs, study, sweep
-
-    before = None
-    if arguments.bundle_of is not None:
-        if more:
-            raise UserError("--from runs the same study again: it takes no --config.KEY or --steps.")
-        found, before = bundle.read(arguments.bundle_of, arguments.data)
-        bundle.require_seeds(before, seeds)
-        if arguments.tpu or arguments.search is not None:
-            raise UserError("--from runs the same study again: it takes no --tpu or --search.")
-        name = f"{pathlib.Path(before['experiment'].partition(':')[0]).stem}-again"
-    else:
-        found = sweep.load(arguments.config, data=arguments.data, more=more)
-        name = arguments.config.removesuffix(".py").replace(".py:", "-").rpartition("/")[2]
-    found = sweep.narrowed(found, only, seeds)
-    if arguments.search is not None and (arguments.cluster or arguments.devices or arguments.bundle):
-        raise UserError("--search runs one trial after the other here: it takes no --cluster, --devices or --bundle.")
-    if arguments.cluster and arguments.devices:
-        raise UserError("give either --cluster or --devices.")
-    name += "-search" if arguments.search is not None else ""
-    name += f"-{arguments.steps}-steps" if arguments.steps is not None else ""
-    folder = arguments.workdir or pathlib.Path("runs") / name
-    listed = runs.jobs(found, folder)
-    if arguments.dry:
-        return estimate.show(found, listed)
-    if arguments.tpu:
-        print("\n".join(clusters.tpu_commands(found, listed, arguments.tpu)))
-        return 0
-    if arguments.search is not None:
-        return study.search_and_write(found, folder, arguments.search)
-    devices = [device for device in (arguments.devices or "").split(",") if device]
-    return study.run_and_write(
-        found, listed, folder, devices=devices, bundled=arguments.bundle, before=before,
-        cluster=arguments.cluster or "",
-    )  # fmt: skip
+    return parser
 
 
 def _numbers(text: str | None) -> list[int]:
@@ -106,7 +125,3 @@ def _numbers(text: str | None) -> list[int]:
         return [int(number) for number in text.split(",")] if text else []
     except ValueError as error:
         raise UserError(f"--seeds {text}: write whole numbers with commas between, as in 0,1,2.") from error
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

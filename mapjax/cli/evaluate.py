@@ -12,22 +12,22 @@ from mapjax.cli import terminal
 from mapjax.runtime import cluster, distributed
 
 EXAMPLES = """
-python launch/evaluate.py --workdir runs/mine
-python launch/evaluate.py --workdir runs/mine --split test
-python launch/evaluate.py --workdir runs/mine --data coco:DIR --split val2017 --out scores
-python launch/evaluate.py --workdir runs/segmenter --config.task.scales="(0.75, 1.0, 1.25)" --out scores
+mapjax evaluate --workdir runs/mine
+mapjax evaluate --workdir runs/mine --split test
+mapjax evaluate --workdir runs/mine --data coco:DIR --split val2017 --out scores
+mapjax evaluate --workdir runs/segmenter --config.task.scales="(0.75, 1.0, 1.25)" --out scores
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
+    parser = terminal.parser("evaluate", __doc__ or "", EXAMPLES)
     parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
-    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data, as for launch/main.py")
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data, as for mapjax train")
     parser.add_argument("--split", metavar="NAME", help="the split to score (the run's held-out one)")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="where to write (WORKDIR/evaluation-SPLIT)")
-    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="answer with another value of the run's config")
+    terminal.add_overrides(parser, "answer with another value of the run's config")
     cluster.add_arguments(parser)
     arguments, overrides = terminal.parse(parser, argv, config=True)
     distributed.start(arguments, preemption=False)
@@ -68,7 +68,3 @@ def main(argv: Sequence[str]) -> int:
     log.console.print(score.table(found.metrics), crop=False)  # in full, also where the terminal is narrow
     print(f"look at {out / 'report.html'}; the figures are in {out / 'result.json'}")
     return 0
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

@@ -17,8 +17,8 @@ from mapjax.errors import UserError
 from mapjax.runtime import log as logs
 
 EXAMPLES = """
-python launch/memory.py
-python launch/memory.py --steps 50000 --workdir runs/memory
+mapjax memory
+mapjax memory --steps 50000 --workdir runs/memory
 """
 
 GROWTH = 0.03  # that still counts as flat
@@ -26,7 +26,7 @@ GROWTH = 0.03  # that still counts as flat
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
+    parser = terminal.parser("memory", __doc__ or "", EXAMPLES)
     parser.add_argument("--steps", type=int, default=10_000, metavar="N", help="to train for (10,000)")
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="a new folder (runs/DATE-memory)")
     arguments, _ = terminal.parse(parser, argv)
@@ -95,7 +95,3 @@ def drawn(samples: Sequence[tuple[int, float]]) -> str:
     chart = plots.lines([plots.Series("resident memory", steps, mb)], x_label="step", y_label="MiB")
     style = (pathlib.Path(plots.__file__).parent / "page.css").read_text(encoding="utf-8")
     return f'<!doctype html><meta charset="utf-8"><title>memory</title><style>{style}</style>{chart}\n'
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

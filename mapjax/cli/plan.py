@@ -5,6 +5,7 @@ Compiles the real step without running it, for a TPU slice (--topology; no TPU i
 All figures are the compiler's for one chip; times are bounds from published figures of the chip, not measurements.
 """
 
+import argparse
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -13,36 +14,19 @@ from mapjax.cli import terminal
 from mapjax.errors import UserError
 
 EXAMPLES = """
-python launch/plan.py --config experiments/detect.py:coco --topology v5e:2x4
-python launch/plan.py --config experiments/detect.py:coco --topology v5e:16x16 --batch 256
-python launch/plan.py --config experiments/classify.py:imagenet --topology v5p:4x4x4 --mesh data=16,model=4 --batch 1024
-python launch/plan.py --config experiments/detect.py:coco --topology v5e:2x4 --batch auto
-python launch/plan.py --config experiments/classify.py:imagenet --topology v6e:2x4 --mesh auto
-python launch/plan.py --config experiments/classify.py:vit_large --topology v5p:2x4x4 --mesh fsdp=32
-python launch/plan.py --config experiments/classify.py          (the local devices)
+mapjax plan --config detect:coco --topology v5e:2x4
+mapjax plan --config detect:coco --topology v5e:16x16 --batch 256
+mapjax plan --config classify:imagenet --topology v5p:4x4x4 --mesh data=16,model=4 --batch 1024
+mapjax plan --config detect:coco --topology v5e:2x4 --batch auto
+mapjax plan --config classify:imagenet --topology v6e:2x4 --mesh auto
+mapjax plan --config classify:vit_large --topology v5p:2x4x4 --mesh fsdp=32
+mapjax plan --config classify                                    (the local devices)
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="experiment file, and its variant")
-    parser.add_argument(
-        "--config.KEY", metavar="VALUE", dest="_", help="replace one value of the config, e.g. --config.dtype=bfloat16"
-    )
-    parser.add_argument("--topology", metavar="CHIP:LAYOUT", help="TPU slice, as v5e:2x4 or v5p:4x4x4 (local devices)")
-    parser.add_argument("--mesh", metavar="AXIS=N,…", help="as data=64,model=4, or auto: rank them (the config's)")
-    parser.add_argument(
-        "--batch",
-        metavar="N",
-        help="of all chips together, or auto: the largest that fits a step (the config's)",
-    )
-    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data than the config's")
-    parser.add_argument("--classes", type=int, metavar="N", help="plan for so many classes, without reading the data")
-    parser.add_argument("--examples", type=int, metavar="N", help="and so many training images")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write all figures here")
-    parser.add_argument("--program", type=pathlib.Path, metavar="FILE", help="also write the compiled program here")
-    arguments, overrides = terminal.parse(parser, argv, config=True)
+    arguments, overrides = terminal.parse(_parser(), argv, config=True)
 
     auto = arguments.batch == "auto"
     if auto and arguments.mesh == "auto":
@@ -76,5 +60,19 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    terminal.run_main(main)
+def _parser() -> argparse.ArgumentParser:
+    parser = terminal.parser("plan", __doc__ or "", EXAMPLES)
+    terminal.add_config(parser, required=True, example="dtype=bfloat16")
+    parser.add_argument("--topology", metavar="CHIP:LAYOUT", help="TPU slice, as v5e:2x4 or v5p:4x4x4 (local devices)")
+    parser.add_argument("--mesh", metavar="AXIS=N,…", help="as data=64,model=4, or auto: rank them (the config's)")
+    parser.add_argument(
+        "--batch",
+        metavar="N",
+        help="of all chips together, or auto: the largest that fits a step (the config's)",
+    )
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data than the config's")
+    parser.add_argument("--classes", type=int, metavar="N", help="plan for so many classes, without reading the data")
+    parser.add_argument("--examples", type=int, metavar="N", help="and so many training images")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write all figures here")
+    parser.add_argument("--program", type=pathlib.Path, metavar="FILE", help="also write the compiled program here")
+    return parser

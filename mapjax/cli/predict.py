@@ -18,23 +18,23 @@ from mapjax.cli import terminal
 from mapjax.errors import UserError
 
 EXAMPLES = """
-python launch/predict.py --workdir runs/mine --images photo.jpg --out seen
-python launch/predict.py --workdir runs/mine --images photos/ --out seen --score 0.7
-python launch/predict.py --workdir runs/mine --images large/ --out seen --config.eval_size="(3000, 4000)" \
+mapjax predict --workdir runs/mine --images photo.jpg --out seen
+mapjax predict --workdir runs/mine --images photos/ --out seen --score 0.7
+mapjax predict --workdir runs/mine --images large/ --out seen --config.eval_size="(3000, 4000)" \
     --config.task.window="(360, 480)" --config.eval_batch=1
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
+    parser = terminal.parser("predict", __doc__ or "", EXAMPLES)
     parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
     parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="an image, or a folder")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least confidence, 0 to 1 (0.5)")
     parser.add_argument("--enlarge", action="store_true", help="draw small images 2 or 4 times larger")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
-    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="answer with another value of the run's config")
+    terminal.add_overrides(parser, "answer with another value of the run's config")
     arguments, overrides = terminal.parse(parser, argv, config=True)
     if not 0 <= arguments.score <= 1:
         raise UserError(f"--score {arguments.score} must be from 0 to 1.")
@@ -70,7 +70,3 @@ def main(argv: Sequence[str]) -> int:
     left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
     print(f"{saved.findings} finding(s) on {saved.images} image(s) in {arguments.out}{left}")
     return 0
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

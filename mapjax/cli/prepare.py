@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from mapjax.data.source import Source
 
 EXAMPLES = """
-python launch/prepare.py --data voc:DIR --out prepared
-python launch/prepare.py --data coco:DIR --out prepared --splits train,val --workers 8
-python launch/prepare.py --data folder:IMAGES.zip --out prepared --shards 16 --shuffle 0
-python launch/prepare.py --out prepared --verify                  (compare all checksums)
-python launch/main.py --config experiments/detect.py:bccd --data array_record:prepared
-gcloud storage cp -r prepared gs://BUCKET/ && python launch/main.py … --data array_record:gs://BUCKET/prepared
+mapjax prepare --data voc:DIR --out prepared
+mapjax prepare --data coco:DIR --out prepared --splits train,val --workers 8
+mapjax prepare --data folder:IMAGES.zip --out prepared --shards 16 --shuffle 0
+mapjax prepare --out prepared --verify                  (compare all checksums)
+mapjax train --config detect:bccd --data array_record:prepared
+gcloud storage cp -r prepared gs://BUCKET/ && mapjax train … --data array_record:gs://BUCKET/prepared
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
-    parser.add_argument("--data", metavar="FORMAT:PATH", help="any data set that launch/main.py --data takes")
+    parser = terminal.parser("prepare", __doc__ or "", EXAMPLES)
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="any data set that mapjax train --data takes")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write, or to --verify")
     parser.add_argument(
         "--splits", default="", metavar="A,B", help="which splits (those of train, val, test there are)"
@@ -124,7 +124,3 @@ def _table(index: dict[str, Any]) -> Any:
         lost = ", ".join(f"{len(where)} × {reason}" for reason, where in split["dropped"].items()) or "–"
         table.add_row(name, f"{split['records']:,}", str(len(split["shards"])), f"{size:,.1f}", lost)
     return table
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

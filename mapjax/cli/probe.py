@@ -4,36 +4,29 @@ Fits a linear probe, k-NN, an SVM, a decision tree and naive Bayes on the featur
 the held-out one, prints one table and writes probe.json. The layer "pixels" is the baseline: no network at all.
 """
 
+import argparse
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mapjax.cli import terminal
 
+if TYPE_CHECKING:
+    from mapjax.data.source import Source
+
 EXAMPLES = """
-python launch/probe.py --workdir runs/mine
-python launch/probe.py --workdir runs/mine --layer layer3 --components 32
-python launch/probe.py --workdir runs/mine --layer pixels --data folder:OTHER
+mapjax probe --workdir runs/mine
+mapjax probe --workdir runs/mine --layer layer3 --components 32
+mapjax probe --workdir runs/mine --layer pixels --data folder:OTHER
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
-    parser.add_argument("--layer", default="pool", metavar="NAME", help="whose features; 'pixels' for none (pool)")
-    parser.add_argument("--components", type=int, default=64, metavar="K", help="principal components; 0: all (64)")
-    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data, its own classes (the run's)")
-    parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
-    parser.add_argument(
-        "--out", type=pathlib.Path, metavar="FILE", help="where the scores go (WORKDIR/probe-LAYER.json)"
-    )
-    arguments, _ = terminal.parse(parser, argv)
+    arguments, _ = terminal.parse(_parser(), argv)
     print(f"mapjax: probing {arguments.workdir}; starting JAX …", flush=True)
 
-    from mapjax.config import load as configs
     from mapjax.data import pipeline
-    from mapjax.data.checks import quality
     from mapjax.engine import evaluate
     from mapjax.explain import probe
     from mapjax.runs import evaluation, sources, trained
@@ -41,12 +34,7 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.sharding import mesh as shard
 
     loaded = trained.load(arguments.workdir, which=arguments.checkpoint)
-    config: Any = loaded.config
-    if arguments.data:
-        config = configs.from_dict({**configs.to_dict(config), "data": configs.parse_data(arguments.data)})
-    config, *opened = sources.open_sources(config)
-    for source in opened:
-        quality.require_trainable(source, quality.inspect(source, 0))
+    config, opened = _opened(loaded.config, arguments.data)
     mesh = shard.make_mesh({"data": -1})
     variables = evaluate.place(loaded.variables, mesh)
     size, sharding = evaluation.eval_batch(config, mesh)
@@ -75,5 +63,28 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    terminal.run_main(main)
+def _opened(config: Any, data: str | None) -> tuple[Any, "list[Source]"]:
+    """Open the train and the held-out split of the run's data, or of other data."""
+    from mapjax.config import load as configs
+    from mapjax.data.checks import quality
+    from mapjax.runs import sources
+
+    if data:
+        config = configs.from_dict({**configs.to_dict(config), "data": configs.parse_data(data)})
+    config, *opened = sources.open_sources(config)
+    for source in opened:
+        quality.require_trainable(source, quality.inspect(source, 0))
+    return config, opened
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = terminal.parser("probe", __doc__ or "", EXAMPLES)
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
+    parser.add_argument("--layer", default="pool", metavar="NAME", help="whose features; 'pixels' for none (pool)")
+    parser.add_argument("--components", type=int, default=64, metavar="K", help="principal components; 0: all (64)")
+    parser.add_argument("--data", metavar="FORMAT:PATH", help="other data, its own classes (the run's)")
+    parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
+    parser.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE", help="where the scores go (WORKDIR/probe-LAYER.json)"
+    )
+    return parser

@@ -24,8 +24,8 @@ from mapjax.errors import UserError
 from mapjax.runtime import log as logs
 
 EXAMPLES = """
-python launch/soak.py --minutes 30 --every 60
-python launch/soak.py --minutes 8 --every 40 --workdir runs/soak
+mapjax soak --minutes 30 --every 60
+mapjax soak --minutes 8 --every 40 --workdir runs/soak
 """
 
 FAULTS = {
@@ -54,7 +54,7 @@ for module, name in ((os, "rename"), (os, "replace"), (os, "mkdir"), (io, "open"
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
+    parser = terminal.parser("soak", __doc__ or "", EXAMPLES)
     parser.add_argument("--minutes", type=float, default=30, metavar="M", help="of training with faults (30)")
     parser.add_argument("--every", type=float, default=60, metavar="S", help="seconds between two faults (60)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images and moments (0)")
@@ -273,7 +273,3 @@ def step_seconds(job: Job) -> float:
     require_finished(job)
     lines = [line for line in logs.read(job.workdir / "metrics.jsonl") if line["kind"] == "train"]
     return statistics.median(line["step_s"] for line in lines[len(lines) // 2 :])
-
-
-if __name__ == "__main__":
-    terminal.run_main(main)

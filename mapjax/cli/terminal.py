@@ -1,6 +1,7 @@
-"""What every program in launch/ shares: arguments, one sentence for a mistake, quiet libraries, a warm compiler."""
+"""What every program shares: arguments, one sentence for a mistake, quiet libraries, a warm compiler."""
 
 import argparse
+import functools
 import logging
 import os
 import pathlib
@@ -10,22 +11,43 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mapjax.errors import UserError, near
 from mapjax.runtime import allocator, distributed, signals
 
 
-def parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Make a parser whose help shows what the program is for, and examples to copy."""
+def parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Make the parser of `mapjax NAME`, whose help shows what the program is for, and examples to copy."""
+    script = "main" if name == "train" else name
     made = argparse.ArgumentParser(
+        prog=f"mapjax {name}",
         description=textwrap.dedent(description),
-        epilog="examples:\n" + textwrap.indent(textwrap.dedent(examples).strip(), "  "),
+        epilog=f"examples:\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}\n\n"
+        f"In a checkout python launch/{script}.py is the same program.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     made.add_argument("--traceback", action="store_true", help="show the traceback of a mistake, not only the sentence")
+    made.error = functools.partial(_mistaken, name)
     return made
+
+
+def _mistaken(name: str, message: str) -> NoReturn:
+    """Say what argparse finds wrong, in a sentence instead of its usage of ten lines."""
+    raise UserError(f"{message.removeprefix('argument ')}; mapjax {name} --help shows examples.")
+
+
+def add_config(made: argparse.ArgumentParser, *, example: str = "batch=8", **options: Any) -> None:
+    """Add --config, and to its help --config.KEY with an example; `options` go to argparse."""
+    text = "an experiment that mapjax ships, as detect or detect:bccd, or a file of yours"
+    made.add_argument("--config", metavar="NAME_OR_FILE[:VARIANT]", **{"help": text, **options})
+    add_overrides(made, f"replace a value of the config, as in --config.{example}")
+
+
+def add_overrides(made: argparse.ArgumentParser, text: str) -> None:
+    """Add --config.KEY to the help; what is given of it comes from `parse`."""
+    made.add_argument("--config.KEY", metavar="VALUE", dest="_", help=text)
 
 
 def parse(
@@ -34,16 +56,25 @@ def parse(
     """Parse arguments; for a program with a `config`, `--config.KEY=VALUE` (or `--config.KEY VALUE`) are overrides.
 
     Raises:
-      UserError: an unknown argument (the near ones are named), or an override without a value.
+      UserError: an unknown argument (the near ones are named), one that is missing, or a value that cannot be.
     """
+    options = [option for action in made._actions for option in action.option_strings]
+    for word in argv:
+        key = word.partition("=")[0]
+        if key.startswith("--") and key not in (*options, "--") and not (config and key.startswith("--config.")):
+            raise UserError(f"unknown argument {word!r}.{near(key, options)}")
+    if argv and not argv[0].startswith("-"):
+        hint = (
+            f"did you mean --config {argv[0]}?" if "--config" in options else f"{made.prog} --help shows what it takes."
+        )
+        raise UserError(f"unknown argument {argv[0]!r}; {hint}")
     known, rest = made.parse_known_args(argv)
     overrides: dict[str, str] = {}
     words = iter(rest)
     for word in words:
         key, equals, value = word.partition("=")
         if not config or not key.startswith("--config."):
-            options = [option for action in made._actions for option in action.option_strings]
-            raise UserError(f"unknown argument {word!r}.{near(key, options)}")
+            raise UserError(f"unknown argument {word!r}; {made.prog} --help shows what it takes.")
         found = value if equals else next(words, None)
         if found is None:
             raise UserError(f"{key} needs a value: {key}=VALUE.")
@@ -51,32 +82,13 @@ def parse(
     return known, overrides
 
 
-def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Run a program: a user's mistake becomes one line and exit code 2.
+def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Run a program and leave: a user's mistake becomes one line and exit code 2.
 
     Compiled programs are kept in JAX's cache, so that the second start is quick.
     """
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "mapjax" / "jax"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if "force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        # A collective holds a thread of XLA's pool until all devices have come to it. The pool is by itself as large as
-        # there are cores and devices; where collectives hold all of it, all wait for ever.
-        os.environ.setdefault("NPROC", "256")
-    allocator.keep()
     argv = sys.argv[1:]
-    if "--traceback" not in argv:
-        # Orbax reports its inner workings through absl, and a save that failed with a traceback from every thread.
-        # What fails in Orbax's threads is raised once more where checkpoint.py waits for them, and reported there.
-        threading.excepthook = _thread_failed
-        sys.unraisablehook = _unraisable
-        for name in ("absl", "asyncio", "concurrent.futures"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
-        if signals.HANGUP is not None and signal.getsignal(signals.HANGUP) is not signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(signals.HANGUP, _terminated)
+    settle(quiet="--traceback" not in argv)
     try:
         code = main(argv)
     except UserError as error:
@@ -110,8 +122,35 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     sys.exit(code)
 
 
+def settle(*, quiet: bool) -> None:
+    """Set what holds for the whole process, before JAX is imported.
+
+    Args:
+      quiet: pass over what Orbax's own threads report; what fails there is raised once more where checkpoint.py waits
+        for them, and reported then.
+    """
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "mapjax" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        # A collective holds a thread of XLA's pool until all devices have come to it. The pool is by itself as large as
+        # there are cores and devices; where collectives hold all of it, all wait for ever.
+        os.environ.setdefault("NPROC", "256")
+    allocator.keep()
+    if quiet:  # a save that failed would show a traceback from every thread
+        threading.excepthook = _thread_failed
+        sys.unraisablehook = _unraisable
+        for name in ("absl", "asyncio", "concurrent.futures"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
+        if signals.HANGUP is not None and signal.getsignal(signals.HANGUP) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(signals.HANGUP, _terminated)
+
+
 def _terminated(number: int, _: Any) -> None:
-    """Unwind on SIGTERM or SIGHUP, so that what was found so far is written; training takes them over (stop.py)."""
+    """Unwind on SIGTERM or SIGHUP, so that what was found so far is written; training takes them over (signals.py)."""
     signals.remember(number)
     sys.exit(128 + number)
 

@@ -1,9 +1,10 @@
-"""Train and evaluate what an experiment file describes.
+"""Train and evaluate what an experiment describes.
 
 The run leaves a folder: report.html to look at, result.json, predictions.json, checkpoints, logs. The same
 command with the same --workdir goes on exactly where it stopped; a finished run is only evaluated again.
 """
 
+import argparse
 import pathlib
 from collections.abc import Sequence
 
@@ -11,45 +12,22 @@ from mapjax.cli import terminal
 from mapjax.runtime import cluster, distributed
 
 EXAMPLES = """
-python launch/main.py --config experiments/detect.py
-python launch/main.py --config experiments/detect.py:bccd --data voc:DIR
-python launch/main.py --config experiments/detect.py --data coco:DIR --workdir runs/mine
-python launch/main.py --config experiments/classify.py
-python launch/main.py --config experiments/classify.py:finetune --data folder:DIR --init_from efficientnet_lite0
-python launch/main.py --config experiments/detect.py --config.duration="12 epochs" --batch 8
-python launch/main.py --config experiments/classify.py:imagenet --data folder:DIR --batch auto
-python launch/main.py --config experiments/detect.py --keys      (lists every key and its value)
-python launch/main.py --config experiments/detect.py --coordinator HOST:PORT --processes 2 --process 0
+mapjax train --config detect                                     (embedded scenes, nothing to download)
+mapjax train --config detect:bccd --data voc:DIR
+mapjax train --config detect:bccd --data coco:DIR --workdir runs/mine
+mapjax train --config classify:finetune --data folder:DIR --init_from efficientnet_lite0
+mapjax train --config segment:camvid --data masks:DIR
+mapjax train --config detect --config.duration="12 epochs" --batch 8
+mapjax train --config classify:imagenet --data folder:DIR --batch auto
+mapjax train --config mine.py:large --data folder:DIR            (an experiment file of yours)
+mapjax train --config detect --keys                              (lists every key and its value)
+mapjax train --config detect --coordinator HOST:PORT --processes 2 --process 0
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
-    parser = terminal.parser(__doc__ or "", EXAMPLES)
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="experiment file, and its variant")
-    parser.add_argument(
-        "--config.KEY", metavar="VALUE", dest="_", help="replace one value of the config, e.g. --config.batch=8"
-    )
-    parser.add_argument(
-        "--data",
-        metavar="FORMAT:PATH",
-        help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, "
-        "table:FILE.csv; either, as launch/prepare.py wrote it: array_record:DIR",
-    )
-    parser.add_argument(
-        "--init_from",
-        metavar="WEIGHTS",
-        help="start from a file (.safetensors .npz .pth), a name (torchvision/resnet50.DEFAULT) or a workdir",
-    )
-    parser.add_argument(
-        "--batch",
-        metavar="N",
-        help="examples of a step on all devices together, or auto: as many as fit here (and an eval_batch that does)",
-    )
-    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
-    parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
-    cluster.add_arguments(parser)
-    arguments, overrides = terminal.parse(parser, argv, config=True)
+    arguments, overrides = terminal.parse(_parser(), argv, config=True)
 
     from mapjax.config import load as configs
 
@@ -72,15 +50,37 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.runs import fit
     from mapjax.runtime import workdir
 
-    name = arguments.config.removesuffix(".py").replace(".py:", "-").rpartition("/")[2]
-    folder = pathlib.Path(distributed.share("workdir", str(arguments.workdir or workdir.dated(name))))
+    folder = arguments.workdir or workdir.dated(configs.label(arguments.config))
+    folder = pathlib.Path(distributed.share("workdir", str(folder)))
     if arguments.batch == "auto":
         from mapjax.plan import job
 
         config.update(job.local_batches(config, folder))
-    result = fit.fit(config, folder, pathlib.Path(arguments.config.partition(":")[0]))
+    result = fit.fit(config, folder, configs.find(arguments.config.partition(":")[0]))
     return 128 + result["stopped"] if "stopped" in result else 0
 
 
-if __name__ == "__main__":
-    terminal.run_main(main)
+def _parser() -> argparse.ArgumentParser:
+    parser = terminal.parser("train", __doc__ or "", EXAMPLES)
+    terminal.add_config(parser, required=True)
+    parser.add_argument(
+        "--data",
+        metavar="FORMAT:PATH",
+        help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, "
+        "table:FILE.csv; a class for every pixel: scenes, masks:DIR, voc:DIR, coco:DIR; boxes or labels, as mapjax "
+        "prepare wrote them: array_record:DIR",
+    )
+    parser.add_argument(
+        "--init_from",
+        metavar="WEIGHTS",
+        help="start from a file (.safetensors .npz .pth), a name (torchvision/resnet50.DEFAULT) or a workdir",
+    )
+    parser.add_argument(
+        "--batch",
+        metavar="N",
+        help="examples of a step on all devices together, or auto: as many as fit here (and an eval_batch that does)",
+    )
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
+    parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
+    cluster.add_arguments(parser)
+    return parser

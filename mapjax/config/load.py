@@ -93,6 +93,12 @@ def find(name: str) -> pathlib.Path:
     raise UserError(f"--config {name}: there is no such file.{near(name, [*beside, *shipped])}")
 
 
+def label(name: str) -> str:
+    """Give the words by which a run of a config is known: "detect-bccd" of "experiments/detect.py:bccd"."""
+    path, _, variant = name.partition(":")
+    return "-".join(filter(None, (pathlib.Path(path).stem, variant)))
+
+
 def _read(file: pathlib.Path) -> ConfigDict:
     try:
         return from_dict(json.loads(file.read_text(encoding="utf-8"))).unlock()

@@ -53,7 +53,7 @@ class Saved(NamedTuple):
 def predict(
     answer: Callable[[Variables, Batch], Result],
     variables: Variables,
-    files: Iterable[str | os.PathLike],
+    files: Iterable[str | os.PathLike | np.ndarray],
     transform: Callable[..., Any],
     *,
     batch: int,
@@ -65,7 +65,7 @@ def predict(
 
     Args:
       answer: evaluate.make_answer(task). variables: of the trained task.
-      files: images of any size and format that data.images.read knows.
+      files: images of any size and format that data.images.read knows, arrays too; those answer to the name "array".
       transform: data.transforms.make(…) without augmentation.
       batch: images the device answers at once; a last smaller batch is filled up.
       threads: that decode and transform.
@@ -74,7 +74,7 @@ def predict(
     with ThreadPoolExecutor(threads) as pool:
         waiting: list[Future] = []
         while chunk := list(islice(files, batch)):
-            loading = [pool.submit(_load, os.fspath(file), transform) for file in chunk]
+            loading = [pool.submit(_load, file, transform) for file in chunk]
             yield from _answers(answer, variables, waiting, batch)
             waiting = loading
         yield from _answers(answer, variables, waiting, batch)
@@ -182,9 +182,12 @@ def _write(image: UInt8[np.ndarray, "h w 3"], path: pathlib.Path) -> pathlib.Pat
     return path
 
 
-def _load(file: str, transform: Callable[..., Any]) -> tuple[str, np.ndarray, Batch] | Unreadable:
+def _load(
+    source: str | os.PathLike | np.ndarray, transform: Callable[..., Any]
+) -> tuple[str, np.ndarray, Batch] | Unreadable:
+    file = "array" if isinstance(source, np.ndarray) else os.fspath(source)
     try:
-        image = images.read(file, orient=True)
+        image = images.read(source, orient=True)
     except UserError as error:
         return Unreadable(file, str(error))
     record = {

@@ -49,7 +49,7 @@ def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[
 def _pick(keeper: checkpoint.Checkpoints, folder: pathlib.Path, which: str) -> int:
     steps = keeper.steps()
     if not steps:
-        raise UserError(f"{folder} holds no checkpoint yet; train it first with launch/main.py --workdir {folder}.")
+        raise UserError(f"{folder} holds no checkpoint yet; train it first with mapjax train --workdir {folder}.")
     if which == "last":
         return steps[-1]
     if which == "best":

@@ -156,7 +156,8 @@ def sources(experiment: pathlib.Path | None = None) -> dict[str, str]:
     Unlike git's revision that is there without a checkout, and tells two uncommitted changes apart.
     """
     here = pathlib.Path(mapjax.__file__).resolve().parent
-    files = list(here.rglob("*.py"))
+    # Installed, the package holds the recipes as well, which a checkout has beside it.
+    files = [file for file in here.rglob("*.py") if file.parent != here / "experiments"]
     named = {path.relative_to(here.parent).as_posix(): path for path in files}
     if experiment is not None:
         named[experiment.name] = experiment

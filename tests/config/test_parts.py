@@ -109,7 +109,7 @@ def test_together_ctrl_c_becomes_the_sigterm_that_jax_spreads(monkeypatch):
 
 
 def test_arguments():
-    made = terminal.parser("what it does", "an example")
+    made = terminal.parser("train", "what it does", "an example")
     made.add_argument("--data")
     known, overrides = terminal.parse(made, ["--data", "voc:x", "--config.a.b=1=2", "--config.c", "3"], config=True)
     assert known.data == "voc:x"

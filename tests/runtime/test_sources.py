@@ -45,6 +45,7 @@ def test_every_source_file_counts_and_the_experiment(tmp_path):
 def test_a_copy_without_git_is_told_from_a_changed_one(tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(ROOT / "mapjax", root / "mapjax", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "experiments", root / "mapjax" / "experiments")  # as they are installed
     files, code, revision = told(root)
     assert (files, code, revision) == (workdir.sources(), workdir.code(workdir.sources()), None)
     with (root / "mapjax" / "data" / "transforms" / "crops.py").open("a") as file:

@@ -7,7 +7,6 @@ helps against them: classes that are rare, and labels that are wrong.
 from functools import lru_cache
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from mapjax.data import labelled
 from mapjax.data.source import Source
@@ -79,6 +78,8 @@ def corrupted(labels: np.ndarray, seed: int, noise: float) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _images() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits  # takes a second
+
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # pyright: ignore
     return np.repeat(grey[..., None], 3, axis=-1), digits.target.astype(np.int32)  # pyright: ignore

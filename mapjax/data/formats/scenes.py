@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from sklearn.datasets import load_digits, load_sample_images
 
 from mapjax.data import geometry
 from mapjax.data.source import Record, Records, Source
@@ -133,6 +132,8 @@ def _label_map(recipe: _Recipe, index: int) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _glyphs() -> tuple[np.ndarray, np.ndarray]:
     """Enlarge all digits once: coverage (1797, _TILE, _TILE) uint8, and their classes."""
+    from sklearn.datasets import load_digits  # takes a second
+
     digits = load_digits()
     small = np.pad(digits.images.astype(np.float32) / 16, ((0, 0), (1, 1), (1, 1)))  # pyright: ignore
     tiles = np.empty((len(small), _TILE, _TILE), np.uint8)
@@ -158,6 +159,8 @@ def _members(split: str) -> np.ndarray:
 @lru_cache(maxsize=2)
 def _photos(split: str) -> tuple[np.ndarray, ...]:
     """The part of each photo that belongs to one split: the left to training, the right to validation."""
+    from sklearn.datasets import load_sample_images
+
     photos = load_sample_images().images
     border = round(photos[0].shape[1] * (1 - _VAL_SHARE))
     return tuple(photo[:, :border] if split == "train" else photo[:, border:] for photo in photos)

@@ -1,0 +1,273 @@
+"""The Python API: train, load, ask and score runs from a script or a notebook.
+
+run = mapjax.load("runs/mine")
+found = run.predict("photo.jpg")      # in a notebook, `found` shows itself
+run.evaluate(data="voc:DIR")["AP"]
+"""
+
+import base64
+import dataclasses
+import functools
+import html
+import os
+import pathlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from ml_collections import ConfigDict
+
+from mapjax.config import load as configs
+from mapjax.engine import evaluate as scoring
+from mapjax.errors import UserError
+from mapjax.report import views
+from mapjax.runs import evaluation, setup, sources, trained
+from mapjax.runs import fit as training
+from mapjax.runs import predict as predicting
+from mapjax.runs import score as scores
+from mapjax.runtime import log
+from mapjax.runtime import workdir as workdirs
+from mapjax.task import Task, Variables
+
+Image = str | os.PathLike | np.ndarray
+
+
+class Found(NamedTuple):
+    """What a run has found on one image; fields that its task does not give are None.
+
+    In a notebook it shows the drawing.
+
+    file: the image's path, "array" for an array.
+    image: as it was answered, RGB and upright.
+    drawing: the image with what was found, RGB.
+    names: what was found, in words: a class for each box, the classes of the image, or those that have pixels.
+    boxes: x1,y1,x2,y2 in pixels of `image`, the most confident first.
+    scores: of the boxes, 0 to 1.
+    classes: of the boxes, as places in the run's `classes`.
+    label: the most probable class of the image.
+    probabilities: of all classes.
+    label_map: the class of each pixel of `image`, as a place in the run's `classes`.
+    """
+
+    file: str
+    image: UInt8[np.ndarray, "h w 3"]
+    drawing: UInt8[np.ndarray, "a b 3"]
+    names: list[str]
+    boxes: Float[np.ndarray, "n 4"] | None = None
+    scores: Float[np.ndarray, "n"] | None = None
+    classes: Int[np.ndarray, "n"] | None = None
+    label: str | None = None
+    probabilities: Float[np.ndarray, "c"] | None = None
+    label_map: UInt8[np.ndarray, "h w"] | None = None
+
+    def __repr__(self) -> str:
+        """Say in a line what was found, without the arrays."""
+        counted = [f"{number} {name}" if number > 1 else name for name, number in Counter(self.names).items()]
+        height, width = self.image.shape[:2]
+        return f"Found({self.file}, {width}×{height}: {', '.join(counted) or 'nothing'})"
+
+    def _repr_png_(self) -> bytes:
+        return cv2.imencode(".png", self.drawing[..., ::-1])[1].tobytes()
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self._repr_png_()).decode("ascii")
+        said = html.escape(repr(self)[len("Found(") : -1])
+        return f'<figure><img src="data:image/png;base64,{data}" alt="{said}"><figcaption>{said}</figcaption></figure>'
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained run to ask: `load` and `fit` give one.
+
+    folder: its workdir.
+    step: of the checkpoint.
+    classes: the names of what it knows.
+    config: what it was trained by.
+    task: what its network was trained for.
+    variables: its parameters and statistics.
+    answer: function(variables, batch) -> Result, compiled once for each shape.
+    """
+
+    folder: pathlib.Path
+    step: int
+    classes: tuple[str, ...]
+    config: Any = dataclasses.field(repr=False)
+    task: Task = dataclasses.field(repr=False)
+    variables: Variables = dataclasses.field(repr=False)
+    answer: scoring.Answer = dataclasses.field(repr=False)
+
+    def predict(self, images: Image | Sequence[Image], *, score: float = 0.5, enlarge: bool = False) -> Any:
+        """Answer images.
+
+        Args:
+          images: the path of an image or of a folder of images, an array (uint8, h w 3, RGB), or a list of these.
+          score: what is less confident, 0 to 1, is not found.
+          enlarge: draw small images 2 or 4 times as large.
+
+        Returns:
+          A `Found` for one image, a list of them for a folder or a list.
+
+        Raises:
+          UserError: an image that is not there, or cannot be read.
+
+        Example:
+          found = mapjax.load("runs/mine").predict("photo.jpg")
+          found.names, found.boxes, found.scores        # of a detector
+          PIL.Image.fromarray(found.drawing).save("seen.png")
+        """
+        if not 0 <= score <= 1:
+            raise UserError(f"score={score} must be from 0 to 1.")
+        single = isinstance(images, np.ndarray) or (isinstance(images, Image) and not pathlib.Path(images).is_dir())
+        given = [images] if isinstance(images, Image) else list(images)
+        files = [file for one in given for file in _files(one)]
+        show = functools.partial(views.show, classes=self.classes, score=score, enlarge=enlarge)
+        transform = sources.make_transform(self.config, augment=False)
+        batch = max(min(self.config.eval_batch, len(files)), 1)
+        threads = self.config.input.threads
+        answers = predicting.predict(self.answer, self.variables, files, transform, batch=batch, threads=threads)
+        found = [_found(answer, show) for answer in answers]
+        return found[0] if single else found
+
+    def evaluate(self, data: str | None = None, *, split: str | None = None) -> dict[str, float]:
+        """Score the run on its own held-out split, on another one, or on other data with the same classes.
+
+        Args:
+          data: other data, as "voc:DIR".
+          split: the name of its split.
+
+        Returns:
+          The scores by the field's names: "AP", "AP50/cat", "top1", "mIoU".
+
+        Raises:
+          UserError: no such data or split, or classes that the run has not learned.
+
+        Example:
+          mapjax.load("runs/mine").evaluate(data="voc:DIR", split="test")["AP50"]
+        """
+        source = scores.open_source(self.config, self.classes, data=data, split=split)
+        quiet = log.Log(None, quiet=True)
+        mesh = scoring.make_mesh(self.config.mesh.to_dict(), quiet.say)
+        metric = setup.make_metric(self.config, self.task, source)
+        answered = evaluation.make_evaluation(self.config, self.task, metric, source, mesh, quiet)
+        return answered(scoring.place(self.variables, mesh)).metrics
+
+
+def load(folder: str | os.PathLike, *, checkpoint: str | int = "best", **overrides: Any) -> Trained:
+    """Load a trained run.
+
+    Args:
+      folder: its workdir, as "runs/mine".
+      checkpoint: "best" by its metric, "last", or a step.
+      **overrides: keys of its config to answer by, as for `fit`.
+
+    Raises:
+      UserError: no run there, no such checkpoint, or a key that its config has not.
+
+    Example:
+      run = mapjax.load("runs/mine")
+      run.classes
+      run.predict("photo.jpg")
+    """
+    path = pathlib.Path(folder)
+    found = trained.load(path, which=str(checkpoint), overrides=_as_text(overrides))
+    answer = scoring.make_answer(found.task)
+    return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer)
+
+
+def fit(
+    config: str | ConfigDict,
+    *,
+    workdir: str | os.PathLike | None = None,
+    data: str | None = None,
+    **overrides: Any,
+) -> Trained:
+    """Train what a config describes, evaluate it, and load it; what `mapjax train` does.
+
+    A run that was stopped goes on where it was, when its folder is named; a finished one is only evaluated again.
+
+    Args:
+      config: "detect:bccd", "mine.py:large", the config.json of a run, or a config of your own making.
+      workdir: folder of the run; by default runs/DATE-NAME.
+      data: a data set, as "voc:DIR"; by default the config's.
+      **overrides: keys of the config with their values; one inside another by `**{"optimizer.learning_rate": 3e-4}`.
+
+    Raises:
+      UserError: something that you can mend, in one sentence.
+
+    Example:
+      run = mapjax.fit("detect:bccd", data="voc:DIR", duration="20 epochs", batch=8)
+      run.evaluate(split="test")
+    """
+    text = _as_text(overrides)
+    if isinstance(config, str):
+        experiment, name = configs.find(config.partition(":")[0]), configs.label(config)
+        chosen = configs.load(config, text, data=data)
+    else:
+        experiment, name = None, "fit"
+        chosen = configs.from_dict(configs.to_dict(config)) if data is None else configs.with_data(config, data)
+        configs.override_all(chosen, text)
+    folder = workdirs.dated(name) if workdir is None else pathlib.Path(workdir)
+    training.fit(chosen, folder, experiment)
+    return load(folder)
+
+
+def predict(run: Trained | str | os.PathLike, images: Image | Sequence[Image], *, score: float = 0.5) -> Any:
+    """Answer images with a run, or with the run in a folder; see `Trained.predict`.
+
+    Example:
+      for found in mapjax.predict("runs/mine", ["a.jpg", "b.jpg"]):
+        print(found.file, found.names)
+    """
+    return _loaded(run).predict(images, score=score)
+
+
+def evaluate(
+    run: Trained | str | os.PathLike, data: str | None = None, *, split: str | None = None
+) -> dict[str, float]:
+    """Score a run, or the run in a folder; see `Trained.evaluate`.
+
+    Example:
+      mapjax.evaluate("runs/mine")["top1"]
+    """
+    return _loaded(run).evaluate(data, split=split)
+
+
+def _files(image: Image) -> Sequence[Any]:
+    if isinstance(image, np.ndarray):
+        return [image]
+    if not pathlib.Path(image).exists():
+        raise UserError(f"{image}: there is no such image, and no such folder of images.")
+    return predicting.find_images(image)
+
+
+def _loaded(run: Trained | str | os.PathLike) -> Trained:
+    return run if isinstance(run, Trained) else load(run)
+
+
+def _as_text(overrides: Mapping[str, Any]) -> dict[str, str]:
+    """Write values as the command line has them."""
+    return {key: value if isinstance(value, str) else repr(value) for key, value in overrides.items()}
+
+
+def _found(answer: predicting.Answer | predicting.Unreadable, show: Any) -> Found:
+    if isinstance(answer, predicting.Unreadable):
+        raise UserError(answer.reason)
+    shown = show(answer.result, answer.image)
+    values: dict[str, Any] = shown.values
+    names = values.get("names", values.get("found", list(values.get("shares", ()))))
+    boxes = "boxes" in values
+    return Found(
+        answer.file,
+        answer.image,
+        shown.drawing,
+        list(names),
+        np.array(values["boxes"], np.float32).reshape(-1, 4) if boxes else None,
+        np.array(values["scores"], np.float32) if boxes else None,
+        np.array(values["classes"], np.int32) if boxes else None,
+        values.get("predicted"),
+        np.asarray(answer.result["probabilities"]) if "probabilities" in answer.result else None,
+        shown.label_map,
+    )

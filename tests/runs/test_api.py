@@ -1,0 +1,171 @@
+"""import mapjax: load, fit, predict and evaluate, as a script or a notebook calls them."""
+
+import base64
+import re
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import mapjax
+from mapjax.config import load as configs
+from mapjax.data.formats import digits
+from mapjax.report import overlay
+from mapjax.runs import trained
+from mapjax.task import Task
+
+SMALL = {"duration": "4 steps", "batch": 16, "eval_batch": 180, "model.width": 4, "every.log": "2 steps"}
+CONFIG = {  # of a fake run
+    "seed": 0,
+    "data": {"name": "scenes", "val_length": 3, "size": (32, 32), "digits": (1, 2), "digit_size": (10.0, 16.0)},
+    "splits": {"train": "train", "eval": "val"},
+    "image_size": (32, 32),
+    "transform": {"name": "boxes", "max_boxes": 4, "augment": {}},
+    "input": {"threads": 1, "workers": 0, "prefetch": 1},
+    "task": {"name": "two_stage"},
+    "eval_batch": 2,
+    "mesh": {"data": 1, "fsdp": 1, "model": 1, "pipe": 1},
+}
+PHOTO = np.full((24, 48, 3), 90, np.uint8)
+
+
+def whole_image(prediction, batch):
+    """Two detections an image: all of it as class 1, and at 0.6 its left half as class 2."""
+    height, width = batch["size"][:, 0], batch["size"][:, 1]
+    boxes = jnp.stack([jnp.stack([0 * width, 0 * width, part, height], 1) for part in (width / 2, width)], 1)
+    scores = jnp.tile(jnp.array([0.6, 0.75]), (len(height), 1))
+    classes = jnp.tile(jnp.array([2, 1], jnp.int32), (len(height), 1))
+    return {"boxes": boxes.astype(jnp.float32), "scores": scores, "classes": classes, "valid": scores > 0}
+
+
+def left_and_right(prediction, batch):
+    """The left half of the frame is class 0, the right one class 1."""
+    right = jnp.broadcast_to(jnp.arange(32) >= 16, (len(batch["size"]), 32, 32))
+    logits = jnp.stack([1.0 - right, 1.0 * right], -1)
+    return {"map_logits": logits, "matrix": batch["matrix"]}
+
+
+def fake(monkeypatch, decode, metrics=("precision",)):
+    """A run whose network is fake: it answers by `decode` alone."""
+
+    def load(folder, *, which, overrides=None):
+        assert (which, overrides) == ("best", {})
+        task = Task("boxes", None, None, None, lambda variables, batch, key: {}, decode, metrics)  # type: ignore
+        return trained.Loaded(ConfigDict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
+
+    monkeypatch.setattr(trained, "load", load)
+    return mapjax.load("runs/fake")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Four steps on the embedded digits, by the quick compiler."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield mapjax.fit("classify", workdir=tmp_path_factory.mktemp("api") / "run", **SMALL)
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_a_detector_finds_boxes_in_pixels_of_the_image(monkeypatch, tmp_path):
+    found = fake(monkeypatch, whole_image).predict(PHOTO)
+    assert found.names == ["1", "2"] and found.classes.tolist() == [1, 2]
+    assert found.boxes.tolist() == [[0, 0, 48, 24], [0, 0, 24, 24]]
+    assert found.scores == pytest.approx([0.75, 0.6])
+    assert found.label is found.label_map is found.probabilities is None
+    assert found.drawing.shape == PHOTO.shape and (found.drawing != PHOTO).any()
+    assert repr(found) == "Found(array, 48×24: 1, 2)"
+
+
+def test_images_are_paths_folders_arrays_and_lists_of_them(monkeypatch, tmp_path):
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), PHOTO)
+    run = fake(monkeypatch, whole_image)
+    one = run.predict(tmp_path / "a.png", score=0.7, enlarge=True)
+    assert one.names == ["1"] and one.drawing.shape == (96, 192, 3) and one.image.shape == PHOTO.shape
+    files = [found.file for found in run.predict([str(tmp_path / "b.png"), PHOTO, tmp_path])]
+    assert files == [str(tmp_path / "b.png"), "array", str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert [found.file for found in mapjax.predict("runs/fake", str(tmp_path))] == files[2:]
+    with pytest.raises(mapjax.UserError, match=r"nowhere\.png: there is no such image"):
+        run.predict([PHOTO, "nowhere.png"])
+    (tmp_path / "c.png").write_bytes(b"no")
+    with pytest.raises(mapjax.UserError, match=r"c\.png"):
+        run.predict(tmp_path)
+    with pytest.raises(mapjax.UserError, match=r"score=2.0 must be from 0 to 1"):
+        run.predict(PHOTO, score=2.0)
+
+
+def test_a_notebook_shows_the_drawing(monkeypatch):
+    found = fake(monkeypatch, whole_image).predict(PHOTO)._replace(names=["<b>", "<b>"])
+    shown = cv2.imdecode(np.frombuffer(found._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(shown, found.drawing)
+    page = found._repr_html_()
+    assert base64.b64encode(found._repr_png_()).decode() in page
+    assert "array, 48×24: 2 &lt;b&gt;" in page and "<b>" not in page
+
+
+def test_a_segmenter_gives_the_class_of_every_pixel(monkeypatch):
+    found = fake(monkeypatch, left_and_right, metrics=("iou",)).predict(PHOTO)
+    np.testing.assert_array_equal(found.label_map, np.tile(np.arange(48) >= 24, (24, 1)))
+    assert found.names == ["0", "1"] and found.boxes is None
+    start = (found.drawing.shape[1] - 48) // 2  # the drawing is wide enough for names below it
+    np.testing.assert_array_equal(found.drawing[:24, start : start + 48], overlay.over(PHOTO, found.label_map))
+
+
+def test_scores_of_a_run(monkeypatch):
+    metrics = fake(monkeypatch, whole_image).evaluate()
+    assert {"AP", "AP50", "AP/1"} <= set(metrics) and all(-1 <= value <= 1 for value in metrics.values())
+    with pytest.raises(mapjax.UserError, match="split"):
+        mapjax.evaluate("runs/fake", split="none")
+
+
+def test_a_classifier_is_trained_loaded_and_asked(run):
+    assert run.step == 4 and run.classes == tuple("0123456789")
+    assert run.config.batch == 16 and run.config.duration == "4 steps"
+    record = digits.make(split="val").records[3]
+    found = run.predict(record["image"], score=0.0)
+    assert found.probabilities.shape == (10,) and found.probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert found.label == run.classes[found.probabilities.argmax()] == found.names[0]
+    assert sorted(found.names) == list("0123456789")
+    assert re.fullmatch(r"Trained\(folder=.*, step=4, classes=\('0', .*'9'\)\)", repr(run))
+
+
+def test_a_run_is_scored_as_it_was_at_its_end(run):
+    written = configs.from_dict({"metrics": trained.workdir.read_json(run.folder / "result.json")["metrics"]})
+    metrics = mapjax.evaluate(run)
+    assert metrics == pytest.approx(dict(written.metrics.items()), abs=1e-6)
+    again = mapjax.load(run.folder, checkpoint=4, **{"task.views": "flip"})
+    assert again.config.task.views == "flip" and again.evaluate().keys() == metrics.keys()
+
+
+def test_a_finished_run_is_not_trained_again(run):
+    config = mapjax.load(run.folder).config
+    before = (run.folder / "metrics.jsonl").read_text()
+    assert mapjax.fit(config, workdir=run.folder).step == 4
+    after = (run.folder / "metrics.jsonl").read_text()
+    assert after.startswith(before) and after.count('"kind": "train"') == before.count('"kind": "train"')
+    with pytest.raises(mapjax.UserError, match=r"holds another experiment.*batch: 16 → 8"):
+        mapjax.fit(config, workdir=run.folder, batch=8)
+
+
+def test_mistakes_are_sentences(tmp_path, run):
+    with pytest.raises(mapjax.UserError, match=r"Did you mean 'classify'"):
+        mapjax.fit("clasify", workdir=tmp_path)
+    with pytest.raises(mapjax.UserError, match=r"Did you mean 'optimizer.learning_rate'"):
+        mapjax.fit("classify", workdir=tmp_path, learning_rat=1)
+    with pytest.raises(mapjax.UserError, match=r"is it|is missing"):
+        mapjax.load(tmp_path / "nowhere")
+    with pytest.raises(mapjax.UserError, match=r"holds 4; or say last or best"):
+        mapjax.load(run.folder, checkpoint=3)
+
+
+def test_what_the_package_exports():
+    assert set(mapjax.__all__) <= set(dir(mapjax))
+    for name in mapjax.__all__:
+        found = getattr(mapjax, name)
+        assert callable(found) and found.__name__ == name
+        if found.__module__ == "mapjax.runs.api" and name not in ("Found", "Trained"):
+            assert "Example:" in found.__doc__
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        mapjax.fitt  # noqa: B018
