@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     if (arguments.config is None) == (arguments.bundle_of is None):
         raise UserError("give either --config FILE.py, a study to run, or --from study.zip, one to run again.")
 
+    from mapjax.config import load as configs
     from mapjax.study import bundle, clusters, estimate, runs, study, sweep
 
     before = None
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
         name = f"{pathlib.Path(before['experiment'].partition(':')[0]).stem}-again"
     else:
         found = sweep.load(arguments.config, data=arguments.data, more=more)
-        name = arguments.config.removesuffix(".py").replace(".py:", "-").rpartition("/")[2]
+        name = configs.label(arguments.config)
     found = sweep.narrowed(found, only, seeds)
     if arguments.search is not None and (arguments.cluster or arguments.devices or arguments.bundle):
         raise UserError("--search runs one trial after the other here: it takes no --cluster, --devices or --bundle.")

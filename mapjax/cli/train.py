@@ -47,7 +47,11 @@ def main(argv: Sequence[str]) -> int:
         help="examples of a step on all devices together, or auto: as many as fit here (and an eval_batch that does)",
     )
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
-    parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
+    parser.add_argument(
+        "--keys",
+        action="store_true",
+        help="list the keys of the config with their values, units and meanings, and leave",
+    )
     cluster.add_arguments(parser)
     arguments, overrides = terminal.parse(parser, argv, config=True)
 
@@ -61,9 +65,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.keys:
         from mapjax.config import keys
 
-        print("\n".join(f"--config.{key}={value}" for key, value in configs.flat_values(config)))
-        print("\nand, with their defaults:\n")
-        print("\n".join(f"--config.{key}={value}" for key, value in sorted(keys.optional(config.to_dict()).items())))
+        print(keys.table(config))
         return 0
     distributed.start(arguments, preemption=True)
     if distributed.is_chief():
@@ -72,13 +74,13 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.runs import fit
     from mapjax.runtime import workdir
 
-    name = arguments.config.removesuffix(".py").replace(".py:", "-").rpartition("/")[2]
-    folder = pathlib.Path(distributed.share("workdir", str(arguments.workdir or workdir.dated(name))))
+    folder = arguments.workdir or workdir.dated(configs.label(arguments.config))
+    folder = pathlib.Path(distributed.share("workdir", str(folder)))
     if arguments.batch == "auto":
         from mapjax.plan import job
 
         config.update(job.local_batches(config, folder))
-    result = fit.fit(config, folder, pathlib.Path(arguments.config.partition(":")[0]))
+    result = fit.fit(config, folder, configs.find(arguments.config.partition(":")[0]))
     return 128 + result["stopped"] if "stopped" in result else 0
 
 
