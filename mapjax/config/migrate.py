@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mapjax.config import schema
 from mapjax.errors import UserError
 
 RENAMED = {  # keys of 0.1
@@ -18,12 +17,14 @@ LEFT_OUT = {"optimizer.weight_decay": 0.0, "optimizer.clip": 0.0, "schedule.warm
 
 def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
     """Give a plain config under the names of today, where an earlier version wrote it."""
-    found = {key: dict(value) if key in schema.GROUPS and value else value for key, value in values.items()}
+    found = dict(values)
     for old, new in RENAMED.items():
         group, _, last = old.rpartition(".")
-        node = found.get(group, {}) if group else found
-        if last in node:
-            node[new.rpartition(".")[2]] = node.pop(last)
+        node = found.get(group) if group else found
+        if isinstance(node, Mapping) and last in node:
+            kept = {key: value for key, value in node.items() if key != last}
+            kept[new.rpartition(".")[2]] = node[last]
+            found = found | {group: kept} if group else kept
     for (key, old), new in PARTS.items():
         if isinstance(found.get(key), Mapping) and found[key].get("name") == old:
             found[key] = {**found[key], "name": new}

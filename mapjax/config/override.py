@@ -66,14 +66,13 @@ def _opened(config: ConfigDict, key: str, leaf: str | None) -> ConfigDict:
 
 def _checked(key: str, value: Any, origin: str) -> Any:
     """Check a value by the schema; of a group of keys, those that it leaves out are at their defaults again."""
+    plain = value.to_dict() if isinstance(value, ConfigDict) else value
     if key in schema.GROUPS:
-        for inner in value:
+        for inner in plain:
             migrate.require_new(f"{key}.{inner}")
-        schema.require_known({key: value}, origin)
-        return ConfigDict(schema.group(key) | value.to_dict())
-    if key not in schema.KEYS:
-        return value
-    if not schema.fits(key, value):
+        schema.require_known({key: plain}, origin)
+        return ConfigDict(schema.group(key) | plain)
+    if key in schema.KEYS and not schema.fits(key, plain):
         raise UserError(f"{origin}: expected {schema.words(schema.KEYS[key].kind)}.")
     return tuple(value) if isinstance(value, list) else value
 

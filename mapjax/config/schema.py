@@ -103,7 +103,7 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     whole = defaults()
     for key, value in values.items():
-        whole[key] = whole[key] | dict(value) if key in GROUPS and isinstance(value, Mapping) else value
+        whole[key] = whole[key] | dict(value or {}) if key in GROUPS else value
     for key, one in KEYS.items():
         node, last = _place(whole, key)
         if one.kind is float and type(node[last]) is int:

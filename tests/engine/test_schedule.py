@@ -49,5 +49,5 @@ def test_a_warmup_moves_no_drop():
 def test_mistakes():
     with pytest.raises(UserError, match="Did you mean 'cosine'"):
         schedule.make({"name": "cosin"}, peak=1.0, clock=CLOCK)
-    with pytest.raises(UserError, match="schedule.fina is not known. Did you mean 'final'"):
+    with pytest.raises(UserError, match=r"schedule\.fina is not known\. Did you mean 'final'"):
         schedule.make({"name": "cosine", "fina": 0.1}, peak=1.0, clock=CLOCK)
