@@ -1,16 +1,15 @@
 """What each augmentation does to accuracy, to time, and to answers under rotation, noise and other colours.
 
-    python launch/ablate.py --config experiments/ablate_augment.py
+    mapjax ablate --config ablate_augment
         digits (default): the network of classify.py on scikit-learn's digits.
-    python launch/ablate.py --config experiments/ablate_augment.py:scenes
+    mapjax ablate --config ablate_augment:scenes
         scenes: the detector of detect.py on the embedded scenes, trained for fewer steps, with AdamW.
 
-The baseline is without any augmentation. What was found stands in the README.
+In a checkout, `python launch/ablate.py --config experiments/ablate_augment.py` is the same. The baseline is without any
+augmentation. What was found stands in the README.
 """
 
-import pathlib
-
-from ml_collections import ConfigDict
+from typing import Any
 
 from mapjax.config import load as configs
 from mapjax.study.sweep import Sweep
@@ -18,20 +17,27 @@ from mapjax.study.sweep import Sweep
 COLOUR = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 15.0}
 
 
-def get_config(variant: str = "digits") -> ConfigDict:
-    """Give the config of a variant: that of classify.py or detect.py, without augmentation."""
-    if variant not in ("digits", "scenes"):
-        raise ValueError("the variants are digits, scenes")
-    file = {"digits": "classify.py", "scenes": "detect.py"}[variant]
-    config = configs.load(str(pathlib.Path(__file__).with_name(file)))
-    with config.unlocked():
-        config.transform.augment = ConfigDict()
-        if variant == "scenes":
-            config.optimizer.update({"name": "adamw", "learning_rate": 1e-3})
-            del config.optimizer.momentum
-            config.duration = "600 steps"
-            config.data.val_length = 300
-    return config
+def digits() -> dict[str, Any]:
+    """The digits of classify.py, without augmentation."""
+    return configs.recipe("classify:digits") | {"transform": {"name": "crops", "fit": "stretch", "augment": {}}}
+
+
+def scenes() -> dict[str, Any]:
+    """The scenes of detect.py, without augmentation."""
+    return configs.recipe("detect:scenes") | {
+        "data": {"name": "scenes", "train_length": 20000, "val_length": 300},
+        "transform": {"name": "boxes", "max_boxes": 16, "augment": {}},
+        "duration": "600 steps",
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+    }
+
+
+VARIANTS = {"digits": digits, "scenes": scenes}
+
+
+def get_config(variant: str = "digits") -> dict[str, Any]:
+    """Give the recipe of a variant."""
+    return VARIANTS[variant]()
 
 
 def sweep(variant: str = "digits") -> Sweep:
@@ -52,9 +58,9 @@ def sweep(variant: str = "digits") -> Sweep:
     cells = {"none": {}, **{name: _augmented(changes) for name, changes in each.items()}}
     first = "top1" if variant == "digits" else "AP"
     tests = {
-        "rotated": {"shift": {"rotate": 25.0}},
-        "noisy": {"shift": {"noise": 60.0}},
-        "recoloured": {"shift": {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 60.0}},
+        "rotated": {"corruption": {"rotate": 25.0}},
+        "noisy": {"corruption": {"noise": 60.0}},
+        "recoloured": {"corruption": {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 60.0}},
     }
     metrics = dict.fromkeys([first, *(f"{first}@{test}" for test in tests)], "max")
     ranges = {

@@ -1,13 +1,12 @@
 """The remedies for a long tail: digit k has a share of 100^(-k/9) of its training examples, and all alike are held out.
 
-    python launch/ablate.py --config experiments/ablate_imbalance.py
+    mapjax ablate --config ablate_imbalance
 
-The baseline is without any. What was found, by class too, stands in the README.
+In a checkout, `python launch/ablate.py --config experiments/ablate_imbalance.py` is the same. The baseline is without
+any remedy. What was found, by class too, stands in the README.
 """
 
-import pathlib
-
-from ml_collections import ConfigDict
+from typing import Any
 
 from mapjax.config import load as configs
 from mapjax.study.sweep import Sweep
@@ -15,13 +14,9 @@ from mapjax.study.sweep import Sweep
 RARE = tuple(f"recall/{digit}" for digit in (7, 8, 9))
 
 
-def get_config() -> ConfigDict:
-    """Give the config of classify.py on digits with a long tail, for 600 steps."""
-    config = configs.load(str(pathlib.Path(__file__).with_name("classify.py")))
-    with config.unlocked():
-        config.data.tail = 100.0
-        config.duration = "600 steps"
-    return config
+def get_config() -> dict[str, Any]:
+    """The digits of classify.py with a long tail, for 600 steps."""
+    return configs.recipe("classify:digits") | {"data": {"name": "digits", "tail": 100.0}, "duration": "600 steps"}
 
 
 def sweep() -> Sweep:

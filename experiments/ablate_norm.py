@@ -1,14 +1,12 @@
 """Normalisation of a detector's backbone against the batch size: batch norm, none that learns (frozen), group norm.
 
-    python launch/ablate.py --config experiments/ablate_norm.py
+    mapjax ablate --config ablate_norm
 
-Every cell sees as many images, with a learning rate in proportion to the batch. What was found stands in the
-README.
+In a checkout, `python launch/ablate.py --config experiments/ablate_norm.py` is the same. Every cell sees as many
+images, with a learning rate in proportion to the batch. What was found stands in the README.
 """
 
-import pathlib
-
-from ml_collections import ConfigDict
+from typing import Any
 
 from mapjax.config import load as configs
 from mapjax.study.sweep import Sweep
@@ -16,14 +14,12 @@ from mapjax.study.sweep import Sweep
 IMAGES, RATE = 3200, 1e-3 / 8  # of a whole run; the learning rate for each image of a batch
 
 
-def get_config() -> ConfigDict:
-    """Give the config of detect.py's scenes, shorter and with AdamW."""
-    config = configs.load(str(pathlib.Path(__file__).with_name("detect.py")))
-    with config.unlocked():
-        config.optimizer.name = "adamw"
-        del config.optimizer.momentum
-        config.data.val_length = 300
-    return config
+def get_config() -> dict[str, Any]:
+    """The scenes of detect.py, with AdamW; each cell says how long."""
+    return configs.recipe("detect:scenes") | {
+        "data": {"name": "scenes", "train_length": 20000, "val_length": 300},
+        "optimizer": {"name": "adamw", "learning_rate": 2e-3},
+    }
 
 
 def sweep() -> Sweep:

@@ -39,9 +39,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.keys:
         from mapjax.config import keys
 
-        print("\n".join(f"--config.{key}={value}" for key, value in configs.flat_values(config)))
-        print("\nand, with their defaults:\n")
-        print("\n".join(f"--config.{key}={value}" for key, value in sorted(keys.optional(config.to_dict()).items())))
+        print(keys.table(config))
         return 0
     distributed.start(arguments, preemption=True)
     if distributed.is_chief():
@@ -81,6 +79,6 @@ def _parser() -> argparse.ArgumentParser:
         help="examples of a step on all devices together, or auto: as many as fit here (and an eval_batch that does)",
     )
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of the run (runs/DATE-NAME)")
-    parser.add_argument("--keys", action="store_true", help="list the keys and values of the config, and leave")
+    parser.add_argument("--keys", action="store_true", help="list the keys, values, units and meanings, and leave")
     cluster.add_arguments(parser)
     return parser

@@ -1,4 +1,4 @@
-"""Keys that a config may have beyond those its experiment file writes: every keyword that its parts take.
+"""The keys of a config: those it has, and those it may have besides, which are all keywords that its parts take.
 
 A node with a `name` is a part, and the keywords of its `make` are its keys; `model.backbone` and `model.unary` are
 models too. Nested nodes that are no parts (augmentations) are named by `OPTIONS` of the module that reads them.
@@ -10,24 +10,25 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mapjax.config import parts
-from mapjax.engine import optimizer, schedule
+from ml_collections import ConfigDict
+
+from mapjax.config import parts, schema
 from mapjax.errors import UserError
 
 MODELS = dict.fromkeys(("model", "backbone", "unary"), "models")
 KINDS = {"data": "data.formats", "transform": "data.transforms", "task": "tasks"} | MODELS
+COLUMN = 42  # at which the table's texts begin, where there is room
 OFFERED = {  # by the program, to parts of each kind
     "data.formats": ("split", "needs"),
     "data.transforms": ("size", "canvas"),
     "models": ("classes", "dtype", "image_size"),
     "tasks": ("model", "classes", "image_size", "class_counts", "pixel_counts"),
 }
-RUN = {"eval_size": None, "sizes": (), "sampling": "uniform", "init_from": "", "skip_non_finite": 0, "shift": {}}
 
 
 def optional(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """List the dotted keys that are not in a config but may be, with their defaults."""
-    found = {} if prefix else {key: value for key, value in RUN.items() if key not in config}
+    found: dict[str, Any] = {}
     for key, node in config.items():
         if not isinstance(node, Mapping):
             continue
@@ -42,9 +43,33 @@ def optional(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def flat_values(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
+    """List the dotted keys of all values, with the values."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | Mapping) and len(value):
+            pairs += flat_values(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def table(config: ConfigDict) -> str:
+    """Write all keys of a config as --config.KEY=VALUE, those of the schema with what they mean and [their unit]."""
+    plain, lines = config.to_dict(), []
+    for name, one in schema.KEYS.items():
+        group, _, last = name.rpartition(".")
+        values = flat_values({name: (plain[group] if group else plain)[last]})
+        values.sort(key=lambda pair: pair[0] != f"{name}.name")
+        said = [f"{one.help} [{one.unit}]" if one.unit else one.help, *[""] * len(values)]
+        lines += [f"{f'--config.{key}={value}':<{COLUMN}}  {text}".rstrip() for (key, value), text in zip(values, said)]
+    more = [f"--config.{key}={value}" for key, value in sorted(optional(plain).items())]
+    return "\n".join([*lines, "", "and, of its parts, with their defaults:", "", *more])
+
+
 def filled(config: Mapping[str, Any]) -> dict[str, Any]:
     """Give a plain config with every key that it may have, so that two of them can be compared."""
-    whole = json.loads(json.dumps(config))
+    whole = json.loads(json.dumps(schema.complete(config)))
     for key, value in optional(config).items():
         *parents, last = key.split(".")
         node = whole
@@ -57,11 +82,6 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _keywords(key: str, node: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords with defaults that a node's part takes; none for a part that is not there (its message comes later)."""
-    if key == "optimizer":
-        return dict(optimizer.DEFAULTS)
-    if key == "schedule":
-        made = schedule.SCHEDULES.get(node["name"])
-        return {"warmup": "0 steps", **(_defaults(made, ()) if made else {})}
     if key not in KINDS:
         return {}
     try:

@@ -4,7 +4,6 @@
 value, which keeps its type. A key that does not exist is a mistake, and the near ones are named.
 """
 
-import ast
 import importlib.util
 import inspect
 import json
@@ -15,6 +14,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mapjax.config import migrate, schema
+from mapjax.config.override import literal, override_all
 from mapjax.errors import UserError, near
 
 EMBEDDED = ("scenes", "digits")  # need no path
@@ -22,22 +23,41 @@ FORMATS = (*EMBEDDED, "voc", "coco", "folder", "idx", "tfds", "table", "masks", 
 
 
 def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | None = None) -> ConfigDict:
-    """Load an experiment file and apply overrides.
+    """Load an experiment file over the defaults of schema.py, and apply overrides.
 
     Args:
-      name: "FILE.py" or "FILE.py:VARIANT"; or "FILE.json", the config.json of a run.
+      name: "FILE.py" or "FILE.py:VARIANT", or the bare name of a file that mapjax ships, "detect:bccd"; or "FILE.json",
+        the config.json of a run.
       overrides: dotted key → value as text.
       data: a data set as on the command line, "voc:DIR"; of `config.data` it leaves what that says of the same format,
         but no names of classes.
 
     Raises:
+      UserError: no such file or variant, an unknown key, a value of another type, or no name of a part.
+    """
+    config: Any = _read(pathlib.Path(name)) if name.endswith(".json") else from_dict(recipe(name))
+    config = with_data(config, data) if data is not None else config
+    override_all(config, overrides or {})
+    schema.require_parts(config, f"--config {name}")
+    return config
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """Give what an experiment file says, as a plain dict without the defaults; another recipe may begin with it.
+
+    Example:
+      >>> recipe("detect:bccd") | {"batch": 8}
+
+    Raises:
       UserError: no such file or variant, an unknown key, or a value of another type.
     """
-    config: Any = _read(pathlib.Path(name)) if name.endswith(".json") else call(name, "get_config")
-    config = with_data(config, data) if data is not None else config
-    config.lock()
-    override_all(config, overrides or {})
-    return config
+    found = call(name, "get_config")
+    plain = found.to_dict() if isinstance(found, ConfigDict) else found
+    if not isinstance(plain, Mapping):
+        raise UserError(f"--config {name}: get_config() must give a dict, not {found!r}.")
+    plain = migrate.migrated(plain)
+    schema.require_known(plain, f"--config {name}")
+    return plain
 
 
 def with_data(config: ConfigDict, data: str) -> ConfigDict:
@@ -65,10 +85,13 @@ def call(name: str, function: str) -> Any:
     made = getattr(module, function)
     if variant and not inspect.signature(made).parameters:
         raise UserError(f"--config {name}: {function}() of this file takes no variant.")
+    known = getattr(module, "VARIANTS", None)
+    if variant and known is not None and variant not in known:
+        raise UserError(f"--config {name}: there is no variant {variant!r}.{near(variant, known)}")
     try:
         return made(*([variant] if variant else []))
     except (KeyError, ValueError) as error:
-        if not variant:
+        if not variant or known is not None:
             raise
         raise UserError(f"--config {name}: there is no variant {variant!r} ({error}).") from error
 
@@ -101,7 +124,7 @@ def label(name: str) -> str:
 
 def _read(file: pathlib.Path) -> ConfigDict:
     try:
-        return from_dict(json.loads(file.read_text(encoding="utf-8"))).unlock()
+        return saved(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"--config {file}: there is no such file.") from error
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
@@ -135,74 +158,8 @@ def parse_data(text: str) -> dict[str, Any]:
             raise UserError(
                 f"--data {text!r}: {pair!r} is no KEY=VALUE; write for example coco:annotations=A.json,images=DIR."
             )
-        options[key.strip()] = _literal(value)
+        options[key.strip()] = literal(value)
     return {"name": name, **options}
-
-
-def override(config: ConfigDict, key: str, text: str) -> None:
-    """Replace one value by its dotted key; the text is read as a value of the type that stands there.
-
-    Raises:
-      UserError: an unknown key (the near ones are named), or a value of another type.
-    """
-    *parents, last = key.split(".")
-    node: Any = config
-    for depth, part in enumerate([*parents, last]):
-        if not isinstance(node, ConfigDict) or part not in node:
-            node = _opened(config, key, None if isinstance(node, ConfigDict) else ".".join(parents[:depth]))
-            break
-        if depth < len(parents):
-            node = node[part]
-    try:
-        node[last] = _parse(text, node[last])
-    except (ValueError, SyntaxError, TypeError) as error:
-        kind = type(node[last]).__name__
-        raise UserError(f"--config.{key}={text}: expected a value like {node[last]!r} ({kind}).") from error
-
-
-def override_all(config: ConfigDict, overrides: Mapping[str, str]) -> None:
-    """Replace values by their dotted keys; names first, as what a part takes depends on its name.
-
-    Raises:
-      UserError: as `override`.
-    """
-    for key, text in sorted(overrides.items(), key=lambda pair: not pair[0].endswith(".name")):
-        override(config, key, text)
-
-
-def _opened(config: ConfigDict, key: str, leaf: str | None) -> ConfigDict:
-    """Add a key that a part takes but the experiment does not write, with its default; give the node it is in.
-
-    Raises:
-      UserError: no part takes it; `leaf` is the value on its way that has no keys.
-    """
-    from mapjax.config import keys as options
-
-    known = options.optional(config.to_dict())
-    if key not in known:
-        names = [leaf] if leaf is not None else [name for name, _ in flat_values(config)] + list(known)
-        raise UserError(f"--config.{key}: there is no such key.{_near_key(key, names)}")
-    *parents, last = key.split(".")
-    node: Any = config
-    for part in parents:
-        if part not in node or node[part] is None:
-            with node.unlocked():
-                node[part] = ConfigDict()
-        node = node[part]
-    with node.unlocked():
-        node[last] = known[key]
-    return node
-
-
-def flat_values(config: ConfigDict | dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """List the dotted keys of all values, with the values."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        if isinstance(value, ConfigDict | dict) and len(value):
-            pairs += flat_values(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", value))
-    return pairs
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:
@@ -210,27 +167,20 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
-RENAMED = {("task", "detect"): "two_stage", ("transform", "transforms"): "boxes"}  # parts of 0.1, by their new names
-
-
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
-    """Read back what `to_dict` wrote; lists become tuples, as experiments write them."""
+    """Make a locked config of a plain dict, with every key of a run; lists become tuples, as experiments write them."""
 
     def restore(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: restore(inner) for key, inner in value.items()}
-        return tuple(restore(inner) for inner in value) if isinstance(value, list) else value
+        return tuple(restore(inner) for inner in value) if isinstance(value, list | tuple) else value
 
-    return ConfigDict(restore(migrated(values))).lock()
+    return ConfigDict(restore(schema.complete(values))).lock()
 
 
-def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a plain config as it is written today, where an earlier version wrote it."""
-    found = dict(values)
-    for (key, old), new in RENAMED.items():
-        if isinstance(found.get(key), Mapping) and found[key].get("name") == old:
-            found[key] = {**found[key], "name": new}
-    return found
+def saved(values: Mapping[str, Any]) -> ConfigDict:
+    """Make the config of a run from its config.json, whichever version wrote that; see migrate.py."""
+    return from_dict(migrate.saved(values))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
@@ -241,46 +191,3 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
             yield from differences(before, after, f"{prefix}{key}.")
         elif before != after:
             yield f"{prefix}{key}: {before!r} → {after!r}"
-
-
-def _parse(text: str, old: Any) -> Any:
-    if isinstance(old, str):
-        return text
-    if isinstance(old, ConfigDict):
-        return ConfigDict(dict(ast.literal_eval(text)))
-    value = _literal(text)
-    if isinstance(old, bool):
-        if not isinstance(value, bool):
-            raise ValueError(text)
-        return value
-    if isinstance(old, int) and isinstance(value, bool | float):
-        raise ValueError(text)
-    if isinstance(old, int | float):
-        if isinstance(value, str):
-            raise ValueError(text)
-        return type(old)(value)
-    if isinstance(old, tuple) and isinstance(value, str):
-        if not all(isinstance(one, str) for one in old):
-            raise ValueError(text)
-        return (value,)  # of names, one may be written by itself
-    if isinstance(old, tuple):
-        return tuple(value)
-    return value
-
-
-def _literal(text: str) -> Any:
-    """Read a Python value ("0.2", "(4, 6)"), true, false or none; anything else is the text itself."""
-    named = {"true": True, "false": False, "none": None}
-    if text.lower() in named:
-        return named[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _near_key(key: str, known: list[str]) -> str:
-    """Prefer keys with the same last part, or whose initials it is (lr), wherever they are."""
-    last = key.split(".")[-1]
-    same = [k for k in known if last in (k.split(".")[-1], "".join(word[:1] for word in k.split(".")[-1].split("_")))]
-    return f" Did you mean {' or '.join(repr(k) for k in same[:3])}?" if same else near(key, known)

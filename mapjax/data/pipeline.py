@@ -9,6 +9,7 @@ worker processes); one more thread collates and puts the next batches on the dev
 
 import logging
 import math
+import os
 import queue
 import threading
 import time
@@ -152,7 +153,7 @@ def train_batches(
       sampler: which records an epoch shows, in which order; by default each once.
       start: batches already consumed; the first one returned is batch `start`.
       sharding: of the batch axis over devices; None puts everything on the default device.
-      threads: that decode and augment, in this process or in each worker.
+      threads: that decode and augment, in this process or in each worker; 0: one for each core.
       workers: processes that decode and augment; 0 does it in threads here.
       prefetch: batches kept ready on the devices.
 
@@ -259,7 +260,8 @@ def _batches(
     """Run `load` over positions 0 … length - 1, `rows` of them a batch, in grain's threads or processes."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads its flags, and mapjax also runs outside absl.app
-    options = grain.ReadOptions(num_threads=max(threads, 1), prefetch_buffer_size=2 * max(threads, 1))
+    threads = threads or _threads(workers)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
 
     def dataset_from(first: int) -> grain.IterDataset:
         positions = grain.MapDataset.range(first * rows, length)
@@ -274,6 +276,12 @@ def _batches(
     return Batches(
         dataset_from, lambda arrays: place({name: np.array(rows) for name, rows in arrays.items()}), prefetch
     )
+
+
+def _threads(workers: int) -> int:
+    """Give a thread to each core that this process may use, shared among the workers; more than 16 gain nothing."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores // max(workers, 1), 16))
 
 
 def _length(source: Source) -> int:

@@ -8,8 +8,11 @@ import optax
 from jaxtyping import PyTree
 
 from mapjax import paths
+from mapjax.config import schema
 from mapjax.engine import muon
 from mapjax.errors import UserError, near
+
+NAMES = ("sgd", "adamw", "muon")
 
 
 def make(
@@ -21,10 +24,8 @@ def make(
     """Make the optimizer that a config node describes.
 
     Args:
-      node: name ("sgd" with momentum, "adamw", or "muon": adamw but for the kernels, see muon.py); momentum or b1,
-        b2, eps; weight_decay (added to the gradient in sgd, as the field's recipes have it; decoupled from it in the
-        others); decay, the expression of the parameters that decay; clip, the largest global gradient norm (0: none);
-        factors, a list of (expression, learning-rate factor); freeze, a list of expressions. `learning_rate` is the
+      node: keys of `optimizer` in config/schema.py. "sgd" adds `weight_decay` times a parameter to its gradient, as the
+        field's recipes have it; in "adamw" and "muon" decay is decoupled from the gradient. `learning_rate` is the
         schedule's peak and is ignored here.
       params: parameters or their shapes, for the paths.
       schedule: step → learning rate.
@@ -32,10 +33,11 @@ def make(
     Raises:
       UserError: an unknown optimizer or key, or an expression that matches no parameter.
     """
-    options = {**DEFAULTS, **node}
-    if unknown := set(options) - set(DEFAULTS):
-        word = min(unknown)
-        raise UserError(f"optimizer.{word} is not known.{near(word, DEFAULTS)}")
+    options = schema.group("optimizer")
+    for word in node:
+        if word not in options:
+            raise UserError(f"optimizer.{word} is not known.{near(word, options)}")
+    options |= node
     add_decay = optax.identity()
     if options["weight_decay"]:
         decays = paths.first_match(params, [(options["decay"], True)], False, "optimizer.decay")
@@ -48,25 +50,8 @@ def make(
     else:
         raise UserError(f"optimizer.name={options['name']!r} is not known.{near(options['name'], NAMES)}")
     clip = [optax.clip_by_global_norm(options["clip"])] if options["clip"] else []
-    factors = _scale_by_factors(params, options["factors"], options["freeze"])
-    return optax.chain(*clip, *parts, factors, optax.scale_by_learning_rate(schedule))
-
-
-NAMES = ("sgd", "adamw", "muon")
-DEFAULTS: dict[str, Any] = {
-    "name": "adamw",
-    "learning_rate": 1e-3,
-    "momentum": 0.9,
-    "nesterov": False,
-    "b1": 0.9,
-    "b2": 0.999,
-    "eps": 1e-8,
-    "weight_decay": 0.0,
-    "decay": "kernel$",
-    "clip": 0.0,
-    "factors": (),
-    "freeze": (),
-}
+    scale = _scale_by_multipliers(params, options["lr_multipliers"], options["freeze"])
+    return optax.chain(*clip, *parts, scale, optax.scale_by_learning_rate(schedule))
 
 
 def frozen(params: PyTree, expressions: Sequence[str]) -> PyTree:
@@ -74,14 +59,18 @@ def frozen(params: PyTree, expressions: Sequence[str]) -> PyTree:
     return paths.first_match(params, [(expression, True) for expression in expressions], False, "optimizer.freeze")
 
 
-def _scale_by_factors(params: PyTree, factors: Sequence[Any], freeze: Sequence[str]) -> optax.GradientTransformation:
-    """Multiply updates by the factor of the first matching expression; 0 where frozen, so decay stops there too."""
-    if not freeze and not factors:
+def _scale_by_multipliers(
+    params: PyTree, multipliers: Sequence[Any], freeze: Sequence[str]
+) -> optax.GradientTransformation:
+    """Multiply updates by that of the first matching expression; 0 where frozen, so decay stops there too."""
+    if not freeze and not multipliers:
         return optax.identity()
     try:
-        rules = [(str(expression), float(factor)) for expression, factor in factors]
+        rules = [(str(expression), float(factor)) for expression, factor in multipliers]
     except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer.factors={factors!r}: write pairs, as in (('backbone', 0.1),).") from error
-    scales = paths.first_match(params, rules, 1.0, "optimizer.factors")
+        raise UserError(
+            f"optimizer.lr_multipliers={multipliers!r}: write pairs, as in (('backbone', 0.1),)."
+        ) from error
+    scales = paths.first_match(params, rules, 1.0, "optimizer.lr_multipliers")
     scales = jax.tree.map(lambda scale, stop: 0.0 if stop else scale, scales, frozen(params, freeze))
     return optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scales))

@@ -4,6 +4,7 @@ A duration in a config is a number and a unit: "1200 steps", "12 epochs", "90000
 whole training. `Clock` turns them into steps.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from mapjax.config import schema
 from mapjax.errors import UserError, near
 
 UNITS = ("steps", "epochs", "examples", "%")
@@ -49,15 +51,13 @@ class Clock(NamedTuple):
         return step * self.batch / max(self.examples, 1)
 
 
-def cosine(peak: float, total: int, *, final: float = 0.0) -> optax.Schedule:
+def cosine(peak: float, total: int, *, final: float) -> optax.Schedule:
     """Fall from `peak` to `final * peak` along half a cosine (SGDR, Loshchilov & Hutter 2017)."""
     return optax.cosine_decay_schedule(peak, max(total, 1), alpha=final)
 
 
-def steps(
-    peak: float, total: int, *, warmup: int = 0, at: Sequence[float] = (0.667, 0.917), factor: float = 0.1
-) -> optax.Schedule:
-    """Multiply by `factor` at each fraction of the training in `at` (the 8th and 11th of 12 epochs by default).
+def steps(peak: float, total: int, *, warmup: int, at: Sequence[float], factor: float) -> optax.Schedule:
+    """Multiply by `factor` at each fraction of the training in `at`.
 
     The fractions are of the whole training; of it, `total` steps come after `warmup` steps.
     """
@@ -65,12 +65,12 @@ def steps(
     return optax.piecewise_constant_schedule(peak, dict.fromkeys(places, factor))
 
 
-def linear(peak: float, total: int, *, final: float = 0.0) -> optax.Schedule:
+def linear(peak: float, total: int, *, final: float) -> optax.Schedule:
     """Fall from `peak` to `final * peak` along a line; after a warm-up this is the one-cycle shape (Smith 2018)."""
     return optax.linear_schedule(peak, final * peak, max(total, 1))
 
 
-def polynomial(peak: float, total: int, *, power: float = 0.9, final: float = 0.0) -> optax.Schedule:
+def polynomial(peak: float, total: int, *, power: float, final: float) -> optax.Schedule:
     """Fall from `peak` to `final * peak` as (1 - share)^power (Chen et al. 2017, for segmentation)."""
     return optax.polynomial_schedule(peak, final * peak, power, max(total, 1))
 
@@ -94,17 +94,24 @@ def make(node: Mapping[str, Any], *, peak: float, clock: Clock) -> optax.Schedul
     """Make a learning-rate schedule over steps: a linear warm-up from 0, then the named decay.
 
     Args:
-      node: `name` of SCHEDULES, `warmup` (a duration), and that schedule's own arguments.
+      node: keys of `schedule` in config/schema.py; of the decays each takes what is its own.
       peak: the learning rate after the warm-up.
       clock: with the total number of steps.
+
+    Raises:
+      UserError: an unknown schedule or key, or a value that cannot be.
     """
-    options = dict(node)
-    name, warmup = options.pop("name"), clock.steps(options.pop("warmup", 0), "schedule.warmup")
+    options = schema.group("schedule")
+    for word in node:
+        if word not in options:
+            raise UserError(f"schedule.{word} is not known.{near(word, options)}")
+    options |= node
+    name, warmup = options["name"], clock.steps(options["warmup"], "schedule.warmup")
     if name not in SCHEDULES:
         raise UserError(f"schedule.name={name!r} is not known.{near(name, SCHEDULES)}")
+    takes = inspect.signature(SCHEDULES[name]).parameters
+    options = {word: value for word, value in (options | {"warmup": warmup}).items() if word in takes}
     try:
-        if name == "steps":
-            options["warmup"] = warmup
         decay = SCHEDULES[name](peak, clock.total - warmup, **options)
     except TypeError as error:
         raise UserError(f"schedule {name!r}: {error}.") from error

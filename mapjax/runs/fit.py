@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from mapjax import paths
+from mapjax.config import keys
 from mapjax.config import load as configs
 from mapjax.data.checks import quality
 from mapjax.data.source import Source
@@ -45,7 +46,7 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
     # As the first process sees it: only where all find nothing do all read what to start from.
     fresh = distributed.share("trained", str(workdir.is_trained(folder))) == str(False)
     given = None
-    if config.get("init_from") and fresh:
+    if config.init_from and fresh:
         given = transfer.read(config.init_from)  # before anything slow: it may be misspelt
     opened = data.open_sources(config)
     _, seen, held_out = opened
@@ -74,7 +75,7 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
 def _facts(config: Any, mesh: Mesh, sources: dict[str, str]) -> dict[str, Any]:
     """List what all processes must have in common before they compute together."""
     environment = workdir.environment(mesh)
-    values = {f"config.{key}": value for key, value in configs.flat_values(config)}
+    values = {f"config.{key}": value for key, value in keys.flat_values(config)}
     where = {key: environment[key] for key in ("revision", "mesh", "devices")}
     return {**values, **environment["versions"], **sources, **where}
 

@@ -64,7 +64,7 @@ def make_places(config: Any, model: Model, shapes: State, mesh: Mesh) -> State:
     Raises:
       UserError: rules that do not fit the network, or devices that would have nothing to do.
     """
-    rules = shard.read_rules(config.get("rules", ()))
+    rules = shard.read_rules(config.rules)
     places = shard.placement(shapes, mesh, rules or model.rules or tensor.rules(shapes.params), strict=bool(rules))
     shard.require_used(places, mesh)
     return places
@@ -88,4 +88,4 @@ def flops(compiled: Any) -> float | None:
 
 def may_skip(config: Any) -> int:
     """Give how many steps may be left out because they are not finite."""
-    return int(config.get("skip_non_finite", 0))
+    return int(config.skip_non_finite)

@@ -94,7 +94,7 @@ def _counting(config: Any, train: Source, sampler: sampling.Sampler, counts: Cal
 
 def make_metric(config: Any, task: Task, source: Source) -> Metric:
     """Make the metrics that a config names, or the task's own, against the truth of a source."""
-    asked: Any = config.get("metrics") or task.metrics
+    asked: Any = config.metrics or task.metrics
     nodes = [node if isinstance(node, str) else dict(node.items()) for node in asked]
     return combine.make(nodes, source)
 

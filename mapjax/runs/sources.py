@@ -26,13 +26,13 @@ def make_source(config: Any, kind: str, split: str | None = None) -> Source:
     """Open the "train" or the "eval" split that the config names, or another one by name.
 
     Nothing is held out of "train" for a "val" that is not asked for. The images of "eval" are changed by
-    `config.shift`, if there is any (data/transforms/corruptions.py).
+    `config.corruption`, if there is any (data/transforms/corruptions.py).
     """
     node = config.data.to_dict()
     if kind == "train" and config.splits.eval not in splits.VALIDATION:
         node = splits.without_hold_out(node)
     source = parts.make("data.formats", node, split=split or config.splits[kind], needs=networks.needs(config))
-    changes: Any = config.get("shift")
+    changes: Any = config.corruption
     return corruptions.shift(source, changes.to_dict()) if kind == "eval" and changes else source
 
 
@@ -78,7 +78,7 @@ def make_transform(
     node = config.transform.to_dict()
     if augment:
         return parts.make("data.transforms", node, size=size or config.image_size)
-    chosen = size or config.get("eval_size") or config.image_size
+    chosen = size or config.eval_size or config.image_size
     canvas = None if scored is None else partial(largest_size, scored)
     return parts.make("data.transforms", {**node, "augment": None}, size=chosen, canvas=canvas)
 
@@ -86,13 +86,13 @@ def make_transform(
 def make_transforms(config: Any, clock: schedule.Clock) -> list[tuple[int, Callable[..., Any]]]:
     """Make the transforms of training, each with the step from which on it holds.
 
-    More than one where `config.sizes` lets the images grow: ((0.0, (128, 128)), (0.6, (192, 192))) are shares of the
-    training and sizes (progressive resizing: Touvron et al. 2019; Tan & Le 2021).
+    More than one where `config.progressive_sizes` lets the images grow: ((0.0, (128, 128)), (0.6, (192, 192))) are
+    shares of the training and sizes (progressive resizing: Touvron et al. 2019; Tan & Le 2021).
 
     Raises:
       UserError: sizes that are no such pairs, or do not begin at 0 and go up.
     """
-    sizes: Any = config.get("sizes") or ((0.0, config.image_size),)
+    sizes: Any = config.progressive_sizes or ((0.0, config.image_size),)
     try:
         pairs = [(float(share), (int(size[0]), int(size[1]))) for share, size in sizes]
         starts = [share for share, _ in pairs]
@@ -101,20 +101,21 @@ def make_transforms(config: Any, clock: schedule.Clock) -> list[tuple[int, Calla
         good = False
     if not good:
         raise UserError(
-            f"sizes={sizes} must be pairs of a share (0 first) and a size: ((0, (96, 96)), (0.5, (128, 128)))."
+            f"progressive_sizes={sizes} must be pairs of a share (0 first) and a size, as in ((0, (96, 96)), "
+            "(0.5, (128, 128)))."
         )
     return [(round(share * clock.total), make_transform(config, augment=True, size=size)) for share, size in pairs]
 
 
 def make_sampler(config: Any, source: Source) -> sampling.Sampler:
     """Make what says which records an epoch shows, in which order."""
-    kind = str(config.get("sampling", "uniform"))
+    kind = config.sampling
     return sampling.make(kind, None if kind == "uniform" else labels_of(source), len(source.records), config.seed)
 
 
 def class_counts(config: Any, source: Source, sampler: sampling.Sampler) -> np.ndarray:
     """Count the examples of each class that an epoch shows."""
-    if config.get("sampling", "uniform") == "uniform":
+    if config.sampling == "uniform":
         return quality.class_counts(source)
     return np.bincount(labels_of(source)[sampler.order(0)], minlength=len(source.classes))
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from mapjax.config import load as configs
+from mapjax.config import migrate
 from mapjax.errors import UserError
 from mapjax.study import runs, statistics, sweep
 from mapjax.study.results import Row
@@ -83,11 +84,16 @@ def read(path: pathlib.Path, data: str | None = None) -> tuple[sweep.Study, dict
         with zipfile.ZipFile(path) as file:
             about = json.loads(file.read("study.json"))
             cells = tuple(
-                sweep.Cell(one["name"], dict(one["overrides"]), _config(file.read(f"cells/{one['name']}.json"), data))
+                sweep.Cell(
+                    one["name"],
+                    migrate.overrides(one["overrides"]),
+                    _config(file.read(f"cells/{one['name']}.json"), data),
+                )
                 for one in about["cells"]
             )
         names = ("experiment", "baseline", "metrics", "tests", "by_class")
         known = {name: about[name] for name in names}
+        known["tests"] = {name: migrate.overrides(changes) for name, changes in known["tests"].items()}
         made = sweep.Study(
             **known, data=data or about["data"], more={}, cells=cells, seeds=tuple(about["seeds"]), ranges={}
         )
@@ -107,7 +113,7 @@ _DAMAGE = (
 
 
 def _config(text: bytes, data: str | None) -> ConfigDict:
-    config: Any = configs.from_dict(json.loads(text))
+    config: Any = configs.saved(json.loads(text))
     given = configs.parse_data(data) if data else None
     if given is None or config.data.name != given["name"]:
         return configs.with_data(config, data) if data else config

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.runtime import workdir
 from mapjax.study import runs, sweep
@@ -68,6 +69,7 @@ def tpu_commands(study: sweep.Study, listed: Sequence[runs.Job], share: str) -> 
       UserError: there are uncommitted changes, which the VMs would not have, or no commit at all.
     """
     file = study.experiment.partition(":")[0]
+    file = file if file.endswith(".py") else str(configs.find(file))
     if listed[0].revision is None or listed[0].revision.endswith("+") or not workdir.is_committed(file):
         raise UserError(f"--tpu: the VMs install the last commit; commit {file} and all other changes first.")
     data = ["--data", study.data] if study.data else []

@@ -81,10 +81,10 @@ def jobs(study: sweep.Study, root: pathlib.Path, code: str = "") -> list[Job]:
     listed = []
     for seed in study.seeds:
         for cell in study.cells:
-            config = cell.config.copy_and_resolve_references()
+            config: Any = cell.config.copy_and_resolve_references()
             config.seed = seed
             try:
-                data, weights = _data(config, known), _weights(str(config.get("init_from", "")), known)
+                data, weights = _data(config, known), _weights(config.init_from, known)
                 others = {name: _other_data(config, test, known) for name, test in study.tests.items()}
             except UserError as error:
                 raise UserError(f"cell {cell.name!r}: {error}") from error
@@ -273,7 +273,7 @@ def _other_data(config: Any, test: sweep.Overrides, known: dict[str, tuple[str, 
 
 def _asked(config: Any) -> str:
     """Give all that the fingerprints of a config's data depend on."""
-    return str([configs.to_dict(config).get(key) for key in ("data", "splits", "shift")] + [config.task.name])
+    return str([configs.to_dict(config).get(key) for key in ("data", "splits", "corruption")] + [config.task.name])
 
 
 def _weights(given: str, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:

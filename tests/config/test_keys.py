@@ -32,7 +32,7 @@ def test_a_key_with_a_default_can_be_given(key, text, value):
 def test_what_is_written_is_not_listed_again():
     config = configs.load(DETECT)
     listed = keys.optional(config.to_dict())
-    written = dict(configs.flat_values(config))
+    written = dict(keys.flat_values(config))
     assert not set(listed) & set(written)
     assert listed["model.backbone.remat"] is False and listed["transform.augment.hue"] == 0.0
     assert not any(key.rpartition(".")[2] in ("classes", "dtype", "image_size") for key in listed)

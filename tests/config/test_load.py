@@ -1,19 +1,18 @@
 import json
 
 import pytest
-from ml_collections import ConfigDict
 
+from mapjax.config import keys
 from mapjax.config import load as configs
 from mapjax.errors import UserError
 
-EXPERIMENT = """
-from ml_collections import ConfigDict
-
+PARTS = {"transform": {"name": "crops"}, "model": {"name": "tiny"}, "task": {"name": "classify"}}
+EXPERIMENT = f"""
 def get_config(variant="plain"):
-    return ConfigDict({
-        "variant": variant, "batch": 16, "ema": 0.0, "flip": True, "size": (4, 6), "name": "a",
-        "optimizer": {"learning_rate": 0.1, "name": "sgd", "factors": ()}, "data": {"name": "scenes"},
-    })
+    return {{
+        "init_from": variant, "batch": 16, "image_size": (4, 6), "data": {{"name": "digits"}}, **{PARTS},
+        "optimizer": {{"learning_rate": 0.1, "name": "sgd", "nesterov": True}},
+    }}
 """
 
 
@@ -25,13 +24,13 @@ def experiment(tmp_path):
 
 
 def test_overrides_keep_their_types(experiment):
-    names = configs.load(experiment, {"optimizer.factors": "('backbone')"}).optimizer.factors
-    assert names == configs.load(experiment, {"optimizer.factors": "backbone"}).optimizer.factors == ("backbone",)
-    text = {"batch": "8", "ema": "1", "flip": "false", "size": "(5, 7)", "optimizer.learning_rate": "3e-4", "name": "3"}
-    config = configs.load(experiment + ":other", text)
-    assert config.variant == "other"
-    assert (config.batch, config.ema, config.flip, config.size, config.name) == (8, 1.0, False, (5, 7), "3")
-    assert config.optimizer.learning_rate == 3e-4
+    names = configs.load(experiment, {"optimizer.freeze": "('backbone')"}).optimizer.freeze
+    assert names == configs.load(experiment, {"optimizer.freeze": "backbone"}).optimizer.freeze == ("backbone",)
+    text = {"batch": "8", "ema": "1", "optimizer.nesterov": "false", "image_size": "(5, 7)", "task.views": "3"}
+    config = configs.load(experiment + ":other", text | {"optimizer.learning_rate": "3e-4", "eval_size": "[8, 9]"})
+    assert config.init_from == "other"
+    assert (config.batch, config.ema, config.image_size, config.task.views) == (8, 1.0, (5, 7), "3")
+    assert (config.optimizer.learning_rate, config.optimizer.nesterov, config.eval_size) == (3e-4, False, (8, 9))
     assert isinstance(config.ema, float)
 
 
@@ -43,11 +42,13 @@ def test_overrides_keep_their_types(experiment):
         ("optimizer.learning_rat", "1", "Did you mean 'optimizer.learning_rate'"),
         ("batch", "many", "expected a value like 16"),
         ("batch", "1.5", "expected a value like 16"),
-        ("flip", "3", "expected a value like True"),
-        ("size", "3", "expected a value like"),
-        ("size", "('4')", "expected a value like"),
+        ("optimizer.nesterov", "3", "expected a value like True"),
+        ("image_size", "3", "expected a value like"),
+        ("image_size", "('4')", "expected a value like"),
+        ("eval_size", "3", "expected a tuple or None"),
         ("ema", "much", "expected a value like 0.0"),
         ("batch.size", "3", "no such key"),
+        ("optimizer", "{'lr': 1.0}", "there is no key 'optimizer.lr'"),
     ],
 )
 def test_a_wrong_override_is_one_sentence(experiment, key, value, message):
@@ -64,9 +65,49 @@ def test_a_missing_file_and_a_file_without_config(tmp_path, experiment):
         configs.load(str(tmp_path / "empty.py"))
 
 
+def test_a_users_file_may_say_little_or_give_a_config_dict(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        f"def get_config(): return ConfigDict({PARTS | {'ema': 0, 'optimizer': {'factors': (('b', 2.0),)}}})\n"
+    )
+    config = configs.load(str(path), {"ema": "0.9"}, data="digits")
+    assert config.is_locked and config.ema == 0.9 and config.data.name == "digits"
+    assert config.optimizer.lr_multipliers == (("b", 2.0),) and "factors" not in config.optimizer
+    assert config.batch == 32 and config.every.save == "500 steps" and config.mesh.data == -1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batchsize": 8}, r"mine\.py: there is no key 'batchsize'\. Did you mean 'batch'"),
+        ({"optimizer": {"lr": 0.1}}, r"there is no key 'optimizer\.lr'"),
+        ({"optimizer": "sgd"}, "optimizer='sgd' must be a dict"),
+        ({"batch": "8"}, "batch='8' must be a whole number"),
+        ({"keep": True}, "keep=True must be a whole number"),
+        ({"eval_size": 8}, "eval_size=8 must be a tuple or None"),
+        ({"model": {"depth": 18}}, "names no model; write for example model={'name'"),
+        ({"task": {}}, "names no task"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, given, message):
+    path = tmp_path / "mine.py"
+    path.write_text(f"def get_config(): return {PARTS | {'data': {'name': 'digits'}} | given}\n")
+    with pytest.raises(UserError, match=message):
+        configs.load(str(path))
+
+
+def test_a_file_that_gives_no_dict(tmp_path):
+    (tmp_path / "mine.py").write_text("def get_config(): return None\n")
+    with pytest.raises(UserError, match=r"get_config\(\) must give a dict, not None"):
+        configs.load(str(tmp_path / "mine.py"))
+
+
 def test_a_variant_that_does_not_exist():
-    with pytest.raises(UserError, match="variant"):
+    with pytest.raises(UserError, match=r"there is no variant 'bcd'\. Did you mean 'bccd'"):
         configs.load("experiments/detect.py:bcd")
+    with pytest.raises(UserError, match=r"there is no variant 'x'\. Known: bccd, coco, coco_2x, scenes"):
+        configs.load("detect:x")
 
 
 @pytest.mark.parametrize(
@@ -105,9 +146,9 @@ def test_a_folder_named_like_a_format_is_no_obstacle(experiment, tmp_path, monke
 
 
 def test_plain_and_back():
-    config = ConfigDict({"a": (1, (2, 3)), "b": {"c": None, "d": {}}})
+    config = configs.from_dict({"rules": (1, (2, 3)), "data": {"c": None, "d": {}}})
     again = configs.from_dict(configs.to_dict(config))
-    assert again.to_dict() == config.to_dict()
+    assert again.to_dict() == config.to_dict() and again.rules == (1, (2, 3))
     with pytest.raises(AttributeError):
         again.e = 1
 
@@ -119,9 +160,8 @@ def test_differences_are_named():
 
 def test_names_of_classes_stay_with_their_own_data(tmp_path):
     path = tmp_path / "named.py"
-    node = '{"name": "idx", "path": "a/b", "classes": ("shirt", "boot"), "hold_out": 0.2}'
-    path.write_text(f'from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({{"data": {node}}})\n')
     own = {"name": "idx", "path": "a/b", "classes": ("shirt", "boot"), "hold_out": 0.2}
+    path.write_text(f"def get_config(): return {PARTS | {'data': own}}\n")
     assert configs.load(str(path), data="idx:a/b").data.to_dict() == own
     other = {"name": "idx", "path": "c", "hold_out": 0.2}
     assert configs.load(str(path), data="idx:c").data.to_dict() == other
@@ -136,7 +176,7 @@ def test_the_config_of_a_run_is_an_experiment(experiment, tmp_path):
     path.write_text(json.dumps(configs.to_dict(config)))
     again = configs.load(str(path))
     assert again.to_dict() == config.to_dict() and again.is_locked
-    key, value = next((key, value) for key, value in configs.flat_values(config) if type(value) is int)
+    key, value = next((key, value) for key, value in keys.flat_values(config) if type(value) is int)
     assert configs.to_dict(configs.load(str(path), {key: str(value + 1)})) != configs.to_dict(config)
 
 

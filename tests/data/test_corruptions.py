@@ -65,5 +65,5 @@ def test_it_is_other_data():
 
 
 def test_what_cannot_be_changed():
-    with pytest.raises(UserError, match=r"shift: there is no augmentation 'rotat'\. Did you mean 'rotate'"):
+    with pytest.raises(UserError, match=r"corruption: there is no augmentation 'rotat'\. Did you mean 'rotate'"):
         corruptions.shift(digits.make(split="val"), {"rotat": 3.0})

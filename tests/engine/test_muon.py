@@ -68,12 +68,12 @@ def test_first_step_is_of_the_gradients_and_momentum_is_nesterovs():
     np.testing.assert_allclose(updates["kernel"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_it_learns_what_it_should_with_decay_and_factors():
+def test_it_learns_what_it_should_with_decay_and_multipliers():
     rng = np.random.default_rng(2)
     x = jnp.asarray(rng.normal(size=(64, 5)), jnp.float32)
     wanted = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)
     params = {"layer": {"kernel": jnp.zeros((5, 3)), "bias": jnp.zeros(3)}}
-    node = {"name": "muon", "learning_rate": 0.1, "weight_decay": 1e-4, "factors": (("bias", 0.5),)}
+    node = {"name": "muon", "learning_rate": 0.1, "weight_decay": 1e-4, "lr_multipliers": (("bias", 0.5),)}
     tx = optimizer.make(node, params=params, schedule=optax.cosine_decay_schedule(0.1, 200))
 
     def loss(params):

@@ -50,7 +50,7 @@ def poisoned(number: int) -> dict:
 def run(task, *, steps, start=None, ema=0.0, accumulate=1, frozen=None, skip=False, batches=batch_of, **options):
     batch = batch_of(0)
     params = jax.eval_shape(task.init, jax.random.key(0), batch)["params"]
-    node = {"name": "sgd", **options}
+    node = {"name": "sgd", "weight_decay": 0.0, "clip": 0.0, **options}
     tx = optimizer.make(node, params=params, schedule=optax.constant_schedule(0.05))
     state = train.init_state(task, tx, batch, seed=0, ema=ema) if start is None else start
     step = jax.jit(
@@ -132,9 +132,9 @@ def test_frozen_parameters_stay_even_under_decay():
     assert float(state.params["bias"]) != 0
 
 
-def test_decay_and_factors_choose_by_path():
+def test_decay_and_multipliers_choose_by_path():
     plain, _ = run(squares(), steps=1, momentum=0.0)
-    scaled, _ = run(squares(), steps=1, momentum=0.0, factors=[("bias", 0.5)])
+    scaled, _ = run(squares(), steps=1, momentum=0.0, lr_multipliers=[("bias", 0.5)])
     decayed, _ = run(squares(), steps=1, momentum=0.0, weight_decay=0.1)
     start = squares().init(jax.random.key(0), batch_of(0))["params"]
     np.testing.assert_allclose(scaled.params["bias"], plain.params["bias"] * 0.5, rtol=1e-6)
@@ -166,7 +166,7 @@ def test_the_average_follows_by_its_formula():
     [
         ({"name": "adamm"}, "Did you mean 'adamw'"),
         ({"name": "sgd", "momentun": 0.1}, "optimizer.momentun is not known. Did you mean 'momentum'"),
-        ({"name": "sgd", "factors": ("kernel", 0.1)}, "optimizer.factors=.*write pairs"),
+        ({"name": "sgd", "lr_multipliers": ("kernel", 0.1)}, "optimizer.lr_multipliers=.*write pairs"),
         ({"name": "sgd", "freeze": ["bakbone"]}, "optimizer.freeze: 'bakbone' matches no parameter"),
     ],
 )

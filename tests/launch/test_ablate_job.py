@@ -31,7 +31,7 @@ def get_config():
 
 def sweep():
     metrics = {{"top1": "max", "top1@noisy": "max"}}
-    return Sweep({cells}, "plain", metrics, seeds=(0,), tests={{"noisy": {{"shift": {{"noise": 80.0}}}}}})
+    return Sweep({cells}, "plain", metrics, seeds=(0,), tests={{"noisy": {{"corruption": {{"noise": 80.0}}}}}})
 """
 
 

@@ -34,7 +34,7 @@ SMALL = {
     "every.save": "25 steps",
     "sampling": "over",
     "data.tail": "10",
-    "sizes": "((0, (8, 8)), (0.5, (10, 10)))",
+    "progressive_sizes": "((0, (8, 8)), (0.5, (10, 10)))",
     "eval_size": "(10, 10)",
     "task.views": "flip",
     "task.mixup": "0.2",
@@ -179,7 +179,7 @@ def test_several_labels(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sizes": "((0.5, (8, 8)),)"}, "sizes="),
+        ({"progressive_sizes": "((0.5, (8, 8)),)"}, "progressive_sizes="),
         ({"sampling": "ovr"}, "Did you mean 'over'"),
         ({"task.weighting": "inverted"}, "Did you mean 'inverse'"),
         ({"init_from": "nowhere.pth"}, "nowhere.pth"),

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-from ml_collections import ConfigDict
 from programs import program
 
+from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.task import Task
 
@@ -43,7 +43,7 @@ def workdir(tmp_path, monkeypatch):
     def load(folder, *, which, overrides=None):
         assert not overrides
         task = Task("boxes", None, None, None, lambda *_: {}, whole_image, ("precision",))  # type: ignore[arg-type]
-        return trained.Loaded(ConfigDict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
+        return trained.Loaded(configs.from_dict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
 
     monkeypatch.setattr(trained, "load", load)
     return tmp_path / "run"

@@ -29,7 +29,7 @@ SMALL = {  # a low learning rate, at which training does not blow up the roundin
     "eval_batch": "50",
     "duration": "150 steps",
     "optimizer": "{'name': 'sgd', 'learning_rate': 0.002, 'weight_decay': 0.0, 'decay': 'kernel$', 'clip': 10.0, "
-    "'factors': (), 'freeze': ()}",
+    "'lr_multipliers': (), 'freeze': ()}",
     "every.log": "1 steps",
     "every.save": "10 steps",
 }

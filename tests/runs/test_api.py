@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 import mapjax
 from mapjax.config import load as configs
@@ -54,7 +53,7 @@ def fake(monkeypatch, decode, metrics=("precision",)):
     def load(folder, *, which, overrides=None):
         assert (which, overrides) == ("best", {})
         task = Task("boxes", None, None, None, lambda variables, batch, key: {}, decode, metrics)  # type: ignore
-        return trained.Loaded(ConfigDict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
+        return trained.Loaded(configs.from_dict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)
 
     monkeypatch.setattr(trained, "load", load)
     return mapjax.load("runs/fake")

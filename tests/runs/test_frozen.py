@@ -32,7 +32,7 @@ def test_a_run_of_an_earlier_version_goes_on(name, tmp_path):
     assert loaded.step == 2
     assert sum(leaf.size for leaf in jax.tree.leaves(loaded.variables["params"])) == before["parameters"]
 
-    config = configs.from_dict(workdir.read_json(folder / "config.json"))
+    config = configs.saved(workdir.read_json(folder / "config.json"))
     result = fit.fit(config, folder)
     assert result["steps"] == before["steps"] == 4
     lines = [line for line in logs.read(folder / "metrics.jsonl") if line["kind"] == "train"]

@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from mapjax.config import load as configs
 from mapjax.data import labelled
 from mapjax.data.source import Records, Source, has_label_maps, label_map_of, labels_of, largest_size
 from mapjax.errors import UserError
@@ -75,7 +76,7 @@ def test_labels_of_whole_images_too(labels, expected):
 
 
 def folder_config(path):
-    return ConfigDict(
+    return configs.from_dict(
         {
             "data": {"name": "folder", "path": str(path)},
             "task": {"name": "classify"},

@@ -24,7 +24,7 @@ OPTIONS = {
     "model": "{'name': 'vit', 'patch': 4, 'width': 16, 'depth': 2, 'heads': 2, 'mlp': 32, 'stacked': True}",
     # At a low rate, and with no division by small numbers, the sums of another order stay close.
     "optimizer": "{'name': 'sgd', 'learning_rate': 0.01, 'weight_decay': 0.0, 'decay': 'kernel$', 'clip': 10.0, "
-    "'factors': (), 'freeze': ()}",
+    "'lr_multipliers': (), 'freeze': ()}",
     "batch": "16",
     "duration": "20 steps",
     "every.log": "1 steps",

@@ -8,22 +8,21 @@ from mapjax.errors import UserError
 from mapjax.study import charts, runs, search, sweep
 
 STUDY = """
-from ml_collections import ConfigDict
 from mapjax.study.sweep import Sweep
 
 def get_config():
-    return ConfigDict({"data": {"name": "digits"}, "splits": {"train": "train", "eval": "val"}, "batch": 8,
-                       "duration": "30 steps", "task": {"name": "classify"}, "seed": 0, "rate": 0.5, "kind": "a"})
+    return {"data": {"name": "digits"}, "transform": {"name": "crops"}, "model": {"name": "tiny"},
+            "task": {"name": "classify"}, "duration": "30 steps", "ema": 0.5}
 
 def sweep():
-    ranges = {"rate": ("log", 0.01, 1.0), "kind": ("choice", "a", "b")}
+    ranges = {"ema": ("log", 0.01, 1.0), "sampling": ("choice", "uniform", "over")}
     return Sweep({"plain": {}}, "plain", {"top1": "max"}, ranges=ranges)
 """
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """A study whose runs take no time: the score is best for a rate of 0.1, and kind "b" fails."""
+    """A study whose runs take no time: the score is best for an `ema` of 0.1, and over-sampling fails."""
     (tmp_path / "study.py").write_text(STUDY)
     monkeypatch.setattr(runs, "_data", lambda config, known: ())
     started = []
@@ -33,9 +32,9 @@ def study(tmp_path, monkeypatch):
             return runs.Outcome(job, "", 0.0)
         started.append(job.cell.name)
         job.folder.mkdir(parents=True, exist_ok=True)
-        if job.config.kind == "b":
+        if job.config.sampling == "over":
             return runs.Outcome(job, "exit code 2; it does not run", 1.0)
-        score = 1 - abs(job.config.rate - 0.1)
+        score = 1 - abs(job.config.ema - 0.1)
         with (job.folder / "metrics.jsonl").open("w") as file:
             for step in (10, 20, 30):
                 print(json.dumps({"kind": "eval", "step": step, "top1": score * step / 30}), file=file, flush=True)
@@ -55,13 +54,13 @@ def test_it_finds_the_best_and_ends_what_falls_behind(study, tmp_path):
     assert len(listed) == 31 and whole.seeds == (0,)
     states = [one.state for one in tried]
     assert {"finished", "ended early", "failed"} == set(states)
-    assert all((one.state == "failed") == (one.values["kind"] == "b") for one in tried)
+    assert all((one.state == "failed") == (one.values["sampling"] == "over") for one in tried)
     finished = [one for one in tried if one.state == "finished"]
     best = max(finished, key=lambda one: one.value)
-    assert abs(best.values["rate"] - 0.1) < 0.05
+    assert abs(best.values["ema"] - 0.1) < 0.05
     ended = [one for one in tried if one.state == "ended early"]
-    assert max(abs(one.values["rate"] - 0.1) for one in ended) > 0.1
-    assert set(tried[0].importance) == {"rate", "kind"} or tried[0].importance == {}
+    assert max(abs(one.values["ema"] - 0.1) for one in ended) > 0.1
+    assert set(tried[0].importance) == {"ema", "sampling"} or tried[0].importance == {}
     count = len(started)
 
     _, _, again = search.run(study, tmp_path / "out", 32)
@@ -74,7 +73,7 @@ def test_a_baseline_that_fails_is_told(study, tmp_path):
     found, _ = study
     config = found.cells[0].config
     with config.unlocked():
-        config.kind = "b"
+        config.sampling = "over"
     with pytest.raises(UserError, match="the baseline has failed: exit code 2; it does not run"):
         search.run(found, tmp_path, 2)
     with pytest.raises(UserError, match="is that of a test"):
@@ -90,7 +89,7 @@ def test_a_study_without_ranges(study, tmp_path):
 def test_ranges_that_cannot_be(tmp_path, bad):
     file = tmp_path / "study.py"
     file.write_text(STUDY.replace('("log", 0.01, 1.0)', repr(bad)))
-    with pytest.raises(UserError, match=r"ranges\['rate'\].* must be one of uniform, log, int, choice"):
+    with pytest.raises(UserError, match=r"ranges\['ema'\].* must be one of uniform, log, int, choice"):
         sweep.load(str(file))
 
 

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from mapjax.study.sweep import Sweep
 
 def get_config():
-    return ConfigDict({"seed": 0, "data": {"name": "digits"}, "batch": 8, "model": {"name": "tiny"},
-                       "optimizer": {"name": "adamw", "learning_rate": 0.1}})
+    return ConfigDict({"data": {"name": "digits"}, "batch": 8, "model": {"name": "tiny"}, "task": {"name": "classify"},
+                       "transform": {"name": "crops"}, "optimizer": {"learning_rate": 0.1}})
 
 def sweep():
     return Sweep(
@@ -75,7 +75,7 @@ GOOD = "baseline='a', metrics={'top1': 'max'}"
             "test 't': --config.shfit: there is no such key",
         ),
         (
-            f"cells={{'a': {{}}}}, {GOOD}, tests={{'t': {{'shift': {{'rotat': 3.0}}}}}}",
+            f"cells={{'a': {{}}}}, {GOOD}, tests={{'t': {{'corruption': {{'rotat': 3.0}}}}}}",
             "test 't': there is no augmentation",
         ),
         (f"cells={{'a': {{}}}}, {GOOD}, tests={{'../t': {{}}}}", "a name is that of a folder"),
@@ -164,7 +164,7 @@ def test_a_test_is_known_by_its_data(tmp_path):
 
     def folders(tests=("t", "own")):
         study = sweep.load(str(file), data=f"folder:{folder}", more={"splits.train": "train", "splits.eval": "val"})
-        turned = {"turned": {**given, "shift": {"rotate": 30.0}}} if "turned" in tests else {}
+        turned = {"turned": {**given, "corruption": {"rotate": 30.0}}} if "turned" in tests else {}
         study = study._replace(tests=turned | dict(study.tests))
         job = runs.jobs(study, tmp_path)[0]
         return job.key, {name: path.name for name, path in runs.tests(job, study).items()}

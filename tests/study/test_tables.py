@@ -8,8 +8,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
+from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.study import bundle, page, results, runs, statistics, sweep, tables
 
@@ -19,9 +19,7 @@ TOP = {"a": (0.70, 0.72, 0.71), "b": (0.90, 0.92, 0.915), "c_%": (0.71, 0.70, 0.
 
 
 def study_of(cells=TOP, metrics=None, tests=None) -> sweep.Study:
-    made = tuple(
-        sweep.Cell(name, {"rate": k}, ConfigDict({"seed": 0, "rate": k}).lock()) for k, name in enumerate(cells)
-    )
+    made = tuple(sweep.Cell(name, {"rate": k}, configs.from_dict({"rate": k})) for k, name in enumerate(cells))
     return sweep.Study("s.py", None, {}, made, "a", metrics or {"top1": "max"}, (0, 1, 2), tests or {}, "recall", {})
 
 

@@ -32,7 +32,7 @@ def shift(source: Source, changes: Mapping[str, Any]) -> Source:
     try:
         config = augment.complete(changes)
     except UserError as error:
-        raise UserError(f"shift: {error}") from error
+        raise UserError(f"corruption: {error}") from error
     records = source.records
     labels, sizes = (getattr(records, name, lambda: None)() for name in ("labels", "sizes"))
     at = partial(_at, source, config)

@@ -1,0 +1,60 @@
+"""What earlier versions wrote otherwise: their keys, the names of their parts, and their defaults."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mapjax.errors import UserError
+
+RENAMED = {  # keys of 0.1
+    "sizes": "progressive_sizes",
+    "shift": "corruption",
+    "optimizer.factors": "optimizer.lr_multipliers",
+}
+PARTS = {("task", "detect"): "two_stage", ("transform", "transforms"): "boxes"}  # of 0.1, by their new names
+# What a run of 0.1 left out meant this; today's runs write every key.
+LEFT_OUT = {"optimizer.weight_decay": 0.0, "optimizer.clip": 0.0, "schedule.warmup": "0 steps"}
+
+
+def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a plain config under the names of today, where an earlier version wrote it."""
+    found = dict(values)
+    for old, new in RENAMED.items():
+        group, _, last = old.rpartition(".")
+        node = found.get(group) if group else found
+        if isinstance(node, Mapping) and last in node:
+            kept = {key: value for key, value in node.items() if key != last}
+            kept[new.rpartition(".")[2]] = node[last]
+            found = found | {group: kept} if group else kept
+    for (key, old), new in PARTS.items():
+        if isinstance(found.get(key), Mapping) and found[key].get("name") == old:
+            found[key] = {**found[key], "name": new}
+    return found
+
+
+def saved(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the config of a run that an earlier version may have written, under today's names and meaning the same."""
+    found = migrated(values)
+    for key, before in LEFT_OUT.items():
+        group, _, last = key.rpartition(".")
+        if group in found:
+            found[group] = {last: before} | found[group]
+    return found
+
+
+def overrides(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give overrides under the names of today: dotted key → value."""
+    return {RENAMED.get(key, key): value for key, value in given.items()}
+
+
+def require_new(key: str, value: Any = None) -> None:
+    """Refuse the name that an earlier version had for a key, or for the part that a key names.
+
+    Raises:
+      UserError: it is such a name; the new one is told.
+    """
+    for old, new in RENAMED.items():
+        if key == old or key.startswith(f"{old}."):
+            raise UserError(f"--config.{key}: this key is now called {new!r}; write --config.{new}{key[len(old) :]}=….")
+    part = PARTS.get((key.removesuffix(".name"), str(value)))
+    if part is not None and key.endswith(".name"):
+        raise UserError(f"--config.{key}={value}: this part is now called {part!r}; write --config.{key}={part}.")

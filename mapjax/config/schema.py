@@ -1,0 +1,174 @@
+"""Every key of a run: its default, what its value may be, its unit and what it means. Defaults stand here alone.
+
+What a config leaves out is the default. Only `data`, `transform`, `model` and `task` have none: each names a part, and
+the keywords of a part are listed by keys.py. `mapjax train --config FILE --keys` prints the table.
+"""
+
+import copy
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, NamedTuple
+
+from mapjax.errors import UserError, near
+
+DURATION = "steps, epochs, examples or % of the training"
+PARTS = ("data", "transform", "model", "task")  # a run is nothing without them
+
+
+class Key(NamedTuple):
+    """One key: `kind` is the type of its values, `unit` theirs, `help` one line."""
+
+    default: Any
+    kind: type | UnionType
+    unit: str
+    help: str
+
+
+KEYS: dict[str, Key] = {
+    "seed": Key(0, int, "", "seed of the first parameters, the order of the data and every augmentation"),
+    "dtype": Key("float32", str, "", "of the network's arithmetic: float32, bfloat16, float16; parameters are float32"),
+    "data": Key({}, dict, "", "where images come from: a part of data/formats, which --data writes"),
+    "streams": Key({}, dict, "", "further sources that a step also sees, by name"),
+    "splits.train": Key("train", str | tuple, "", "split to learn from; of several, the first that the data has"),
+    "splits.eval": Key("val", str | tuple, "", "held-out split to score; likewise"),
+    "image_size": Key((224, 224), tuple, "pixels", "height and width of the images in training"),
+    "eval_size": Key(None, tuple | None, "pixels", "height and width in evaluation; None: image_size"),
+    "progressive_sizes": Key((), tuple, "share, pixels", "images that grow: ((0.0, (128, 128)), (0.6, (192, 192)))"),
+    "transform": Key({}, dict, "", "how a record becomes an example, and augmentation: a part of data/transforms"),
+    "input.threads": Key(0, int, "threads", "number that decode and augment, in each worker; 0: one for each core"),
+    "input.workers": Key(0, int, "processes", "number that decode and augment; 0: threads of the training process do"),
+    "input.prefetch": Key(2, int, "batches", "number kept ready on the devices"),
+    "batch": Key(32, int, "examples", "size of a training step, over all devices"),
+    "accumulate": Key(1, int, "parts", "into which a batch is cut, one computed after the other, to save memory"),
+    "duration": Key("10 epochs", str | int, "steps, epochs or examples", "length of the training"),
+    "sampling": Key(
+        "uniform", str, "", "order of the data: uniform, or with the classes evened out: over, under, sqrt"
+    ),
+    "init_from": Key("", str, "", "weights to start from: a file, a name or the folder of a run; empty: random ones"),
+    "model": Key({}, dict, "", "the network: a part of models"),
+    "task": Key({}, dict, "", "what is learned, and how it answers: a part of tasks"),
+    "metrics": Key((), tuple, "", "what is scored: names, or parts with options; (): what the task has"),
+    "optimizer.name": Key("adamw", str, "", "adamw, sgd, or muon, which is adamw but for kernels (engine/muon.py)"),
+    "optimizer.learning_rate": Key(1e-3, float, "", "learning rate at its peak, after the warm-up"),
+    "optimizer.momentum": Key(0.9, float, "", "momentum of sgd, and of muon's kernels"),
+    "optimizer.nesterov": Key(False, bool, "", "Nesterov's momentum, in sgd"),
+    "optimizer.b1": Key(0.9, float, "", "decay of the mean of the gradients, in adamw and muon"),
+    "optimizer.b2": Key(0.999, float, "", "decay of the mean of their squares, in adamw and muon"),
+    "optimizer.eps": Key(1e-8, float, "", "number added to the root of that mean, in adamw and muon"),
+    "optimizer.weight_decay": Key(0.05, float, "", "decay for a learning rate of 1; sgd adds it to the gradient"),
+    "optimizer.decay": Key("kernel$", str, "regex", "path of the parameters that decay"),
+    "optimizer.clip": Key(10.0, float, "", "largest norm of the whole gradient; 0: it is not clipped"),
+    "optimizer.lr_multipliers": Key((), tuple, "regex, factor", "of the learning rate by path; the first match holds"),
+    "optimizer.freeze": Key((), tuple, "regex", "paths of the parameters that training leaves alone"),
+    "schedule.name": Key("cosine", str, "", "how the learning rate falls: cosine, linear, steps, polynomial, constant"),
+    "schedule.warmup": Key("5 %", str | int, DURATION, "time in which the learning rate first rises from 0"),
+    "schedule.final": Key(0.0, float, "share of the peak", "end of cosine, linear and polynomial"),
+    "schedule.at": Key((0.667, 0.917), tuple, "share of the training", "when the learning rate of steps falls"),
+    "schedule.factor": Key(0.1, float, "", "by which the learning rate of steps is multiplied there"),
+    "schedule.power": Key(0.9, float, "", "power of polynomial"),
+    "ema": Key(0.0, float, "", "decay of the average of the parameters, which then answers; 0: there is none"),
+    "mesh.data": Key(-1, int, "devices", "number that share a batch; -1, here or at another axis: all that are left"),
+    "mesh.fsdp": Key(1, int, "devices", "number that share a batch, and each large parameter too"),
+    "mesh.model": Key(1, int, "devices", "number that share channels and heads"),
+    "mesh.pipe": Key(1, int, "devices", "number that share the blocks of a stacked network"),
+    "rules": Key((), tuple, "regex, axes", "where parameters are placed, instead of the network's own rules"),
+    "eval_batch": Key(32, int, "images", "size of a step of evaluation, over all devices"),
+    "every.log": Key("50 steps", str | int, DURATION, "how often losses and speed are written"),
+    "every.evaluate": Key("10 %", str | int, DURATION, "how often the held-out split is scored; 0 steps: at the end"),
+    "every.save": Key("500 steps", str | int, DURATION, "how often a checkpoint is written"),
+    "keep": Key(2, int, "checkpoints", "number of the last that stay on the disk, beside the best"),
+    "skip_non_finite": Key(0, int, "steps", "number that may be left out because their loss or gradient is not finite"),
+    "corruption": Key({}, dict, "", "change of the held-out images: keys of transform.augment"),
+}
+GROUPS = tuple(dict.fromkeys(key.partition(".")[0] for key in KEYS if "." in key))
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
+_WORDS |= {tuple: "a tuple", dict: "a dict", NoneType: "None"}
+
+
+def defaults() -> dict[str, Any]:
+    """Give the config of which nothing is said: nested, and with parts that have no name yet."""
+    whole: dict[str, Any] = {}
+    for key, one in KEYS.items():
+        node, last = _place(whole, key)
+        node[last] = copy.deepcopy(one.default)
+    return whole
+
+
+def complete(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a plain config with every key of a run: where it says nothing, the default.
+
+    Example:
+      >>> complete({"batch": 8, "optimizer": {"name": "sgd"}})["optimizer"]["momentum"]
+      0.9
+    """
+    whole = defaults()
+    for key, value in values.items():
+        whole[key] = whole[key] | dict(value or {}) if key in GROUPS else value
+    for key, one in KEYS.items():
+        node, last = _place(whole, key)
+        if one.kind is float and type(node[last]) is int:
+            node[last] = float(node[last])
+    return whole
+
+
+def _place(whole: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Give the node that a key is in, and its name there."""
+    name, _, last = key.rpartition(".")
+    return whole.setdefault(name, {}) if name else whole, last
+
+
+def group(name: str) -> dict[str, Any]:
+    """Give the defaults of the keys under one name: "optimizer", "schedule", …"""
+    return defaults()[name]
+
+
+def require_known(values: Mapping[str, Any], origin: str) -> None:
+    """Check the keys of a plain config, and the kind of each value.
+
+    Args:
+      origin: the file or option that says it, for the message.
+
+    Raises:
+      UserError: a key that no run has (the near ones are named), or a value of another kind.
+    """
+    for name, value in values.items():
+        if name in GROUPS and not isinstance(value, Mapping):
+            raise UserError(f"{origin}: {name}={value!r} must be a dict.")
+        for key, one in {f"{name}.{k}": v for k, v in value.items()}.items() if name in GROUPS else [(name, value)]:
+            if key not in KEYS:
+                raise UserError(f"{origin}: there is no key {key!r}.{near(key, KEYS)}")
+            if not fits(key, one):
+                raise UserError(f"{origin}: {key}={one!r} must be {words(KEYS[key].kind)}.")
+
+
+def require_parts(config: Any, origin: str) -> None:
+    """Check that a config names the parts without which nothing is a run.
+
+    Raises:
+      UserError: one has no name.
+    """
+    for key in PARTS:
+        if "name" not in config[key]:
+            raise UserError(f"{origin}: the config names no {key}; write for example {key}={_EXAMPLES[key]}.")
+
+
+_EXAMPLES = {
+    "data": "{'name': 'folder', 'path': 'DIR'}",
+    "transform": "{'name': 'crops'}",
+    "model": "{'name': 'resnet', 'depth': 50}",
+    "task": "{'name': 'classify'}",
+}
+
+
+def fits(key: str, value: Any) -> bool:
+    """Say whether a value is of the kind of its key; a whole number is a number too, and a list a tuple."""
+    kinds = set(getattr(KEYS[key].kind, "__args__", (KEYS[key].kind,)))
+    if isinstance(value, bool):
+        return bool in kinds
+    more = {float: int, tuple: list, dict: Mapping}
+    return isinstance(value, (*kinds, *(more[kind] for kind in kinds if kind in more)))
+
+
+def words(kind: type | UnionType) -> str:
+    """Write a kind of values for a person: "a tuple or None"."""
+    return " or ".join(_WORDS[one] for one in getattr(kind, "__args__", (kind,)))

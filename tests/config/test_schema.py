@@ -1,0 +1,50 @@
+"""The table of keys, and what is filled in from it."""
+
+import copy
+
+import pytest
+
+from mapjax.config import keys, schema
+from mapjax.config import load as configs
+
+
+@pytest.mark.parametrize("name", schema.KEYS)
+def test_every_key_is_described_and_its_default_is_of_its_kind(name):
+    key = schema.KEYS[name]
+    assert 10 < len(key.help) < 90 and key.help[-1] not in ".,;" and "\n" not in key.help
+    assert schema.fits(name, key.default) and schema.words(key.kind)
+    assert not key.unit or key.unit not in key.help
+
+
+def test_what_is_left_out_is_the_default():
+    given = {"batch": 8, "optimizer": {"name": "sgd"}, "schedule": None, "model": {"name": "tiny"}, "ema": 1}
+    before = copy.deepcopy(given)
+    whole = schema.complete(given)
+    assert given == before
+    assert whole == schema.defaults() | {
+        "batch": 8,
+        "optimizer": schema.defaults()["optimizer"] | {"name": "sgd"},
+        "model": {"name": "tiny"},
+        "ema": 1.0,
+    }
+    assert isinstance(whole["ema"], float) and schema.complete(whole) == whole
+    whole["corruption"]["noise"] = 1.0
+    assert schema.defaults()["corruption"] == {}, "nobody's change reaches the next"
+
+
+def test_a_group_given_as_one_value_is_filled_up():
+    config = configs.load("detect", {"optimizer": "{'name': 'sgd'}", "optimizer.clip": "1"})
+    assert config.optimizer.to_dict() == schema.group("optimizer") | {"name": "sgd", "clip": 1.0}
+
+
+def test_the_table_has_each_key_once_with_its_meaning():
+    config = configs.load("detect:bccd")
+    lines = keys.table(config).splitlines()
+    written = [line.split("=")[0].removeprefix("--config.") for line in lines if line.startswith("--config.")]
+    expected = [*dict(keys.flat_values(config)), *keys.optional(config.to_dict())]
+    assert len(written) == len(set(written)) and set(written) == set(expected)
+    for key in schema.KEYS.values():
+        assert sum(key.help in line for line in lines) == 1, key
+    assert "--config.batch=4                            size of a training step, over all devices [examples]" in lines
+    assert any(line.startswith("--config.model.name=faster_rcnn ") and "a part of models" in line for line in lines)
+    assert "--config.task.iou=0.5" in lines
