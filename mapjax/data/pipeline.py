@@ -241,11 +241,27 @@ def _numbered(example: Example, index: int, *, real: bool) -> Example:
     return example | {"index": np.array(index, np.int32), "mask": np.array(real)}
 
 
+def stack(examples: Sequence[Example]) -> Example:
+    """Stack examples of one shape.
+
+    Raises:
+      UserError: their images have frames of their own.
+    """
+    frames = {example["image"].shape[:2] for example in examples}
+    if len(frames) > 1:
+        some = ", ".join(f"{height}×{width}" for height, width in sorted(frames)[:3])
+        raise UserError(
+            f"images in frames of {some} cannot share a batch: set eval_batch=1 (on one device), or "
+            "transform.multiple=0 for one frame of image_size."
+        )
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
 def _collate(loaded: Sequence[Loaded]) -> Loaded:
     """Stack examples to a batch, and gather what was unreadable."""
     examples = [example for example, _ in loaded]
     replaced = {file: reason for _, lost in loaded for file, reason in lost.items()}
-    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}, replaced
+    return stack(examples), replaced
 
 
 def _batches(
@@ -260,7 +276,7 @@ def _batches(
     """Run `load` over positions 0 … length - 1, `rows` of them a batch, in grain's threads or processes."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads its flags, and mapjax also runs outside absl.app
-    threads = threads or _threads(workers)
+    threads = threads or cores(workers)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
 
     def dataset_from(first: int) -> grain.IterDataset:
@@ -278,7 +294,7 @@ def _batches(
     )
 
 
-def _threads(workers: int) -> int:
+def cores(workers: int = 0) -> int:
     """Give a thread to each core that this process may use, shared among the workers; more than 16 gain nothing."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores // max(workers, 1), 16))

@@ -24,7 +24,7 @@ from mapjax.config import load as configs
 from mapjax.engine import evaluate as scoring
 from mapjax.errors import UserError
 from mapjax.report import views
-from mapjax.runs import evaluation, setup, sources, trained
+from mapjax.runs import evaluation, pretrained, setup, sources, trained
 from mapjax.runs import fit as training
 from mapjax.runs import predict as predicting
 from mapjax.runs import score as scores
@@ -159,7 +159,8 @@ def load(folder: str | os.PathLike, *, checkpoint: str | int = "best", **overrid
     """Load a trained run.
 
     Args:
-      folder: its workdir, as "runs/mine".
+      folder: its workdir, as "runs/mine"; or published weights: "torchvision/resnet50.DEFAULT", "efficientnet_lite0", or
+        a file of such.
       checkpoint: "best" by its metric, "last", or a step.
       **overrides: keys of its config to answer by, as for `fit`.
 
@@ -171,8 +172,11 @@ def load(folder: str | os.PathLike, *, checkpoint: str | int = "best", **overrid
       run.classes
       run.predict("photo.jpg")
     """
-    path = pathlib.Path(folder)
-    found = trained.load(path, which=str(checkpoint), overrides=_as_text(overrides))
+    path, text = pathlib.Path(folder), _as_text(overrides)
+    if pretrained.is_name(str(folder)) and not path.is_dir():
+        found = pretrained.load(str(folder), overrides=text)
+    else:
+        found = trained.load(path, which=str(checkpoint), overrides=text)
     answer = scoring.make_answer(found.task)
     return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer)
 

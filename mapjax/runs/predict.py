@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 
-from mapjax.data import images
+from mapjax.data import images, pipeline
 from mapjax.errors import UserError
 from mapjax.report import overlay
 from mapjax.report.section import Shown
@@ -68,10 +68,10 @@ def predict(
       files: images of any size and format that data.images.read knows, arrays too; those answer to the name "array".
       transform: data.transforms.make(…) without augmentation.
       batch: images the device answers at once; a last smaller batch is filled up.
-      threads: that decode and transform.
+      threads: that decode and transform; 0: one for each core.
     """
     files = iter(files)
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads or pipeline.cores()) as pool:
         waiting: list[Future] = []
         while chunk := list(islice(files, batch)):
             loading = [pool.submit(_load, file, transform) for file in chunk]
@@ -223,7 +223,7 @@ def _answers(
 def _stack(examples: Sequence[Batch], batch: int) -> Batch:
     """Stack examples and fill the batch up with the last one, masked out."""
     filled = [*examples, *[examples[-1]] * (batch - len(examples))]
-    stacked = {name: np.stack([example[name] for example in filled]) for name in filled[0]}
+    stacked = pipeline.stack(filled)
     rows = np.arange(batch, dtype=np.int32)
     return {**stacked, "index": rows, "mask": rows < len(examples)}
 

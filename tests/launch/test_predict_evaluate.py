@@ -12,6 +12,7 @@ from programs import program
 
 from mapjax.config import load as configs
 from mapjax.errors import UserError
+from mapjax.runs import trained
 from mapjax.task import Task
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
