@@ -159,7 +159,7 @@ def load(folder: str | os.PathLike, *, checkpoint: str | int = "best", **overrid
     """Load a trained run.
 
     Args:
-      folder: its workdir, as "runs/mine"; or published weights: "torchvision/resnet50.DEFAULT", "efficientnet_lite0", or
+      folder: its workdir, as "runs/mine"; or published weights: "efficientnet_lite0", "torchvision/resnet50.DEFAULT" or
         a file of such.
       checkpoint: "best" by its metric, "last", or a step.
       **overrides: keys of its config to answer by, as for `fit`.
