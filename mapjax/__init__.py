@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mapjax.runs.api import Found, Trained, evaluate, fit, load, predict
     from mapjax.task import Context, Metric, Model, Task
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Context",
     "Found",
