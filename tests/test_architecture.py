@@ -43,7 +43,6 @@ INNER = {  # the same inside a room, by folders; what stands in it beside them c
 DEBTS = {
     ("mapjax.config.keys", "mapjax.engine.optimizer"): "config",
     ("mapjax.config.keys", "mapjax.engine.schedule"): "config",
-    ("mapjax.weights.transfer", "mapjax.runs.trained"): "models",
 }
 
 
