@@ -29,6 +29,16 @@ def map_with_path(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> 
     return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_name(path), *leaves), tree, *rest)
 
 
+def below(name: str, expression: str) -> str:
+    """Give an expression over the paths of a tree for where that tree hangs below `name` in another one.
+
+    Args:
+      expression: it may begin with "^", which is then the root of its own tree.
+    """
+    inner = expression[1:] if expression.startswith("^") else f".*?(?:{expression})"
+    return f"(?:^|/){name}/{inner}"
+
+
 def first_match(tree: PyTree, rules: Sequence[tuple[str, Any]], default: Any, key: str) -> PyTree:
     """Give every leaf the value of the first rule whose expression is found in its path.
 

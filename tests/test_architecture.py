@@ -39,12 +39,6 @@ INNER = {  # the same inside a room, by folders; what stands in it beside them c
     "data": "pipeline streams | formats | prepared transforms checks | …",
     "models": "detectors segmenters generators | heads | necks | backbones | …",
 }
-# Imports that run upward and are still owed: importer → imported, and who mends it.
-DEBTS = {
-    ("mapjax.config.keys", "mapjax.engine.optimizer"): "config",
-    ("mapjax.config.keys", "mapjax.engine.schedule"): "config",
-    ("mapjax.weights.transfer", "mapjax.runs.trained"): "models",
-}
 
 
 @functools.cache
@@ -78,8 +72,8 @@ def walk(tree):
 
 
 def own(name):
-    """The modules of mapjax that a module imports, without debts."""
-    return {other for other in imports(name) & modules().keys() - {name} if (name, other) not in DEBTS}
+    """The modules of mapjax that a module imports, anywhere in it."""
+    return set(imports(name) & modules().keys() - {name})
 
 
 def room(name):

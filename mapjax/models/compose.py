@@ -1,26 +1,18 @@
 """A network on another one: a backbone gives maps by name, a head reads them. `on_backbone` composes the two."""
 
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from mapjax import paths
 from mapjax.config import parts
 from mapjax.errors import UserError
 from mapjax.models.layers import model_of
+from mapjax.sharding import tensor
+from mapjax.sharding.mesh import Rules
 from mapjax.task import Model
-
-SIDE = 256  # of the images that tell the strides of a backbone
-
-
-class Level(NamedTuple):
-    """One resolution of a backbone: the name of its last map there, and the map's stride (a power of 2)."""
-
-    name: str
-    stride: int
 
 
 def make_backbone(network: str, node: Mapping[str, Any], dtype: str, **offered: Any) -> Model:
@@ -37,11 +29,14 @@ def make_backbone(network: str, node: Mapping[str, Any], dtype: str, **offered: 
     return parts.make("models", node, dtype=dtype, **offered)
 
 
-def on_backbone(backbone: Model, head: nn.Module) -> Model:
+def on_backbone(backbone: Model, head: nn.Module, *, heads: tuple[str, ...] = (), rules: Rules = ()) -> Model:
     """Compose a backbone and a Linen module `(features by name, train) -> outputs by name`.
 
     Variables are those of the head, and the backbone's under "backbone". Features and outputs are given; of what
     nobody reads XLA computes nothing, but for running statistics.
+
+    Args:
+      heads, rules: of the head's parameters; the backbone's hold below "backbone/".
     """
     top = model_of(head)
 
@@ -59,7 +54,19 @@ def on_backbone(backbone: Model, head: nn.Module) -> Model:
         outputs, high = top.apply(above, features, train=train, key=second)
         return {**features, **outputs}, _joined(low, high) if train else variables["stats"]
 
-    return Model(jax.jit(init), apply)
+    below = heads_below("backbone", backbone)
+    rules = (*tensor.below("backbone", backbone.rules), *rules)
+    return Model(jax.jit(init), apply, levels=backbone.levels, heads=(*below, *heads), rules=rules)
+
+
+def heads_below(name: str, model: Model) -> tuple[str, ...]:
+    """Give the heads of a network for where it stands in another one, under `name`."""
+    return tuple(paths.below(name, expression) for expression in model.heads)
+
+
+def by_stride(levels: Mapping[str, int]) -> dict[int, str]:
+    """Choose a map of each stride, finest first: the last, which has seen the most layers."""
+    return {stride: name for name, stride in levels.items()}
 
 
 def _joined(below: Any, above: Any) -> dict[str, Any]:
@@ -72,23 +79,3 @@ def _below(leaves: Any) -> Any:
 
 def _above(leaves: Any) -> dict[str, Any]:
     return {name: leaf for name, leaf in leaves.items() if name != "backbone"}
-
-
-def levels(backbone: Model) -> tuple[Level, ...]:
-    """The resolutions of a backbone, finest first, found by its shapes; nothing is computed.
-
-    "head" is none of them: what so many networks call the wide layer that their classifier reads.
-    """
-    found: dict[int, str] = {}
-
-    def look():
-        images = jnp.zeros((1, SIDE, SIDE, 3))
-        variables = backbone.init(jax.random.key(0), images)
-        outputs, _ = backbone.apply(variables, images, train=False, key=None)
-        for name, value in outputs.items():
-            if value.ndim == 4 and name != "head":
-                found[2 ** round(math.log2(SIDE / value.shape[1]))] = name  # the last of a stride
-        return ()
-
-    jax.eval_shape(look)
-    return tuple(Level(found[stride], stride) for stride in sorted(found))

@@ -6,7 +6,8 @@ arithmetic.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ import numpy as np
 
 from mapjax.errors import UserError
 from mapjax.ops import convolution
+from mapjax.sharding.mesh import Rules
 from mapjax.task import Model
 
 Init = Callable[..., Any]
@@ -25,19 +27,55 @@ kaiming_uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # 
 torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # torch's Linear and Conv2d
 
 
-def model_of(module: nn.Module) -> Model:
-    """Make a Model of a Linen module `(images, train) -> outputs by name`; its randomness is called "dropout"."""
+def model_of(
+    module: nn.Module, *, levels: Mapping[str, int] = {}, heads: tuple[str, ...] = (), rules: Rules = ()
+) -> Model:
+    """Make a Model of a Linen module `(images, train) -> outputs by name`; its randomness is called "dropout".
+
+    Args:
+      levels, heads, rules: of the Model.
+    """
 
     def init(key, images):
         variables = module.init(key, images, False)
         return {"params": variables["params"], "stats": variables.get("stats", {})}
 
-    def apply(variables, images, *, train=False, key=None):
-        rngs = {} if key is None else {"dropout": key}
-        outputs, changed = module.apply(variables, images, train, mutable=["stats"] if train else [], rngs=rngs)
-        return outputs, changed.get("stats", {}) if train else variables["stats"]
+    return Model(jax.jit(init), partial(_apply, module), levels=levels, heads=heads, rules=rules)
 
-    return Model(jax.jit(init), apply)
+
+def _apply(module: nn.Module, variables, images, *, train=False, key=None):
+    rngs = {} if key is None else {"dropout": key}
+    outputs, changed = module.apply(variables, images, train, mutable=["stats"] if train else [], rngs=rngs)
+    return outputs, changed.get("stats", {}) if train else variables["stats"]
+
+
+def module_of(model: Model) -> nn.Module:
+    """Give a Model as a Linen module `(images, train) -> outputs by name`, to stand inside another one.
+
+    Of a Model of `model_of` that is its own module, so that parameters are drawn as if it had been there all along.
+    """
+    made_here = isinstance(model.apply, partial) and model.apply.func is _apply
+    return model.apply.args[0] if made_here else Wrapped(model)
+
+
+class Wrapped(nn.Module):
+    """Any Model as a Linen module, with the same trees of parameters and statistics."""
+
+    model: Model
+
+    @nn.compact
+    def __call__(self, images, train: bool = False):
+        if self.is_initializing():
+            variables = self.model.init(self.make_rng("params"), images)
+            for kind, leaves in variables.items():
+                for name, leaf in leaves.items():
+                    self.put_variable(kind, name, leaf)
+        variables = {kind: self.variables.get(kind, {}) for kind in ("params", "stats")}
+        key = self.make_rng("dropout") if train and self.has_rng("dropout") else None
+        outputs, stats = self.model.apply(variables, images, train=train, key=key)
+        for name, leaf in stats.items() if train else ():
+            self.put_variable("stats", name, leaf)
+        return outputs
 
 
 class Conv(nn.Module):

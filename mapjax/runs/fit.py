@@ -15,6 +15,7 @@ from mapjax.data.checks import quality
 from mapjax.data.source import Source
 from mapjax.engine import evaluate as scoring
 from mapjax.runs import evaluation, score, training
+from mapjax.runs import given as givens
 from mapjax.runs import setup as setups
 from mapjax.runs import sources as data
 from mapjax.runs.training import Run, Spent, Trainer
@@ -22,7 +23,6 @@ from mapjax.runtime import checkpoint, distributed, workdir
 from mapjax.runtime import log as logs
 from mapjax.sharding import mesh as shard
 from mapjax.task import State
-from mapjax.weights import transfer
 
 
 def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = None) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
     fresh = distributed.share("trained", str(workdir.is_trained(folder))) == str(False)
     given = None
     if config.init_from and fresh:
-        given = transfer.read(config.init_from)  # before anything slow: it may be misspelt
+        given = givens.read(config.init_from)  # before anything slow: it may be misspelt
     opened = data.open_sources(config)
     _, seen, held_out = opened
     distributed.require_same("data", {"train data": seen.fingerprint, "eval data": held_out.fingerprint})

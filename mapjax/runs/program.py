@@ -10,7 +10,6 @@ from jaxtyping import PyTree
 
 from mapjax.engine import optimizer, schedule, step
 from mapjax.sharding import mesh as shard
-from mapjax.sharding import tensor
 from mapjax.task import Batch, Model, State, Task
 
 
@@ -65,7 +64,7 @@ def make_places(config: Any, model: Model, shapes: State, mesh: Mesh) -> State:
       UserError: rules that do not fit the network, or devices that would have nothing to do.
     """
     rules = shard.read_rules(config.rules)
-    places = shard.placement(shapes, mesh, rules or model.rules or tensor.rules(shapes.params), strict=bool(rules))
+    places = shard.placement(shapes, mesh, rules or model.rules, strict=bool(rules))
     shard.require_used(places, mesh)
     return places
 

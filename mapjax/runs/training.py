@@ -103,7 +103,7 @@ def _target(setup: Setup) -> transfer.Target:
     like = setup.program.like
     sized = transfer.sized_by_classes({"params": like.params, "stats": like.stats}, more)
     rows, columns = setup.config.image_size
-    return transfer.Target(classes, (rows, columns), sized, setup.program.places)
+    return transfer.Target(classes, (rows, columns), setup.model.heads, sized, setup.program.places)
 
 
 def _require_same_data(this: Run, step: int, saved: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Start from weights that were learned elsewhere: a file, a published name, or the folder of a run.
+"""Start from weights that were learned elsewhere: a file, a published name, or those of another run.
 
 What was loaded, what stays as drawn and what the file holds besides is told. A tensor that does not fit is an error,
 unless its size depends on the classes; so is one that is missing or has no place, unless it belongs to a head of which
@@ -6,8 +6,8 @@ the file, or this network, has nothing at all.
 """
 
 import math
-import pathlib
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,20 +19,12 @@ from rich.text import Text
 
 from mapjax import weights
 from mapjax.errors import UserError, near
-from mapjax.models.backbones.vit import resize_positions
-from mapjax.runs import trained
+from mapjax.ops.resize import resize_positions
 from mapjax.task import State, Variables
 
 Tensors = Mapping[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
 Size = tuple[int, int]
-HEAD = re.compile(
-    r"(^|\.)(fc|(low_|high_)?classifier|pre_logits|heads?|aux\w*|AuxLogits|cls_score|bbox_pred|cls_logits|roi_heads"
-    r"|rpn|crf)(?=\.|$)"
-)
-LAST = re.compile(r"(^|\.)classifier\.\d+\.\w+$")  # which an FCN leaves out of a VGG whose other layers it takes
-# Where in our network another one's tensors may belong.
-PLACES = ("", "backbone.body.", "backbone.", "unary.", "unary.backbone.")
 POSITIONS = "encoder.pos_embedding"
 _SHOWN = 4
 
@@ -65,11 +57,12 @@ class Given(NamedTuple):
 class Target(NamedTuple):
     """The network to fill: its classes, the size of its images, and the sharding of every leaf of its state.
 
-    sized: names of the tensors whose size depends on the number of classes.
+    heads: as its Model has them. sized: names of the tensors whose size depends on the number of classes.
     """
 
     classes: Sequence[str]
     image_size: Size
+    heads: Sequence[str]
     sized: Collection[str]
     places: Any
 
@@ -87,6 +80,7 @@ def start_from(given: Given, state: State, target: Target, say: Callable[[Any], 
         given.tensors,
         {"params": state.params, "stats": state.stats},
         given.source,
+        heads=target.heads,
         sized=target.sized,
         other_classes=given.classes not in (None, tuple(target.classes)),
         sizes=(given.image_size, target.image_size),
@@ -108,16 +102,11 @@ def _placed(leaf: Any, place: jax.sharding.Sharding) -> jax.Array:
 
 
 def read(source: str) -> Given:
-    """Read a file (.safetensors, .npz, .pth, .pt), a name as "torchvision/resnet50.IMAGENET1K_V2", or a workdir.
+    """Read a file (.safetensors, .npz, .pth, .pt) or a name as "torchvision/resnet50.IMAGENET1K_V2".
 
     Raises:
       UserError: no such source, or one that cannot be read.
     """
-    path = pathlib.Path(source).expanduser()
-    if path.is_dir():
-        loaded = trained.load(path, which="best")
-        size: Any = loaded.config.image_size
-        return Given(source, weights.to_torchvision(loaded.variables), loaded.classes, size)
     return Given(source, weights.load(source))
 
 
@@ -136,6 +125,7 @@ def fit_in(
     variables: Variables,
     source: str,
     *,
+    heads: Sequence[str] = (),
     sized: Collection[str] | None = None,
     other_classes: bool = False,
     sizes: tuple[Size | None, Size | None] = (None, None),
@@ -143,6 +133,8 @@ def fit_in(
     """Fill variables as far as the tensors go.
 
     Args:
+      heads: expressions over the paths of parameters, as the Model has them; what one matches, to its end, is the name
+        of a head.
       sized: names of the tensors whose size depends on the number of classes; None: it is not known, any of a head may.
       other_classes: the tensors were learned for others, so those of `sized` stay as drawn even where they fit.
       sizes: of the images, theirs and ours, for position embeddings; those of a square grid need none.
@@ -168,44 +160,48 @@ def fit_in(
         fresh=sorted(name for name in wanted if name not in given),
         unused=sorted(name for name in given if name not in wanted),
     )
-    _require_told(found, given, wanted, place, sized, source)
+    head_of = {name: _head(name, heads) for name in {*wanted, *given}}
+    _require_told(found, (given, wanted), place, head_of, sized, source)
     return found
 
 
 def _require_told(
-    found: Transfer, given: Tensors, wanted: Shapes, place: str, sized: Collection[str] | None, source: str
+    found: Transfer,
+    both: tuple[Tensors, Shapes],
+    place: str,
+    head_of: Mapping[str, str | None],
+    sized: Collection[str] | None,
+    source: str,
 ) -> None:
     """Refuse what is more than a head of other classes, or one that is absent as a whole."""
-    of_classes = set(filter(HEAD.search, wanted)) if sized is None else sized
+    given, wanted = both
+    of_classes = {name for name in wanted if head_of[name]} if sized is None else sized
     for name in found.resized:
         if name not in of_classes:
             raise UserError(
                 f"init_from={source}: tensor {name!r} has shape {given[name].shape}, and this network needs "
                 f"{wanted[name]}; choose the sizes that the weights were trained with."
             )
-    held, needed, strange = ({_head(name) for name in names} for names in (given, wanted, found.unused))
+    held, needed, strange = ({head_of[name] for name in names} for names in (given, wanted, found.unused))
     for name in found.fresh:
-        head = _head(name)
+        head = head_of[name]
         absent = head is not None and head not in held
         answers = name in (sized or ()) and head not in strange
         if name.startswith(place) and not absent and not answers:
             hint = near(name, found.unused or given)
             raise UserError(f"init_from={source} has no tensor {name!r}, which this network needs.{hint}")
-    ours = {_head(name) for name in sized or ()}
     for name in found.unused:
-        head = _head(name)
-        last = LAST.search(name) and head not in ours
-        if head is None or (head in needed and not last):
+        if head_of[name] is None or head_of[name] in needed:
             raise UserError(
                 f"init_from={source} holds the tensor {name!r}, for which this network has no place; choose the model "
                 "that the weights were trained with."
             )
 
 
-def _head(name: str) -> str | None:
-    """The head that a tensor belongs to, as "backbone.classifier"; None for one of the body."""
-    found = HEAD.search(name)
-    return name[: found.end()] if found else None
+def _head(name: str, heads: Sequence[str]) -> str | None:
+    """The head that a tensor belongs to, as "backbone/classifier/"; None for one of the body."""
+    path = name.replace(".", "/")
+    return next((path[: found.end()] for head in heads if (found := re.search(head, path))), None)
 
 
 def table(source: str, found: Transfer) -> Table:
@@ -214,9 +210,9 @@ def table(source: str, found: Transfer) -> Table:
     rows = {
         "loaded": found.loaded,
         "interpolated for another size of images": found.interpolated,
-        "another size, drawn anew": found.resized,
-        "for other classes, drawn anew": found.other_classes,
-        "not in the file, drawn anew": found.fresh,
+        "another size, reinitialised": found.resized,
+        "for other classes, reinitialised": found.other_classes,
+        "not in the file, reinitialised": found.fresh,
         "in the file, not used": found.unused,
     }
     for label, names in rows.items():
@@ -229,12 +225,24 @@ def _best_reading(tensors: Tensors, wanted: Shapes) -> tuple[dict[str, np.ndarra
     """Choose the names (torchvision's or timm's) and the place in our network under which most tensors fit."""
     best: tuple[int, dict[str, np.ndarray], str] = (-1, {}, "")
     for named in weights.readings(tensors):
-        for place in PLACES:
-            given = {place + name: np.asarray(tensor) for name, tensor in named.items()}
-            fits = sum(wanted.get(name) == tensor.shape for name, tensor in given.items())
-            if fits > best[0]:
-                best = fits, given, place
-    return best[1], best[2]
+        arrays = {name: np.asarray(tensor) for name, tensor in named.items()}
+        fits, place = _best_place({name: array.shape for name, array in arrays.items()}, wanted)
+        if fits > best[0]:
+            best = fits, arrays, place
+    _, arrays, place = best
+    return {place + name: array for name, array in arrays.items()}, place
+
+
+def _best_place(given: Shapes, wanted: Shapes) -> tuple[int, str]:
+    """Where in our network another one stands, as "backbone.body.", and how many of its tensors fit there."""
+    fits = Counter({"": 0})
+    for name, shape in wanted.items():
+        parts = name.split(".")
+        for i in range(len(parts)):
+            if given.get(".".join(parts[i:])) == shape:
+                fits["".join(f"{part}." for part in parts[:i])] += 1
+    place = max(fits, key=lambda place: (fits[place], -len(place)))
+    return fits[place], place
 
 
 def _interpolated(given: Tensors, wanted: Shapes, sizes: tuple[Size | None, Size | None]) -> dict[str, np.ndarray]:

@@ -51,8 +51,12 @@ class Small(nn.Module):
         }
 
 
+def alone(classes=3, dtype=jnp.float32):
+    return model_of(Small(classes, dtype), heads=("^(aux_)?classifier/",))
+
+
 def small(classes=3, iterations=2, dtype=jnp.float32):
-    return crf_rnn.refined(model_of(Small(classes, dtype)), Kernels(), iterations=iterations, classes=classes)
+    return crf_rnn.refined(alone(classes, dtype), Kernels(), iterations=iterations, classes=classes)
 
 
 def images(*size, batch=2):
@@ -152,7 +156,7 @@ def equal(one, other):
 
 
 def test_a_run_of_the_network_alone_fits_inside():
-    theirs, ours = random_variables(model_of(Small(3)), seed=1), random_variables(small(3))
+    theirs, ours = random_variables(alone(), seed=1), random_variables(small(3))
     found = transfer.fit_in(weights.to_torchvision(theirs), ours, "file")
     for kind in ("params", "stats"):
         equal(found.variables[kind]["unary"], theirs[kind])
@@ -161,7 +165,7 @@ def test_a_run_of_the_network_alone_fits_inside():
 
 
 def test_a_classifier_fits_as_the_backbone_of_the_network():
-    theirs = random_variables(model_of(Small(3)), seed=1)
+    theirs = random_variables(alone(), seed=1)
     ours = random_variables(small(3))
     for kind in ("params", "stats"):
         ours[kind]["unary"] = {"backbone": ours[kind]["unary"]}
@@ -173,7 +177,7 @@ def test_a_classifier_fits_as_the_backbone_of_the_network():
 
 def test_a_run_of_it_fits_into_one_of_other_classes():
     theirs, ours = random_variables(small(4), seed=1), random_variables(small(3))
-    found = transfer.fit_in(weights.to_torchvision(theirs), ours, "file")
+    found = transfer.fit_in(weights.to_torchvision(theirs), ours, "file", heads=small().heads)
     equal(found.variables["params"]["unary"]["layer1"], theirs["params"]["unary"]["layer1"])
     equal(found.variables["params"]["crf"], ours["params"]["crf"])
     assert set(found.resized) >= {"crf.compatibility", "unary.classifier.weight"}

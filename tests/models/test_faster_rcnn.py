@@ -7,6 +7,8 @@ import pytest
 
 from mapjax.errors import UserError
 from mapjax.models.detectors import faster_rcnn
+from mapjax.models.heads.boxes import RoiHeads
+from mapjax.models.heads.rpn import RPN
 
 IMAGES = jax.ShapeDtypeStruct((2, 65, 96, 3), jnp.float32)
 SMALL = {
@@ -21,7 +23,7 @@ SMALL = {
 def shapes_of(model, images=IMAGES, boxes=5):
     def run(variables, images, boxes):
         outputs, stats = model.apply(variables, images, train=True)
-        return outputs, stats, model.calls["regions"](variables, outputs["features"], boxes)
+        return outputs, stats, model.calls["regions"](variables, outputs["features"], boxes, train=True)[0]
 
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     boxes = jax.ShapeDtypeStruct((images.shape[0], boxes, 4), jnp.float32)
@@ -97,7 +99,7 @@ def test_offsets_are_in_the_order_of_the_anchors():
         "bbox_pred": {"kernel": boxes.reshape(1, 1, 2, 12), "bias": bias.reshape(12)},
     }
     head = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), head)
-    module = faster_rcnn.RPN(2, 3, jnp.float32)
+    module = RPN(2, 3)
     objectness, deltas = jax.jit(lambda maps: module.apply({"params": {"head": head}}, maps))(maps)
     every = np.concatenate(anchors)
     np.testing.assert_array_equal(objectness[0], (every[:, 0] + every[:, 2]) / 2)
@@ -109,7 +111,7 @@ def test_offsets_are_in_the_order_of_the_anchors():
 def test_the_box_head_by_hand():
     rng = np.random.default_rng(0)
     pooled = rng.normal(size=(3, 2, 2, 4)).astype(np.float32)
-    module = faster_rcnn.RoiHeads(classes=2, representation=6, dtype=jnp.float32)
+    module = RoiHeads(classes=2, representation=6)
     shapes = jax.eval_shape(module.init, jax.random.key(0), pooled)["params"]
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
@@ -138,7 +140,7 @@ def test_images_of_a_batch_are_independent():
     @jax.jit
     def run(images, boxes):
         outputs, _ = model.apply(variables, images)
-        regions = model.calls["regions"](variables, outputs["features"], boxes)
+        regions, _ = model.calls["regions"](variables, outputs["features"], boxes)
         return {"objectness": outputs["objectness"], "offsets": outputs["deltas"]} | regions
 
     found, turned = run(images, boxes), run(images[::-1], boxes[::-1])

@@ -187,5 +187,3 @@ def test_mistakes():
             resnet.make(depth=50, **options)
     with pytest.raises(UserError, match=r"stages=5 must be 1, 2, 3 or 4"):
         resnet.make(depth=50, stages=5)
-    with pytest.raises(UserError, match=r"takes no 'widht'\. Did you mean 'width'"):
-        resnet.module_of(widht=2)

@@ -114,6 +114,10 @@ HEADS = {
 }
 
 
+def heads_of(node):
+    return parts.make("models", node, classes=4).heads
+
+
 def filled(variables, value):
     return jax.tree.map(lambda leaf: np.full(leaf.shape, value, np.float32), variables)
 
@@ -124,7 +128,7 @@ def test_names_there_and_back_and_heads_for_other_classes(node, names):
     tensors = weights.to_torchvision(filled(theirs, 1))
     assert names <= set(tensors)
     jax.tree.map(np.testing.assert_array_equal, weights.from_torchvision(tensors, theirs), filled(theirs, 1))
-    found = transfer.fit_in(tensors, filled(ours, 0), "file")
+    found = transfer.fit_in(tensors, filled(ours, 0), "file", heads=heads_of(node))
     last = {name.rpartition(".")[0].rpartition(".")[2] for name in found.resized}
     assert last == ({"low_classifier", "high_classifier"} if node["name"] == "lraspp" else {"4"})
     assert not found.fresh and not found.unused
@@ -154,7 +158,7 @@ def test_torchvisions_names_of_a_mobilenet_below():
 )
 def test_weights_of_classifiers_fit_in_the_backbones(node, classifier, unused):
     given, ours = filled(shapes_of(classifier)[0], 1), filled(shapes_of(node)[0], 0)
-    found = transfer.fit_in(weights.to_torchvision(given), ours, "file")
+    found = transfer.fit_in(weights.to_torchvision(given), ours, "file", heads=heads_of(node))
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(found.variables["params"]["backbone"]))
     assert f"{unused}.weight" in found.unused and not found.resized
 

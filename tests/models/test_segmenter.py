@@ -80,14 +80,15 @@ def test_gradients_of_segmenters(decoder):
 def test_weights_of_a_vit_fit_in():
     images = jax.ShapeDtypeStruct((1, 8, 8, 3), "float32")
     given = jax.eval_shape(vit.make(classes=10, **TINY).init, KEY, images)
-    ours = jax.eval_shape(segmenter.make(classes=3, backbone=VIT).init, KEY, images)
+    model = segmenter.make(classes=3, backbone=VIT)
+    ours, known = jax.eval_shape(model.init, KEY, images), {"heads": model.heads}
     given, ours = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), (given, ours))
-    found = transfer.fit_in(weights.to_torchvision(given), ours, "file")
+    found = transfer.fit_in(weights.to_torchvision(given), ours, "file", **known)
     assert found.unused == ["backbone.heads.head.bias", "backbone.heads.head.weight"]
     assert found.fresh and all(name.startswith("head.") for name in found.fresh)
     other = jax.eval_shape(segmenter.make(classes=5, backbone=VIT).init, KEY, images)
     other = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), other)
-    resized = transfer.fit_in(weights.to_torchvision(ours), other, "run").resized
+    resized = transfer.fit_in(weights.to_torchvision(ours), other, "run", **known).resized
     assert resized == ["head.cls_emb", "head.mask_norm.bias", "head.mask_norm.weight"]
 
 

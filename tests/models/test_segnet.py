@@ -98,8 +98,9 @@ def test_weights_of_vgg16_bn_fit_in():
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
     theirs = vgg.make(depth=16, batch_norm=True, width=0.0625, classes=5)
     given = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), jax.eval_shape(theirs.init, KEY, images))
-    ours = random_variables(segnet.make(classes=3, width=0.0625), images)
-    found = transfer.fit_in(weights.to_torchvision(given), ours, "file")
+    model = segnet.make(classes=3, width=0.0625)
+    ours = random_variables(model, images)
+    found = transfer.fit_in(weights.to_torchvision(given), ours, "file", heads=model.heads)
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(found.variables["params"]["backbone"]))
     assert {name.rpartition(".")[0] for name in found.unused} == {f"backbone.classifier.{i}" for i in (0, 3, 6)}
     assert "backbone.features.1.running_mean" in found.loaded and "head.weight" in found.fresh

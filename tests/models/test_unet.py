@@ -12,7 +12,7 @@ from mapjax.errors import UserError
 from mapjax.models import compose
 from mapjax.models.backbones import efficientnet, resnet, vgg
 from mapjax.models.segmenters import unet
-from mapjax.ops.resize import bilinear
+from mapjax.ops.resize import bilinear, pixel_shuffle
 from mapjax.weights import transfer
 
 KEY = jax.random.key(0)
@@ -105,16 +105,12 @@ def test_gradients_are_finite_and_reach_every_parameter(options):
     assert_finite_and_everywhere(model, variables, images, KEY)
 
 
-def test_levels_of_backbones():
-    found = {
-        "resnet": compose.levels(resnet.make(depth=18, width=0.0625)),
-        "vgg": compose.levels(vgg.make(depth=11, width=0.0625)),
-        "efficientnet": compose.levels(efficientnet.make(variant="lite0")),
-    }
-    assert {name: [(level.name, level.stride) for level in rows] for name, rows in found.items()} == {
-        "resnet": [("stem", 2), ("layer1", 4), ("layer2", 8), ("layer3", 16), ("layer4", 32)],
-        "vgg": [("stage1", 1), ("stage2", 2), ("stage3", 4), ("stage4", 8), ("stage5", 16), ("pool5", 32)],
-        "efficientnet": [("stage1", 2), ("stage2", 4), ("stage3", 8), ("stage5", 16), ("stage7", 32)],
+def test_the_map_of_each_stride_that_is_read():
+    backbones = {"resnet": resnet.make(), "vgg": vgg.make(), "lite0": efficientnet.make(variant="lite0")}
+    assert {name: compose.by_stride(backbone.levels) for name, backbone in backbones.items()} == {
+        "resnet": {2: "stem", 4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"},
+        "vgg": {1: "stage1", 2: "stage2", 4: "stage3", 8: "stage4", 16: "stage5", 32: "pool5"},
+        "lite0": {2: "stage1", 4: "stage2", 8: "stage3", 16: "stage5", 32: "stage7"},
     }
 
 
@@ -138,7 +134,7 @@ def test_any_backbone_as_encoder(node, expected):
 
 def test_a_place_is_spread_over_its_pixels_as_torch_shuffles_them():
     x = np.arange(2 * 3 * 12, dtype=np.float32).reshape(1, 2, 3, 12)
-    found = np.asarray(unet.spread(jnp.asarray(x), 2))
+    found = np.asarray(pixel_shuffle(jnp.asarray(x), 2))
     assert found.shape == (1, 4, 6, 3)
     for row, column, channel in np.ndindex(4, 6, 3):
         part = 2 * (row % 2) + column % 2
@@ -163,12 +159,13 @@ def test_weights_of_a_classifier_fit_in_the_backbone():
     model = unet.make(classes=4, backbone=node)
     theirs = efficientnet.make(**{k: v for k, v in node.items() if k != "name"}, classes=7)
     given, ours = filled(theirs, 1), filled(model, 0)
-    found = transfer.fit_in(weights.to_torchvision(given), ours, "file")
+    known = {"heads": model.heads}
+    found = transfer.fit_in(weights.to_torchvision(given), ours, "file", **known)
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(found.variables["params"]["backbone"]))
     assert found.unused == ["backbone.classifier.1.bias", "backbone.classifier.1.weight"] and not found.resized
     assert {name.split(".")[0].rstrip("0123456789") for name in found.fresh} == {"up", "decoder", "head"}
     other = filled(unet.make(classes=9, backbone=node), 0)
-    assert transfer.fit_in(weights.to_torchvision(ours), other, "run").resized == ["head.bias", "head.weight"]
+    assert transfer.fit_in(weights.to_torchvision(ours), other, "run", **known).resized == ["head.bias", "head.weight"]
 
 
 def test_lower_precision_keeps_parameters_and_map_logits_in_float32():

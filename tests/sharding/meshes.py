@@ -39,7 +39,6 @@ from mapjax.engine import step as train
 from mapjax.models.backbones import resnet
 from mapjax.plan import collectives
 from mapjax.sharding import mesh as shard
-from mapjax.sharding import tensor
 
 # A few blocks of each kind compile in seconds; bottlenecks are the networks of 50 and more.
 resnet.STAGES |= {10: (2, 1, 0, 0), 59: (2, 0, 0, 0), 14: (3, 1, 0, 0), 62: (3, 1, 0, 0), 11: (1, 1, 1, 1)}
@@ -105,14 +104,14 @@ def optimizer(name: str, params, rate: float) -> optax.GradientTransformation:
     return optax.chain(muon.make(params, 0.9, optax.trace(0.9)), optax.scale(-rate))
 
 
-def trained(task, batches, mesh, rate: float, options):
+def trained(model, task, batches, mesh, rate: float, options):
     """Train 3 steps on a mesh: the scalars of each, the end, the compiled step, shapes and places."""
     options = {"optimizer": "momentum", **options}
     params = jax.eval_shape(task.init, jax.random.key(0), batches[0])["params"]
     tx = optimizer(options.pop("optimizer"), params, rate)
     batch = jax.device_put(batches[0], shard.batch_sharding(mesh, len(batches[0]["mask"])))
     shapes = jax.eval_shape(lambda: train.init_state(task, tx, batches[0], seed=0, ema=0.9))
-    places = shard.placement(shapes, mesh, tensor.rules(shapes.params))
+    places = shard.placement(shapes, mesh, model.rules)
     shard.require_used(places, mesh)
     state = train.draw_state(lambda batch: train.init_state(task, tx, batch, seed=0, ema=0.9), batch, places)
     split = places.params if mesh.shape["fsdp"] > 1 else None
@@ -213,9 +212,9 @@ def main() -> None:
         plain = PLAIN.get(name, name), str(own)
         if plain not in kept:
             one = shard.make_mesh({"data": 1}, jax.devices()[:1])
-            kept[plain] = trained(task_of(plain[0])[1], batches, one, rate, own)
+            kept[plain] = trained(*task_of(plain[0]), batches, one, rate, own)
         mesh = shard.make_mesh(sizes, jax.devices()[: math.prod(sizes.values())])
-        scalars, state, compiled, shapes, places = trained(task, batches, mesh, rate, options)
+        scalars, state, compiled, shapes, places = trained(model, task, batches, mesh, rate, options)
         found = collectives.find(compiled.as_text(), mesh)
         alone = kept[plain]
         maps = functools.partial(maps_of, model, shapes, batches[0]) if name != "detector" else lambda _: set()

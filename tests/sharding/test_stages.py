@@ -12,7 +12,6 @@ from jax.sharding import PartitionSpec as P
 from mapjax import paths, weights
 from mapjax.errors import UserError
 from mapjax.models.backbones import resnet, vit
-from mapjax.sharding import tensor
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +79,7 @@ def test_statistics_of_micro_batches_are_refused():
 def test_a_stack_of_blocks_is_split_over_both_axes(depth, first, second):
     model = made(depth, "group", stacked=True)
     params = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 8, 8, 3), np.float32))["params"]
-    rules = tensor.rules(params)
-    specs = {path: next((s for e, s in rules if re.search(e, path)), None) for path in paths.paths(params)}
+    specs = {path: next((s for e, s in model.rules if re.search(e, path)), None) for path in paths.paths(params)}
     assert specs[f"layer1/stack/{first}/kernel"] == P("pipe", None, None, None, "model")
     assert specs[f"layer1/stack/{second}/kernel"] == P("pipe", None, None, "model", None)
     assert specs[f"layer1/stack/bn{first[-1]}/scale"] == P("pipe", "model")

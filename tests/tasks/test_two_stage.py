@@ -48,11 +48,12 @@ def tiny() -> Model:
         outputs = {"objectness": (cells @ params["objectness"])[..., 0], "deltas": cells @ params["deltas"] * 0.1}
         return outputs | {"features": {"p3": fine, "p4": coarse}}, variables["stats"]
 
-    def regions(variables, features, boxes):
+    def regions(variables, features, boxes, *, train):
+        del train
         params = variables["params"]
         pooled = roi_align_batch([features["p3"]], [8], boxes, pool=2).reshape(*boxes.shape[:2], -1)
         deltas = (pooled @ params["boxes"] * 0.1).reshape(*boxes.shape[:2], -1, 4)
-        return {"logits": pooled @ params["logits"], "deltas": deltas}
+        return {"logits": pooled @ params["logits"], "deltas": deltas}, variables["stats"]
 
     def anchors(image):
         return [grid_anchors(image, (4, 4), (8,), (1,)), grid_anchors(image, (2, 2), (16,), (1,))]

@@ -1,4 +1,4 @@
-"""Start from other weights: what is loaded, drawn anew and refused, and that it is told."""
+"""Start from other weights: what is loaded, reinitialised and refused, and that it is told."""
 
 import re
 
@@ -38,6 +38,10 @@ def equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+def heads_of(node):
+    return parts.make("models", node, classes=5).heads
+
+
 def test_all_of_the_same_network():
     theirs, ours = random_variables(NODE, 5, seed=1), random_variables(NODE, 5)
     found = transfer.fit_in(weights.to_torchvision(theirs), ours, "file")
@@ -46,9 +50,9 @@ def test_all_of_the_same_network():
     assert not (found.resized or found.fresh or found.unused)
 
 
-def test_a_head_of_another_size_is_drawn_anew_and_said_so():
+def test_a_head_of_another_size_is_reinitialised_and_said_so():
     theirs, ours = random_variables(NODE, 1000, seed=1), random_variables(NODE, 5)
-    found = transfer.fit_in(weights.to_torchvision(theirs), ours, "file")
+    found = transfer.fit_in(weights.to_torchvision(theirs), ours, "file", heads=heads_of(NODE))
     assert found.resized == ["fc.bias", "fc.weight"] and not found.fresh
     equal(found.variables["params"]["fc"], ours["params"]["fc"])
     equal(found.variables["params"]["layer3"], theirs["params"]["layer3"])
@@ -61,9 +65,8 @@ def test_a_head_of_another_size_is_drawn_anew_and_said_so():
 
 def test_a_classifier_in_a_detector_and_back():
     body = random_variables(NODE, 10, seed=1)
-    node = {"name": "faster_rcnn", "backbone": NODE, "channels": 4, "representation": 6, "pool": 3}
-    detector = random_variables(node, 2)
-    found = transfer.fit_in(weights.to_torchvision(body), detector, "file")
+    detector = random_variables(DETECTOR, 2)
+    found = transfer.fit_in(weights.to_torchvision(body), detector, "file", heads=heads_of(DETECTOR))
     equal(found.variables["params"]["backbone"]["body"]["layer2"], body["params"]["layer2"])
     equal(found.variables["params"]["rpn"], detector["params"]["rpn"])
     assert found.unused == ["backbone.body.fc.bias", "backbone.body.fc.weight"]
@@ -86,7 +89,7 @@ def test_what_does_not_fit_is_an_error(change, message):
     tensors = weights.to_torchvision(random_variables(NODE, 5))
     change(tensors)
     with pytest.raises(UserError, match=message):
-        transfer.fit_in(tensors, random_variables(NODE, 5), "file")
+        transfer.fit_in(tensors, random_variables(NODE, 5), "file", heads=heads_of(NODE))
 
 
 def sized(node, classes=5):
@@ -141,18 +144,19 @@ def test_a_head_is_no_excuse_for_what_does_not_depend_on_the_classes(node, chang
     tensors = weights.to_torchvision(random_variables(node, classes))
     change(tensors)
     with pytest.raises(UserError, match=message):
-        transfer.fit_in(tensors, random_variables(node, 5), "file", sized=sized(node))
+        transfer.fit_in(tensors, random_variables(node, 5), "file", heads=heads_of(node), sized=sized(node))
 
 
 def test_a_head_that_is_absent_as_a_whole_is_told():
     ours = random_variables(VGG, 5)
     tensors = weights.to_torchvision(random_variables(VGG, 7, seed=1))
     body = {name: tensor for name, tensor in tensors.items() if name.startswith("features.")}
-    found = transfer.fit_in(body, ours, "file", sized=sized(VGG))
+    known = {"heads": heads_of(VGG), "sized": sized(VGG)}
+    found = transfer.fit_in(body, ours, "file", **known)
     assert found.fresh == sorted(set(tensors) - set(body)) and not found.unused and not found.resized
     last = {name for name in tensors if name.startswith("classifier.6.")}
     without = {name: tensor for name, tensor in tensors.items() if name not in last}
-    assert transfer.fit_in(without, ours, "file", sized=sized(VGG)).fresh == sorted(last)
+    assert transfer.fit_in(without, ours, "file", **known).fresh == sorted(last)
 
 
 def start(given, node, classes, image_size=(64, 64)):
@@ -162,7 +166,7 @@ def start(given, node, classes, image_size=(64, 64)):
     state = jax.tree.map(jnp.asarray, state)
     places = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), state)
     said = []
-    target = transfer.Target(classes, image_size, sized(node, len(classes)), places)
+    target = transfer.Target(classes, image_size, heads_of(node), sized(node, len(classes)), places)
     new = transfer.start_from(given, state, target, said.append)
     console = Console(width=200)
     with console.capture() as told:
@@ -180,7 +184,7 @@ def test_as_many_but_other_classes_are_learned_anew_and_nothing_else(node):
     found, expected, before = map(weights.to_torchvision, (new, theirs, drawn))
     for name in found:
         np.testing.assert_array_equal(found[name], (before if name in sized(node) else expected)[name])
-    assert "for other classes, drawn anew" in said and sorted(sized(node))[0] in said
+    assert "for other classes, reinitialised" in said and sorted(sized(node))[0] in said
     same, _, _ = start(transfer.Given("run", tensors, ("c", "d")), node, ("c", "d"))
     equal(same, theirs)
 

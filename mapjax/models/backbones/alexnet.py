@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mapjax.models.layers import Conv, Dense, Dropout, MapDense, adaptive_pool, model_of, require_size, torch_default
 from mapjax.ops import convolution
+from mapjax.sharding import tensor
 from mapjax.task import Model
 
 LEAST = 63  # smallest side of an image that leaves a pixel after the last pool
@@ -17,6 +18,18 @@ LAYERS = (  # name, torchvision's index, channels, kernel, stride, pool after it
     ("conv3", "6", 384, 3, 1, None),
     ("conv4", "8", 256, 3, 1, None),
     ("conv5", "10", 256, 3, 1, "pool5"),
+)
+
+
+LEVELS = {"conv1": 4, "pool1": 8, "conv2": 8, "pool2": 16, "conv3": 16, "conv4": 16, "conv5": 16, "pool5": 32}
+HEADS = ("^classifier/",)
+RULES = (  # the two convolutions with no pool between them, and the dense layers, which hold most of the parameters
+    (r"features/6/kernel$", tensor.CONV_OUT),
+    (r"features/6/bias$", tensor.EACH),
+    (r"features/8/kernel$", tensor.CONV_IN),
+    (r"classifier/1/map_kernel$", tensor.CONV_OUT),
+    (r"classifier/1/bias$", tensor.EACH),
+    (r"classifier/4/kernel$", tensor.IN),
 )
 
 
@@ -88,4 +101,4 @@ def make(*, width: float = 1.0, classes: int | None = None, dropout: float = 0.5
       width: factor of all channel counts. dropout: before fc6 and fc7. dtype: of the arithmetic; parameters are
         float32. Kernels start as torchvision's, biases at zero.
     """
-    return model_of(AlexNet(width, classes, dropout, jnp.dtype(dtype)))
+    return model_of(AlexNet(width, classes, dropout, jnp.dtype(dtype)), levels=LEVELS, heads=HEADS, rules=RULES)

@@ -105,4 +105,5 @@ def make(
         "logits" are float32.
     """
     first, second, third = widths
-    return model_of(CifarNet((first, second, third), momentum, logit_scale, classes, jnp.dtype(dtype)))
+    module = CifarNet((first, second, third), momentum, logit_scale, classes, jnp.dtype(dtype))
+    return model_of(module, levels={"stem": 1, "layer1": 2, "layer2": 4, "layer3": 8}, heads=("^fc/",))

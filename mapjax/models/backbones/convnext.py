@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mapjax.errors import UserError, near
 from mapjax.models.layers import Conv, Dense, LayerNorm, StochasticDepth, global_pool, model_of, require_size
+from mapjax.sharding import tensor
 from mapjax.task import Model
 
 VARIANTS = {  # blocks and channels of each stage, and the rate of stochastic depth of torchvision's recipes
@@ -17,6 +18,12 @@ VARIANTS = {  # blocks and channels of each stage, and the rate of stochastic de
     "base": ((3, 3, 27, 3), (128, 256, 512, 1024), 0.5),
     "large": ((3, 3, 27, 3), (192, 384, 768, 1536), 0.5),
 }
+HEADS = ("^classifier/",)
+RULES = (  # the two dense layers of a block are a pair
+    (r"block/3/kernel$", tensor.OUT),
+    (r"block/3/bias$", tensor.EACH),
+    (r"block/5/kernel$", tensor.IN),
+)
 normal = nn.initializers.normal(0.02)  # the paper cuts it at ±2, a hundred standard deviations away
 gelu = partial(nn.gelu, approximate=False)
 
@@ -174,14 +181,14 @@ def make(
     depths, widths = tuple(depths or usual_depths), tuple(widths or usual_widths)
     if len(depths) != len(widths):
         raise UserError(f"convnext: give as many depths as widths, a pair for each stage; found {depths} and {widths}.")
-    return model_of(
-        ConvNeXt(
-            depths=depths,
-            widths=widths,
-            layer_scale=layer_scale,
-            stochastic_depth=usual_rate if stochastic_depth is None else stochastic_depth,
-            classes=classes,
-            remat=remat,
-            dtype=jnp.dtype(dtype),
-        )
+    module = ConvNeXt(
+        depths=depths,
+        widths=widths,
+        layer_scale=layer_scale,
+        stochastic_depth=usual_rate if stochastic_depth is None else stochastic_depth,
+        classes=classes,
+        remat=remat,
+        dtype=jnp.dtype(dtype),
     )
+    levels = {"stem": 4, **{f"layer{i + 1}": 4 * 2**i for i in range(len(depths))}}
+    return model_of(module, levels=levels, heads=HEADS, rules=RULES)

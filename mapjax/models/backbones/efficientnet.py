@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from mapjax.errors import UserError, near
-from mapjax.models.backbones.inverted_residual import Block, Classifier, Features, convolution_of, normal
+from mapjax.models.backbones.inverted_residual import (
+    HEADS,
+    Block,
+    Classifier,
+    Features,
+    convolution_of,
+    levels_of,
+    normal,
+    rules_of,
+)
 from mapjax.models.layers import global_pool, make_divisible, model_of
 from mapjax.task import Model
 
@@ -69,7 +78,8 @@ class EfficientNet(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool = False):
         stages = blocks_of(self.width, self.depth, self.lite)
-        stem, head = (STEM, HEAD) if self.lite else (make_divisible(STEM * self.width), 4 * stages[-1][-1].features)
+        stem = stem_of(self.width, self.lite)
+        head = HEAD if self.lite else 4 * stages[-1][-1].features
         activation = nn.relu6 if self.lite else nn.silu
         options = {"drop_path": self.drop_path, "remat": self.remat, "convolution": self.convolution}
         outputs = Features(stem, stages, head, activation, nested=True, name="features", **options)(x, train)
@@ -81,9 +91,14 @@ class EfficientNet(nn.Module):
         return outputs
 
 
+def stem_of(width: float, lite: bool) -> int:
+    """The channels of the first convolution."""
+    return STEM if lite else make_divisible(STEM * width)
+
+
 def blocks_of(width: float, depth: float, lite: bool) -> tuple[tuple[Block, ...], ...]:
     """The inverted residuals by stage."""
-    channels = STEM if lite else make_divisible(STEM * width)
+    channels = stem_of(width, lite)
     stages = []
     for i, (expansion, kernel, stride, features, count) in enumerate(STAGES):
         features, blocks = make_divisible(features * width), []
@@ -142,4 +157,10 @@ def make(
     )
     rates = (chosen.dropout if dropout is None else dropout, drop_path)
     scale = (chosen.width * width, chosen.depth * depth)
-    return model_of(EfficientNet(*scale, chosen.lite, classes, *rates, remat, convolution))
+    stages = blocks_of(*scale, chosen.lite)
+    return model_of(
+        EfficientNet(*scale, chosen.lite, classes, *rates, remat, convolution),
+        levels=levels_of(stages),
+        heads=HEADS,
+        rules=rules_of(stem_of(scale[0], chosen.lite), stages, nested=True),
+    )

@@ -23,6 +23,7 @@ from mapjax.models.layers import (
 )
 from mapjax.ops import convolution
 from mapjax.ops.images import MEAN, STD
+from mapjax.sharding import tensor
 from mapjax.task import Model
 
 LEAST = 15  # smallest side of an image that leaves a pixel after the last pool
@@ -39,6 +40,12 @@ BLOCKS = {  # channels of 1×1; of 1×1, 3×3; of 1×1, 3×3; of 1×1 after a po
 }
 POOLS = {"inception3b": 3, "inception4e": 2}  # side of the pool after a block
 AUXILIARY = {"inception4a": "aux1", "inception4d": "aux2"}
+HEADS = ("^fc/", r"^aux\d/")
+RULES = (  # of each branch the 1×1 and what follows it
+    (r"inception\w+/branch[23]/0/conv/kernel$", tensor.CONV_OUT),
+    (r"inception\w+/branch[23]/0/bn/", tensor.EACH),
+    (r"inception\w+/branch[23]/1/conv/kernel$", tensor.CONV_IN),
+)
 normal = nn.initializers.normal(0.01)
 
 
@@ -148,6 +155,15 @@ class GoogLeNet(nn.Module):
         return {"conv1": first, "conv3": Unit(wide, 3, dtype=self.dtype, name="conv3")(x, train)}
 
 
+def levels_of() -> dict[str, int]:
+    """The strides of the maps by name."""
+    levels, stride = {"conv1": 2, "conv3": 4}, 8
+    for name in BLOCKS:
+        levels[name] = stride
+        stride *= 2 if name in POOLS else 1
+    return levels
+
+
 def to_symmetric(x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
     """From images normalised with ImageNet's mean and deviation to values between -1 and 1, in float32."""
     mean, std = np.asarray(MEAN, np.float32), np.asarray(STD, np.float32)
@@ -179,4 +195,4 @@ def make(
         each block in the backward pass to save memory. dtype: of the arithmetic; parameters are float32.
     """
     arguments = (width, transform_input, aux, classes, dropout, dropout_aux, remat)
-    return model_of(GoogLeNet(*arguments, jnp.dtype(dtype)))
+    return model_of(GoogLeNet(*arguments, jnp.dtype(dtype)), levels=levels_of(), heads=HEADS, rules=RULES)

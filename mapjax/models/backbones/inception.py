@@ -12,9 +12,16 @@ from mapjax.errors import UserError
 from mapjax.models.backbones.googlenet import Unit, to_symmetric
 from mapjax.models.layers import Dense, Dropout, global_pool, model_of
 from mapjax.ops import convolution
+from mapjax.sharding import tensor
 from mapjax.task import Model
 
 LEAST, LEAST_AUX = 75, 299  # smallest sides of an image that leave a pixel at the end and in the auxiliary head
+HEADS = ("^fc/", "^AuxLogits/")
+RULES = (  # of each branch a 1×1 and what follows it, and of 1×7 and 7×1 the next two
+    (r"Mixed_\w+/branch(\w+_1|7x7(dbl|x3)_3)/conv/kernel$", tensor.CONV_OUT),
+    (r"Mixed_\w+/branch(\w+_1|7x7(dbl|x3)_3)/bn/", tensor.EACH),
+    (r"Mixed_\w+/branch(\w+_2[ab]?|7x7(dbl|x3)_4)/conv/kernel$", tensor.CONV_IN),
+)
 Map = Float[Array, "b h w c"]
 Branches = Callable[..., list[Any]]  # of a map and a maker of units
 normal = nn.initializers.normal(0.1)
@@ -89,6 +96,13 @@ BLOCKS: dict[str, Branches] = {
     "Mixed_7a": reduce_to_8,
     "Mixed_7b": forked_3x3,
     "Mixed_7c": forked_3x3,
+}
+
+
+LEVELS = {
+    "Conv2d_2b_3x3": 2,
+    "Conv2d_4a_3x3": 4,
+    **{name: {"5": 8, "6": 16, "7": 32}[name.removeprefix("Mixed_")[0]] for name in BLOCKS},
 }
 
 
@@ -201,4 +215,4 @@ def make(
         block in the backward pass to save memory. dtype: of the arithmetic; parameters are float32.
     """
     arguments = (width, transform_input, aux, classes, dropout, remat)
-    return model_of(InceptionV3(*arguments, jnp.dtype(dtype)))
+    return model_of(InceptionV3(*arguments, jnp.dtype(dtype)), levels=LEVELS, heads=HEADS, rules=RULES)

@@ -21,7 +21,18 @@ from mapjax.models.layers import (
     SqueezeExcite,
     StochasticDepth,
 )
+from mapjax.sharding import tensor
+from mapjax.sharding.mesh import Rules
 
+HEADS = ("^classifier/",)
+SPLIT = (  # ends of the paths of a branch that begins with an expansion, 0; 1 is depthwise, 2 perhaps squeezes
+    (r"/[01]/0/kernel$", tensor.CONV_OUT),
+    (r"/[01]/1/", tensor.EACH),
+    (r"/2/fc1/kernel$", tensor.CONV_IN),
+    (r"/2/fc2/kernel$", tensor.CONV_OUT),
+    (r"/2/fc2/bias$", tensor.EACH),
+    (r"/[23]/(0/)?kernel$", tensor.CONV_IN),
+)
 PADDINGS = ("torch", "SAME")  # k // 2 zeros on each side, or TensorFlow's rule
 normal = nn.initializers.normal(0.01)
 
@@ -153,6 +164,36 @@ class Features(nn.Module):
             outputs[f"stage{i + 1}"] = x
         last = ConvNorm(self.head, 1, activation=self.activation, name=str(number), **self.convolution)
         return {**outputs, "head": last(x, train)}
+
+
+def levels_of(stages: Sequence[Sequence[Block]], each: bool = False) -> dict[str, int]:
+    """The strides of the maps of `Features` by name, finest first.
+
+    Of those of one stride "head" is the first: who takes the last is not given the wide layer of the classifier.
+    """
+    found, stride, number = {"stem": 2}, 2, 1
+    for i, blocks in enumerate(stages, 1):
+        for block in blocks:
+            stride *= block.stride
+            found |= {f"block{number}": stride} if each else {}
+            number += 1
+        found[f"stage{i}"] = stride
+    return dict(sorted({"head": stride, **found}.items(), key=lambda level: level[1]))
+
+
+def rules_of(stem: int, stages: Sequence[Sequence[Block]], *, branch: str = "block", nested: bool = False) -> Rules:
+    """How the parameters of `Features` are split: those of the blocks that expand.
+
+    A depthwise convolution alone is no pair: to split it, its input would have to be brought together.
+    """
+    names, channels, number = [], stem, 1
+    for i, blocks in enumerate(stages, 1):
+        for j, block in enumerate(blocks):
+            if block.expanded != channels:
+                names.append(f"{i}/{j}" if nested else str(number))
+            channels = block.features
+            number += 1
+    return tuple((f"features/({'|'.join(names)})/{branch}{ending}", spec) for ending, spec in SPLIT)
 
 
 class Classifier(nn.Module):

@@ -11,7 +11,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mapjax.errors import UserError, near
-from mapjax.models.backbones.inverted_residual import Block, Classifier, Features, convolution_of, norm_of, normal
+from mapjax.models.backbones.inverted_residual import (
+    HEADS,
+    Block,
+    Classifier,
+    Features,
+    convolution_of,
+    levels_of,
+    norm_of,
+    normal,
+    rules_of,
+)
 from mapjax.models.layers import Conv, Dense, Dropout, Norm, global_pool, make_divisible, model_of
 from mapjax.task import Model
 
@@ -276,6 +286,14 @@ def make(
     momentum = default.momentum if momentum is None else momentum
     convolution = convolution_of(norm, epsilon, momentum, padding, dtype)
     options = (width, classes, default.dropout if dropout is None else dropout, remat, convolution)
-    if version == 3:
-        return model_of(MobileNetV3(size or "large", *options, dilated, blocks))
-    return model_of((MobileNetV1 if version == 1 else MobileNetV2)(*options))
+    if version == 1:
+        levels = {"stem": 2, **{f"stage{i}": 2**i for i in range(1, 6)}}
+        return model_of(MobileNetV1(*options), levels=levels, heads=HEADS)
+    if version == 2:
+        stages, module = v2_blocks(width), MobileNetV2(*options)
+        rules = rules_of(_scaled(32, width), stages, branch="conv")
+    else:
+        stages = v3_blocks(size or "large", width, dilated)
+        module = MobileNetV3(size or "large", *options, dilated, blocks)
+        rules = rules_of(_scaled(16, width), stages)
+    return model_of(module, levels=levels_of(stages, blocks), heads=HEADS, rules=rules)

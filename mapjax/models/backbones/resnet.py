@@ -4,7 +4,6 @@ ResNeXt (Xie et al. 2016) is `groups` and `width_per_group`: ResNeXt-50 32x4d is
 (Zagoruyko & Komodakis 2016) is `width_per_group=128`: only the inner convolutions of a bottleneck are wider.
 """
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,17 @@ from mapjax.task import Model
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 NORMS = ("batch", "frozen", "group")
 STEMS = ("imagenet", "small")
+HEADS = ("^fc/",)
+BOTTLENECK = (  # how the parameters of a block are split: its last two convolutions are a pair
+    (r"conv2/kernel$", tensor.CONV_OUT),
+    (r"bn2/", tensor.EACH),
+    (r"conv3/kernel$", tensor.CONV_IN),
+)
+BASIC = (
+    (r"conv1/kernel$", tensor.CONV_OUT),
+    (r"bn1/", tensor.EACH),
+    (r"conv2/kernel$", tensor.CONV_IN),
+)
 
 
 class Block(nn.Module):
@@ -123,7 +133,7 @@ class Stage(nn.Module):
 
         def run(variables, x, number):
             del number
-            used = mesh.use(variables["params"], tensor.BOTTLENECK if self.bottleneck else tensor.BASIC)
+            used = mesh.use(variables["params"], BOTTLENECK if self.bottleneck else BASIC)
             return one.apply(variables | {"params": used}, x, train)
 
         run = jax.checkpoint(run) if self.remat else run
@@ -201,6 +211,19 @@ def _steps(output_stride: int) -> list[tuple[int, tuple[int, int]]]:
     return steps
 
 
+def levels_of(stem: str, output_stride: int, stages: int) -> dict[str, int]:
+    """The strides of the maps by name."""
+    first, finest = (2, 4) if stem == "imagenet" else (1, 1)
+    return {"stem": first, **{f"layer{i + 1}": min(finest * 2**i, output_stride) for i in range(stages)}}
+
+
+def rules_of(depth: int, stacked: bool) -> mesh.Rules:
+    """How the parameters are split; of a stage that is stacked, the first block is by itself."""
+    block = BOTTLENECK if depth >= 50 else BASIC
+    alone = tuple((rf"layer\d/\d+/{expression}", spec) for expression, spec in block)
+    return (*tensor.stacked(block), *alone) if stacked else alone
+
+
 def make(
     *,
     depth: int = 50,
@@ -239,50 +262,43 @@ def make(
     Raises:
       UserError: a depth, norm or stem that there is not, or options that do not go together.
     """
-    return model_of(
-        module_of(
-            depth=depth,
-            width=width,
-            groups=groups,
-            width_per_group=width_per_group,
-            stem=stem,
-            norm=norm,
-            epsilon=epsilon,
-            classes=classes,
-            zero_init=zero_init,
-            remat=remat,
-            stacked=stacked,
-            micro_batches=micro_batches,
-            output_stride=output_stride,
-            stages=stages,
-            dtype=dtype,
+    _require_known(depth, norm, stem)
+    if stacked and norm == "batch":
+        raise UserError(
+            "resnet: stacked=True cuts a batch into micro-batches, and norm='batch' would take the statistics of each "
+            "by itself; set norm to 'group' or 'frozen'."
         )
+    if output_stride not in (8, 16, 32) or (output_stride != 32 and stem == "small"):
+        raise UserError(f"resnet: output_stride={output_stride} must be 32, 16 or 8, and 32 with stem='small'.")
+    if not 1 <= stages <= 4:
+        raise UserError(f"resnet: stages={stages} must be 1, 2, 3 or 4.")
+    if depth < 50 and (groups, width_per_group) != (1, 64):
+        raise UserError(f"resnet: groups and width_per_group are of bottlenecks, which depth={depth} has none of.")
+    module = ResNet(
+        depth=depth,
+        width=width,
+        groups=groups,
+        width_per_group=width_per_group,
+        stem=stem,
+        norm=norm,
+        epsilon=epsilon,
+        classes=classes,
+        zero_init=zero_init,
+        remat=remat,
+        stacked=stacked,
+        micro_batches=micro_batches,
+        output_stride=output_stride,
+        stages=stages,
+        dtype=jnp.dtype(dtype),
     )
+    levels = levels_of(stem, output_stride, stages)
+    return model_of(module, levels=levels, heads=HEADS, rules=rules_of(depth, stacked))
 
 
-def module_of(
-    *, depth: int = 50, norm: str = "batch", stem: str = "imagenet", dtype: Any = "float32", **options: Any
-) -> ResNet:
-    """The Linen module of `make`'s arguments, for networks that have a ResNet inside."""
+def _require_known(depth: int, norm: str, stem: str) -> None:
     if depth not in STAGES:
         raise UserError(f"a resnet of depth={depth} does not exist: choose one of {', '.join(map(str, STAGES))}.")
     if norm not in NORMS:
         raise UserError(f"resnet has no norm={norm!r}.{near(norm, NORMS)}")
     if stem not in STEMS:
         raise UserError(f"resnet has no stem={stem!r}.{near(stem, STEMS)}")
-    for option in options:
-        if option not in ResNet.__dataclass_fields__:
-            raise UserError(f"resnet takes no {option!r}.{near(option, inspect.signature(make).parameters)}")
-    if options.get("stacked") and norm == "batch":
-        raise UserError(
-            "resnet: stacked=True cuts a batch into micro-batches, and norm='batch' would take the statistics of each "
-            "by itself; set norm to 'group' or 'frozen'."
-        )
-    stride = options.get("output_stride", 32)
-    if stride not in (8, 16, 32) or (stride != 32 and stem == "small"):
-        raise UserError(f"resnet: output_stride={stride} must be 32, 16 or 8, and 32 with stem='small'.")
-    if not 1 <= (stages := options.get("stages", 4)) <= 4:
-        raise UserError(f"resnet: stages={stages} must be 1, 2, 3 or 4.")
-    if depth < 50 and (options.get("groups", 1), options.get("width_per_group", 64)) != (1, 64):
-        raise UserError(f"resnet: groups and width_per_group are of bottlenecks, which depth={depth} has none of.")
-    return ResNet(depth=depth, norm=norm, stem=stem, dtype=jnp.dtype(dtype), **options)

@@ -9,8 +9,16 @@ import jax.numpy as jnp
 from mapjax.errors import UserError, near
 from mapjax.models.layers import Activation, ConvNorm, Dense, model_of, torch_default
 from mapjax.ops import convolution
+from mapjax.sharding import tensor
 from mapjax.task import Model
 
+LEVELS = {"stem": 1, "layer1": 2, "layer2": 4, "layer3": 8}
+HEADS = ("^fc/",)
+RULES = (
+    (r"residual\d/0/0/kernel$", tensor.CONV_OUT),
+    (r"residual\d/0/1/", tensor.EACH),
+    (r"residual\d/1/0/kernel$", tensor.CONV_IN),
+)
 ACTIVATIONS = {
     "relu": nn.relu,
     "celu": partial(nn.celu, alpha=0.075),  # as Page has it
@@ -78,4 +86,5 @@ def make(
     """
     if activation not in ACTIVATIONS:
         raise UserError(f"resnet9 has no activation={activation!r}.{near(activation, ACTIVATIONS)}")
-    return model_of(ResNet9(width, ACTIVATIONS[activation], logit_scale, classes, jnp.dtype(dtype)))
+    module = ResNet9(width, ACTIVATIONS[activation], logit_scale, classes, jnp.dtype(dtype))
+    return model_of(module, levels=LEVELS, heads=HEADS, rules=RULES)

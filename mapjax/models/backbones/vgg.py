@@ -19,12 +19,23 @@ from mapjax.models.layers import (
     require_size,
 )
 from mapjax.ops import convolution, pooling
+from mapjax.sharding import tensor
+from mapjax.sharding.mesh import Rules
 from mapjax.task import Model
 
 LEAST = 32  # smallest side of an image that leaves a pixel after the last pool
 GRID = 7
 CHANNELS = (64, 128, 256, 512, 512)
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # convolutions
+
+
+LEVELS = {f"{kind}{i}": 2 ** (i - (kind == "stage")) for i in range(1, 6) for kind in ("stage", "pool")}
+HEADS = ("^classifier/",)
+CLASSIFIER = (  # the dense layers hold most of the parameters
+    (r"classifier/0/map_kernel$", tensor.CONV_OUT),
+    (r"classifier/0/bias$", tensor.EACH),
+    (r"classifier/3/kernel$", tensor.IN),
+)
 
 
 class Features(nn.Module):
@@ -146,6 +157,25 @@ class VGG(nn.Module):
         return outputs
 
 
+def rules_of(depth: int, batch_norm: bool) -> Rules:
+    """How the parameters of `Features` are split: each two convolutions with no pool between them are a pair.
+
+    What a pool gives is whole, so that a decoder may read it.
+    """
+    step, first, pairs = 3 if batch_norm else 2, 0, []
+    for count in STAGES[depth]:
+        pairs += [(first + k * step, first + (k + 1) * step) for k in range(0, count - 1, 2)]
+        first += count * step + 1
+    opening, closing = ("|".join(str(number) for number in numbers) for numbers in zip(*pairs))
+    norms = "|".join(str(number + 1) for number, _ in pairs)
+    return (
+        (rf"features/({opening})/kernel$", tensor.CONV_OUT),
+        (rf"features/({opening})/bias$", tensor.EACH),
+        *([(rf"features/({norms})/", tensor.EACH)] if batch_norm else []),
+        (rf"features/({closing})/kernel$", tensor.CONV_IN),
+    )
+
+
 def make(
     *,
     depth: int = 16,
@@ -177,4 +207,10 @@ def make(
         raise UserError(f"a vgg of depth={depth} does not exist: choose one of {', '.join(map(str, STAGES))}.")
     if convolutional and classes is not None:
         raise UserError("vgg: with convolutional=True it has no classes of its own; take the network 'fcn'.")
-    return model_of(VGG(depth, width, batch_norm, classes, dropout, remat, convolutional, jnp.dtype(dtype)))
+    return model_of(
+        VGG(depth, width, batch_norm, classes, dropout, remat, convolutional, jnp.dtype(dtype)),
+        levels=LEVELS | ({"fc6": 32, "fc7": 32} if convolutional else {}),
+        # The convolutional one takes all layers of the classifier but the last, which is a head by itself.
+        heads=("^classifier/6/", *HEADS) if convolutional else HEADS,
+        rules=(*rules_of(depth, batch_norm), *CLASSIFIER),
+    )

@@ -12,11 +12,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from mapjax.errors import UserError, near
 from mapjax.models.layers import Conv, Dense, Dropout, LayerNorm, StochasticDepth, model_of
+from mapjax.ops.resize import resize_positions
 from mapjax.sharding import mesh, pipeline, tensor
 from mapjax.task import Model
 
@@ -26,6 +27,15 @@ VARIANTS = {  # width, depth, heads, width of the MLP
     "large": (1024, 24, 16, 4096),
     "huge": (1280, 32, 16, 5120),
 }
+HEADS = ("^heads/",)
+LAYER = (  # how the parameters of a layer are split: by heads and by the hidden layer
+    (r"self_attention/in_proj_kernel$", P(None, None, "model")),
+    (r"self_attention/in_proj_bias$", P(None, "model")),
+    (r"self_attention/out_proj/kernel$", tensor.IN),
+    (r"mlp/0/kernel$", tensor.OUT),
+    (r"mlp/0/bias$", tensor.EACH),
+    (r"mlp/3/kernel$", tensor.IN),
+)
 xavier_uniform = nn.initializers.xavier_uniform()
 scaled_normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 gelu = partial(nn.gelu, approximate=False)
@@ -141,7 +151,7 @@ class Layers(nn.Module):
 
         def block(one, x, number):
             rngs = {"dropout": jax.random.fold_in(one["key"], number)} if "key" in one else {}
-            params = mesh.use(one["params"], tensor.VIT)
+            params = mesh.use(one["params"], LAYER)
             return layer.apply({"params": params}, x, train, one.get("rate", 0.0), rngs=rngs)[0]
 
         block = jax.checkpoint(block, policy=_policy(self.remat)) if self.remat else block
@@ -216,34 +226,6 @@ class ViT(nn.Module):
         return outputs
 
 
-def resize_positions(
-    embedding: Float[Array, "1 s d"], positions: tuple[int, int], grid: tuple[int, int]
-) -> Float[Array, "1 t d"]:
-    """Position embeddings of a class token and a grid of patches, for another grid: bicubic, corners on corners.
-
-    Args:
-      embedding: s = 1 + rows*columns of `positions`. grid: rows and columns wanted, t = 1 + rows*columns.
-    """
-    if positions == grid:
-        return embedding
-    rows, columns = (jnp.asarray(_cubic(*lengths), embedding.dtype) for lengths in zip(positions, grid))
-    patches = embedding[0, 1:].reshape(*positions, -1)
-    patches = jnp.einsum("pi,qj,ijd->pqd", rows, columns, patches)
-    return jnp.concatenate([embedding[:, :1], patches.reshape(1, -1, embedding.shape[-1])], 1)
-
-
-def _cubic(length: int, size: int, a: float = -0.75) -> np.ndarray:
-    """Matrix (size length) of cubic convolution (Keys 1981) with torch's a; beyond the ends the last value goes on."""
-    places = np.linspace(0, length - 1, size) if size > 1 else np.zeros(1)
-    matrix = np.zeros((size, length))
-    for row, place in zip(matrix, places):
-        for k in range(math.floor(place) - 1, math.floor(place) + 3):
-            d = abs(place - k)
-            inner, outer = (a + 2) * d**3 - (a + 3) * d**2 + 1, a * (d**3 - 5 * d**2 + 8 * d - 4)
-            row[min(max(k, 0), length - 1)] += inner if d <= 1 else outer if d < 2 else 0
-    return matrix
-
-
 def make(
     *,
     variant: str = "base",
@@ -316,4 +298,7 @@ def make(
         "options": layer,
     }
     encoder = {"positions": (sides[0] // patch, sides[1] // patch), "dropout": dropout, "layers": layers}
-    return model_of(ViT(patch=patch, width=width, encoder=encoder, classes=classes, dtype=jnp.dtype(dtype)))
+    module = ViT(patch=patch, width=width, encoder=encoder, classes=classes, dtype=jnp.dtype(dtype))
+    levels = dict.fromkeys(("stem", *(f"layer{i + 1}" for i in range(depth)), "map"), patch)
+    rules = (*tensor.stacked(LAYER), *LAYER) if stacked else LAYER
+    return model_of(module, levels=levels, heads=HEADS, rules=rules)

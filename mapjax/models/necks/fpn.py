@@ -1,4 +1,6 @@
-"""Feature pyramid (Lin et al. 2017): backbone features with equal channels, the fine informed by the coarse."""
+"""Feature pyramid (Lin et al. 2017, arXiv 1612.03144): backbone features with equal channels, the fine informed by the
+coarse.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,21 +9,26 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mapjax.models.layers import Conv, kaiming_uniform
+from mapjax.models.layers import Conv, Norm, kaiming_uniform
 
 
 class FPN(nn.Module):
-    """Backbone features, finest first → as many maps of `channels`, and one more of twice the last stride."""
+    """Backbone features, finest first → as many maps of `channels`, and one more of twice the last stride.
+
+    Each map has the stride of the one before it, or twice that. norm: after each convolution, in place of its bias.
+    """
 
     channels: int = 256
+    norm: str = "none"
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Sequence[Any]) -> list[Any]:
-        inner = Blocks(self.channels, 1, self.dtype, name="inner_blocks")(features)
+    def __call__(self, features: Sequence[Any], train: bool = False) -> list[Any]:
+        inner = Blocks(self.channels, 1, self.norm, self.dtype, name="inner_blocks")(features, train)
         for i in reversed(range(len(inner) - 1)):
-            inner[i] += upsample(inner[i + 1], inner[i].shape[1:3])
-        outputs = Blocks(self.channels, 3, self.dtype, name="layer_blocks")(inner)
+            coarse, size = inner[i + 1], inner[i].shape[1:3]
+            inner[i] += coarse if coarse.shape[1:3] == size else upsample(coarse, size)
+        outputs = Blocks(self.channels, 3, self.norm, self.dtype, name="layer_blocks")(inner, train)
         return [*outputs, outputs[-1][:, ::2, ::2]]
 
 
@@ -30,23 +37,28 @@ class Blocks(nn.Module):
 
     channels: int
     kernel: int
-    dtype: Any = jnp.float32
+    norm: str
+    dtype: Any
 
     @nn.compact
-    def __call__(self, maps: Sequence[Any]) -> list[Any]:
-        return [Block(self.channels, self.kernel, self.dtype, name=str(i))(x) for i, x in enumerate(maps)]
+    def __call__(self, maps: Sequence[Any], train: bool) -> list[Any]:
+        options = (self.channels, self.kernel, self.norm, self.dtype)
+        return [Block(*options, name=str(i))(x, train) for i, x in enumerate(maps)]
 
 
 class Block(nn.Module):
-    """Its convolution "0" (torchvision's tree has room for a normalization "1")."""
+    """Its convolution "0" and normalization "1"."""
 
     channels: int
     kernel: int
-    dtype: Any = jnp.float32
+    norm: str
+    dtype: Any
 
     @nn.compact
-    def __call__(self, x):
-        return Conv(self.channels, self.kernel, bias=True, init=kaiming_uniform, dtype=self.dtype, name="0")(x)
+    def __call__(self, x, train: bool):
+        options = {"bias": self.norm == "none", "init": kaiming_uniform, "dtype": self.dtype}
+        x = Conv(self.channels, self.kernel, name="0", **options)(x)
+        return Norm(self.norm, dtype=self.dtype, name="1")(x, train)
 
 
 def upsample(x: Float[Array, "b h w c"], shape: tuple[int, int]) -> Float[Array, "b i j c"]:

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 
 from mapjax.config import parts
 from mapjax.errors import UserError
+from mapjax.models.compose import heads_below
 from mapjax.ops import mean_field
 from mapjax.ops.mean_field import Energy, Kernels
 from mapjax.ops.resize import bilinear
+from mapjax.sharding import tensor
 from mapjax.task import Model
 
 BILATERAL, SPATIAL = 1.0, 0.5  # weights at the start: a tie is turned by neighbours, a certain pixel is not
@@ -93,4 +95,5 @@ def refined(unary: Model, kernels: Kernels, *, iterations: int, classes: int, na
         own = {"unary_map_logits": outputs["map_logits"], "map_logits": better}
         return {**outputs, **own}, {"unary": changed}
 
-    return Model(jax.jit(init), apply)
+    heads = (*heads_below("unary", unary), "^crf/")
+    return Model(jax.jit(init), apply, levels=unary.levels, heads=heads, rules=tensor.below("unary", unary.rules))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mapjax.errors import UserError
 from mapjax.models.compose import make_backbone, on_backbone
 from mapjax.models.layers import Conv, ConvNorm, Dropout, Norm, torch_default
-from mapjax.models.segmenters.fcn import Heads
+from mapjax.models.segmenters.fcn import HEADS, Heads
 from mapjax.task import Model
 
 CHANNELS = 256
@@ -115,4 +115,4 @@ def make(
         rates = (6, 12, 18) if node.get("output_stride") == 16 else (12, 24, 36)
     head = {"rates": tuple(rates), "dropout": dropout}
     heads = Heads(DeepLabHead, main, aux_map if aux else None, classes, norm, head, jnp.dtype(dtype))
-    return on_backbone(make_backbone("deeplab", node, dtype), heads)
+    return on_backbone(make_backbone("deeplab", node, dtype), heads, heads=HEADS)

@@ -18,6 +18,7 @@ from mapjax.ops.resize import bilinear
 from mapjax.task import Model
 
 STRIDE = 32  # of VGG's last map
+HEADS = ("^classifier/", "^aux_classifier/")  # on a ResNet
 VARIANTS = {"32s": (), "16s": ("pool4",), "8s": ("pool4", "pool3")}  # maps whose scores are added, coarsest first
 
 
@@ -124,7 +125,8 @@ def make(
         body = make_backbone("fcn", {"output_stride": 8, **backbone}, dtype)
         head = {"dropout": 0.1 if dropout is None else dropout}
         aux_map = "layer3" if aux else None
-        return on_backbone(body, Heads(FCNHead, "layer4", aux_map, classes, norm, head, jnp.dtype(dtype)))
+        heads = Heads(FCNHead, "layer4", aux_map, classes, norm, head, jnp.dtype(dtype))
+        return on_backbone(body, heads, heads=HEADS)
     if name != "vgg":
         raise UserError(f"fcn stands on the backbone 'vgg' or 'resnet', not on {name!r}.")
     if aux:
@@ -134,7 +136,7 @@ def make(
         raise UserError(f"fcn has no variant={variant!r}.{near(variant, VARIANTS)}")
     dropout = 0.5 if dropout is None else dropout
     body = make_backbone("fcn", {"dropout": dropout, **backbone, "convolutional": True}, dtype)
-    return _over_the_image(on_backbone(body, ScoresOfVGG(classes, VARIANTS[variant], dropout)))
+    return _over_the_image(on_backbone(body, ScoresOfVGG(classes, VARIANTS[variant], dropout), heads=("^head/",)))
 
 
 def _over_the_image(model: Model) -> Model:
@@ -154,4 +156,4 @@ def _over_the_image(model: Model) -> Model:
         logits = bilinear(outputs["map_logits"], seen.shape[1:3])[:, :rows, :columns]
         return {**outputs, "map_logits": logits}, stats
 
-    return Model(init, apply)
+    return model._replace(init=init, apply=apply)

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mapjax.errors import UserError, near
-from mapjax.models.compose import levels, make_backbone, on_backbone
+from mapjax.models.compose import by_stride, make_backbone, on_backbone
 from mapjax.models.layers import Conv, torch_default
-from mapjax.models.segmenters.unet import NORMS, Decoder, cut_to_image
+from mapjax.models.segmenters.unet import DECODER, NORMS, Decoder, cut_to_image
 from mapjax.ops.resize import bilinear
 from mapjax.task import Model
 
@@ -109,17 +109,16 @@ def make(
     if norm not in NORMS:
         raise UserError(f"figure_ground has no norm={norm!r}.{near(norm, NORMS)}")
     encoder = make_backbone("figure_ground", backbone, dtype)
-    found = levels(encoder)
-    deep = [level for level in found if level.stride == stride]
-    drawn = [level for level in found if level.stride <= stride]
-    if not deep or len(drawn) < 2:
+    found = by_stride(encoder.levels)
+    drawn = {step: name for step, name in found.items() if step <= stride}
+    if stride not in found or len(drawn) < 2:
         raise UserError(
             f"figure_ground: stride={stride} must be that of a map of the backbone {backbone['name']!r}, but of the "
-            f"finest; its strides are {', '.join(str(level.stride) for level in found)}."
+            f"finest; its strides are {', '.join(map(str, found))}."
         )
-    widths = tuple(width * level.stride for level in drawn[:-1])
-    names = tuple(level.name for level in drawn)
-    figure = Decoder(
-        names, widths, 1, drawn[0].stride, norm, 0.0, supervised=False, remat=False, dtype=jnp.dtype(dtype)
-    )
-    return cut_to_image(on_backbone(encoder, FigureGround(figure, deep[0].name, stride, tuple(windows), classes)))
+    *finer, _ = drawn
+    widths, names = tuple(width * step for step in finer), tuple(drawn.values())
+    options = {"supervised": False, "remat": False, "dtype": jnp.dtype(dtype)}
+    figure = Decoder(names, widths, 1, min(drawn), norm, 0.0, **options)
+    head = FigureGround(figure, found[stride], stride, tuple(windows), classes)
+    return cut_to_image(on_backbone(encoder, head, heads=("^things/",), rules=DECODER))

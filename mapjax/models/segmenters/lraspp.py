@@ -84,4 +84,4 @@ def make(
     backbone = mobilenet.make(
         version=3, size="large", width=width, norm=norm, dilated=True, blocks=True, remat=remat, dtype=dtype
     )
-    return on_backbone(backbone, Head(classes, channels, norm, jnp.dtype(dtype)))
+    return on_backbone(backbone, Head(classes, channels, norm, jnp.dtype(dtype)), heads=("^classifier/",))

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mapjax.errors import UserError, near
-from mapjax.models.backbones.vit import Layer
+from mapjax.models.backbones import vit
 from mapjax.models.compose import make_backbone, on_backbone
 from mapjax.models.layers import Dense, LayerNorm
 from mapjax.ops.resize import bilinear
@@ -61,7 +61,7 @@ class MaskTransformer(nn.Module):
         x = jnp.concatenate([x, jnp.broadcast_to(tokens, (len(x), self.classes, width))], 1)
         heads = max(width // HEAD_WIDTH, 1)
         for i in range(self.layers):
-            layer = Layer(heads, 4 * width, self.dropout, 0.0, dtype=self.dtype, name=f"layer{i}")
+            layer = vit.Layer(heads, 4 * width, self.dropout, 0.0, dtype=self.dtype, name=f"layer{i}")
             x, _ = layer(x, train)
         x = LayerNorm(dtype=self.dtype, name="decoder_norm")(x)
         options = {"bias": False, "init": nn.initializers.normal(width**-0.5), "dtype": jnp.float32}
@@ -108,7 +108,7 @@ def make(
         raise UserError("segmenter: decoder='mask' compares classes, so it needs 2 or more; take decoder='linear'.")
     encoder = _whole_patches(make_backbone("segmenter", backbone, dtype), backbone.get("patch", PATCH))
     head = Linear(classes) if decoder == "linear" else Mask(classes, layers, dropout, jnp.dtype(dtype))
-    return on_backbone(encoder, head)
+    return on_backbone(encoder, head, heads=("^head/",), rules=vit.LAYER)
 
 
 def _whole_patches(model: Model, patch: int) -> Model:
@@ -124,4 +124,4 @@ def _whole_patches(model: Model, patch: int) -> Model:
     def apply(variables, images, *, train=False, key=None):
         return model.apply(variables, fit(images), train=train, key=key)
 
-    return Model(init, apply)
+    return model._replace(init=init, apply=apply)

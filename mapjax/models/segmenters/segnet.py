@@ -13,10 +13,16 @@ from mapjax.models.backbones import vgg
 from mapjax.models.compose import on_backbone
 from mapjax.models.layers import Conv, ConvNorm, model_of, torch_default
 from mapjax.ops import pooling
+from mapjax.sharding import tensor
 from mapjax.task import Model
 
 SMALL = (64, 64, 64, 64)  # channels of SegNet-Basic, one convolution a stage
 ENCODERS = ("vgg16", "small")
+PAIR = (  # the first two convolutions of each stage of the decoder; the last stage has one, as each of the small one
+    (r"decoder[2-5]_0/0/kernel$", tensor.CONV_OUT),
+    (r"decoder[2-5]_0/1/", tensor.EACH),
+    (r"decoder[2-5]_1/0/kernel$", tensor.CONV_IN),
+)
 
 
 class VGGEncoder(nn.Module):
@@ -97,11 +103,14 @@ def make(*, classes: int, encoder: str = "vgg16", width: float = 1.0, kernel: in
     kind = jnp.dtype(dtype)
     if encoder == "vgg16":
         stages = _scaled([(channels,) * count for channels, count in zip(vgg.CHANNELS, vgg.STAGES[16])], width)
-        backbone = model_of(VGGEncoder(width, kind))
+        rules, pair = vgg.rules_of(16, batch_norm=True), PAIR
+        backbone = model_of(VGGEncoder(width, kind), levels=vgg.LEVELS, heads=vgg.HEADS, rules=rules)
     else:
-        stages = _scaled([(channels,) for channels in SMALL], width)
-        backbone = model_of(SmallEncoder(tuple(stage[0] for stage in stages), kernel, kind))
-    return on_backbone(backbone, Decoder(stages, classes, kernel, 3 if encoder == "vgg16" else 1, kind))
+        stages, pair = _scaled([(channels,) for channels in SMALL], width), ()
+        levels = {name: stride for name, stride in vgg.LEVELS.items() if int(name[-1]) <= len(SMALL)}
+        backbone = model_of(SmallEncoder(tuple(stage[0] for stage in stages), kernel, kind), levels=levels)
+    decoder = Decoder(stages, classes, kernel, 3 if encoder == "vgg16" else 1, kind)
+    return on_backbone(backbone, decoder, heads=("^head/",), rules=pair)
 
 
 def _scaled(stages: Sequence[Sequence[int]], width: float) -> tuple[tuple[int, ...], ...]:

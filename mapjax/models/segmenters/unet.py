@@ -11,16 +11,25 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mapjax.errors import UserError, near
-from mapjax.models.compose import levels, make_backbone, on_backbone
+from mapjax.models.compose import by_stride, make_backbone, on_backbone
 from mapjax.models.layers import Conv, ConvNorm, Dropout, Init, model_of, torch_default
 from mapjax.ops import pooling
-from mapjax.ops.resize import bilinear
+from mapjax.ops.resize import bilinear, pixel_shuffle
+from mapjax.sharding import tensor
 from mapjax.task import Model
 
 DEPTH = 4
 WIDTH = 32  # with its own encoder
 WIDTH_ON_BACKBONE = 16  # 32 channels at stride 2
 NORMS = ("batch", "group", "none")
+HEADS = (r"^head\d*/",)
+PAIR = (  # the two convolutions of a level
+    (r"conv1/0/kernel$", tensor.CONV_OUT),
+    (r"conv1/0/bias$", tensor.EACH),
+    (r"conv1/1/", tensor.EACH),
+    (r"conv2/0/kernel$", tensor.CONV_IN),
+)
+ENCODER, DECODER = (tuple((rf"{level}\d/{end}", spec) for end, spec in PAIR) for level in ("level", "decoder"))
 
 
 class DoubleConv(nn.Module):
@@ -93,14 +102,7 @@ class Decoder(nn.Module):
                 outputs |= {f"aux{i}_map_logits": logits} if train else {}
         parts = self.classes * self.finer**2
         head = Conv(parts, 1, bias=True, init=_all_alike(self.classes), dtype=jnp.float32, name="head")
-        return {"map_logits": spread(head(x), self.finer), **outputs}
-
-
-def spread(x, factor: int):
-    """Give the channels (factor factor c) of each place to the factor² places it becomes (Shi et al. 2016)."""
-    batch, rows, columns, channels = x.shape
-    parts = x.reshape(batch, rows, columns, factor, factor, channels // factor**2)
-    return parts.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * factor, columns * factor, -1)
+        return {"map_logits": pixel_shuffle(head(x), self.finer), **outputs}
 
 
 def _all_alike(classes: int) -> Init:
@@ -172,21 +174,22 @@ def make(
         if stride < 1:
             raise UserError(f"unet: stride={stride} must be 1 or more.")
         widths = _widths(width or WIDTH, [2**i for i in range(depth + 1)], widest)
-        encoder = model_of(Encoder(widths, stride, norm, remat, jnp.dtype(dtype)))
-        names, finer = tuple(f"level{i}" for i in range(depth + 1)), stride if subpixel else 1
+        found = {f"level{i}": stride * 2**i for i in range(depth + 1)}
+        encoder = model_of(Encoder(widths, stride, norm, remat, jnp.dtype(dtype)), levels=found, rules=ENCODER)
+        names, finer = tuple(found), stride if subpixel else 1
     else:
         if stride is not None:
             raise UserError(f"unet: stride={stride} is of its own encoder; the backbone has its own: leave stride out.")
         if depth is not None:
             raise UserError(f"unet: depth={depth} is of its own encoder; the backbone has its own: leave depth out.")
         encoder = make_backbone("unet", backbone, dtype)
-        found = levels(encoder)
+        found = by_stride(encoder.levels)
         if len(found) < 2:
             raise UserError(f"unet: all maps of the backbone {backbone['name']!r} have one stride; choose another.")
-        names, finer = tuple(level.name for level in found), found[0].stride if subpixel else 1
-        widths = _widths(width or WIDTH_ON_BACKBONE, [level.stride for level in found], widest)
+        names, finer = tuple(found.values()), min(found) if subpixel else 1
+        widths = _widths(width or WIDTH_ON_BACKBONE, list(found), widest)
     decoder = Decoder(names, widths[:-1], classes, finer, norm, dropout, supervised, remat, jnp.dtype(dtype))
-    return cut_to_image(on_backbone(encoder, decoder))
+    return cut_to_image(on_backbone(encoder, decoder, heads=HEADS, rules=DECODER))
 
 
 def cut_to_image(model: Model) -> Model:
@@ -198,7 +201,7 @@ def cut_to_image(model: Model) -> Model:
         maps = {name: value[:, :rows, :columns] for name, value in outputs.items() if name.endswith("map_logits")}
         return {**outputs, **maps}, stats
 
-    return Model(model.init, apply)
+    return model._replace(apply=apply)
 
 
 def _widths(width: int, strides: list[int], widest: int) -> tuple[int, ...]:

@@ -94,7 +94,8 @@ def make(
         proposing = shard.per_example(jax.vmap(partial(propose_train, anchors=anchors)))
         proposals, real = jax.lax.stop_gradient(proposing(objectness, deltas, extents(batch)))
         rois = shard.per_example(jax.vmap(draw))(keys[1], proposals, real & mask[:, None], truth)
-        regions = model.calls["regions"](variables, outputs["features"], rois["boxes"])
+        variables = {**variables, "stats": stats}
+        regions, stats = model.calls["regions"](variables, outputs["features"], rois["boxes"], train=True)
         terms |= second_stage_loss(regions["logits"], regions["deltas"], rois, mask)
         total = sum(terms.values())
         return total, (stats, {"loss": total} | terms)
@@ -105,7 +106,7 @@ def make(
         anchors = anchors_of(*batch["image"].shape[1:3])
         proposing = shard.per_example(jax.vmap(partial(propose_test, anchors=anchors)))
         proposals, real = proposing(outputs["objectness"], outputs["deltas"], extents(batch))
-        regions = model.calls["regions"](variables, outputs["features"], proposals)
+        regions, _ = model.calls["regions"](variables, outputs["features"], proposals, train=False)
         return {
             "features": outputs["features"],
             "proposals": proposals,

@@ -1,0 +1,1 @@
+"""What a detector asks of its maps: where objects may be, and what a box holds."""

@@ -1,0 +1,22 @@
+"""The weights that a run starts from: a file's, published ones by name, or those of another run's folder."""
+
+import pathlib
+from typing import Any
+
+from mapjax import weights
+from mapjax.runs import trained
+from mapjax.weights import transfer
+
+
+def read(source: str) -> transfer.Given:
+    """Read what `init_from` names: a file, a name as "torchvision/resnet50.IMAGENET1K_V2", or a workdir.
+
+    Raises:
+      UserError: no such source, or one that cannot be read.
+    """
+    path = pathlib.Path(source).expanduser()
+    if not path.is_dir():
+        return transfer.read(source)
+    loaded = trained.load(path, which="best")
+    size: Any = loaded.config.image_size
+    return transfer.Given(source, weights.to_torchvision(loaded.variables), loaded.classes, size)
