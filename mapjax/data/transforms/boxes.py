@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from mapjax.data import geometry, images
 from mapjax.data.source import Record
 from mapjax.data.transforms import augment as augmentation
+from mapjax.data.transforms import fits
 from mapjax.errors import UserError
 
 Example = dict[str, Any]  # keys: stages.py
@@ -23,35 +24,47 @@ _log = logging.getLogger(__name__)
 
 
 def make(
-    *, size: tuple[int, int], max_boxes: int, augment: Mapping[str, Any] | None = None, masks: bool = False
+    *,
+    size: tuple[int, int],
+    max_boxes: int,
+    augment: Mapping[str, Any] | None = None,
+    masks: bool = False,
+    fit: str = "letterbox",
+    shorter: int = 800,
+    longest: int = 1333,
+    multiple: int = 32,
 ) -> Transform:
     """Make `transform(record, rng) -> example`.
 
-    The image is letterboxed: magnified until it just fits, at the top left of the frame, the rest filled with
-    ImageNet's mean colour. What becomes of the boxes: each is mapped (around its mapped mask, where the record has
-    one) and clipped to the frame; it is dropped if less than `min_visible` of its area is left, or less than one
-    pixel of its width or height. Without augmentation only the last rule can apply. Of more than `max_boxes` boxes
-    the largest are kept, ordinary ones before crowds, and a warning is logged once.
+    The image is letterboxed (unless `fit` says otherwise): magnified until it just fits, at the top left of the frame,
+    the rest filled with ImageNet's mean colour. What becomes of the boxes: each is mapped (around its mapped mask,
+    where the record has one) and clipped to the frame; it is dropped if less than `min_visible` of its area is left, or
+    less than one pixel of its width or height. Without augmentation only the last rule can apply. Of more than
+    `max_boxes` boxes the largest are kept, ordinary ones before crowds, and a warning is logged once.
 
     Args:
       size: height, width of the examples in pixels.
       max_boxes: rows of `boxes`, `classes`, `crowd` and `valid`; the rows that are not `valid` are zeros.
       augment: the keys of augment.py; None for evaluation.
       masks: also give `masks` (max_boxes, height, width); zeros for a record that has none.
+      fit, shorter, longest, multiple: of images without augmentation, as in fits.py: "letterbox", or "shorter" for
+        frames as torchvision's detectors have them.
 
     Raises:
-      UserError: a size or max_boxes that is not positive, or a bad augmentation; by the transform, an image that
-        cannot be read.
+      UserError: a size or max_boxes that is not positive, or a bad augmentation or fit; by the transform, an image
+        that cannot be read.
     """
     frame = (int(size[0]), int(size[1]))
     if min(frame) < 1 or max_boxes < 1:
         raise UserError(f"size={tuple(size)} and max_boxes={max_boxes} must be positive.")
     config = augmentation.complete(augment)
+    fitted = fits.make(fit, frame, shorter=shorter, longest=longest, multiple=multiple, smooth=False)
     warned = []
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        example, matrix = map_record(record, rng, frame, None if augment is None else config)
-        boxes, keep = map_labels(matrix, record, frame, 0.0 if augment is None else config["min_visible"])
+        example, matrix = map_record(record, rng, frame, config if augment is not None else None, fitted)
+        seen = example["image"].shape[:2]
+        boxes, keep = map_labels(matrix, record, seen, 0.0 if augment is None else config["min_visible"])
         rows = np.flatnonzero(keep)
         if len(rows) > max_boxes:
             if not warned:
@@ -72,7 +85,7 @@ def make(
         )
         if masks:
             given = record["masks"][rows] if "masks" in record else np.zeros((0, *example["size"]), bool)
-            example |= _padded(max_boxes, masks=geometry.map_masks(matrix, given, frame))
+            example |= _padded(max_boxes, masks=geometry.map_masks(matrix, given, seen))
         return example
 
     return transform
@@ -83,12 +96,12 @@ def map_record(
     rng: np.random.Generator,
     frame: geometry.Size,
     config: Mapping[str, Any] | None,
-    fit: Callable[[geometry.Size, geometry.Size], geometry.Matrix] = geometry.letterbox,
+    fit: fits.Fit | None = None,
 ) -> tuple[Example, geometry.Matrix]:
     """Read the image of a record and map it into the frame: `image`, `matrix` and `size`; and the matrix in float64.
 
     Args:
-      config: of the augmentation, complete; None for evaluation. fit: (size, frame) -> the mapping in evaluation.
+      config: of the augmentation, complete; None for evaluation. fit: of evaluation, whose frames may be others.
 
     Raises:
       UserError: an image that cannot be read, or has another size than its labels were drawn on.
@@ -101,11 +114,14 @@ def map_record(
             f"{record['file']} has {original[0]}×{original[1]} pixels (height × width), and its labels were drawn "
             f"on {height}×{width}; label it again, or restore the image."
         )
-    matrix = fit(original, frame) if config is None else augmentation.draw_matrix(config, rng, original, frame)
-    small, onward = geometry.shrink(image, matrix)
-    if config is not None:
-        small = augmentation.draw_colours(config, rng)(small)
-    mapped = geometry.map_image(onward, small, frame, IMAGENET_MEAN)
+    if config is None:
+        fit = fit or fits.make("letterbox", frame)
+        frame, matrix = fit.place(original)
+        mapped = fit.show(matrix, image, frame, IMAGENET_MEAN)
+    else:
+        matrix = augmentation.draw_matrix(config, rng, original, frame)
+        small, onward = geometry.shrink(image, matrix)
+        mapped = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), frame, IMAGENET_MEAN)
     return {"image": mapped, "matrix": matrix.astype(np.float32), "size": np.array(original, np.int32)}, matrix
 
 

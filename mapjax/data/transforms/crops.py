@@ -37,6 +37,7 @@ def make(
     crop_share: float | int = 0.875,
     augment: Mapping[str, Any] | None = None,
     fill: Sequence[int] = IMAGENET_MEAN,
+    interpolation: str = "bilinear",
 ) -> Transform:
     """Make `transform(record, rng) -> example`, with the record's `label` or `labels` as they are.
 
@@ -50,9 +51,10 @@ def make(
         "stretch": the whole image, its sides scaled on their own; "letterbox": the whole image in the centre.
       augment: the keys `WHOLE` of augment.py; None for evaluation.
       fill: RGB of the pixels from outside the image.
+      interpolation: of images that are neither turned nor tilted: "bilinear" or "bicubic" (some published weights).
 
     Raises:
-      UserError: a bad size, fit, share or augmentation; by the transform, an image that cannot be read.
+      UserError: a bad size, fit, share, interpolation or augmentation; by the transform, an image that cannot be read.
     """
     frame = (int(size[0]), int(size[1]))
     colour = tuple(int(level) for level in fill)
@@ -62,6 +64,10 @@ def make(
         )
     if fit not in _FITS:
         raise UserError(f"transform.fit={fit!r} is not known.{near(fit, _FITS)}")
+    if interpolation not in resample.FILTERS:
+        raise UserError(
+            f"transform.interpolation={interpolation!r} is not known.{near(interpolation, resample.FILTERS)}"
+        )
     config = augmentation.complete(augment, augmentation.WHOLE)
     if config["random_resized_crop"] and config["pad_crop"]:
         raise UserError("random_resized_crop and pad_crop are both set; choose one of the two crops.")
@@ -75,7 +81,8 @@ def make(
     def transform(record: Record, rng: np.random.Generator) -> Example:
         whole, decode = images.peek(record["image"], orient=True, name=record["file"])
         view = View(placed(whole)) if augment is None else look(rng, whole)
-        image = _show(decode, view, frame, colour, exact=augment is None, reflect=config["pad_crop"] > 0)
+        form = {"reflect": config["pad_crop"] > 0, "interpolation": interpolation}
+        image = _show(decode, view, frame, colour, exact=augment is None, **form)
         if config["erase"] and rng.random() < config["erase"]:
             box = erase.draw(rng, frame, config["erase_area"], config["erase_ratio"])
             image = erase.erase(image, box, rng if config["erase_fill"] == "random" else colour) if box else image
@@ -201,7 +208,13 @@ def _draw_policies(config: Mapping[str, Any], rng: np.random.Generator, frame: g
 
 
 def _show(
-    decode: images.Decode, view: View, frame: geometry.Size, fill: tuple[int, ...], exact: bool, reflect: bool
+    decode: images.Decode,
+    view: View,
+    frame: geometry.Size,
+    fill: tuple[int, ...],
+    exact: bool,
+    reflect: bool,
+    interpolation: str,
 ) -> np.ndarray:
     """Decode an image, and show it in the frame as the view says; if `exact`, with torchvision's pixels."""
     # Decoding shrinks a JPEG otherwise than Pillow, which therefore gets at least a factor of 2 to do.
@@ -213,4 +226,4 @@ def _show(
         image, matrix = geometry.shrink(image, matrix)
     for colours in view.colours:
         image = colours(image)
-    return resample.resample(matrix, image, frame, fill, reflect=reflect)
+    return resample.resample(matrix, image, frame, fill, reflect=reflect, interpolation=interpolation)

@@ -8,12 +8,11 @@ import numpy as np
 from mapjax.data import geometry
 from mapjax.data.source import Record
 from mapjax.data.transforms import augment as augmentation
-from mapjax.data.transforms import boxes, crops
+from mapjax.data.transforms import boxes, fits
 from mapjax.data.transforms.boxes import Example, Transform
-from mapjax.errors import UserError, near
+from mapjax.errors import UserError
 from mapjax.stages import VOID
 
-FITS = {"letterbox": geometry.letterbox, "stretch": crops.stretch}
 PIXELS: dict[str, Any] = {key: value for key, value in augmentation.DEFAULTS.items() if key != "min_visible"}
 OPTIONS = {"augment": PIXELS}
 
@@ -22,6 +21,9 @@ def make(
     *,
     size: tuple[int, int],
     fit: str = "letterbox",
+    shorter: int = 520,
+    longest: int = 0,
+    multiple: int = 8,
     augment: Mapping[str, Any] | None = None,
     canvas: Callable[[], geometry.Size] | None = None,
 ) -> Transform:
@@ -32,8 +34,8 @@ def make(
 
     Args:
       size: height, width of the examples in pixels.
-      fit: without augmentation. "letterbox": the whole image, magnified until it just fits, at the top left;
-        "stretch": its sides scaled on their own.
+      fit, shorter, longest, multiple: of images without augmentation, as in fits.py: "letterbox", "stretch", or
+        "shorter" for frames as torchvision's segmenters have them.
       augment: the keys of augment.py of images with boxes, without min_visible; None for evaluation.
       canvas: for scoring: gives height, width of a frame that holds every image; the example then has `truth_map`
         in place of `label_map`.
@@ -44,13 +46,12 @@ def make(
     frame = (int(size[0]), int(size[1]))
     if min(frame) < 1:
         raise UserError(f"size={tuple(size)} must be positive.")
-    if fit not in FITS:
-        raise UserError(f"transform.fit={fit!r} is not known.{near(fit, FITS)}")
+    fitted = fits.make(fit, frame, shorter=shorter, longest=longest, multiple=multiple)
     config = augmentation.complete(augment, PIXELS)
     whole = None if canvas is None else canvas()
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        example, matrix = boxes.map_record(record, rng, frame, None if augment is None else config, FITS[fit])
+        example, matrix = boxes.map_record(record, rng, frame, None if augment is None else config, fitted)
         original, labels = tuple(example["size"].tolist()), record.get("label_map")
         if labels is not None and labels.shape != original:
             raise UserError(
@@ -59,7 +60,10 @@ def make(
             )
         if whole is not None:
             return example | {"truth_map": _on_canvas(labels, whole)}
-        return example if labels is None else example | {"label_map": geometry.map_labels(matrix, labels, frame, VOID)}
+        if labels is None:
+            return example
+        seen: geometry.Size = example["image"].shape[:2]
+        return example | {"label_map": geometry.map_labels(matrix, labels, seen, VOID)}
 
     return transform
 

@@ -1,7 +1,8 @@
 """An image in a frame, by the cheapest way that is right: a copy, an upright resize, or one warp.
 
 - Mirrored or shifted by whole pixels: copied, exactly.
-- Upright, larger or smaller: Pillow's bilinear filter, which widens as it shrinks (no aliasing): torchvision's pixels.
+- Upright, larger or smaller: Pillow's bilinear or bicubic filter, which widens as it shrinks (no aliasing):
+  torchvision's pixels.
 - Turned or tilted: averaged down by whole factors, then sampled bilinearly.
 """
 
@@ -16,6 +17,8 @@ from jaxtyping import UInt8
 from mapjax.data import geometry
 
 Image = UInt8[np.ndarray, "h w 3"]
+
+FILTERS = {"bilinear": PIL.Image.Resampling.BILINEAR, "bicubic": PIL.Image.Resampling.BICUBIC}
 
 _NEAR = 1e-6  # of a pixel: the rounding of a product of matrices
 _REDUCING_GAP = 3.0  # Pillow first averages by whole factors where more than this factor is left for its filter
@@ -39,20 +42,27 @@ class Axis(NamedTuple):
 
 
 def resample(
-    matrix: geometry.Matrix, image: Image, frame: geometry.Size, fill: tuple[int, ...], *, reflect: bool = False
+    matrix: geometry.Matrix,
+    image: Image,
+    frame: geometry.Size,
+    fill: tuple[int, ...],
+    *,
+    reflect: bool = False,
+    interpolation: str = "bilinear",
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Map an image into a frame of height, width; always to new memory.
 
     Args:
       fill: the colour of pixels from outside the image.
       reflect: instead of that, go on beyond the border as in a mirror.
+      interpolation: of an upright resize, a key of FILTERS.
     """
     (a, b, x), (c, d, y), _ = matrix.tolist()
     if b == 0 and c == 0 and a and d:
         across, down = Axis(a, x, image.shape[1], frame[1]), Axis(d, y, image.shape[0], frame[0])
         if _whole(across) and _whole(down):
             return _flip(_copy(image, down.upright(), across.upright(), fill, reflect), down, across)
-        resized = None if reflect else _resize(image, down.upright(), across.upright(), fill)
+        resized = None if reflect else _resize(image, down.upright(), across.upright(), fill, interpolation)
         if resized is not None:
             return _flip(resized, down, across)
     if not reflect:
@@ -126,14 +136,14 @@ def _mirror(start: int, axis: Axis) -> np.ndarray:
     return np.minimum(at, period - at) if axis.length > 1 else at
 
 
-def _resize(image: Image, down: Axis, across: Axis, fill: tuple[int, ...]) -> np.ndarray | None:
+def _resize(image: Image, down: Axis, across: Axis, fill: tuple[int, ...], interpolation: str) -> np.ndarray | None:
     """Resize the part that shows into its rectangle of the frame; None if that has no whole pixels' borders."""
     vertical, horizontal = _span(down), _span(across)
     if vertical is None or horizontal is None:
         return None
     (top, bottom, *source_y), (left, right, *source_x) = vertical, horizontal
     size, box = (right - left, bottom - top), (source_x[0], source_y[0], source_x[1], source_y[1])
-    part = _filter(image, size, box)
+    part = _filter(image, size, box, interpolation)
     if size == (across.side, down.side):
         return part
     whole = np.full((down.side, across.side, 3), fill, np.uint8)
@@ -141,14 +151,16 @@ def _resize(image: Image, down: Axis, across: Axis, fill: tuple[int, ...]) -> np
     return whole
 
 
-def _filter(image: Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
+def _filter(
+    image: Image, size: tuple[int, int], box: tuple[float, float, float, float], interpolation: str
+) -> np.ndarray:
     """Resize the part x1,y1,x2,y2 to width, height."""
     height, width = image.shape[:2]
-    if box == (0, 0, width, height) and size[0] >= width and size[1] >= height:
+    if interpolation == "bilinear" and box == (0, 0, width, height) and size[0] >= width and size[1] >= height:
         # Where nothing shrinks it is Pillow's to a level or two, in a tenth of the time.
         return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     converted = PIL.Image.fromarray(image)
-    return np.array(converted.resize(size, PIL.Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP))
+    return np.array(converted.resize(size, FILTERS[interpolation], box=box, reducing_gap=_REDUCING_GAP))
 
 
 def _span(axis: Axis) -> tuple[int, int, float, float] | None:

@@ -1,0 +1,180 @@
+"""What belongs to published weights: the network, the task, how images are seen, and the classes.
+
+Sizes, crops and filters are those of torchvision's weights enums (`Weights.transforms()`); the parity test goes through
+all of them. A recipe holds plain nodes of a config, from which `mapjax.runs.pretrained` makes a run.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from mapjax.errors import UserError, near
+from mapjax.weights import names
+from mapjax.weights.published import TORCHVISION
+
+Node = Mapping[str, Any]
+
+COCO_CHANNELS = 90  # of COCO's detectors: channel k answers for category k + 1, and ten of them for none
+_SWAG = {"b": 384, "l": 512, "h": 518}  # sides of images, fine-tuned end to end (Singh et al. 2022)
+_SEEN = {  # (network, weights) → side of the crop, and of the shorter side of the image that it is cut out of
+    ("convnext_tiny", "V1"): (224, 236),
+    ("convnext_small", "V1"): (224, 230),
+    ("convnext_base", "V1"): (224, 232),
+    ("convnext_large", "V1"): (224, 232),
+    ("efficientnet_b1", "V1"): (240, 256),
+    ("efficientnet_b1", "V2"): (240, 255),
+    ("efficientnet_b2", "V1"): (288, 288),
+    ("efficientnet_b3", "V1"): (300, 320),
+    ("efficientnet_b4", "V1"): (380, 384),
+    ("efficientnet_b5", "V1"): (456, 456),
+    ("efficientnet_b6", "V1"): (528, 528),
+    ("efficientnet_b7", "V1"): (600, 600),
+    ("inception_v3", "V1"): (299, 342),
+    ("resnext101_64x4d", "V1"): (224, 232),
+    ("vit_l_16", "V1"): (224, 242),
+}
+_VITS = {"b": "base", "l": "large", "h": "huge"}
+_CLASSIFIERS: tuple[tuple[str, Callable[..., Node]], ...] = (  # expression of torchvision's name → node of ours
+    (r"resnet(\d+)", lambda depth: {"name": "resnet", "depth": int(depth)}),
+    (
+        r"resnext(\d+)_(\d+)x(\d+)d",
+        lambda depth, groups, width: {
+            "name": "resnet",
+            "depth": int(depth),
+            "groups": int(groups),
+            "width_per_group": int(width),
+        },
+    ),
+    (r"wide_resnet(\d+)_2", lambda depth: {"name": "resnet", "depth": int(depth), "width_per_group": 128}),
+    (r"vgg(\d+)(_bn)?", lambda depth, norm: {"name": "vgg", "depth": int(depth), "batch_norm": norm is not None}),
+    (r"mobilenet_v2", lambda: {"name": "mobilenet", "version": 2}),
+    (r"mobilenet_v3_(large|small)", lambda size: {"name": "mobilenet", "version": 3, "size": size}),
+    (r"efficientnet_(b\d|lite\d)", lambda variant: {"name": "efficientnet", "variant": variant}),
+    (r"convnext_(\w+)", lambda variant: {"name": "convnext", "variant": variant}),
+    (r"vit_([blh])_(\d+)", lambda size, patch: {"name": "vit", "variant": _VITS[size], "patch": int(patch)}),
+    (r"alexnet", lambda: {"name": "alexnet"}),
+    (r"googlenet", lambda: {"name": "googlenet"}),
+    (r"inception_v3", lambda: {"name": "inception"}),
+)
+_SEGMENTERS: dict[str, Node] = {
+    "fcn_resnet50": {"name": "fcn", "backbone": {"name": "resnet", "depth": 50}, "aux": True},
+    "fcn_resnet101": {"name": "fcn", "backbone": {"name": "resnet", "depth": 101}, "aux": True},
+    "deeplabv3_resnet50": {"name": "deeplab", "backbone": {"name": "resnet", "depth": 50}, "aux": True},
+    "deeplabv3_resnet101": {"name": "deeplab", "backbone": {"name": "resnet", "depth": 101}, "aux": True},
+    "deeplabv3_mobilenet_v3_large": {"name": "deeplab", "backbone": {"name": "mobilenet"}, "aux": True},
+    "lraspp_mobilenet_v3_large": {"name": "lraspp"},
+}
+_DETECTORS: dict[str, tuple[Node, Node, tuple[int, int]]] = {  # network, task, shorter and longest side of its images
+    # The published weights of this network were trained with an epsilon of 0 in its batch normalization.
+    "fasterrcnn_resnet50_fpn": (
+        {"name": "faster_rcnn", "backbone": {"name": "resnet", "depth": 50, "norm": "frozen", "epsilon": 0.0}},
+        {"name": "two_stage"},
+        (800, 1333),
+    ),
+}
+
+
+class Recipe(NamedTuple):
+    """A network as its weights need it: nodes of a config; height and width of its images; a list of `labels`.
+
+    channels: of its answers, where there are more of them than classes: class i answers in channel identifier − 1.
+    """
+
+    name: str
+    model: Node
+    task: Node
+    transform: Node
+    image_size: tuple[int, int]
+    classes: str
+    channels: int | None = None
+
+
+def known() -> list[str]:
+    """List the names with a recipe: of torchvision's all but the networks that are not here, and efficientnet_lite0."""
+    every = (f"torchvision/{network}.{kind}" for kind, files in TORCHVISION.items() for network in files)
+    return [*filter(lambda name: not _lacking(*_parts(name)), every), names.LITE0]
+
+
+def find(name: str) -> Recipe:
+    """Give the recipe of published weights.
+
+    Args:
+      name: torchvision/NETWORK.WEIGHTS (DEFAULT, or without .WEIGHTS: the newest), or efficientnet_lite0.
+
+    Raises:
+      UserError: no such name, or weights of a network that is not here.
+    """
+    if name == names.LITE0:
+        # TensorFlow's: levels as (x - 127) / 128, seven eighths of the image, a bicubic filter.
+        return _classifier(name, names.LITE0, (224, 256), "bicubic", [127 / 255] * 3, [128 / 255] * 3)
+    if not name.startswith("torchvision/"):
+        raise UserError(f"{name}: what this network is and sees is not known here.{near(name, known())}")
+    network, kind = _parts(name)
+    names.torchvision_file(network, kind or "DEFAULT")
+    if kind in ("", "DEFAULT"):
+        kind = next(kind for kind, files in TORCHVISION.items() if network in files)
+    if reason := _lacking(network, kind):
+        raise UserError(f"torchvision/{network}.{kind}: {reason}.")
+    name = f"torchvision/{network}.{kind}"
+    if network in _SEGMENTERS:
+        return _segmenter(name, network)
+    if network in _DETECTORS:
+        return _detector(name, network)
+    if kind.startswith("IMAGENET1K_SWAG"):
+        side = _SWAG[network.split("_")[1]] if "E2E" in kind else 224
+        return _classifier(name, network, (side, side), "bicubic")
+    version = kind.removeprefix("IMAGENET1K_")
+    seen = _SEEN.get((network, version), (224, 232 if version == "V2" else 256))
+    cubic = network.startswith("efficientnet") and version == "V1"
+    return _classifier(name, network, seen, "bicubic" if cubic else "bilinear")
+
+
+def _parts(name: str) -> tuple[str, str]:
+    network, _, kind = name.removeprefix("torchvision/").partition(".")
+    return network, kind
+
+
+def _lacking(network: str, kind: str) -> str:
+    """Say why there is no recipe for weights that torchvision has; "" where there is one."""
+    if kind == "IMAGENET1K_FEATURES":
+        return "these weights have no classifier, so they answer nothing; train one with --init_from"
+    if network in _SEGMENTERS or network in _DETECTORS or _node(network) is not None:
+        return ""
+    return "mapjax does not have this network yet"
+
+
+def _node(network: str) -> Node | None:
+    """Give the node of a classifier by torchvision's name; None where there is none."""
+    for pattern, node in _CLASSIFIERS:
+        if found := re.fullmatch(pattern, network):
+            return node(*found.groups())
+    return None
+
+
+def _classifier(
+    name: str,
+    network: str,
+    seen: tuple[int, int],
+    interpolation: str,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+) -> Recipe:
+    node = _node(network)
+    assert node is not None
+    side, resized = seen
+    task = {"name": "classify"} | ({"mean": tuple(mean), "std": tuple(std)} if mean and std else {})
+    transform = {"name": "crops", "fit": "crop", "crop_share": side / resized, "interpolation": interpolation}
+    return Recipe(name, node, task, transform, (side, side), "imagenet")
+
+
+def _segmenter(name: str, network: str) -> Recipe:
+    transform = {"name": "pixelwise", "fit": "shorter", "shorter": 520, "longest": 0, "multiple": 8}
+    return Recipe(name, _SEGMENTERS[network], {"name": "segment"}, transform, (520, 520), "voc")
+
+
+def _detector(name: str, network: str) -> Recipe:
+    model, task, (shorter, longest) = _DETECTORS[network]
+    transform = {"name": "boxes", "max_boxes": 100, "fit": "shorter", "shorter": shorter, "longest": longest}
+    transform["multiple"] = 32
+    size = (-(-shorter // 32) * 32, -(-longest // 32) * 32)
+    return Recipe(name, model, task, transform, size, "coco", COCO_CHANNELS)
