@@ -16,7 +16,7 @@ from mapjax.data import geometry
 from mapjax.data.transforms import resample
 from mapjax.errors import UserError, near
 
-Image = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]
 KINDS = ("letterbox", "stretch", "shorter")
 
 

@@ -1,0 +1,132 @@
+"""Published weights as a trained run: a network that answers without any training here.
+
+torchvision/resnet50.IMAGENET1K_V2       a name, fetched once (mapjax.weights.names)
+mine.pth                                 a file of the form of a published one (mapjax.weights.recognise)
+torchvision/resnet50.DEFAULT:mine.pth    a file, and what it is: the network, how it sees images, its classes
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mapjax import weights
+from mapjax.config import load as configs
+from mapjax.errors import UserError
+from mapjax.runs import setup
+from mapjax.task import Batch, Prediction, Result, Task, Variables
+from mapjax.weights import files, labels, names, recipes
+from mapjax.weights.recipes import Recipe
+from mapjax.weights.recognise import recognise
+
+EVAL_BATCH = 8
+DATA = {"imagenet": "folder", "coco": "coco", "voc": "voc"}  # format that is meant where --data says a path only
+
+
+def load(source: str, *, overrides: Mapping[str, str] | None = None) -> setup.Loaded:
+    """Load published weights with the network, the classes and the view of images that belong to them.
+
+    Args:
+      source: a name, a file, or NAME:FILE. overrides: dotted key → value as text, of the config made for them: how it
+        answers, such as "task.score_threshold".
+
+    Raises:
+      UserError: no such name or file, no network or form that is known here, or tensors that do not fit.
+    """
+    recipe, tensors = _find(source)
+    config = config_of(recipe)
+    configs.override_all(config, overrides or {})
+    known = labels.read(recipe.classes).names
+    answers = channels_of(recipe)
+    task = setup.make_task(config, answers)
+    variables = fill(tensors, task, tuple(config.image_size), source)
+    if answers != known:
+        task = only(task, np.array([known.index(name) if name in known else -1 for name in answers], np.int32))
+    return setup.Loaded(config, known, task, variables, 0)
+
+
+def _find(source: str) -> tuple[Recipe, Mapping[str, np.ndarray]]:
+    """Give what the weights are, and their tensors."""
+    name, colon, file = source.partition(":")
+    if colon and (name.startswith(("torchvision/", "timm/")) or name == names.LITE0):
+        return recipes.find(name), files.read(file)
+    path = pathlib.Path(source).expanduser()
+    if path.is_file() or path.suffix in files.EXTENSIONS:
+        tensors = files.read(path)
+        return recipes.find(recognise(path, tensors)), tensors
+    recipe = recipes.find(source)
+    return recipe, files.read(names.fetch(recipe.name))
+
+
+def config_of(recipe: Recipe) -> Any:
+    """Make the config of a run that answers as a recipe says; it has nothing to train by."""
+    one_by_one = recipe.transform.get("multiple", 0) > 0  # each in a frame of its own
+    node = {
+        "seed": 0,
+        "dtype": "float32",
+        "data": {"name": DATA[recipe.classes]},
+        "splits": {"train": "train", "eval": "val"},
+        "image_size": list(recipe.image_size),
+        "eval_size": None,
+        "transform": dict(recipe.transform),
+        "input": {"threads": 2, "workers": 0, "prefetch": 2},
+        "model": dict(recipe.model),
+        "task": dict(recipe.task),
+        "mesh": {"data": -1, "fsdp": 1, "model": 1, "pipe": 1},
+        "rules": [],
+        "batch": EVAL_BATCH,
+        "eval_batch": 1 if one_by_one else EVAL_BATCH,
+        "init_from": recipe.name,
+    }
+    return configs.from_dict(node)
+
+
+def channels_of(recipe: Recipe) -> tuple[str, ...]:
+    """Name what each channel of the network's answers stands for; those that stand for nothing, by their number."""
+    known = labels.read(recipe.classes)
+    if recipe.channels is None:
+        return known.names
+    by_id = dict(zip(known.ids, known.names))
+    return tuple(by_id.get(str(number), f"nothing ({number})") for number in range(1, recipe.channels + 1))
+
+
+def fill(tensors: Mapping[str, np.ndarray], task: Task, size: tuple[int, int], source: str) -> Variables:
+    """Fill the variables of a task's network, whose images are of that height, width.
+
+    Raises:
+      UserError: a tensor is missing, has another shape, or has no place.
+    """
+    image = jax.ShapeDtypeStruct((1, *size, 3), np.uint8)
+    shapes = jax.eval_shape(task.init, jax.random.key(0), {"image": image})
+    wanted = set(weights.shapes(shapes))
+    readings = list(weights.readings(tensors))
+    best = max(readings, key=lambda reading: len(wanted & set(reading)))
+    try:
+        return weights.from_torchvision(best, shapes)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def only(task: Task, places: np.ndarray) -> Task:
+    """Renumber the classes of a detector's answers, and leave out those of channels that stand for none.
+
+    Args:
+      places: channel → class; −1 for none.
+    """
+
+    def decode(prediction: Prediction, batch: Batch) -> Result:
+        found = task.decode(prediction, batch)
+        classes = jnp.asarray(places)[found["classes"]]
+        valid = found["valid"] & (classes >= 0)
+        return {
+            **found,
+            "classes": jnp.where(valid, classes, 0),
+            "valid": valid,
+            "boxes": jnp.where(valid[..., None], found["boxes"], 0),
+            "scores": jnp.where(valid, found["scores"], 0),
+        }
+
+    return task._replace(decode=decode)
