@@ -1,4 +1,4 @@
-"""Score a trained run, on its own held-out split or on other data with the same classes.
+"""Score a trained run, on its own held-out split or on other data with the same classes, or published weights.
 
 Writes to --out the scores (result.json), the answers (predictions.json; a detector's and its truth in COCO's formats)
 and a report to look at. How the run answers can be changed for it: more views, other thresholds.
@@ -8,10 +8,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from mapjax.cli import terminal
+from mapjax.cli import network, terminal
+from mapjax.errors import UserError
 from mapjax.runtime import cluster, distributed
 
 EXAMPLES = """
+mapjax evaluate --weights efficientnet_lite0 --data folder:DIR --out scores
 mapjax evaluate --workdir runs/mine
 mapjax evaluate --workdir runs/mine --split test
 mapjax evaluate --workdir runs/mine --data coco:DIR --split val2017 --out scores
@@ -22,27 +24,31 @@ mapjax evaluate --workdir runs/segmenter --config.task.scales="(0.75, 1.0, 1.25)
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
     parser = terminal.parser("evaluate", __doc__ or "", EXAMPLES)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
+    network.add_arguments(parser)
     parser.add_argument("--data", metavar="FORMAT:PATH", help="other data, as for mapjax train")
     parser.add_argument("--split", metavar="NAME", help="the split to score (the run's held-out one)")
-    parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
-    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="where to write (WORKDIR/evaluation-SPLIT)")
+    parser.add_argument(
+        "--out", type=pathlib.Path, metavar="DIR", help="where to write (WORKDIR/evaluation-SPLIT; a dated folder)"
+    )
     terminal.add_overrides(parser, "answer with another value of the run's config")
     cluster.add_arguments(parser)
     arguments, overrides = terminal.parse(parser, argv, config=True)
+    name = network.name(arguments)
+    if arguments.weights and not arguments.data:
+        raise UserError("--weights has no held-out images of its own; name some with --data FORMAT:PATH.")
     distributed.start(arguments, preemption=False)
     chief = distributed.is_chief()
     if chief:
-        print(f"mapjax: evaluating {arguments.workdir}; starting JAX …", flush=True)
+        print(f"mapjax: evaluating {name}; starting JAX …", flush=True)
 
     from mapjax.engine import evaluate
-    from mapjax.runs import evaluation, score, setup, trained
+    from mapjax.runs import evaluation, score, setup
     from mapjax.runtime import log, workdir
 
-    loaded = trained.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
+    loaded = network.load(arguments, overrides)
     config: Any = loaded.config
-    done = "" if (arguments.workdir / "result.json").exists() else ", of a run that is not finished"
-    if chief:
+    if chief and arguments.workdir:
+        done = "" if (arguments.workdir / "result.json").exists() else ", of a run that is not finished"
         print(f"checkpoint of step {loaded.step}{done}", flush=True)
     source = score.open_source(config, loaded.classes, data=arguments.data, split=arguments.split)
     distributed.require_same("run", {"checkpoint": loaded.step, "data": source.fingerprint})
@@ -54,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
     found = answer(variables)
     if not chief:
         return 0
-    out = arguments.out or arguments.workdir / f"evaluation-{source.split}"
+    folder = arguments.workdir or workdir.dated(pathlib.PurePosixPath(name).stem)
+    out = arguments.out or folder / f"evaluation-{source.split}"
     result = {
         "metrics": found.metrics,
         "checkpoint": loaded.step,
@@ -63,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
         "data": score.described(source),
         **workdir.environment(mesh),
     }
-    title = f"{arguments.workdir.name}: {source.name}, {source.split}"
+    title = f"{pathlib.Path(name).name}: {source.name}, {source.split}"
     score.write(out, metric, source, found.counts, result, config, title=title)
     log.console.print(score.table(found.metrics), crop=False)  # in full, also where the terminal is narrow
     print(f"look at {out / 'report.html'}; the figures are in {out / 'result.json'}")

@@ -1,4 +1,4 @@
-"""Answer your own images with a trained run.
+"""Answer your own images with a trained run, or with published weights.
 
 Writes to --out each image with its answer drawn, and predictions.json: a list with the file, its width and height
 and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright image, scores, classes and their names;
@@ -14,10 +14,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mapjax.cli import terminal
+from mapjax.cli import network, terminal
 from mapjax.errors import UserError
 
 EXAMPLES = """
+mapjax predict --weights efficientnet_lite0 --images photo.jpg --out seen
 mapjax predict --workdir runs/mine --images photo.jpg --out seen
 mapjax predict --workdir runs/mine --images photos/ --out seen --score 0.7
 mapjax predict --workdir runs/mine --images large/ --out seen --config.eval_size="(3000, 4000)" \
@@ -28,14 +29,14 @@ mapjax predict --workdir runs/mine --images large/ --out seen --config.eval_size
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
     parser = terminal.parser("predict", __doc__ or "", EXAMPLES)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder of a trained run")
+    network.add_arguments(parser)
     parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="an image, or a folder")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least confidence, 0 to 1 (0.5)")
     parser.add_argument("--enlarge", action="store_true", help="draw small images 2 or 4 times larger")
-    parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
     terminal.add_overrides(parser, "answer with another value of the run's config")
     arguments, overrides = terminal.parse(parser, argv, config=True)
+    network.name(arguments)
     if not 0 <= arguments.score <= 1:
         raise UserError(f"--score {arguments.score} must be from 0 to 1.")
 
@@ -46,10 +47,10 @@ def main(argv: Sequence[str]) -> int:
 
     from mapjax.engine import evaluate
     from mapjax.report import views
-    from mapjax.runs import sources, trained
+    from mapjax.runs import sources
     from mapjax.runtime import log
 
-    loaded = trained.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
+    loaded = network.load(arguments, overrides)
     config: Any = loaded.config
     found = predict.predict(
         evaluate.make_answer(loaded.task),

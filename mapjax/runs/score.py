@@ -20,6 +20,7 @@ from mapjax.runs import sources
 from mapjax.runtime import workdir
 from mapjax.stages import VOID
 from mapjax.task import Counts, Metric
+from mapjax.weights import labels
 
 MOST_CLASSES, FEW = 100, 20  # that a terminal shows, and how many of more
 _WIDTH = 5  # letters of a figure
@@ -51,22 +52,29 @@ def open_source(config: Any, classes: Sequence[str], *, data: str | None = None,
 def with_classes(source: Source, classes: Sequence[str]) -> Source:
     """Renumber the classes of a source as a run learned them; a class without any object here keeps its place.
 
+    Where the run's are ImageNet's, COCO's or VOC's, those of the source may be written in several ways (labels.match).
+
     Raises:
       UserError: the source has a class that the run did not learn.
     """
     if source.classes == tuple(classes):
         return source
+    known = labels.of(classes)
+    if known:
+        source = source._replace(classes=labels.match(source.classes, known, source.name))
     unknown = [name for name in source.classes if name not in classes]
     if unknown:
         raise UserError(f"{source.name}: the run has not learned its class {unknown[0]!r}.{near(unknown[0], classes)}")
     places = np.array([classes.index(name) for name in source.classes], np.int32)
     records = source.records
-    known: Any = getattr(records, "labels", lambda: None)()
-    labels = None if known is None else _spread(known, places, len(classes)) if known.ndim == 2 else places[known]
+    own: Any = getattr(records, "labels", lambda: None)()
+    moved = None if own is None else _spread(own, places, len(classes)) if own.ndim == 2 else places[own]
     files: Any = getattr(records, "files", lambda: None)()
     sizes: Any = getattr(records, "sizes", lambda: None)()
     label_map: Any = getattr(records, "label_map", None)
     ids = dict(zip(source.classes, source.category_ids))
+    if known and ids.items() <= (official := _numbers(known)).items():
+        ids = official  # of the classes that this source does not have too
     free = iter(n for n in range(1, 2 * len(classes) + len(ids) + 1) if n not in set(source.category_ids))
     return source._replace(
         classes=tuple(classes),
@@ -74,7 +82,7 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
         records=Records(
             len(records),
             partial(_renumber, records.__getitem__, places, len(classes)),
-            labels,
+            moved,
             files,
             truth=partial(_renumber, partial(truth_of, source), places, len(classes)),
             sizes=sizes,
@@ -157,6 +165,11 @@ def _grid(metrics: Mapping[str, float], columns: Sequence[str], rows: Sequence[s
 
 def _figure(value: float | None) -> str:
     return "" if value is None else "–" if value < 0 else f"{value:.3f}"
+
+
+def _numbers(known: labels.Labels) -> dict[str, int]:
+    """Give the published category ids of classes by their names; {} where they are no numbers."""
+    return {name: int(number) for name, number in zip(known.names, known.ids) if number.isdecimal()}
 
 
 def _renumber(at: Callable[[int], Record], places: np.ndarray, count: int, index: int) -> Record:

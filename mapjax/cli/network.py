@@ -1,0 +1,48 @@
+"""The trained network that a program answers with: of a run's folder, or published weights."""
+
+import argparse
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mapjax.errors import UserError
+
+if TYPE_CHECKING:
+    from mapjax.runs.trained import Loaded
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --workdir, --weights and --checkpoint."""
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="folder of a trained run; or:")
+    parser.add_argument(
+        "--weights",
+        metavar="NAME_OR_FILE",
+        help="published weights by name (efficientnet_lite0, torchvision/resnet50.DEFAULT), or a file of such",
+    )
+    parser.add_argument("--checkpoint", default="best", metavar="STEP", help="of the run: best (default), last, a step")
+
+
+def name(arguments: argparse.Namespace) -> str:
+    """Say what was chosen.
+
+    Raises:
+      UserError: neither --workdir nor --weights was given, or both were.
+    """
+    if (arguments.workdir is None) == (arguments.weights is None):
+        raise UserError("say which network answers: --workdir DIR of a trained run, or --weights NAME_OR_FILE.")
+    return arguments.weights or str(arguments.workdir)
+
+
+def load(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> "Loaded":
+    """Load it; imports JAX.
+
+    Raises:
+      UserError: no run or weights there, or a key that its config has not.
+    """
+    if arguments.weights:
+        from mapjax.runs import pretrained
+
+        return pretrained.load(arguments.weights, overrides=overrides)
+    from mapjax.runs import trained
+
+    return trained.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
