@@ -16,7 +16,8 @@ import numpy as np
 from mapjax import weights
 from mapjax.config import load as configs
 from mapjax.errors import UserError
-from mapjax.runs import setup
+from mapjax.runs import networks
+from mapjax.runs.trained import Loaded
 from mapjax.task import Batch, Prediction, Result, Task, Variables
 from mapjax.weights import files, labels, names, recipes
 from mapjax.weights.recipes import Recipe
@@ -26,7 +27,7 @@ EVAL_BATCH = 8
 DATA = {"imagenet": "folder", "coco": "coco", "voc": "voc"}  # format that is meant where --data says a path only
 
 
-def load(source: str, *, overrides: Mapping[str, str] | None = None) -> setup.Loaded:
+def load(source: str, *, overrides: Mapping[str, str] | None = None) -> Loaded:
     """Load published weights with the network, the classes and the view of images that belong to them.
 
     Args:
@@ -41,11 +42,11 @@ def load(source: str, *, overrides: Mapping[str, str] | None = None) -> setup.Lo
     configs.override_all(config, overrides or {})
     known = labels.read(recipe.classes).names
     answers = channels_of(recipe)
-    task = setup.make_task(config, answers)
+    task = networks.make_task(config, answers)
     variables = fill(tensors, task, tuple(config.image_size), source)
     if answers != known:
         task = only(task, np.array([known.index(name) if name in known else -1 for name in answers], np.int32))
-    return setup.Loaded(config, known, task, variables, 0)
+    return Loaded(config, known, task, variables, 0)
 
 
 def _find(source: str) -> tuple[Recipe, Mapping[str, np.ndarray]]:
