@@ -60,7 +60,7 @@ def match(given: Sequence[str], known: Labels, where: str) -> tuple[str, ...]:
         more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
         raise UserError(
             f"{where}: {len(strange)} of its {len(given)} classes are none of the {len(known.names)} that these "
-            f"weights know: {shown}{more}. Name each by the class, its identifier ({known.ids[-1]}) or its index."
+            f"weights know: {shown}{more}. Name each by the class, its identifier (as {known.ids[0]}) or its index."
         )
     return tuple(name for name in found if name is not None)
 

@@ -108,7 +108,13 @@ def find(name: str) -> Recipe:
         # TensorFlow's: levels as (x - 127) / 128, seven eighths of the image, a bicubic filter.
         return _classifier(name, names.LITE0, (224, 256), "bicubic", [127 / 255] * 3, [128 / 255] * 3)
     if not name.startswith("torchvision/"):
-        raise UserError(f"{name}: what this network is and sees is not known here.{near(name, known())}")
+        near_names = near(f"torchvision/{name}", {one.partition(".")[0] for one in known()})
+        hint = (
+            near_names
+            if near_names.startswith(" Did")
+            else f" Names are torchvision/NETWORK.WEIGHTS and {names.LITE0}."
+        )
+        raise UserError(f"{name!r} is neither a weight file nor weights whose network is known here.{hint}")
     network, kind = _parts(name)
     names.torchvision_file(network, kind or "DEFAULT")
     if kind in ("", "DEFAULT"):
