@@ -241,11 +241,27 @@ def _numbered(example: Example, index: int, *, real: bool) -> Example:
     return example | {"index": np.array(index, np.int32), "mask": np.array(real)}
 
 
+def stack(examples: Sequence[Example]) -> Example:
+    """Stack examples of one shape.
+
+    Raises:
+      UserError: their images have frames of their own.
+    """
+    frames = {example["image"].shape[:2] for example in examples}
+    if len(frames) > 1:
+        some = ", ".join(f"{height}×{width}" for height, width in sorted(frames)[:3])
+        raise UserError(
+            f"images in frames of {some} cannot share a batch: set eval_batch=1 (on one device), or "
+            "transform.multiple=0 for one frame of image_size."
+        )
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
 def _collate(loaded: Sequence[Loaded]) -> Loaded:
     """Stack examples to a batch, and gather what was unreadable."""
     examples = [example for example, _ in loaded]
     replaced = {file: reason for _, lost in loaded for file, reason in lost.items()}
-    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}, replaced
+    return stack(examples), replaced
 
 
 def _batches(

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 
-from mapjax.data import images
+from mapjax.data import images, pipeline
 from mapjax.errors import UserError
 from mapjax.report import overlay
 from mapjax.report.section import Shown
@@ -223,7 +223,7 @@ def _answers(
 def _stack(examples: Sequence[Batch], batch: int) -> Batch:
     """Stack examples and fill the batch up with the last one, masked out."""
     filled = [*examples, *[examples[-1]] * (batch - len(examples))]
-    stacked = {name: np.stack([example[name] for example in filled]) for name in filled[0]}
+    stacked = pipeline.stack(filled)
     rows = np.arange(batch, dtype=np.int32)
     return {**stacked, "index": rows, "mask": rows < len(examples)}
 

@@ -1,0 +1,135 @@
+"""Published networks answer a photo as torchvision's do, from a file of random weights (run: pytest -m parity)."""
+
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+import scipy.optimize
+
+from mapjax.engine import evaluate
+from mapjax.ops.resize import bilinear
+from mapjax.runs import predict, pretrained, sources
+from mapjax.weights import labels
+
+torch = pytest.importorskip("torch")
+torchvision = pytest.importorskip("torchvision")
+datasets = pytest.importorskip("sklearn.datasets")
+pytestmark = pytest.mark.parity
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """The Summer Palace, 427×640, in a file without loss."""
+    path = tmp_path_factory.mktemp("photo") / "china.png"
+    PIL.Image.fromarray(datasets.load_sample_image("china.jpg")).save(path)
+    return path
+
+
+def answers(network, name, photo, **overrides):
+    """What ours says of the photo with torchvision's weights; the file is called as the published one."""
+    file = pathlib.Path(photo).with_name(f"{name}.pth")
+    torch.save(network.state_dict(), file)
+    loaded = pretrained.load(str(file), overrides=overrides)
+    transform = sources.make_transform(loaded.config, augment=False)
+    answer = evaluate.make_answer(loaded.task)
+    return next(predict.predict(answer, loaded.variables, [photo], transform, batch=1))
+
+
+@torch.no_grad()
+def randomized(network):
+    """Batch statistics and scales that are not what layers begin with."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if hasattr(module, "running_mean"):
+            for tensor in (module.running_var, module.weight):
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.5 + 0.75)
+            for tensor in (module.running_mean, module.bias):
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("kind", ["mobilenet_v3_small.IMAGENET1K_V1", "efficientnet_b0.IMAGENET1K_V1"])
+def test_classifier(kind, photo):
+    torch.manual_seed(0)
+    name, _, weights = kind.partition(".")
+    network = randomized(torchvision.models.get_model(name, weights=None))
+    with torch.no_grad():
+        network.classifier[-1].weight.mul_(20)
+        seen = torchvision.models.get_model_weights(name)[weights].transforms()(PIL.Image.open(photo))
+        theirs = network(seen[None]).softmax(-1)[0].numpy()
+    ours = answers(network, kind, photo).result["probabilities"]
+    assert theirs.max() > 0.01  # 1,000 classes are told apart
+    assert ours.argmax() == theirs.argmax() and np.abs(ours - theirs).max() <= 0.01 * theirs.max()
+
+
+def test_segmenter(photo):
+    torch.manual_seed(0)
+    kind = "lraspp_mobilenet_v3_large.COCO_WITH_VOC_LABELS_V1"
+    build = torchvision.models.segmentation.lraspp_mobilenet_v3_large
+    network = randomized(build(weights=None, weights_backbone=None, num_classes=21))
+    weights = torchvision.models.get_model_weights("lraspp_mobilenet_v3_large").COCO_WITH_VOC_LABELS_V1
+    with torch.no_grad():
+        theirs = network(weights.transforms()(PIL.Image.open(photo))[None])["out"][0].permute(1, 2, 0).numpy()
+    height, width = theirs.shape[:2]
+    logits = answers(network, kind, photo).result["map_logits"]
+    ours = bilinear(jnp.asarray(logits)[None], (logits.shape[0] * 8, logits.shape[1] * 8))[0, :height, :width]
+    assert np.abs(ours - theirs).max() <= 0.05 * np.ptp(theirs)
+    assert (np.argmax(ours, -1) == theirs.argmax(-1)).mean() > 0.98
+
+
+@torch.no_grad()
+def detector(image):
+    """R50 as COCO_V1 has it, random: branches that are small beside the trunk, and answers that differ on an image."""
+    from torchvision.models.detection import faster_rcnn
+    from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    torch.manual_seed(0)
+    body = randomized(torchvision.models.resnet50(weights=None, norm_layer=FrozenBatchNorm2d))
+    for name, module in body.named_modules():
+        if name.endswith("bn3"):
+            module.weight.mul_(0.2)
+    network = faster_rcnn.FasterRCNN(_resnet_fpn_extractor(body, 3), num_classes=91).eval()
+    faster_rcnn.overwrite_eps(network, 0.0)
+    given = {}
+
+    def listen(layer):
+        return layer.register_forward_hook(lambda module, inputs, outputs: given.update(x=inputs[0], y=outputs))
+
+    for layer, deviation in ((network.rpn.head.cls_logits, 2.0), (network.rpn.head.bbox_pred, 0.3)):
+        hook = listen(layer)
+        network([image])
+        hook.remove()
+        layer.weight.mul_(deviation / given["y"].std())
+    predictor = network.roi_heads.box_predictor
+    hook = listen(predictor.cls_score)
+    network([image])
+    hook.remove()
+    mean = given["x"].mean(0)
+    for layer, deviation in ((predictor.cls_score, 3.0), (predictor.bbox_pred, 0.5)):
+        layer.weight.normal_()
+        layer.weight.mul_(deviation / ((given["x"] - mean) @ layer.weight.T).std())
+        layer.bias.copy_(-layer.weight @ mean)
+    return network
+
+
+def test_detector(photo):
+    image = torch.from_numpy(np.array(PIL.Image.open(photo))).permute(2, 0, 1) / 255
+    network = detector(image)
+    with torch.no_grad():
+        theirs = {key: value.numpy() for key, value in network([image])[0].items()}
+    found = answers(network, "fasterrcnn_resnet50_fpn.COCO_V1", photo).result
+    known = labels.read("coco")
+    named = np.isin(theirs["labels"], [int(number) for number in known.ids])
+    theirs = {key: value[named] for key, value in theirs.items()}
+    ours = {key: found[key][found["valid"]] for key in ("boxes", "scores", "classes")}
+    numbers = np.array([int(known.ids[k]) for k in ours["classes"]])
+    # Suppression may choose the other of two boxes that are as good: such a pair is looked for by class and place.
+    apart = np.abs(ours["boxes"][:, None] - theirs["boxes"]).max(-1)
+    apart[numbers[:, None] != theirs["labels"]] = 1e6
+    rows, columns = scipy.optimize.linear_sum_assignment(apart)
+    alike = apart[rows, columns] <= 1
+    assert len(set(numbers)) > 5 and min(len(rows), alike.sum()) >= 0.95 * max(len(numbers), len(theirs["labels"])) > 30
+    assert np.abs(ours["scores"][rows] - theirs["scores"][columns])[alike].max() <= 1e-2
