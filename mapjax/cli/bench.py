@@ -2,11 +2,11 @@
 
 What is timed: the train step of a --config (a detector's peer is torchvision's Faster R-CNN with its own defaults;
 --like makes ours the same network), or with --evaluation a forward pass over its held-out split, and the same with
-decoding and measuring; forward passes and train steps of classification networks (--networks); the input pipeline
-on your own JPEGs (--input FOLDER): decode, random crop to 224 pixels, flip, batch; or what segmentation does besides
-(--segmentation): confusion matrices, contours and a CRF's inference at 480×360. Medians and ratios are printed;
-above 1 mapjax is the faster. --profile also says from which source file, and in what kind of operation, ours takes the
-time.
+decoding and measuring; the answer of published --weights to images; forward passes and train steps of classification
+networks (--networks); the input pipeline on your own JPEGs (--input FOLDER): decode, random crop to 224 pixels, flip,
+batch; or what segmentation does besides (--segmentation): confusion matrices, contours and a CRF's inference at
+480×360. Medians and ratios are printed; above 1 mapjax is the faster. --profile also says from which source file, and
+in what kind of operation, ours takes the time.
 """
 
 import pathlib
@@ -26,6 +26,7 @@ mapjax bench --config segment --evaluation
 mapjax bench --segmentation
 mapjax bench --networks resnet50,mobilenet_v2 --batch 8 --side 224 --peer
 mapjax bench --networks mobilenet_v2 --profile
+mapjax bench --weights torchvision/fasterrcnn_resnet50_fpn.DEFAULT --peer
 mapjax bench --input IMAGES --peer
 """
 
@@ -38,17 +39,6 @@ LIKE = {  # torchvision's defaults, where a config departs from them
     "task.samples": "512",
     "task.positives": "0.25",
 }
-NETWORKS = {  # torchvision's name → the node of ours
-    "alexnet": {"name": "alexnet"},
-    "vgg16": {"name": "vgg", "depth": 16},
-    "resnet18": {"name": "resnet", "depth": 18},
-    "resnet50": {"name": "resnet", "depth": 50},
-    "resnext50_32x4d": {"name": "resnet", "depth": 50, "groups": 32, "width_per_group": 4},
-    "mobilenet_v2": {"name": "mobilenet", "version": 2},
-    "efficientnet_b0": {"name": "efficientnet", "variant": "b0"},
-    "convnext_tiny": {"name": "convnext", "variant": "tiny"},
-    "vit_b_16": {"name": "vit", "variant": "base", "patch": 16},
-}
 Times = dict[str, list[float]]  # who → seconds of each round
 
 
@@ -57,7 +47,8 @@ def main(argv: Sequence[str]) -> int:
     parser = terminal.parser("bench", __doc__ or "", EXAMPLES)
     terminal.add_config(parser)
     parser.add_argument("--data", metavar="FORMAT:PATH", help="as for mapjax train")
-    parser.add_argument("--networks", metavar="NAMES", help=f"of {', '.join(NETWORKS)}, with commas between")
+    parser.add_argument("--weights", metavar="NAME_OR_FILE", help="published weights, as of mapjax predict")
+    parser.add_argument("--networks", metavar="NAMES", help="classifiers by torchvision's names, with commas between")
     parser.add_argument("--input", type=pathlib.Path, metavar="DIR", help="a folder of JPEGs")
     parser.add_argument("--segmentation", action="store_true", help="confusion matrices, contours and a CRF, 480×360")
     parser.add_argument("--peer", action="store_true", help="time torch and torchvision as well")
@@ -69,10 +60,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--side", type=int, default=224, metavar="N", help="of the images of --networks (224)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads or processes of --input (2)")
     arguments, overrides = terminal.parse(parser, argv, config=True)
-    timed = {"config": time_config, "networks": time_networks, "input": time_input, "segmentation": time_segmentation}
+    timed = {"config": time_config, "weights": time_weights, "networks": time_networks, "input": time_input}
+    timed["segmentation"] = time_segmentation
     chosen = [name for name in timed if getattr(arguments, name)]
     if len(chosen) != 1:
-        raise UserError("say what to time with one of --config, --networks, --input and --segmentation.")
+        raise UserError("say what to time with one of --config, --weights, --networks, --input and --segmentation.")
     what = chosen[0] if chosen[0] == "segmentation" else getattr(arguments, chosen[0])
     print(f"mapjax: timing {what}; starting JAX …", flush=True)
     timed[chosen[0]](arguments, overrides)
@@ -105,18 +97,40 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> None:
         show_profile(ours)
 
 
+def time_weights(arguments: Any, overrides: dict[str, str]) -> None:
+    """Time what published weights take to answer: the network alone, and with decoding."""
+    from mapjax.cli import bench_runs
+    from mapjax.runs import pretrained
+
+    loaded = pretrained.load(arguments.weights, overrides=overrides)
+    published, count = loaded.config.init_from, loaded.config.eval_batch
+    forward, whole = bench_runs.answers(loaded)
+    calls = {"mapjax": whole}
+    if arguments.peer:
+        from mapjax.cli import bench_peers
+
+        if not published.startswith("torchvision/"):
+            raise UserError(f"--peer: torchvision has no {published}.")
+        calls["torchvision"] = bench_peers.answers(published, bench_runs.PHOTO, count)
+    report("forward", in_turns({"mapjax": forward}, arguments.rounds), count)
+    report("with decoding", in_turns(calls, arguments.rounds), count)
+
+
 def time_networks(arguments: Any, _: dict[str, str]) -> None:
     """Time forward passes and train steps of classification networks."""
     names = arguments.networks.split(",")
-    for name in names:
-        if name not in NETWORKS:
-            raise UserError(f"--networks {name}: not known.{near(name, NETWORKS)}")
 
     from mapjax.cli import bench_parts
+    from mapjax.weights import recipes
 
-    for name in names:
+    nodes = {name: recipes.classifier(name) for name in names}
+    for name, node in nodes.items():
+        if node is None:
+            known = (one.removeprefix("torchvision/").partition(".")[0] for one in recipes.known())
+            raise UserError(f"--networks {name}: not known.{near(name, filter(recipes.classifier, known))}")
+    for name, node in nodes.items():
         for train, kind in ((False, "forward"), (True, "train step")):
-            ours = bench_parts.network(NETWORKS[name], arguments.batch, arguments.side, train=train)
+            ours = bench_parts.network(dict(node or {}), arguments.batch, arguments.side, train=train)
             calls = {"mapjax": ours.run}
             if arguments.peer:
                 from mapjax.cli import bench_peers

@@ -69,6 +69,34 @@ def network(name: str, batch: int, side: int, *, train: bool) -> Callable[[], No
     return step
 
 
+def answers(weights: str, size: tuple[int, int], count: int) -> Callable[[], None]:
+    """Make torchvision's answer to images of height, width, by the network of weights; it has random ones.
+
+    A classifier and a segmenter get images as their transform gives them, a detector has its own.
+    """
+    network, _, kind = weights.removeprefix("torchvision/").partition(".")
+    published = torchvision.models.get_model_weights(network)[kind]
+    transform: Any = published.transforms()
+    model = torchvision.models.get_model(network, weights=None, **_options(network, transform)).eval()
+    images = [transform(torch.rand(3, *size)) for _ in range(count)]
+    given = images if type(transform).__name__ == "ObjectDetection" else torch.stack(images)
+
+    def once() -> None:
+        with torch.inference_mode():
+            model(given)
+
+    return once
+
+
+def _options(network: str, transform: Any) -> dict[str, Any]:
+    """What torchvision must be told so that it downloads nothing, and makes the network of these weights."""
+    if type(transform).__name__ != "ImageClassification":
+        return {"weights_backbone": None}
+    if network in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "init_weights": False}
+    return {"image_size": transform.crop_size[0]} if network.startswith("vit") else {}
+
+
 class _Images(torch.utils.data.Dataset):
     """JPEG files through PIL or torchvision's own decoder, a random crop of 224 pixels and a flip."""
 

@@ -1,14 +1,18 @@
-"""What bench.py times of a whole config: its train step on a real batch, and a batch of evaluation."""
+"""What bench.py times of a whole config: its train step on a real batch, a batch of evaluation, and an answer."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from mapjax.cli.bench_parts import Timed
 from mapjax.data import pipeline
 from mapjax.engine import evaluate, step
-from mapjax.runs import evaluation, setup, sources
+from mapjax.runs import evaluation, predict, setup, sources
+from mapjax.runs.trained import Loaded
+
+PHOTO = (480, 640)  # height and width of what is answered
 
 
 def train_step(config: Any) -> Timed:
@@ -48,3 +52,21 @@ def evaluation_batch(config: Any) -> dict[str, Callable[[], None]]:
         jax.block_until_ready(forward(variables, batch))
 
     return {"forward": only_forward, "whole": whole}
+
+
+def answers(loaded: Loaded) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Make the forward pass of a batch of images, as their transform gives them, and it with decoding."""
+    config, task, key = loaded.config, loaded.task, jax.random.key(0)
+    images = np.random.default_rng(0).integers(0, 256, (config.eval_batch, *PHOTO, 3), np.uint8)
+    batch = predict.batch_of(list(images), sources.make_transform(config, augment=False))
+    variables, batch = jax.device_put((loaded.variables, batch))
+    forward = jax.jit(lambda variables, batch: {**task.predict(variables, batch, key), "features": None})
+    answer = evaluate.make_answer(task)
+
+    def whole() -> None:
+        jax.block_until_ready(answer(variables, batch))
+
+    def only_forward() -> None:
+        jax.block_until_ready(forward(variables, batch))
+
+    return only_forward, whole

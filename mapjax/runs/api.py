@@ -82,7 +82,7 @@ class Found(NamedTuple):
 class Trained:
     """A trained run to ask: `load` and `fit` give one.
 
-    folder: its workdir.
+    folder: its workdir, or the weights.
     step: of the checkpoint.
     classes: the names of what it knows.
     config: what it was trained by.
@@ -155,28 +155,29 @@ class Trained:
         return answered(scoring.place(self.variables, mesh)).metrics
 
 
-def load(folder: str | os.PathLike, *, checkpoint: str | int = "best", **overrides: Any) -> Trained:
-    """Load a trained run.
+def load(source: str | os.PathLike, *, checkpoint: str | int = "best", **overrides: Any) -> Trained:
+    """Load a trained run, or published weights.
 
     Args:
-      folder: its workdir, as "runs/mine"; or published weights: "efficientnet_lite0", "torchvision/resnet50.DEFAULT" or
-        a file of such.
-      checkpoint: "best" by its metric, "last", or a step.
+      source: the workdir of a run, as "runs/mine"; or weights: a name as "torchvision/resnet50.DEFAULT", a file of
+        such, or NAME:FILE.
+      checkpoint: of a run: "best" by its metric, "last", or a step.
       **overrides: keys of its config to answer by, as for `fit`.
 
     Raises:
-      UserError: no run there, no such checkpoint, or a key that its config has not.
+      UserError: no run or weights there, no such checkpoint, or a key that its config has not.
 
     Example:
       run = mapjax.load("runs/mine")
       run.classes
       run.predict("photo.jpg")
+      mapjax.load("efficientnet_lite0").predict("photo.jpg").label
     """
-    path, text = pathlib.Path(folder), _as_text(overrides)
-    if pretrained.is_name(str(folder)) and not path.is_dir():
-        found = pretrained.load(str(folder), overrides=text)
+    path, chosen = pathlib.Path(source), _as_text(overrides)
+    if not path.is_dir() and pretrained.is_named(os.fspath(source)):
+        found = pretrained.load(os.fspath(source), overrides=chosen)
     else:
-        found = trained.load(path, which=str(checkpoint), overrides=text)
+        found = trained.load(path, which=str(checkpoint), overrides=chosen)
     answer = scoring.make_answer(found.task)
     return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer)
 

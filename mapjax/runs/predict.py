@@ -80,6 +80,12 @@ def predict(
         yield from _answers(answer, variables, waiting, batch)
 
 
+def batch_of(images: Sequence[np.ndarray], transform: Callable[..., Any]) -> Batch:
+    """Make one batch of images (uint8, h w 3, RGB), as `predict` does."""
+    loaded = [_load(image, transform) for image in images]
+    return _stack([item[2] for item in loaded if not isinstance(item, Unreadable)], len(images))
+
+
 def find_images(path: str | os.PathLike, *, leave_out: str | os.PathLike | None = None) -> list[pathlib.Path]:
     """List an image, or all images in a folder and its subfolders, in order of their names.
 

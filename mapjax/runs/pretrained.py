@@ -49,42 +49,47 @@ def load(source: str, *, overrides: Mapping[str, str] | None = None) -> Loaded:
     return Loaded(config, known, task, variables, 0)
 
 
-def is_name(source: str) -> bool:
-    """Say whether this names published weights or a file of weights, and no folder of a run."""
-    published = source.startswith(("torchvision/", "timm/")) or source.partition(":")[0] == names.LITE0
-    return published or pathlib.Path(source).suffix in files.EXTENSIONS
+def is_named(source: str) -> bool:
+    """Tell whether a text means published weights or a file of weights, by its form; else it is a folder, say."""
+    return _before_file(source) is not None or _is_name(source) or _is_file(source)
 
 
 def _find(source: str) -> tuple[Recipe, Mapping[str, np.ndarray]]:
     """Give what the weights are, and their tensors."""
-    name, colon, file = source.partition(":")
-    if colon and (name.startswith(("torchvision/", "timm/")) or name == names.LITE0):
-        return recipes.find(name), files.read(file)
-    path = pathlib.Path(source).expanduser()
-    if path.is_file() or path.suffix in files.EXTENSIONS:
+    if name := _before_file(source):
+        return recipes.find(name), files.read(source.removeprefix(f"{name}:"))
+    if _is_file(source):
+        path = pathlib.Path(source).expanduser()
         tensors = files.read(path)
         return recipes.find(recognise(path, tensors)), tensors
     recipe = recipes.find(source)
     return recipe, files.read(names.fetch(recipe.name))
 
 
+def _before_file(source: str) -> str | None:
+    """Give the name of NAME:FILE."""
+    name, colon, _ = source.partition(":")
+    return name if colon and _is_name(name) else None
+
+
+def _is_name(text: str) -> bool:
+    return text == names.LITE0 or text.startswith("torchvision/")
+
+
+def _is_file(text: str) -> bool:
+    path = pathlib.Path(text).expanduser()
+    return path.is_file() or path.suffix in files.EXTENSIONS
+
+
 def config_of(recipe: Recipe) -> Any:
     """Make the config of a run that answers as a recipe says; it has nothing to train by."""
     one_by_one = recipe.transform.get("multiple", 0) > 0  # each in a frame of its own
     node = {
-        "seed": 0,
-        "dtype": "float32",
         "data": {"name": DATA[recipe.classes]},
-        "splits": {"train": "train", "eval": "val"},
-        "image_size": list(recipe.image_size),
-        "eval_size": None,
+        "image_size": recipe.image_size,
         "transform": dict(recipe.transform),
-        "input": {"threads": 2, "workers": 0, "prefetch": 2},
         "model": dict(recipe.model),
         "task": dict(recipe.task),
-        "mesh": {"data": -1, "fsdp": 1, "model": 1, "pipe": 1},
-        "rules": [],
-        "batch": EVAL_BATCH,
         "eval_batch": 1 if one_by_one else EVAL_BATCH,
         "init_from": recipe.name,
     }

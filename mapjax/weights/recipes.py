@@ -135,6 +135,14 @@ def find(name: str) -> Recipe:
     return _classifier(name, network, seen, "bicubic" if cubic else "bilinear")
 
 
+def classifier(network: str) -> Node | None:
+    """Give the node of a classifier by torchvision's name, as "resnet50"; None where there is none."""
+    for pattern, node in _CLASSIFIERS:
+        if found := re.fullmatch(pattern, network):
+            return node(*found.groups())
+    return None
+
+
 def _parts(name: str) -> tuple[str, str]:
     network, _, kind = name.removeprefix("torchvision/").partition(".")
     return network, kind
@@ -144,17 +152,9 @@ def _lacking(network: str, kind: str) -> str:
     """Say why there is no recipe for weights that torchvision has; "" where there is one."""
     if kind == "IMAGENET1K_FEATURES":
         return "these weights have no classifier, so they answer nothing; train one with --init_from"
-    if network in _SEGMENTERS or network in _DETECTORS or _node(network) is not None:
+    if network in _SEGMENTERS or network in _DETECTORS or classifier(network) is not None:
         return ""
     return "mapjax does not have this network yet"
-
-
-def _node(network: str) -> Node | None:
-    """Give the node of a classifier by torchvision's name; None where there is none."""
-    for pattern, node in _CLASSIFIERS:
-        if found := re.fullmatch(pattern, network):
-            return node(*found.groups())
-    return None
 
 
 def _classifier(
@@ -165,7 +165,7 @@ def _classifier(
     mean: list[float] | None = None,
     std: list[float] | None = None,
 ) -> Recipe:
-    node = _node(network)
+    node = classifier(network)
     assert node is not None
     side, resized = seen
     task = {"name": "classify"} | ({"mean": tuple(mean), "std": tuple(std)} if mean and std else {})

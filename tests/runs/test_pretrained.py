@@ -44,6 +44,10 @@ def test_tensors_of_another_network_are_refused(tensors, tmp_path):
         pretrained.load(f"torchvision/mobilenet_v3_small.DEFAULT:{file}")
     with pytest.raises(UserError, match="are not those of a published network"):
         pretrained.load(str(file))
+    assert (
+        pretrained.is_named(str(file)) and pretrained.is_named("torchvision/alexnet:x") and pretrained.is_named("a.pth")
+    )
+    assert not pretrained.is_named("runs/mine")
     with pytest.raises(UserError, match="there is no such weight file"):
         pretrained.load(str(tmp_path / "absent.pth"))
 
