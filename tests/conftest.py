@@ -8,6 +8,10 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "mapjax-jax-cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Most of the time of the tests would go into machine code that runs a few times: here and in all processes that tests
+# start it is made quickly, from the same programs of XLA.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import hypothesis
 import pytest
@@ -22,12 +26,18 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.fixture
 def quick_compiler():
-    """Machine code that is made quickly and runs slowly, where only a few steps run or none; XLA's programs stay."""
+    """Does nothing more: the quick compiler is every test's."""
+
+
+@pytest.fixture
+def full_compiler():
+    """Machine code as users have it, where its speed or its rounding is what is tested."""
     import jax
 
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

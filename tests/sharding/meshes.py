@@ -19,7 +19,7 @@ import time
 os.environ["NPROC"] = "256"
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=120"
+    "--xla_cpu_collective_call_terminate_timeout_seconds=120 --xla_cpu_use_fusion_emitters=false"
 )
 
 # Of the machine code nothing is looked at: it is made quickly.
