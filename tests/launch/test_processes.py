@@ -239,7 +239,7 @@ def test_parameters_in_parts_go_on_in_one_process_and_back(whole, tmp_path):
     first = last_step(workdir)
     assert f"saved at step {first}" in finished[0][1]
 
-    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"}
     one = start(1, workdir, env=env, **parts)
     wait_for_step(workdir, first + 10, one)
     one[0].send_signal(signal.SIGTERM)

@@ -12,8 +12,7 @@ pytestmark = pytest.mark.process
 PROGRAM = """
 import json, os, sys
 os.environ["NPROC"] = "256"  # threads, of which a collective holds one until all devices have come
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of the machine code
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
 sys.path[:0] = [{root!r}]
 import jax, numpy as np
 from mapjax.config import parts
