@@ -13,8 +13,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # start it is made quickly, from the same programs of XLA. Its older emitter computes a value at each place of its use:
 # without fused multiply-add, which LLVM forms at some of them, it is the same everywhere.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX"
-os.environ.setdefault("XLA_FLAGS", QUICK if platform.machine() in ("x86_64", "AMD64") else "")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX" if platform.machine() in ("x86_64", "AMD64") else "",
+)
 
 import hypothesis
 import pytest
@@ -33,14 +35,10 @@ def quick_compiler():
 
 
 @pytest.fixture
-def full_compiler():
-    """Machine code as users have it, where its speed or its rounding is what is tested."""
-    import jax
-
-    before = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+def full_compiler(monkeypatch):
+    """Machine code as users have it, in the processes that a test starts: where its speed is what is tested."""
+    for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

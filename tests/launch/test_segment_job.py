@@ -193,8 +193,8 @@ def folder_of_panoptic(root: pathlib.Path) -> pathlib.Path:
 def test_data_of_voc_and_coco(tmp_path, format, write, counted):
     """Every pixel with a class is counted once, in the original images."""
     changes = {**TINY, "eval_size": "(32, 32)", "duration": "2 steps", "batch": "2", "eval_batch": "2"}
-    changes |= {"input.workers": "0", "input.threads": "2", "init_from": ""}
-    result = fit.fit(config_of(":voc", f"{format}:{write(tmp_path / 'data')}", **changes), tmp_path / "run")
+    changes |= {"input.workers": "0", "input.threads": "2", "splits.eval": "val"}
+    result = fit.fit(config_of(":camvid", f"{format}:{write(tmp_path / 'data')}", **changes), tmp_path / "run")
     assert result["steps"] == 2 and result["eval_images"] == 2
     confusion = json.loads((tmp_path / "run" / "confusion.json").read_text())
     assert np.array(confusion["matrix"]).sum() == counted
@@ -206,7 +206,8 @@ def test_every_variant_runs(tmp_path, data, whole, variant, capsys, monkeypatch)
     monkeypatch.setitem(resnet.STAGES, 10, (1, 1, 1, 1))  # half of ResNet-18
     changes = {"duration": "2 steps", "batch": "4", "eval_batch": "4", "image_size": "(24, 32)"}
     if variant == "":
-        changes |= {"data.val_length": "6", "model.width": "4", "model.depth": "2", "image_size": "(128, 128)"}
+        changes |= {"data.val_length": "6", "model.width": "4", "image_size": "(64, 64)"}
+        changes |= {"model.backbone.depth": "10", "model.backbone.width": "0.125"}
     elif variant == ":camvid_segnet":
         changes |= {"model.width": "0.0625"}
     elif variant == ":camvid_crf":
