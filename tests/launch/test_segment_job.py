@@ -206,8 +206,8 @@ def test_every_variant_runs(tmp_path, data, whole, variant, capsys, monkeypatch)
     monkeypatch.setitem(resnet.STAGES, 10, (1, 1, 1, 1))  # half of ResNet-18
     changes = {"duration": "2 steps", "batch": "4", "eval_batch": "4", "image_size": "(24, 32)"}
     if variant == "":
-        changes |= {"data.val_length": "6", "model.width": "4", "image_size": "(64, 64)"}
-        changes |= {"model.backbone.depth": "10", "model.backbone.width": "0.125"}
+        changes |= {"data.train_length": "40", "data.val_length": "6", "model.width": "4"}
+        changes |= {"image_size": "(64, 64)", "model.backbone.depth": "10", "model.backbone.width": "0.125"}
     elif variant == ":camvid_segnet":
         changes |= {"model.width": "0.0625"}
     elif variant == ":camvid_crf":
