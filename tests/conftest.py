@@ -2,12 +2,21 @@
 
 import os
 import pathlib
+import platform
 import signal
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "mapjax-jax-cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Most of the time of the tests would go into machine code that runs a few times: here and in all processes that tests
+# start it is made quickly, from the same programs of XLA. Its older emitter computes a value at each place of its use:
+# without fused multiply-add, which LLVM forms at some of them, it is the same everywhere.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX" if platform.machine() in ("x86_64", "AMD64") else "",
+)
 
 import hypothesis
 import pytest
@@ -21,13 +30,10 @@ hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture
-def quick_compiler():
-    """Machine code that is made quickly and runs slowly, where only a few steps run or none; XLA's programs stay."""
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def full_compiler(monkeypatch):
+    """Machine code as users have it, in the processes that a test starts: where its speed is what is tested."""
+    for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_an_unreadable_image_is_not_counted():
 WORKER = """
 import json, sys
 import jax
-sys.path[:0] = ["{root}", "{root}/tests"]
+sys.path[:0] = ["{root}", "{root}/tests/engine"]
 jax.distributed.initialize("localhost:{port}", {count}, int(sys.argv[1]))
 import test_evaluate
 found = test_evaluate.evaluated(test_evaluate.source({length}), 4)

@@ -66,6 +66,7 @@ np.testing.assert_allclose(found.variance, np.linalg.eigvalsh(np.cov(x.T))[::-1]
 
 @pytest.mark.process
 def test_over_several_devices():
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "NPROC": "256"}
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
+    env = {**os.environ, "XLA_FLAGS": flags, "NPROC": "256"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, text=True, capture_output=True, timeout=200)
     assert done.returncode == 0, done.stderr

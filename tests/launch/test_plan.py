@@ -2,18 +2,22 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
+import jax
 import pytest
+from programs import program
+
+from mapjax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def plan(*arguments, devices=8, timeout=600):
     environment = os.environ | {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # of machine code that never runs
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
     }
@@ -21,25 +25,31 @@ def plan(*arguments, devices=8, timeout=600):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--config", "experiments/classify.py", "--topology", "v5e:3x3"], "no slice '3x3'"),
-        (["--config", "experiments/classify.py", "--mesh", "data=3"], r"mesh \(data=3.* does not fit 8 device"),
-        (["--config", "experiments/classify.py", "--batch", "60"], "batch=60 does not divide over 8 devices.*56 or 64"),
+        (
+            ["--config", "experiments/classify.py", "--mesh", f"data={3 * jax.device_count()}"],
+            r"mesh \(data=.* does not fit",
+        ),
         (["--config", "experiments/classify.py", "--batch", "auto", "--mesh", "auto"], "choose one"),
         (["--config", "experiments/classify.py", "--topologie", "v5e:2x2"], "Did you mean '--topology'"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments, says):
-    import re
+    with pytest.raises(UserError, match=says) as raised:
+        program("plan")([str(ROOT / word) if word.startswith("experiments/") else word for word in arguments])
+    assert len(str(raised.value).splitlines()) == 1
 
-    done = plan(*arguments)
+
+@pytest.mark.process
+def test_a_mistake_ends_the_program_with_code_2():
+    done = plan("--config", "experiments/classify.py", "--batch", "60")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1
-    assert re.search(says, done.stderr)
+    assert re.search("batch=60 does not divide over 8 devices.*56 or 64", done.stderr)
 
 
 @pytest.mark.process
@@ -103,7 +113,7 @@ def with_memory(memory, name, *arguments, devices=2):
         f"{memory}; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
     }

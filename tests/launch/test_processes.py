@@ -13,6 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from programs import program
 
 from mapjax import weights
 from mapjax.config import parts
@@ -74,6 +75,13 @@ def start(
     return started
 
 
+def alone(workdir, **changes):
+    """Train within this process."""
+    options = [f"--config.{key}={value}" for key, value in {**SMALL, **changes}.items()]
+    command = ["--config", str(ROOT / "experiments" / "classify.py"), "--workdir", str(workdir), *options]
+    assert program("main")(command) == 0
+
+
 def finish(processes, seconds=400) -> list[tuple[int, str]]:
     try:
         outputs = [process.communicate(timeout=seconds)[0] for process in processes]
@@ -125,10 +133,9 @@ def close(workdir, other):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """One process, never stopped."""
+    """One process, this one, never stopped."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    [(code, output)] = finish(start(1, workdir))
-    assert code == 0, output
+    alone(workdir)
     return workdir
 
 
@@ -239,7 +246,7 @@ def test_parameters_in_parts_go_on_in_one_process_and_back(whole, tmp_path):
     first = last_step(workdir)
     assert f"saved at step {first}" in finished[0][1]
 
-    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"}
     one = start(1, workdir, env=env, **parts)
     wait_for_step(workdir, first + 10, one)
     one[0].send_signal(signal.SIGTERM)
@@ -343,8 +350,7 @@ def test_given_weights_are_split_over_processes(tmp_path):
     variables = jax.tree.map(lambda s: rng.uniform(0.1, 0.3, s.shape).astype(np.float32), shapes)
     weights.save(tmp_path / "given.safetensors", weights.to_torchvision(variables))
     changes = {"model.width": "16", "duration": "2 steps", "init_from": str(tmp_path / "given.safetensors")}
-    [(code, output)] = finish(start(1, tmp_path / "one", **changes))
-    assert code == 0, output
+    alone(tmp_path / "one", **changes)
     split = {"mesh.data": "1", "mesh.fsdp": "2"}
     (code, output), (other_code, other) = finish(start(2, tmp_path / "two", **changes, **split))
     assert code == other_code == 0, output + other

@@ -17,7 +17,7 @@ RESNET = {"name": "resnet", "depth": 18, "width": 0.0625, "stages": 2}
 def small():
     model = figure_ground.make(classes=4, backbone=RESNET, windows=(3,), width=2)
     images = jax.random.normal(KEY, (2, 37, 51, 3))
-    return model, model.init(KEY, images), images
+    return model, jax.jit(model.init)(KEY, images), images
 
 
 def by_loops(features, weights, stride, window):
@@ -67,7 +67,7 @@ def test_the_background_does_not_count():
 
 def test_scores_are_log_probabilities_of_the_image_s_pixels(small):
     model, variables, images = small
-    outputs, _ = model.apply(variables, images)
+    outputs, _ = jax.jit(model.apply)(variables, images)
     assert outputs["map_logits"].shape == (2, 37, 51, 4) and outputs["map_logits"].dtype == jnp.float32
     np.testing.assert_allclose(jnp.exp(outputs["map_logits"]).sum(-1), 1, rtol=1e-5)
     assert "aux_map_logits" not in outputs and "layer2" in outputs
@@ -80,7 +80,8 @@ def test_auxiliary_scores_are_the_same_and_do_not_train_the_figure(small):
         outputs, _ = model.apply({**variables, "params": params}, images, train=True, key=KEY)
         return outputs[name][..., 1].mean(), outputs
 
-    (_, outputs), slope = jax.value_and_grad(loss, has_aux=True)(variables["params"], "aux_map_logits")
+    slopes = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    (_, outputs), slope = slopes(variables["params"], "aux_map_logits")
     np.testing.assert_array_equal(outputs["map_logits"], outputs["aux_map_logits"])
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope["figure"]))
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(slope["backbone"]))

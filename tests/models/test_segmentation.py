@@ -17,6 +17,11 @@ VGG = {"name": "vgg", "depth": 16, "width": 0.0625}
 MOBILENET = {"name": "mobilenet", "width": 0.125}
 
 
+def variables_of(node, classes=21):
+    model = parts.make("models", node, classes=classes)
+    return jax.eval_shape(model.init, KEY, jax.ShapeDtypeStruct((2, 33, 32, 3), "float32"))
+
+
 def shapes_of(node, size=(65, 96), classes=21, train=False, dtype="float32"):
     model = parts.make("models", node, classes=classes, dtype=dtype)
     images = jax.ShapeDtypeStruct((2, *size, 3), "float32")
@@ -45,7 +50,7 @@ def count(variables):
     ],
 )
 def test_parameter_counts_of_segmentation(node, parameters):
-    assert count(shapes_of(node)[0]) == parameters
+    assert count(variables_of(node)) == parameters
 
 
 @pytest.mark.parametrize(
@@ -124,7 +129,7 @@ def filled(variables, value):
 
 @pytest.mark.parametrize(("node", "names"), HEADS.values(), ids=HEADS)
 def test_names_there_and_back_and_heads_for_other_classes(node, names):
-    theirs, ours = (shapes_of(node, classes=classes)[0] for classes in (21, 4))
+    theirs, ours = (variables_of(node, classes) for classes in (21, 4))
     tensors = weights.to_torchvision(filled(theirs, 1))
     assert names <= set(tensors)
     jax.tree.map(np.testing.assert_array_equal, weights.from_torchvision(tensors, theirs), filled(theirs, 1))
@@ -137,7 +142,7 @@ def test_names_there_and_back_and_heads_for_other_classes(node, names):
 
 def test_torchvisions_names_of_a_mobilenet_below():
     node = {"name": "lraspp", "width": 0.125}
-    variables = filled(shapes_of(node)[0], 1)
+    variables = filled(variables_of(node), 1)
     tensors = {
         name.replace("backbone.features.", "backbone."): tensor
         for name, tensor in weights.to_torchvision(variables).items()
@@ -157,7 +162,7 @@ def test_torchvisions_names_of_a_mobilenet_below():
     ],
 )
 def test_weights_of_classifiers_fit_in_the_backbones(node, classifier, unused):
-    given, ours = filled(shapes_of(classifier)[0], 1), filled(shapes_of(node)[0], 0)
+    given, ours = filled(variables_of(classifier), 1), filled(variables_of(node), 0)
     found = transfer.fit_in(weights.to_torchvision(given), ours, "file", heads=heads_of(node))
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(found.variables["params"]["backbone"]))
     assert f"{unused}.weight" in found.unused and not found.resized

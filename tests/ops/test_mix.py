@@ -105,7 +105,7 @@ print(all(np.array_equal(one, other) for one, other in zip(alone, shared)))
 
 @pytest.mark.process
 def test_a_batch_over_devices_exchanges_one_row_with_the_neighbour():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "NPROC": "256"}
+    flags = {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4", "NPROC": "256"}
     told = subprocess.run([sys.executable, "-c", SPLIT], env={**os.environ, **flags}, capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
     moved, same = told.stdout.strip().splitlines()

@@ -44,7 +44,6 @@ def test_classes_and_examples_given_stand_before_the_data():
     assert "the data is not read" in note
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_the_largest_batch_that_fits_here_is_found_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(topology, "_memory", lambda: 20_000_000)
     config = load(CLASSIFY)
@@ -63,7 +62,6 @@ def test_the_largest_batch_that_fits_here_is_found_and_kept(tmp_path, monkeypatc
     assert job.local_batches(load(CLASSIFY), tmp_path) == {"batch": 7, "eval_batch": 3}
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_images_are_scored_in_batches_that_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(topology, "_memory", lambda: 20_000_000)
     config = load(CLASSIFY, eval_batch=200_000)
@@ -100,7 +98,6 @@ def test_the_process_with_the_least_memory_counts(monkeypatch):
 
 
 @pytest.mark.process
-@pytest.mark.usefixtures("quick_compiler")
 def test_a_mesh_that_cannot_be_is_a_line_under_the_ranking(monkeypatch, capsys):
     """One device: the mesh of it is planned, one is refused with a sentence, and at another JAX itself gives up."""
     sizes = [{"data": 1}, {"data": 3}, {"data": 1, "model": 1}, {"data": 1, "fsdp": 1}]
@@ -204,7 +201,6 @@ def test_figures_for_people(shown, expected):
 
 
 @pytest.mark.process
-@pytest.mark.usefixtures("quick_compiler")
 def test_the_plan_of_a_small_step_on_the_local_device(capsys):
     """The parameters' bytes are known; the forward and backward products of the two ends are counted by hand."""
     config = load(CLASSIFY, batch=16, transform__augment="{}")

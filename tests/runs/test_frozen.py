@@ -21,7 +21,6 @@ FROZEN = pathlib.Path(__file__).parent / "frozen"
 
 
 @pytest.mark.parametrize("name", ["classify", "detect", "segment"])
-@pytest.mark.usefixtures("quick_compiler")
 def test_a_run_of_an_earlier_version_goes_on(name, tmp_path):
     folder = tmp_path / name
     with zipfile.ZipFile(FROZEN / f"{name}.zip") as archive:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.process
 ROOT = pathlib.Path(__file__).parents[2]
 WORKER = """
 import argparse, json, pathlib, sys
-sys.path[:0] = ["{root}", "{root}/tests"]
+sys.path[:0] = ["{root}", "{root}/tests/runtime"]
 from mapjax.runtime import distributed
 flags = dict(coordinator="127.0.0.1:{port}", processes=2, process=int(sys.argv[1]), wait=100)
 distributed.start(argparse.Namespace(**flags), preemption=False)

@@ -52,7 +52,7 @@ def test_a_folder_that_is_not_shared(tmp_path):
 WORKER = """
 import argparse, json, sys
 import numpy as np
-sys.path[:0] = ["{root}", "{root}/tests"]
+sys.path[:0] = ["{root}", "{root}/tests/runtime"]
 from mapjax.runtime import distributed
 flags = dict(coordinator="127.0.0.1:{port}", processes={count}, process=int(sys.argv[1]), wait=100)
 distributed.start(argparse.Namespace(**flags), preemption=False)

@@ -41,7 +41,8 @@ def whole(tmp_path_factory):
     command = [sys.executable, "launch/main.py", "--config", EXPERIMENT, "--workdir", str(folder)]
     command += [f"--config.{key}={value}" for key, value in EIGHT.items()]
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
+        "XLA_FLAGS": os.environ["XLA_FLAGS"]
+        + " --xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
     }
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

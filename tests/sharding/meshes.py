@@ -18,12 +18,9 @@ import time
 # must be enough. A device that waits on a busy machine is no hang yet.
 os.environ["NPROC"] = "256"
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false "
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false "
     "--xla_cpu_collective_call_terminate_timeout_seconds=120"
 )
-
-# Of the machine code nothing is looked at: it is made quickly.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import double  # noqa: F401 - everything from here on is
 import jax

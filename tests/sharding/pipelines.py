@@ -13,7 +13,9 @@ import sys
 import time
 
 os.environ["NPROC"] = "256"  # threads, of which a collective holds one until all devices have come
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
+)
 
 import jax
 import jax.numpy as jnp

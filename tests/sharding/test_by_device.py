@@ -12,8 +12,7 @@ pytestmark = pytest.mark.process
 PROGRAM = """
 import json, os, sys
 os.environ["NPROC"] = "256"  # threads, of which a collective holds one until all devices have come
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of the machine code
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
 sys.path[:0] = [{root!r}]
 import jax, numpy as np
 from mapjax.config import parts
@@ -24,7 +23,8 @@ from mapjax.plan import collectives
 winograd.CACHE = 2**16  # so that few images go together
 rng = np.random.default_rng(0)
 images = rng.normal(size=(16, 32, 32, 3)).astype(np.float32)
-model = parts.make("models", {{"name": "mobilenet", "version": 2, "width": 0.25}}, classes=10)
+node = {{"name": "efficientnet", "variant": "lite0", "width": 0.25, "depth": 0.3, "dropout": 0.0, "drop_path": 0.0}}
+model = parts.make("models", node, classes=10)
 shapes = jax.eval_shape(model.init, jax.random.key(0), images)
 variables = jax.tree.map(lambda s: rng.uniform(-0.1, 0.3, s.shape).astype(np.float32), shapes)
 variables["stats"] = jax.tree.map(np.abs, variables["stats"])

@@ -61,7 +61,6 @@ def test_what_it_needs_and_keys_that_are_listed(name):
 
 
 @pytest.mark.parametrize("name", ["classify", "segment"])
-@pytest.mark.usefixtures("quick_compiler")
 def test_gradients_reach_the_pixels(name):
     batch = jax.tree.map(jnp.asarray, batch_of(name))
     task = networks.make_task(config_of(name), tuple("0123456789x"))
