@@ -93,7 +93,8 @@ def check(stage: str, values: Mapping[str, Any]) -> None:
 
     Args:
       stage: "record", "example", "batch", "prediction" or "result".
-      values: the stage; batches and results have one more leading axis than the table shows.
+      values: the stage; batches and results have one more leading axis than the table shows. A further stream of a
+        batch is a batch under its name.
 
     Raises:
       ValueError: an unknown key, a wrong rank or dtype, or two keys that disagree on a named size.
@@ -101,6 +102,9 @@ def check(stage: str, values: Mapping[str, Any]) -> None:
     sizes: dict[str, tuple[int, str]] = {}
     batched = stage in ("batch", "prediction", "result")
     for name, value in values.items():
+        if stage == "batch" and name not in KEYS and isinstance(value, Mapping):
+            check(stage, value)  # a further stream
+            continue
         key = KEYS.get(name)
         if key is None or stage not in key.stages:
             raise ValueError(f"{stage} has a key {name!r} that the table of stages.py does not list for it")

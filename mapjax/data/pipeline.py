@@ -1,8 +1,9 @@
 """From examples to batches that are already on the devices, in an order that is a pure function of (seed, step).
 
 Training sees an endless stream: a new seeded permutation of the source for every epoch, one after the other, cut into
-batches (one may straddle two epochs). Element g of the stream is augmented by a generator seeded with (seed, g). So
-batch n is the same whatever the number of processes, threads and workers, and the state of the data is the step.
+batches (one may straddle two epochs). Element g of the stream is augmented by a generator seeded with (seed, g), and
+those of further streams likewise (streams.py). So batch n is the same whatever the number of processes, threads and
+workers, and the state of the data is the step.
 Every process reads only the rows that its own devices hold. Decoding and augmenting happen in grain's threads (or
 worker processes); one more thread collates and puts the next batches on the devices.
 """
@@ -13,7 +14,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -22,20 +25,18 @@ import jax
 import numpy as np
 from absl import flags
 
-from mapjax.data import sampling
+from mapjax.data import streams
 from mapjax.data.sampling import Sampler
 from mapjax.data.source import Source, name_of, truth_of
+from mapjax.data.streams import Loaded, Stream
 from mapjax.data.transforms.boxes import Example, Transform
 from mapjax.errors import UserError
 from mapjax.task import Batch
 
 cv2.setNumThreads(0)  # the pipeline's own threads are the parallelism
 
-_TRIES = 100  # unreadable images in a row before giving up
 _DEATHS = 3  # of workers without a batch in between, likewise
 _log = logging.getLogger(__name__)
-
-Loaded = tuple[Example, dict[str, str]]  # an example or stacked examples, and what was unreadable: file → reason
 
 
 class Batches(Iterator[Batch]):
@@ -136,6 +137,7 @@ def train_batches(
     batch: int,
     seed: int,
     sampler: Sampler | None = None,
+    further: Sequence[Stream] = (),
     start: int = 0,
     sharding: jax.sharding.Sharding | None = None,
     threads: int = 2,
@@ -151,6 +153,7 @@ def train_batches(
       batch: examples in a batch, over all processes.
       seed: of the order and of the augmentation.
       sampler: which records an epoch shows, in which order; by default each once.
+      further: streams whose examples a batch holds too, each in a dict of its own under its name.
       start: batches already consumed; the first one returned is batch `start`.
       sharding: of the batch axis over devices; None puts everything on the default device.
       threads: that decode and augment, in this process or in each worker; 0: one for each core.
@@ -161,20 +164,19 @@ def train_batches(
       UserError: an empty source, or a batch that the devices cannot share evenly; from `next`, when 100 records in a
         row are unreadable.
     """
-    rows = _local_rows(batch, sharding)
-    chosen = sampler or sampling.make("uniform", None, _length(source), seed)
-    stages = [(0, transform)] if callable(transform) else list(transform)
+    main = streams.make("", source, transform, batch=batch, seed=seed, sampler=sampler)
+    # All that a batch takes of each stream here, one stream after the other: place → stream, row.
+    local = [(one, row) for one in (main, *further) for row in _local_rows(one.batch, sharding)]
+    parts = [(one.name, len(_local_rows(one.batch, sharding))) for one in (main, *further)]
 
     def load(position: int) -> Loaded:
-        step, row = divmod(position, len(rows))
-        number = start + step
-        element = number * batch + rows[row]
-        index = chosen.order(element // chosen.length)[element % chosen.length]
-        present = next(stage for first, stage in reversed(stages) if number >= first)
-        return _readable(source, present, int(index), np.random.default_rng((seed, element)))
+        step, place = divmod(position, len(local))
+        stream, row = local[place]
+        return streams.element(stream, start + step, row)
 
+    sizes = {one.name: one.batch for one in (main, *further)}
     return _batches(
-        load, 2**62 // len(rows) * len(rows), len(rows), _placing(batch, sharding), threads, workers, prefetch
+        load, 2**62 // len(local) * len(local), parts, _placing(sizes, sharding), threads, workers, prefetch
     )
 
 
@@ -203,23 +205,7 @@ def eval_batches(
         return _in_order(source, transform, element)
 
     count = math.ceil(length / batch)
-    return _batches(load, count * len(rows), len(rows), _placing(batch, sharding), threads, 0, prefetch)
-
-
-def _readable(source: Source, transform: Transform, index: int, rng: np.random.Generator) -> Loaded:
-    """Load the record at `index`, or else the next that can be read."""
-    replaced: dict[str, str] = {}
-    for step in range(min(_TRIES, len(source.records))):
-        position = (index + step) % len(source.records)
-        try:
-            example = transform(source.records[position], rng)
-        except UserError as error:
-            replaced[name_of(source, position)] = str(error)
-            continue
-        return _numbered(example, position, real=True), replaced
-    raise UserError(
-        f"{len(replaced)} images of {source.name} in a row are unreadable, such as: {replaced.popitem()[1]}"
-    )
+    return _batches(load, count * len(rows), [("", len(rows))], _placing({"": batch}, sharding), threads, 0, prefetch)
 
 
 def _in_order(source: Source, transform: Transform, position: int) -> Loaded:
@@ -257,31 +243,37 @@ def stack(examples: Sequence[Example]) -> Example:
     return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
 
-def _collate(loaded: Sequence[Loaded]) -> Loaded:
-    """Stack examples to a batch, and gather what was unreadable."""
-    examples = [example for example, _ in loaded]
+def _collate(parts: Sequence[tuple[str, int]], loaded: Sequence[Loaded]) -> Loaded:
+    """Stack examples to a batch, and gather what was unreadable; `parts` say how many of each stream there are."""
+    examples = iter(example for example, _ in loaded)
     replaced = {file: reason for _, lost in loaded for file, reason in lost.items()}
-    return stack(examples), replaced
+    stacked = {name: stack(list(islice(examples, count))) for name, count in parts}
+    return stacked.pop("") | stacked, replaced
 
 
 def _batches(
     load: Callable[[int], Loaded],
     length: int,
-    rows: int,
+    parts: Sequence[tuple[str, int]],
     place: Callable[[Example], Batch],
     threads: int,
     workers: int,
     prefetch: int,
 ) -> Batches:
-    """Run `load` over positions 0 … length - 1, `rows` of them a batch, in grain's threads or processes."""
+    """Run `load` over positions 0 … length - 1 in grain's threads or processes.
+
+    Args:
+      parts: the streams, and how many positions of a batch each has, in their order.
+    """
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads its flags, and mapjax also runs outside absl.app
     threads = threads or cores(workers)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    rows, collate = sum(count for _, count in parts), partial(_collate, parts)
 
     def dataset_from(first: int) -> grain.IterDataset:
         positions = grain.MapDataset.range(first * rows, length)
-        made = positions.map(load).batch(rows, batch_fn=_collate).to_iter_dataset(options)
+        made = positions.map(load).batch(rows, batch_fn=collate).to_iter_dataset(options)
         if workers <= 0:
             return made
         return made.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
@@ -289,9 +281,7 @@ def _batches(
     if workers <= 0:
         return Batches(dataset_from, place, prefetch)
     # Copied, because a device array on CPU may share its memory, and grain frees what workers send.
-    return Batches(
-        dataset_from, lambda arrays: place({name: np.array(rows) for name, rows in arrays.items()}), prefetch
-    )
+    return Batches(dataset_from, lambda arrays: place(jax.tree.map(np.array, arrays)), prefetch)
 
 
 def cores(workers: int = 0) -> int:
@@ -322,11 +312,17 @@ def _local_rows(batch: int, sharding: jax.sharding.Sharding | None) -> list[int]
     return np.flatnonzero(held).tolist()
 
 
-def _placing(batch: int, sharding: jax.sharding.Sharding | None) -> Callable[[Example], Batch]:
-    """Return the function that puts this process's rows on its devices."""
+def _placing(sizes: Mapping[str, int], sharding: jax.sharding.Sharding | None) -> Callable[[Example], Batch]:
+    """Return the function that puts this process's rows on its devices; sizes: of each stream's whole batch."""
     if sharding is None:
         return jax.device_put
-    return lambda arrays: {
-        name: jax.make_array_from_process_local_data(sharding, rows, (batch, *rows.shape[1:]))
-        for name, rows in arrays.items()
-    }
+
+    def place(arrays: Example, name: str = "") -> Batch:
+        return {
+            key: place(rows, key)
+            if isinstance(rows, dict)
+            else jax.make_array_from_process_local_data(sharding, rows, (sizes[name], *rows.shape[1:]))
+            for key, rows in arrays.items()
+        }
+
+    return place

@@ -40,7 +40,7 @@ def draw_state(init: Callable[[Batch], State], batch: Batch, places: PyTree | No
     """Run `init` in one jit on a blank batch of the given shapes, each leaf put where `places` says."""
 
     def from_blank() -> State:
-        return init({name: jnp.zeros(shape.shape, shape.dtype) for name, shape in batch.items()})
+        return init(jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), batch))
 
     # Drawing the parameters runs once, so XLA need not optimise it: on a CPU that compiles 4 times sooner.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

@@ -14,10 +14,11 @@ from jax.sharding import Mesh, NamedSharding
 from mapjax.data import sampling
 from mapjax.data.checks import map_quality
 from mapjax.data.source import Source
+from mapjax.data.streams import Stream
 from mapjax.engine import schedule
 from mapjax.errors import UserError, near
 from mapjax.metrics import combine
-from mapjax.runs import networks, program, sources
+from mapjax.runs import further, networks, program, sources
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Metric, Model, Task
 
@@ -29,6 +30,7 @@ class Setup(NamedTuple):
 
     config: with the splits that were chosen. train, held_out: the two splits. sampler: which records an epoch shows.
     metric: against the truth of `held_out`; one for the whole run.
+    streams: what a batch holds besides the main data.
     transforms: of training, each with the step from which on it holds; batches: the shapes of theirs, in that order.
     rate: the learning rate by step.
     """
@@ -43,6 +45,7 @@ class Setup(NamedTuple):
     model: Model
     task: Task
     metric: Metric
+    streams: tuple[Stream, ...]
     transforms: tuple[tuple[int, Callable[..., Any]], ...]
     batches: tuple[Batch, ...]
     rate: optax.Schedule
@@ -76,11 +79,29 @@ def build(
     task = networks.make_task(config, train.classes, model, class_counts, pixel_counts)
     sharding = shard.batch_sharding(mesh, config.batch)
     transforms = tuple(sources.make_transforms(config, clock))
-    batches = tuple(sources.abstract_batch(train, transform, config.batch, sharding) for _, transform in transforms)
+    streams = further.make(config, train)
+    beside = {one.name: further.shapes(one, mesh) for one in streams}
+    batches = tuple(
+        sources.abstract_batch(train, transform, config.batch, sharding) | beside for _, transform in transforms
+    )
     made, rate = program.make(config, model, task, batches[-1], clock, mesh)
     metric = make_metric(config, task, held_out)
     return Setup(
-        config, mesh, sharding, train, held_out, sampler, clock, model, task, metric, transforms, batches, rate, made
+        config,
+        mesh,
+        sharding,
+        train,
+        held_out,
+        sampler,
+        clock,
+        model,
+        task,
+        metric,
+        streams,
+        transforms,
+        batches,
+        rate,
+        made,
     )
 
 

@@ -126,7 +126,8 @@ def abstract_batch(source: Source, transform: Callable[..., Any], batch: int, sh
         with contextlib.suppress(UserError):
             record = source.records[index]
             stages.check("record", record)
-            example = {**transform(record, np.random.default_rng(0)), "index": np.int32(0)}
+            others = [[record] * transform.companions] if getattr(transform, "companions", 0) else []
+            example = {**transform(record, np.random.default_rng(0), *others), "index": np.int32(0)}
             stages.check("example", example)
             rows = {**example, "mask": np.bool_(True)}
             return {

@@ -108,11 +108,16 @@ def _target(setup: Setup) -> transfer.Target:
 
 def _require_same_data(this: Run, step: int, saved: dict[str, Any]) -> None:
     """Refuse to go on with other training data: the order of the examples would silently be another."""
-    if saved["fingerprint"] != this.setup.train.fingerprint:
+    if saved["fingerprint"] != _fingerprint(this.setup):
         raise UserError(
             f"the training data {this.setup.train.name} has changed since step {step} of {this.folder} was saved; "
             "restore it to go on, or begin again with another --workdir."
         )
+
+
+def _fingerprint(setup: Setup) -> str:
+    """Give the fingerprint of all that is learned from."""
+    return "+".join(source.fingerprint for source in (setup.train, *(one.source for one in setup.streams)))
 
 
 def run(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[State, int]:
@@ -120,7 +125,7 @@ def run(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[Stat
     config, clock, start, spent = this.setup.config, this.setup.clock, trainer.start, trainer.spent
     batches = pipeline.train_batches(
         this.setup.train, this.setup.transforms, batch=config.batch, seed=config.seed, sampler=this.setup.sampler,
-        start=start, sharding=this.setup.sharding, **config.input,
+        further=this.setup.streams, start=start, sharding=this.setup.sharding, **config.input,
     )  # fmt: skip
     speed, total, before = logs.Speed(), clock.total, dataclasses.replace(spent)
     every = {name: clock.steps(config.every[name], f"every.{name}") for name in ("log", "evaluate", "save")}
@@ -168,7 +173,7 @@ def run(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[Stat
 
         def save(state: State) -> None:
             account()
-            data = {"fingerprint": this.setup.train.fingerprint, "batches": int(state.step), "batch": config.batch}
+            data = {"fingerprint": _fingerprint(this.setup), "batches": int(state.step), "batch": config.batch}
             this.keeper.save(state, meta={"spent": dataclasses.asdict(spent), "data": data})
 
         if start and loop.Due(every["evaluate"], total)(start) and not this.keeper.is_scored(start):

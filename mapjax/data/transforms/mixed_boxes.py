@@ -1,0 +1,69 @@
+"""MixUp for detection (Zhang et al. 2019, arXiv 1902.04103): two images averaged, and the boxes of both.
+
+Both go through the transform of boxes.py, each with its own matrix; the geometry of neither is changed by the other.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mapjax.data.source import Record
+from mapjax.data.transforms import boxes
+from mapjax.data.transforms.boxes import Example
+from mapjax.errors import UserError
+
+OPTIONS = boxes.OPTIONS
+_LISTS = ("boxes", "classes", "crowd", "valid")
+
+
+class Mixed:
+    """A transform that draws one companion; a class, so that data workers can be sent it."""
+
+    companions = 1
+
+    def __init__(self, base: boxes.Transform, probability: float, alpha: float):
+        """Take the transform of one record, how often two are mixed, and α of their shares."""
+        self._base, self._probability, self._alpha = base, probability, alpha
+
+    def __call__(self, record: Record, rng: np.random.Generator, companions: Sequence[Record]) -> Example:
+        example = self._base(record, rng)
+        if rng.random() >= self._probability:
+            return example
+        return mix(example, self._base(companions[0], rng), float(rng.beta(self._alpha, self._alpha)))
+
+
+def make(
+    *,
+    size: tuple[int, int],
+    max_boxes: int,
+    augment: Mapping[str, Any] | None = None,
+    probability: float = 0.5,
+    alpha: float = 1.5,
+) -> Any:
+    """Make the transform; without augmentation, in evaluation, it is that of boxes.py.
+
+    Args:
+      size, max_boxes, augment: as for boxes.make.
+      probability: that an image is mixed with another.
+      alpha: the share of an image is drawn from Beta(α, α).
+
+    Raises:
+      UserError: a probability outside 0 to 1, an α that is not positive, or what boxes.make refuses.
+    """
+    if not 0 <= probability <= 1 or alpha <= 0:
+        raise UserError(f"transform: probability={probability} must be from 0 to 1, and alpha={alpha} above 0.")
+    base = boxes.make(size=size, max_boxes=max_boxes, augment=augment)
+    return base if augment is None else Mixed(base, probability, alpha)
+
+
+def mix(one: Example, other: Example, share: float) -> Example:
+    """Average two examples' images; `share` is that of the first, whose `matrix` and `size` stay.
+
+    Of more boxes than there are rows the first one's are kept, then the other's as far as they go.
+    """
+    image = np.rint(share * one["image"] + (1 - share) * other["image"].astype(np.float64)).astype(np.uint8)
+    rows = len(one["valid"])
+    both = {name: np.concatenate([one[name][one["valid"]], other[name][other["valid"]]])[:rows] for name in _LISTS}
+    padding = {name: np.zeros((rows - len(found), *found.shape[1:]), found.dtype) for name, found in both.items()}
+    return one | {"image": image} | {name: np.concatenate([both[name], padding[name]]) for name in _LISTS}
