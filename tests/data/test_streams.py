@@ -1,4 +1,4 @@
-"""Several streams in a batch, and transforms that draw companions: an element is a function of (seed, stream, number)."""
+"""Several streams in a batch, and transforms that draw companions: each element a function of its number and seed."""
 
 import itertools
 import os
