@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mapjax.ops import depthwise, winograd
-from mapjax.ops import pooling as tiles
+from mapjax.ops import depthwise, pooling, winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -183,7 +182,7 @@ def max_pool(
       padding: never the largest. ceil: a last window that is only partly inside counts too (torch's ceil_mode).
     """
     if size == stride and padding == 0 and not ceil:
-        return tiles.max_pool(x, size)[0]
+        return pooling.max_pool(x, size)[0]
     for axis in (1, 2):
         length = x.shape[axis] + 2 * padding - size
         count = (-(-length // stride) if ceil else length // stride) + 1

@@ -1,4 +1,4 @@
-"""Which ground truth an anchor or proposal answers for, and which of them a loss looks at."""
+"""Which ground truth an anchor or proposal is matched to, and which of them a loss looks at."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def match(
     low: float,
     low_quality: bool = False,
 ) -> Int[Array, "n"]:
-    """Index of the ground truth that each of n anchors answers for, else BACKGROUND or IGNORED.
+    """Index of the ground truth that each of n anchors is matched to, else BACKGROUND or IGNORED.
 
     An anchor takes the truth of its largest IoU (of equals the first) if that is at least `high`; below `low` it
     is background; between, ignored. With `low_quality`, the anchors that overlap some truth most (all of them,

@@ -24,7 +24,7 @@ def nms(
 ) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
     """Best boxes first: the first `count` that greedy suppression keeps.
 
-    A box falls if its IoU with a kept box of a higher score is above `threshold`; of equal scores the earlier
+    A box is suppressed if its IoU with a kept box of a higher score is above `threshold`; of equal scores the earlier
     box goes first. Boxes of different `groups` (classes, pyramid levels) never suppress each other.
 
     Returns:
@@ -50,17 +50,17 @@ def keep_sorted(
     """
     keep = valid
 
-    def falls(start: int, stop: int, first: int, last: int) -> Bool[Array, "i j"]:
+    def overlaps(start: int, stop: int, first: int, last: int) -> Bool[Array, "i j"]:
         overlap = box_ops.pairwise_iou(boxes[start:stop], boxes[first:last]) > threshold
         return overlap if groups is None else overlap & (groups[start:stop, None] == groups[None, first:last])
 
     for start in range(0, len(boxes), TILE):
         stop = min(start + TILE, len(boxes))
-        tile = _suppress(falls(start, stop, start, stop), keep[start:stop])
-        # How many boxes of the tile each later one falls to. A product, for the layout that a TPU gives it: reduced by
+        tile = _suppress(overlaps(start, stop, start, stop), keep[start:stop])
+        # By how many boxes of the tile each later one is suppressed. A product, for the layout that a TPU gives it: reduced by
         # `any` under `vmap`, the axis that it pads to 128 is the batch's, and suppression takes a sixth of a step.
-        fallen = tile.astype(jnp.float32) @ falls(start, stop, stop, len(boxes)).astype(jnp.float32)
-        keep = jnp.concatenate([keep[:start], tile, keep[stop:] & (fallen == 0)])
+        hits = tile.astype(jnp.float32) @ overlaps(start, stop, stop, len(boxes)).astype(jnp.float32)
+        keep = jnp.concatenate([keep[:start], tile, keep[stop:] & (hits == 0)])
     return keep
 
 
@@ -68,10 +68,10 @@ def _suppress(overlap: Bool[Array, "t t"], keep: Bool[Array, "t"]) -> Bool[Array
     places = jnp.arange(len(keep))
 
     def turn(keep, box):
-        number, falls = box
+        number, overlapping = box
         # Not keep[number]: for that a TPU makes the boxes the slowest axis, and pads the batch to 128.
         here = jnp.any(keep & (places == number))
-        return keep & ~(falls & here), None
+        return keep & ~(overlapping & here), None
 
     # A scan has the turns as its first axis under any `vmap`; else a TPU pads the batch, as the last one, to 128.
     return jax.lax.scan(turn, keep, (places, jnp.triu(overlap, 1)))[0]
