@@ -57,8 +57,9 @@ def keep_sorted(
     for start in range(0, len(boxes), TILE):
         stop = min(start + TILE, len(boxes))
         tile = _suppress(overlaps(start, stop, start, stop), keep[start:stop])
-        # By how many boxes of the tile each later one is suppressed. A product, for the layout that a TPU gives it: reduced by
-        # `any` under `vmap`, the axis that it pads to 128 is the batch's, and suppression takes a sixth of a step.
+        # By how many boxes of the tile each later one is suppressed. A product, for the layout that a TPU gives it:
+        # reduced by `any` under `vmap`, the axis that it pads to 128 is the batch's, and suppression takes a sixth of a
+        # step.
         hits = tile.astype(jnp.float32) @ overlaps(start, stop, stop, len(boxes)).astype(jnp.float32)
         keep = jnp.concatenate([keep[:start], tile, keep[stop:] & (hits == 0)])
     return keep
