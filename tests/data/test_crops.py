@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mapjax import stages
 from mapjax.config import parts
 from mapjax.data import geometry, images
-from mapjax.data.transforms import crops, resample
+from mapjax.data.transforms import augment, crops, resample
 from mapjax.data.transforms.boxes import IMAGENET_MEAN
 from mapjax.errors import UserError
 
@@ -270,3 +270,14 @@ def test_whole_pixels_take_the_cheap_way(seed, monkeypatch):
         fit="stretch",
         augment={"pad_crop": 4, "flip_horizontal": 0.5},
     )
+
+
+@pytest.mark.parametrize("key", augment.COLOURS)
+def test_a_change_of_colours_by_itself_is_made(key):
+    """Whichever of them is given alone, so one that is added to augment.py too."""
+    image = np.full((12, 12, 3), (200, 90, 30), np.uint8)
+    image[4:8] = (20, 120, 220)
+    strength = {"hue": 120.0, "noise": 40.0}.get(key, 0.6)
+    transform = crops.make(size=(12, 12), fit="stretch", augment={key: strength})
+    found = [transform({"file": "x", "image": image, "label": np.int32(0)}, np.random.default_rng(k)) for k in range(3)]
+    assert all(np.abs(one["image"].astype(int) - image).max() > 2 for one in found)

@@ -47,19 +47,9 @@ from mapjax.data import geometry
 from mapjax.data.transforms import policies
 from mapjax.errors import UserError, near
 
-_BOTH: dict[str, Any] = {
-    "flip_horizontal": 0.0,
-    "flip_vertical": 0.0,
-    "scale": (1.0, 1.0),
-    "translate": 0.0,
-    "rotate": 0.0,
-    "shear": 0.0,
-    "brightness": 0.0,
-    "contrast": 0.0,
-    "saturation": 0.0,
-    "hue": 0.0,
-    "noise": 0.0,
-}
+MOTIONS: dict[str, Any] = {"scale": (1.0, 1.0), "translate": 0.0, "rotate": 0.0, "shear": 0.0}
+COLOURS = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "noise": 0.0}
+_BOTH: dict[str, Any] = {"flip_horizontal": 0.0, "flip_vertical": 0.0, **MOTIONS, **COLOURS}
 DEFAULTS: dict[str, Any] = {**_BOTH, "crop": 0.0, "crop_size": (0.5, 1.0), "min_visible": 0.3}
 WHOLE: dict[str, Any] = {
     **_BOTH,

@@ -15,8 +15,6 @@ from mapjax.data.transforms.boxes import IMAGENET_MEAN, Example, Transform
 from mapjax.errors import UserError, near
 
 OPTIONS = {"augment": augmentation.WHOLE}
-_MOTIONS = ("scale", "translate", "rotate", "shear")
-_COLOURS = ("brightness", "contrast", "saturation", "hue", "noise")
 _TRIES = 10
 
 
@@ -162,8 +160,8 @@ def _drawing(
 ) -> Look:
     """Make the drawing of views; what the config leaves off costs nothing."""
     height, width = frame
-    moving = any(config[key] != augmentation.WHOLE[key] for key in _MOTIONS)
-    colouring = any(config[key] for key in _COLOURS)
+    moving = any(config[key] != still for key, still in augmentation.MOTIONS.items())
+    colouring = any(config[key] for key in augmentation.COLOURS)
 
     def look(rng: np.random.Generator, whole: geometry.Size) -> View:
         if config["random_resized_crop"]:
