@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from mapjax import stages
 from mapjax.config import parts
 from mapjax.data import geometry, images
-from mapjax.data.transforms import augment, crops, resample
+from mapjax.data.transforms import crops, resample
+from mapjax.data.transforms.augment import COLOURS
 from mapjax.data.transforms.boxes import IMAGENET_MEAN
 from mapjax.errors import UserError
 
@@ -272,7 +273,7 @@ def test_whole_pixels_take_the_cheap_way(seed, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("key", augment.COLOURS)
+@pytest.mark.parametrize("key", COLOURS)
 def test_a_change_of_colours_by_itself_is_made(key):
     """Whichever of them is given alone, so one that is added to augment.py too."""
     image = np.full((12, 12, 3), (200, 90, 30), np.uint8)
