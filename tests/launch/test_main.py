@@ -296,7 +296,7 @@ def test_the_other_variants_run_on_real_formats(tmp_path, variant, capsys, monke
     settings = {"task.pre_nms_train": "50", "task.post_nms_train": "20", "task.samples": "16"}
     if variant == "coco":
         data = coco_folder(tmp_path / "coco", voc)
-        settings = {"input.workers": "0", "input.threads": "2"}
+        settings = {"init_from": "", "input.workers": "0", "input.threads": "2"}
     settings |= {key: value for key, value in SMALL.items() if not key.startswith(("data", "task"))}
     settings["model.backbone.depth"] = "10"
     settings["duration"] = "2 steps"

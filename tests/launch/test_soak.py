@@ -60,7 +60,7 @@ def test_a_corrupt_image_keeps_its_size_and_the_data_its_fingerprint(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), np.full((8, 8, 3), 40 * number, np.uint8))
     before = folder.make(split="train", path=str(tmp_path))
-    found = soak.inject("corrupt image", None, tmp_path, 1.0, random.Random(0))
+    found = soak.inject("corrupt image", object.__new__(soak.Job), tmp_path, 1.0, random.Random(0))
     path = tmp_path / found["file"]
     with pytest.raises(UserError, match="read"):
         images.read(path)

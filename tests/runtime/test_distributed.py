@@ -13,7 +13,7 @@ import pytest
 
 from mapjax.data import pipeline
 from mapjax.data.source import Source
-from mapjax.engine import step
+from mapjax.engine import loop
 from mapjax.errors import UserError
 from mapjax.runtime import distributed
 from mapjax.sharding import mesh
@@ -95,7 +95,7 @@ def train_order(steps: int = 6) -> tuple[list[int], list[list[int]], list[list[i
         taken = [next(batches)["index"] for _ in range(steps)]
     rows = [sorted(batch.addressable_shards, key=lambda part: part.index[0].start or 0) for batch in taken]
     seen = [np.concatenate([np.asarray(part.data) for part in parts]).tolist() for parts in rows]
-    return read, seen, [step._indices(batch) for batch in taken]
+    return read, seen, [loop._indices(batch) for batch in taken]
 
 
 @pytest.mark.process

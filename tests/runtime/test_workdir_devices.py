@@ -30,7 +30,7 @@ OPTIONS = {
     "every.log": "1 steps",
     "every.save": "10 steps",
 }
-EIGHT = OPTIONS | {"mesh": "{'data': 2, 'fsdp': 1, 'pipe': 2, 'model': 2}", "eval_batch": "64"}
+EIGHT = OPTIONS | {"mesh": "{'data': 2, 'fsdp': 1, 'pipe': 2, 'model': 2}", "eval_batch": "64", "input.threads": "2"}
 ONE = OPTIONS | {"mesh": "{'data': -1, 'fsdp': 1, 'pipe': 1, 'model': 1}", "input.threads": "1"}
 
 
