@@ -110,7 +110,7 @@ def test_transfer_from_a_run_says_what_it_did(whole, tmp_path, capsys):
     changes = {**PLAIN, "duration": "2 steps", "init_from": str(whole), "splits.eval": "test", "batch": "8"}
     fit.fit(config_of(data=f"folder:{data}", **changes), tmp_path / "run")
     said = capsys.readouterr().out
-    assert "another size, drawn anew" in said and "fc.bias, fc.weight" in said
+    assert "another size, reinitialised" in said and "fc.bias, fc.weight" in said
     with pytest.raises(UserError, match="none of its 22 tensors belongs in this network"):
         fit.fit(config_of(data=f"folder:{data}", **changes | {"model.name": "resnet9"}), tmp_path / "other")
 
