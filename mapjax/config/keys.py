@@ -61,8 +61,10 @@ def table(config: ConfigDict) -> str:
         group, _, last = name.rpartition(".")
         values = flat_values({name: (plain[group] if group else plain)[last]})
         values.sort(key=lambda pair: pair[0] != f"{name}.name")
-        said = [f"{one.help} [{one.unit}]" if one.unit else one.help, *[""] * len(values)]
-        lines += [f"{f'--config.{key}={value}':<{COLUMN}}  {text}".rstrip() for (key, value), text in zip(values, said)]
+        for number, (key, value) in enumerate(values):
+            found = schema.find(key) or (one if number == 0 else None)  # a part's meaning stands beside its name
+            said = "" if found is None else f"{found.help} [{found.unit}]" if found.unit else found.help
+            lines.append(f"{f'--config.{key}={value}':<{COLUMN}}  {said}".rstrip())
     more = [f"--config.{key}={value}" for key, value in sorted(optional(plain).items())]
     return "\n".join([*lines, "", "and, of its parts, with their defaults:", "", *more])
 

@@ -28,6 +28,9 @@ def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
     for (key, old), new in PARTS.items():
         if isinstance(found.get(key), Mapping) and found[key].get("name") == old:
             found[key] = {**found[key], "name": new}
+    if isinstance(task := found.get("task"), Mapping) and task.get("name") == "segment" and "tolerance" in task:
+        found["metrics"] = [{"name": "iou", "tolerance": task["tolerance"]}]
+        found["task"] = {key: value for key, value in task.items() if key != "tolerance"}
     return found
 
 
@@ -55,6 +58,9 @@ def require_new(key: str, value: Any = None) -> None:
     for old, new in RENAMED.items():
         if key == old or key.startswith(f"{old}."):
             raise UserError(f"--config.{key}: this key is now called {new!r}; write --config.{new}{key[len(old) :]}=….")
+    if key == "task.tolerance":
+        new = f"({{'name': 'iou', 'tolerance': {value}}},)"
+        raise UserError(f'--config.{key}: this is now said to the metric; write --config.metrics="{new}".')
     part = PARTS.get((key.removesuffix(".name"), str(value)))
     if part is not None and key.endswith(".name"):
         raise UserError(f"--config.{key}={value}: this part is now called {part!r}; write --config.{key}={part}.")

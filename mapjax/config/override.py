@@ -72,8 +72,9 @@ def _checked(key: str, value: Any, origin: str) -> Any:
             migrate.require_new(f"{key}.{inner}")
         schema.require_known({key: plain}, origin)
         return ConfigDict(schema.group(key) | plain)
-    if key in schema.KEYS and not schema.fits(key, plain):
-        raise UserError(f"{origin}: expected {schema.words(schema.KEYS[key].kind)}.")
+    known = schema.find(key)
+    if known is not None and not schema.fits(known.kind, plain):
+        raise UserError(f"{origin}: expected {schema.words(known.kind)}.")
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -28,18 +28,20 @@ KEYS: dict[str, Key] = {
     "seed": Key(0, int, "", "seed of the first parameters, the order of the data and every augmentation"),
     "dtype": Key("float32", str, "", "of the network's arithmetic: float32, bfloat16, float16; parameters are float32"),
     "data": Key({}, dict, "", "where images come from: a part of data/formats, which --data writes"),
-    "streams": Key({}, dict, "", "further sources that a step also sees, by name"),
+    "streams": Key(
+        {}, dict, "", "further sources of a batch, by name: each has data, split, transform, batch or share, needs"
+    ),
     "splits.train": Key("train", str | tuple, "", "split to learn from; of several, the first that the data has"),
     "splits.eval": Key("val", str | tuple, "", "held-out split to score; likewise"),
     "image_size": Key((224, 224), tuple, "pixels", "height and width of the images in training"),
     "eval_size": Key(None, tuple | None, "pixels", "height and width in evaluation; None: image_size"),
     "progressive_sizes": Key((), tuple, "share, pixels", "images that grow: ((0.0, (128, 128)), (0.6, (192, 192)))"),
     "transform": Key({}, dict, "", "how a record becomes an example, and augmentation: a part of data/transforms"),
-    "input.threads": Key(0, int, "threads", "number that decode and augment, in each worker; 0: one for each core"),
-    "input.workers": Key(0, int, "processes", "number that decode and augment; 0: threads of the training process do"),
-    "input.prefetch": Key(2, int, "batches", "number kept ready on the devices"),
+    "input.threads": Key(0, int, "threads", "how many decode and augment, in each worker; 0: one for each core"),
+    "input.workers": Key(0, int, "processes", "how many decode and augment; 0: threads of the training process do"),
+    "input.prefetch": Key(2, int, "batches", "how many are kept ready on the devices"),
     "batch": Key(32, int, "examples", "size of a training step, over all devices"),
-    "accumulate": Key(1, int, "parts", "into which a batch is cut, one computed after the other, to save memory"),
+    "accumulate": Key(1, int, "parts", "how many a batch is computed in, one after the other, to save memory"),
     "duration": Key("10 epochs", str | int, "steps, epochs or examples", "length of the training"),
     "sampling": Key(
         "uniform", str, "", "order of the data: uniform, or with the classes evened out: over, under, sqrt"
@@ -54,7 +56,7 @@ KEYS: dict[str, Key] = {
     "optimizer.nesterov": Key(False, bool, "", "Nesterov's momentum, in sgd"),
     "optimizer.b1": Key(0.9, float, "", "decay of the mean of the gradients, in adamw and muon"),
     "optimizer.b2": Key(0.999, float, "", "decay of the mean of their squares, in adamw and muon"),
-    "optimizer.eps": Key(1e-8, float, "", "number added to the root of that mean, in adamw and muon"),
+    "optimizer.eps": Key(1e-8, float, "", "added to the root of that mean, in adamw and muon"),
     "optimizer.weight_decay": Key(0.05, float, "", "decay for a learning rate of 1; sgd adds it to the gradient"),
     "optimizer.decay": Key("kernel$", str, "regex", "path of the parameters that decay"),
     "optimizer.clip": Key(10.0, float, "", "largest norm of the whole gradient; 0: it is not clipped"),
@@ -67,18 +69,26 @@ KEYS: dict[str, Key] = {
     "schedule.factor": Key(0.1, float, "", "by which the learning rate of steps is multiplied there"),
     "schedule.power": Key(0.9, float, "", "power of polynomial"),
     "ema": Key(0.0, float, "", "decay of the average of the parameters, which then answers; 0: there is none"),
-    "mesh.data": Key(-1, int, "devices", "number that share a batch; -1, here or at another axis: all that are left"),
-    "mesh.fsdp": Key(1, int, "devices", "number that share a batch, and each large parameter too"),
-    "mesh.model": Key(1, int, "devices", "number that share channels and heads"),
-    "mesh.pipe": Key(1, int, "devices", "number that share the blocks of a stacked network"),
+    "mesh.data": Key(-1, int, "devices", "how many share a batch; -1, here or at another axis: all that are left"),
+    "mesh.fsdp": Key(1, int, "devices", "how many share a batch, and each large parameter too"),
+    "mesh.model": Key(1, int, "devices", "how many share channels and heads"),
+    "mesh.pipe": Key(1, int, "devices", "how many share the blocks of a stacked network"),
     "rules": Key((), tuple, "regex, axes", "where parameters are placed, instead of the network's own rules"),
     "eval_batch": Key(32, int, "images", "size of a step of evaluation, over all devices"),
     "every.log": Key("50 steps", str | int, DURATION, "how often losses and speed are written"),
     "every.evaluate": Key("10 %", str | int, DURATION, "how often the held-out split is scored; 0 steps: at the end"),
     "every.save": Key("500 steps", str | int, DURATION, "how often a checkpoint is written"),
-    "keep": Key(2, int, "checkpoints", "number of the last that stay on the disk, beside the best"),
-    "skip_non_finite": Key(0, int, "steps", "number that may be left out because their loss or gradient is not finite"),
+    "keep": Key(2, int, "checkpoints", "how many of the last stay on the disk, beside the best"),
+    "skip_non_finite": Key(0, int, "steps", "how many may be left out because their loss or gradient is not finite"),
     "corruption": Key({}, dict, "", "change of the held-out images: keys of transform.augment"),
+}
+STREAM: dict[str, Key] = {  # of each of `streams`
+    "data": Key({}, dict, "", "where its images come from: a part of data/formats"),
+    "split": Key("train", str, "", "split of it"),
+    "transform": Key({}, dict, "", "how its records become examples; {}: as those of the main data do"),
+    "batch": Key(0, int, "examples", "size of its part of a batch; 0: by share"),
+    "share": Key(1.0, float, "share of batch", "size of its part, as a share of the main data's"),
+    "needs": Key("", str, "", "labels to learn from, with the classes of the main data; empty: none"),
 }
 GROUPS = tuple(dict.fromkeys(key.partition(".")[0] for key in KEYS if "." in key))
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
@@ -108,13 +118,25 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
         node, last = _place(whole, key)
         if one.kind is float and type(node[last]) is int:
             node[last] = float(node[last])
+    whole["streams"] = {name: stream(node) for name, node in whole["streams"].items()}
     return whole
+
+
+def stream(node: Any) -> Any:
+    """Give a node of `streams` with all its keys; what is no node is left to whoever opens it."""
+    return {key: copy.deepcopy(one.default) for key, one in STREAM.items()} | node if isinstance(node, dict) else node
 
 
 def _place(whole: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
     """Give the node that a key is in, and its name there."""
     name, _, last = key.rpartition(".")
     return whole.setdefault(name, {}) if name else whole, last
+
+
+def find(key: str) -> Key | None:
+    """Give what is known of a dotted key; None of those under a part."""
+    top, _, rest = key.partition(".")
+    return STREAM.get(rest.partition(".")[2]) if top == "streams" and rest else KEYS.get(key)
 
 
 def group(name: str) -> dict[str, Any]:
@@ -137,7 +159,7 @@ def require_known(values: Mapping[str, Any], origin: str) -> None:
         for key, one in {f"{name}.{k}": v for k, v in value.items()}.items() if name in GROUPS else [(name, value)]:
             if key not in KEYS:
                 raise UserError(f"{origin}: there is no key {key!r}.{near(key, KEYS)}")
-            if not fits(key, one):
+            if not fits(KEYS[key].kind, one):
                 raise UserError(f"{origin}: {key}={one!r} must be {words(KEYS[key].kind)}.")
 
 
@@ -160,9 +182,9 @@ _EXAMPLES = {
 }
 
 
-def fits(key: str, value: Any) -> bool:
-    """Say whether a value is of the kind of its key; a whole number is a number too, and a list a tuple."""
-    kinds = set(getattr(KEYS[key].kind, "__args__", (KEYS[key].kind,)))
+def fits(kind: type | UnionType, value: Any) -> bool:
+    """Say whether a value is of the kind of a key; a whole number is a number too, and a list a tuple."""
+    kinds = set(getattr(kind, "__args__", (kind,)))
     if isinstance(value, bool):
         return bool in kinds
     more = {float: int, tuple: list, dict: Mapping}

@@ -2,6 +2,14 @@
 
 All directions of a kernel learn alike then, those too whose gradients are small. A kernel is taken as the matrix from
 all that one output sees to the outputs, so a convolution's has rows · columns · channels rows.
+
+Why not optax.contrib.muon: it does the same (tests/engine/test_muon.py holds this one against it), but takes each turn
+on the whole matrix and not on its Gram matrix, and multiplies matrices as batches of one, for which XLA's CPU code is
+slow. By `python tests/engine/compare_muon.py detect 200`, on one core: an update of the 3.9 million parameters of
+detect's network takes 58 ms here and 249 ms there; the mean loss of the last 40 of 200 steps at the same learning rate
+is 2.128 and 2.125. For `segment` it is 1.9 and 4.3 ms; 12.5 and 12.2. Square matrices alone would be quicker on the
+whole matrix, by a third. Also, on TPUs products are in float32 here ("highest"), and its scale_by_shape, which gives
+updates Adam's size, is not public.
 """
 
 import math

@@ -2,9 +2,7 @@
 
     streams={"unlabelled": {"data": {"name": "folder", "path": DIR}, "share": 2.0}}
 
-data: a part of data/formats. split: of it ("train"). transform: a part of data/transforms (the main stream's).
-batch, or share of the main batch (1.0): how many of it a batch has.
-needs: which labels are learned from; its classes are then those of the main data ("": no labels).
+The keys of one are STREAM in config/schema.py.
 """
 
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from mapjax import stages
-from mapjax.config import parts
+from mapjax.config import parts, schema
 from mapjax.data import streams
 from mapjax.data.source import Source
 from mapjax.data.streams import Stream
@@ -20,8 +18,6 @@ from mapjax.errors import UserError, near
 from mapjax.runs import networks, sources
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch
-
-DEFAULTS: dict[str, Any] = {"data": {}, "split": "train", "transform": {}, "batch": 0, "share": 1.0, "needs": ""}
 
 
 def make(config: Any, train: Source) -> tuple[Stream, ...]:
@@ -40,9 +36,9 @@ def _stream(config: Any, train: Source, name: str, node: Any) -> Stream:
     if not isinstance(node, dict) or not node.get("data"):
         raise UserError(f"{where} must name its data, as in {{'data': {{'name': 'folder', 'path': DIR}}}}.")
     for key in node:
-        if key not in DEFAULTS:
-            raise UserError(f"{where} has no key {key!r}.{near(key, DEFAULTS)}")
-    asked = DEFAULTS | node
+        if key not in schema.STREAM:
+            raise UserError(f"{where} has no key {key!r}.{near(key, schema.STREAM)}")
+    asked = schema.stream(node)
     batch = asked["batch"] or round(asked["share"] * config.batch)
     if batch < 1:
         raise UserError(

@@ -39,7 +39,7 @@ def make_task(
 
 def needs(config: Any) -> str:
     """Say which kind of label the task of a config learns from; asked before the data is opened, and so its classes."""
-    offered = {"model": Model(_not_yet, _not_yet), "classes": UNKNOWN, "image_size": config.get("image_size") or (1, 1)}
+    offered = {"model": Model(_not_yet, _not_yet), "classes": UNKNOWN, "image_size": config.image_size}
     return parts.make("tasks", config.task.to_dict(), **offered).needs
 
 

@@ -51,6 +51,14 @@ def test_old_names_are_replaced_and_nothing_else():
     assert old["optimizer"]["factors"] and old["task"]["name"] == "detect", "what is given stays as it is"
 
 
+def test_the_tolerance_of_contours_is_now_the_metrics():
+    config = configs.saved({"task": {"name": "segment", "flip": True, "tolerance": 0.01}})
+    assert config.task.to_dict() == {"name": "segment", "flip": True}
+    assert configs.to_dict(config)["metrics"] == [{"name": "iou", "tolerance": 0.01}]
+    given = configs.load("segment", {"metrics": "({'name': 'iou', 'tolerance': 0.01},)"})
+    assert configs.to_dict(given)["metrics"] == configs.to_dict(config)["metrics"]
+
+
 def test_what_0_1_left_out_meant_its_own_defaults():
     config = configs.saved({"optimizer": {"name": "sgd"}, "schedule": {"name": "steps"}})
     assert (config.optimizer.weight_decay, config.optimizer.clip, config.schedule.warmup) == (0.0, 0.0, "0 steps")
@@ -65,6 +73,7 @@ def test_what_0_1_left_out_meant_its_own_defaults():
         ("shift.rotate", "3", r"is now called 'corruption'; write --config\.corruption\.rotate="),
         ("optimizer.factors", "()", r"is now called 'optimizer\.lr_multipliers'"),
         ("optimizer", "{'name': 'sgd', 'factors': ()}", r"optimizer\.factors: this key is now called"),
+        ("task.tolerance", "0.01", r"--config\.metrics=.*'iou', 'tolerance': 0\.01"),
         ("task.name", "detect", "this part is now called 'two_stage'"),
         ("transform.name", "transforms", "this part is now called 'boxes'"),
     ],

@@ -8,11 +8,11 @@ from mapjax.config import keys, schema
 from mapjax.config import load as configs
 
 
-@pytest.mark.parametrize("name", schema.KEYS)
+@pytest.mark.parametrize("name", schema.KEYS | schema.STREAM)
 def test_every_key_is_described_and_its_default_is_of_its_kind(name):
-    key = schema.KEYS[name]
-    assert 10 < len(key.help) < 90 and key.help[-1] not in ".,;" and "\n" not in key.help
-    assert schema.fits(name, key.default) and schema.words(key.kind)
+    key = (schema.KEYS | schema.STREAM)[name]
+    assert 5 < len(key.help) < 90 and key.help[-1] not in ".,;" and "\n" not in key.help
+    assert isinstance(key.default, key.kind) and schema.words(key.kind)
     assert not key.unit or key.unit not in key.help
 
 
@@ -32,6 +32,11 @@ def test_what_is_left_out_is_the_default():
     assert schema.defaults()["corruption"] == {}, "nobody's change reaches the next"
 
 
+def test_a_stream_is_filled_up():
+    whole = schema.complete({"streams": {"more": {"share": 2.0}}})
+    assert whole["streams"]["more"] == {name: key.default for name, key in schema.STREAM.items()} | {"share": 2.0}
+
+
 def test_a_group_given_as_one_value_is_filled_up():
     config = configs.load("detect", {"optimizer": "{'name': 'sgd'}", "optimizer.clip": "1"})
     assert config.optimizer.to_dict() == schema.group("optimizer") | {"name": "sgd", "clip": 1.0}
@@ -46,5 +51,7 @@ def test_the_table_has_each_key_once_with_its_meaning():
     for key in schema.KEYS.values():
         assert sum(key.help in line for line in lines) == 1, key
     assert "--config.batch=4                            size of a training step, over all devices [examples]" in lines
+    more = keys.table(configs.from_dict({"streams": {"more": {"data": {"name": "digits"}}}})).splitlines()
+    assert sum(schema.STREAM["share"].help in line for line in more) == 1
     assert any(line.startswith("--config.model.name=faster_rcnn ") and "a part of models" in line for line in lines)
     assert "--config.task.iou=0.5" in lines

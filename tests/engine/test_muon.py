@@ -1,5 +1,6 @@
 """Muon against the singular value decomposition, and which parameters it takes for matrices."""
 
+import compare_muon
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +55,17 @@ def test_each_matrix_is_made_orthogonal_and_the_rest_is_left_to_the_others():
     for one in matrices:
         singular = np.linalg.svd(one, compute_uv=False) / (muon.LIKE_ADAM * np.sqrt(max(one.shape[1:])))
         assert singular.min() > 0.6 and singular.max() < 1.25, one.shape
+
+
+def test_a_first_update_is_that_of_optax():
+    """The momentum of a first step points along the gradient in both, and what is made orthogonal has no scale."""
+    params = _params()
+    found = [
+        make(params, 0.9, optax.set_to_zero()).update(params, make(params, 0.9, optax.set_to_zero()).init(params))[0]
+        for make in (muon.make, compare_muon.optax_muon)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-4), *found)
+    assert np.abs(found[0]["conv"]["kernel"]).max() > 0.1
 
 
 def test_first_step_is_of_the_gradients_and_momentum_is_nesterovs():
