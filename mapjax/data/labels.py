@@ -18,7 +18,6 @@ Values = dict[str, Any]  # keys of a record, or of an example: stages.py
 Rows = dict[str, str]  # of a table: title → figure
 
 RECORD, OBJECTS = "record", "objects"  # what counts the rows of stored arrays
-EVERYTHING = ("image", "pixel", "object")
 
 
 class Motion(NamedTuple):
@@ -45,7 +44,8 @@ class Kind(NamedTuple):
       (one a record), OBJECTS (one an object), or another array that holds their numbers. {}: a record alone holds them.
     store(record) -> the record with the labels as arrays, as shards have it; restore(record) -> the record again
     fault(record) -> what is wrong with the labels of a record, or nothing
-    count(records) -> rows for the table of checks, and what is not there to learn from, or nothing
+    measure(record) -> an array to count; count(measures of records) -> rows for the table of checks, and what is not
+      there to learn from, or nothing. None where a module of data/checks counts this kind.
     """
 
     keys: tuple[str, ...]
@@ -57,7 +57,8 @@ class Kind(NamedTuple):
     store: Callable[[Values], Values] = lambda record: record
     restore: Callable[[Values], Values] = lambda record: record
     fault: Callable[[Values], str] = lambda record: ""
-    count: Callable[[Sequence[Values]], tuple[Rows, str]] = lambda records: ({}, "")
+    measure: Callable[[Values], np.ndarray] | None = None
+    count: Callable[[Sequence[np.ndarray]], tuple[Rows, str]] = lambda measures: ({}, "")
 
 
 def has(values: Mapping[str, Any], kind: str) -> bool:
@@ -65,9 +66,14 @@ def has(values: Mapping[str, Any], kind: str) -> bool:
     return KINDS[kind].keys[0] in values
 
 
-def present(values: Mapping[str, Any], of: Sequence[str] = EVERYTHING) -> list[str]:
+def present(values: Mapping[str, Any]) -> list[str]:
     """Return the kinds of labels that a record, an example or a batch has."""
-    return [name for name, kind in KINDS.items() if kind.of in of and has(values, name)]
+    return [name for name in KINDS if has(values, name)]
+
+
+def kinds_of(thing: str) -> list[str]:
+    """Return the kinds of labels that a thing may have: "image", "pixel" or "object"."""
+    return [name for name, kind in KINDS.items() if kind.of == thing]
 
 
 def leading(values: Mapping[str, Any]) -> str | None:
@@ -77,7 +83,7 @@ def leading(values: Mapping[str, Any]) -> str | None:
 
 def of_image(values: Mapping[str, Any]) -> str | None:
     """Return what whole images have: "label", one class, or "labels", any number of them; None: neither."""
-    return next(iter(present(values, ["image"])), None)
+    return next((name for name in kinds_of("image") if has(values, name)), None)
 
 
 def blank(size: geometry.Size, *kinds: str) -> Values:
@@ -93,19 +99,23 @@ def renumber(record: Mapping[str, Any], places: np.ndarray, count: int) -> Value
     return found
 
 
-def move(record: Mapping[str, Any], motion: Motion, of: Sequence[str] = EVERYTHING) -> Values:
-    """Return the labels of a record in another frame."""
-    return {key: v for name in present(record, of) for key, v in KINDS[name].move(dict(record), motion).items()}
+def move(record: Mapping[str, Any], motion: Motion, kinds: Iterable[str] | None = None) -> Values:
+    """Return the labels of a record in another frame; by default all that it has, else those of some kinds."""
+    moved: Values = {}
+    for name in KINDS if kinds is None else kinds:
+        if has(record, name):
+            moved |= KINDS[name].move(dict(record), motion)
+    return moved
 
 
-def require(record: Mapping[str, Any]) -> None:
-    """Check that the labels of a record fit together, and fit its image.
+def require(record: Mapping[str, Any], kinds: Iterable[str] | None = None) -> None:
+    """Check that the labels of a record fit together, and fit its image: all that it has, or those of some kinds.
 
     Raises:
       UserError: naming the file, and what is wrong.
     """
-    for name in present(record):
-        if fault := KINDS[name].fault(dict(record)):
+    for name in KINDS if kinds is None else kinds:
+        if has(record, name) and (fault := KINDS[name].fault(dict(record))):
             raise UserError(f"{record.get('file')} {fault}")
 
 
@@ -208,7 +218,9 @@ def _fault_of_masks(record: Values) -> str:
         except ValueError as error:
             return f"has a mask whose {error}; draw it again."
         if found != size:
-            return f"has {size[0]}×{size[1]} pixels (height × width) and a mask of {found[0]}×{found[1]}; draw it again."
+            return (
+                f"has {size[0]}×{size[1]} pixels (height × width) and a mask of {found[0]}×{found[1]}; draw it again."
+            )
     return ""
 
 
@@ -227,23 +239,27 @@ def _fault_of_map(record: Values) -> str:
     )
 
 
-def _count_masks(records: Sequence[Values]) -> tuple[Rows, str]:
-    areas = np.array([run_lengths.area(mask) for record in records for mask in record["masks"]])
+def _count_masks(measures: Sequence[np.ndarray]) -> tuple[Rows, str]:
+    areas = np.concatenate([np.zeros(0), *measures])
     shown = f"{np.median(areas[areas > 0]):.0f}" if areas.any() else "-"
     rows = {"pixels of a mask, median": shown, "empty masks": str(int((areas == 0).sum()))}
     return rows, "" if areas.any() else "not one mask with a pixel"
 
 
-def _count_keypoints(records: Sequence[Values]) -> tuple[Rows, str]:
-    shown = [record["keypoints"][..., 2].ravel() for record in records]
-    visible = np.concatenate([*shown, np.zeros(0)])
-    missed = [objects.outside(record["keypoints"], _size(record)) for record in records]
-    lost = sum(int((out & (record["keypoints"][..., 2] > 0)).sum()) for out, record in zip(missed, records))
-    share = [f"{100 * np.mean(visible >= least):.0f} %" if len(visible) else "-" for least in (1, 2)]
+def _measure_keypoints(record: Values) -> np.ndarray:
+    """Give the visibility of each keypoint (m k); -1 for a labelled one outside the image."""
+    visible = record["keypoints"][..., 2].copy()
+    visible[(visible > 0) & objects.outside(record["keypoints"], _size(record))] = -1
+    return visible
+
+
+def _count_keypoints(measures: Sequence[np.ndarray]) -> tuple[Rows, str]:
+    visible = np.concatenate([np.zeros(0), *(one.ravel() for one in measures)])
+    share = [f"{100 * np.mean(found):.0f} %" if len(visible) else "-" for found in (visible != 0, visible >= 2)]
     rows = {
-        "keypoints an object": str(len(records[0]["mirrored"])) if records else "-",
-        "keypoints labelled / visible": " / ".join(share),
-        "keypoints outside the image": str(lost),
+        "keypoints an object": str(measures[0].shape[1]) if measures else "-",
+        "keypoints labelled / seen": " / ".join(share),
+        "keypoints outside the image": str(int((visible < 0).sum())),
     }
     return rows, "" if (visible > 0).any() else "not one keypoint with a visibility above 0"
 
@@ -273,6 +289,7 @@ KINDS: dict[str, Kind] = {
         store=_store_masks,
         restore=_restore_masks,
         fault=_fault_of_masks,
+        measure=lambda record: np.array([run_lengths.area(mask) for mask in record["masks"]]),
         count=_count_masks,
     ),
     "keypoints": Kind(
@@ -282,6 +299,7 @@ KINDS: dict[str, Kind] = {
         _move_keypoints,
         {"keypoints": OBJECTS, "mirrored": RECORD},
         fault=_fault_of_keypoints,
+        measure=_measure_keypoints,
         count=_count_keypoints,
     ),
     "labels": Kind(

@@ -68,7 +68,7 @@ def map_keypoints(
     """
     mapped = keypoints.copy()
     mapped[..., :2] = geometry.map_points(matrix, keypoints[..., :2].astype(np.float64))
-    mapped[(keypoints[..., 2] <= 0) | outside(mapped, frame)] = 0
+    mapped = seen(mapped, frame)
     if np.linalg.det(matrix[:2, :2]) >= 0:
         return mapped
     swapped = np.empty_like(mapped)
@@ -76,9 +76,14 @@ def map_keypoints(
     return swapped
 
 
+def seen(keypoints: Float32[np.ndarray, "*n 3"], size: geometry.Size) -> Float32[np.ndarray, "*n 3"]:
+    """Make zeros of the keypoints that are outside an image of height, width, or of visibility 0."""
+    return np.where(((keypoints[..., 2] <= 0) | outside(keypoints, size))[..., None], np.float32(0), keypoints)
+
+
 def outside(keypoints: Float[np.ndarray, "*n 3"], size: geometry.Size) -> Bool[np.ndarray, "*n"]:
     """Tell which keypoints are not in an image of height, width, whatever their visibility."""
-    return ((keypoints[..., :2] < 0) | (keypoints[..., :2] > (size[1], size[0]))).any(-1)
+    return np.any((keypoints[..., :2] < 0) | (keypoints[..., :2] > (size[1], size[0])), axis=-1)
 
 
 def mirrored(names: Sequence[str], pairs: Sequence[tuple[str, str]] | None = None) -> Int[np.ndarray, " k"]:
