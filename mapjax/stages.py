@@ -49,7 +49,19 @@ KEYS: dict[str, Key] = {
         "COCO iscrowd or VOC difficult: never a positive in training; evaluation follows COCO's rule for crowds",
     ),
     "areas": Key(("record",), "M", "float32", "area of the object in original pixels² (COCO's area, else the box's)"),
-    "masks": Key(("record", "example", "batch"), "M H W", "bool", "instance masks in the frame of `image`"),
+    "masks": Key(
+        ("record", "example", "batch"),
+        "M H W",
+        "bool",
+        "instance masks in the frame of `image`; in a record a sequence of bits or run lengths (run_lengths.py)",
+    ),
+    "keypoints": Key(
+        ("record", "example", "batch"),
+        "M K 3",
+        "float32",
+        "x,y in pixels of the frame they are in, and visibility: 0 not labelled, 1 labelled but hidden, 2 seen",
+    ),
+    "mirrored": Key(("record",), "K", "int32", "the keypoint that each becomes in a mirror: left ↔ right"),
     "label_map": Key(
         ("record", "example", "batch", "result"),
         "H W",
@@ -108,8 +120,8 @@ def check(stage: str, values: Mapping[str, Any]) -> None:
         key = KEYS.get(name)
         if key is None or stage not in key.stages:
             raise ValueError(f"{stage} has a key {name!r} that the table of stages.py does not list for it")
-        if not key.dtype or (stage == "record" and key.dtype in ("int", "str", "uint8")):
-            continue  # features are of any shape, and a record's image may be a path or encoded bytes
+        if not key.dtype or (stage == "record" and (key.dtype in ("int", "str", "uint8") or isinstance(value, list))):
+            continue  # features are of any shape; a record's image may be a path or bytes, its masks run lengths
         axes = (["B"] if batched else []) + key.shape.split()
         array = value if hasattr(value, "dtype") else np.asarray(value)
         if len(array.shape) != len(axes):

@@ -29,7 +29,7 @@ KEYS: dict[str, Key] = {
     "dtype": Key("float32", str, "", "of the network's arithmetic: float32, bfloat16, float16; parameters are float32"),
     "data": Key({}, dict, "", "where images come from: a part of data/formats, which --data writes"),
     "streams": Key(
-        {}, dict, "", "further sources of a batch, by name: each has data, split, transform, batch or share, needs"
+        {}, dict, "", "further sources of a batch, by name, each with data, transform, batch or share"
     ),
     "splits.train": Key("train", str | tuple, "", "split to learn from; of several, the first that the data has"),
     "splits.eval": Key("val", str | tuple, "", "held-out split to score; likewise"),

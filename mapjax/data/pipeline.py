@@ -25,9 +25,9 @@ import jax
 import numpy as np
 from absl import flags
 
-from mapjax.data import streams
+from mapjax.data import labels, streams
 from mapjax.data.sampling import Sampler
-from mapjax.data.source import Source, name_of, truth_of
+from mapjax.data.source import Source, kind_of, name_of, truth_of
 from mapjax.data.streams import Loaded, Stream
 from mapjax.data.transforms.boxes import Example, Transform
 from mapjax.errors import UserError
@@ -219,7 +219,10 @@ def _in_order(source: Source, transform: Transform, position: int) -> Loaded:
         except UserError as error:
             replaced = {name_of(source, index): str(error)}
     record = truth_of(source, index)
-    blank = record | {"image": np.zeros((*record.get("size", (1, 1)), 3), np.uint8)}
+    height, width = map(int, record.get("size", (1, 1)))
+    blank = record | {"image": np.zeros((height, width, 3), np.uint8)}
+    if labels.leading(record) is None and (kind := kind_of(source)) is not None:  # a label map is in whole records only
+        blank |= labels.blank((height, width), kind)
     return _numbered(transform(blank, rng), index, real=False), replaced
 
 

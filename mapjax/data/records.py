@@ -7,13 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
+from mapjax.data.run_lengths import Mask
 from mapjax.data.source import Record, Records
 
 
 class Labels(NamedTuple):
-    """The labels of one image: size height, width; a row of each list per object; segmentations in COCO's forms."""
+    """The labels of one image: size height, width; a row of each list per object.
+
+    segmentations: polygons or run lengths (coco_masks.py), keypoints: x,y,visibility (k 3); both are empty unless asked
+    for.
+    """
 
     id: int
     file: str
@@ -22,7 +27,13 @@ class Labels(NamedTuple):
     classes: list[int]
     crowd: list[bool]
     areas: list[float]
-    segmentations: list[Any]  # empty, unless masks are asked for
+    segmentations: list[Any]
+    keypoints: list[np.ndarray]
+
+
+def unlabelled(number: int, file: str, size: tuple[int, int]) -> Labels:
+    """Start the labels of an image of height, width."""
+    return Labels(number, file, size, [], [], [], [], [], [])
 
 
 class Packed:
@@ -32,9 +43,15 @@ class Packed:
         self,
         folder: pathlib.Path,
         labels: Sequence[Labels],
-        draw_mask: Callable[[Any, tuple[int, int]], Bool[np.ndarray, "h w"]] | None = None,
+        draw_mask: Callable[[Any, tuple[int, int]], Mask] | None = None,
+        mirrored: Int[np.ndarray, " k"] | None = None,
     ):
-        """Pack labels; with `draw_mask` (segmentation, size → mask) the records have `masks`."""
+        """Pack labels.
+
+        Args:
+          draw_mask: segmentation, size → mask; with it the records have `masks`.
+          mirrored: the keypoint that each becomes in a mirror; with it they have `keypoints`.
+        """
         self._folder = folder
         self._files = [one.file for one in labels]
         self._ids = np.array([one.id for one in labels], np.int64)
@@ -45,12 +62,20 @@ class Packed:
         self._classes: Int[np.ndarray, " n"] = np.array([c for one in labels for c in one.classes], np.int32)
         self._crowd = np.array([c for one in labels for c in one.crowd], bool)
         self._areas = np.array([a for one in labels for a in one.areas], np.float32)
-        self._draw_mask = draw_mask
+        self._draw_mask, self._mirrored = draw_mask, mirrored
         self._segmentations = [s for one in labels for s in one.segmentations] if draw_mask else []
+        if mirrored is not None:
+            points = np.array([points for one in labels for points in one.keypoints], np.float32)
+            self._keypoints = points.reshape(-1, len(mirrored), 3)
 
     def records(self) -> Records:
         """Give random access to the records."""
-        return Records(len(self._files), self._record, sizes=self._sizes)
+        files = [str(self._folder / file) for file in self._files]
+        return Records(len(files), self._record, files=files, objects=self._objects, sizes=self._sizes)
+
+    def _objects(self) -> dict[str, np.ndarray]:
+        lists = {"boxes": self._boxes, "classes": self._classes, "crowd": self._crowd, "areas": self._areas}
+        return {"counts": np.diff(self._ends), **lists}
 
     def _record(self, index: int) -> Record:
         rows = slice(int(self._ends[index]), int(self._ends[index + 1]))
@@ -66,8 +91,9 @@ class Packed:
         }
         if self._draw_mask is not None:
             height, width = self._sizes[index].tolist()
-            masks = [self._draw_mask(found, (height, width)) for found in self._segmentations[rows]]
-            record["masks"] = np.array(masks, bool).reshape(-1, height, width)
+            record["masks"] = [self._draw_mask(found, (height, width)) for found in self._segmentations[rows]]
+        if self._mirrored is not None:
+            record |= {"keypoints": self._keypoints[rows].copy(), "mirrored": self._mirrored.copy()}
         return record
 
     def fingerprint(self) -> str:
@@ -75,6 +101,8 @@ class Packed:
         digest = hashlib.sha256("\n".join(self._files).encode())
         for array in (self._ids, self._sizes, self._ends, self._boxes, self._classes, self._crowd, self._areas):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self._mirrored is not None:
+            digest.update(self._keypoints.tobytes())
         return digest.hexdigest()[:16]
 
 

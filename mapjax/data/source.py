@@ -6,7 +6,9 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
+from mapjax.data import labels
 from mapjax.errors import UserError
+from mapjax.stages import KEYS
 
 Record = dict[str, Any]  # keys: stages.py
 
@@ -47,7 +49,7 @@ class Records(Sequence[Record]):
         return self.truth(index)["file"] if self._names is None else self._names[index]
 
     def truth(self, index: int) -> Record:
-        """Return a record without its image, masks and label map where it is known without them, else the record."""
+        """Return a record without its image and label map where it is known without them, else the record."""
         return self[index] if self._truth is None else self._truth(index)
 
     def objects(self) -> Mapping[str, np.ndarray] | None:
@@ -78,6 +80,7 @@ class Source(NamedTuple):
     records: random access; record i is the same every time.
     dropped: what was left out, by reason, each with the file or annotation it was: {"empty box": ["a.xml #3"]}.
     fingerprint: changes whenever the split's content does.
+    keypoints: the names of the keypoints of an object, where the records have them.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Source(NamedTuple):
     records: Sequence[Record]
     dropped: dict[str, list[str]]
     fingerprint: str
+    keypoints: tuple[str, ...] = ()
 
 
 def name_of(source: Source, index: int) -> str:
@@ -115,27 +119,36 @@ def labels_of(source: Source) -> Int32[np.ndarray, " n"] | Bool[np.ndarray, "n c
         return found
     if len(source.records) == 0:
         return np.zeros(0, np.int32)
-    key = next((key for key in ("label", "labels") if key in source.records[0]), None)
-    if key is None:
+    kind = labels.of_image(source.records[0])
+    if kind is None:
         raise UserError(
             f"{source.name} has no label for a whole image; use data with classes, such as folder:DIR or table:FILE."
         )
-    made = np.stack([np.asarray(record[key]) for record in source.records])
-    return made.astype(np.int32 if key == "label" else bool)
+    made = np.stack([np.asarray(record[kind]) for record in source.records])
+    return made.astype(KEYS[kind].dtype)
 
 
-def has_label_maps(source: Source) -> bool:
-    """Tell whether the records have a class for each pixel; at most one record is made.
+def kind_of(source: Source) -> str | None:
+    """Return the kind of labels as which the records are looked at (labels.py); at most one record is made.
+
+    None: they have no labels, or there is none.
 
     Raises:
       UserError: that record cannot be made.
     """
     if getattr(source.records, "label_map", None) is not None:
-        return True
-    known: Any = getattr(source.records, "labels", None)
-    if len(source.records) == 0 or (known is not None and known() is not None) or "boxes" in truth_of(source, 0):
-        return False
-    return "label_map" in source.records[0]
+        return "label_map"
+    known: Any = getattr(source.records, "labels", lambda: None)()
+    if known is not None:
+        return "labels" if known.ndim == 2 else "label"
+    if len(source.records) == 0:
+        return None
+    return labels.leading(truth_of(source, 0)) or labels.leading(source.records[0])
+
+
+def has_label_maps(source: Source) -> bool:
+    """Tell whether the records have a class for each pixel; errors as for `kind_of`."""
+    return kind_of(source) == "label_map"
 
 
 def label_map_of(source: Source, index: int) -> UInt8[np.ndarray, "h w"]:

@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
+from mapjax.data import labels
 from mapjax.engine import evaluate
 from mapjax.errors import UserError, near
 from mapjax.explain import pca
@@ -84,14 +85,14 @@ def collect(features: Callable[..., Any], variables: Variables, batches: Iterabl
     Raises:
       UserError: the images have several labels each.
     """
-    values, labels = [], []
+    values, classes = [], []
     for batch in batches:
-        if "label" not in batch:
+        if labels.of_image(batch) != "label":
             raise UserError("a probe tells one class an image from another, and these images have several labels each.")
         found = evaluate.local({"found": features(variables, batch), "label": batch["label"], "mask": batch["mask"]})
         values.append(found["found"][found["mask"]])
-        labels.append(found["label"][found["mask"]])
-    return Features(np.concatenate(values), np.concatenate(labels))
+        classes.append(found["label"][found["mask"]])
+    return Features(np.concatenate(values), np.concatenate(classes))
 
 
 def reduced(train: Features, held_out: Features, count: int, mesh: Mesh) -> tuple[Features, Features, float]:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from mapjax.data import labels
 from mapjax.data.source import Record, Records, Source
 from mapjax.engine import evaluate
 from mapjax.errors import UserError
@@ -86,20 +87,15 @@ def blank_source(config: Config, classes: int, examples: int) -> Source:
         "file": "blank",
         "image": np.zeros((height, width, 3), np.uint8),
         "size": np.array((height, width), np.int32),
-        "boxes": np.zeros((0, 4), np.float32),
-        "classes": np.zeros(0, np.int32),
-        "crowd": np.zeros(0, bool),
-        "areas": np.zeros(0, np.float32),
-        "label": np.int32(0),
-        "label_map": np.zeros((height, width), np.uint8),
+        **labels.blank((height, width), "boxes", "label", "label_map"),
     }
 
     def at(_: int) -> Record:
         return blank
 
     names = tuple(f"class {number}" for number in range(classes))
-    labels = np.arange(examples, dtype=np.int32) % classes
-    return Source("blank", "train", names, tuple(range(classes)), Records(examples, at, labels), {}, "")
+    known = np.arange(examples, dtype=np.int32) % classes
+    return Source("blank", "train", names, tuple(range(classes)), Records(examples, at, known), {}, "")
 
 
 def find_source(config: Config, classes: int | None = None, examples: int | None = None) -> tuple[Config, Source, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from mapjax.data import labels
 from mapjax.data.source import Source
 from mapjax.metrics import accuracy, calibration
 from mapjax.metrics.accuracy import Answers
@@ -30,7 +31,7 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
       counts: its answers, as mapjax.metrics.accuracy or .multilabel counts them.
       metrics: "precision/CLASS", … for the table of classes; "temperature" for the calibration.
     """
-    if any("labels" in answer for answer in counts.values()):
+    if any(labels.has(answer, "labels") for answer in counts.values()):
         return multilabels.sections(source, counts, metrics)
     found = accuracy.answers(source, counts)
     predicted = found.probabilities.argmax(1)

@@ -263,7 +263,7 @@ def _found(answer: predicting.Answer | predicting.Unreadable, show: Any) -> Foun
     shown = show(answer.result, answer.image)
     values: dict[str, Any] = shown.values
     names = values.get("names", values.get("found", list(values.get("shares", ()))))
-    boxes = "boxes" in values
+    boxes = {"boxes", "scores", "classes"} <= values.keys()
     return Found(
         answer.file,
         answer.image,

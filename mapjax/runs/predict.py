@@ -196,17 +196,7 @@ def _load(
         image = images.read(source, orient=True)
     except UserError as error:
         return Unreadable(file, str(error))
-    record = {
-        "id": 0,
-        "file": file,
-        "image": image,
-        "size": np.array(image.shape[:2], np.int32),
-        "boxes": np.zeros((0, 4), np.float32),
-        "classes": np.zeros(0, np.int32),
-        "crowd": np.zeros(0, bool),
-        "areas": np.zeros(0, np.float32),
-        "label": np.int32(0),
-    }
+    record = {"id": 0, "file": file, "image": image, "size": np.array(image.shape[:2], np.int32)}
     return file, image, transform(record, np.random.default_rng(0))
 
 

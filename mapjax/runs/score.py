@@ -13,14 +13,14 @@ from rich.table import Table
 
 from mapjax.config import load as configs
 from mapjax.config import parts
+from mapjax.data import labels
 from mapjax.data.source import Record, Records, Source, truth_of
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.report import page, views
 from mapjax.runs import sources
 from mapjax.runtime import workdir
-from mapjax.stages import VOID
 from mapjax.task import Counts, Metric
-from mapjax.weights import labels
+from mapjax.weights import labels as published
 
 MOST_CLASSES, FEW = 100, 20  # that a terminal shows, and how many of more
 _WIDTH = 5  # letters of a figure
@@ -52,23 +52,26 @@ def open_source(config: Any, classes: Sequence[str], *, data: str | None = None,
 def with_classes(source: Source, classes: Sequence[str]) -> Source:
     """Renumber the classes of a source as a run learned them; a class without any object here keeps its place.
 
-    Where the run's are ImageNet's, COCO's or VOC's, those of the source may be written in several ways (labels.match).
+    Where the run's are ImageNet's, COCO's or VOC's, those of the source may be written in several ways
+    (weights/labels.py).
 
     Raises:
       UserError: the source has a class that the run did not learn.
     """
     if source.classes == tuple(classes):
         return source
-    known = labels.of(classes)
+    known = published.of(classes)
     if known:
-        source = source._replace(classes=labels.match(source.classes, known, source.name))
+        source = source._replace(classes=published.match(source.classes, known, source.name))
     unknown = [name for name in source.classes if name not in classes]
     if unknown:
         raise UserError(f"{source.name}: the run has not learned its class {unknown[0]!r}.{near(unknown[0], classes)}")
     places = np.array([classes.index(name) for name in source.classes], np.int32)
     records = source.records
     own: Any = getattr(records, "labels", lambda: None)()
-    moved = None if own is None else _spread(own, places, len(classes)) if own.ndim == 2 else places[own]
+    if own is not None:
+        kind = "labels" if own.ndim == 2 else "label"
+        own = labels.renumber({kind: own}, places, len(classes))[kind]
     files: Any = getattr(records, "files", lambda: None)()
     sizes: Any = getattr(records, "sizes", lambda: None)()
     label_map: Any = getattr(records, "label_map", None)
@@ -82,11 +85,11 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
         records=Records(
             len(records),
             partial(_renumber, records.__getitem__, places, len(classes)),
-            moved,
+            own,
             files,
             truth=partial(_renumber, partial(truth_of, source), places, len(classes)),
             sizes=sizes,
-            label_map=None if label_map is None else partial(_label_map, label_map, places),
+            label_map=None if label_map is None else partial(_label_map, label_map, places, len(classes)),
         ),
     )
 
@@ -167,37 +170,14 @@ def _figure(value: float | None) -> str:
     return "" if value is None else "–" if value < 0 else f"{value:.3f}"
 
 
-def _numbers(known: labels.Labels) -> dict[str, int]:
+def _numbers(known: published.Labels) -> dict[str, int]:
     """Give the published category ids of classes by their names; {} where they are no numbers."""
     return {name: int(number) for name, number in zip(known.names, known.ids) if number.isdecimal()}
 
 
 def _renumber(at: Callable[[int], Record], places: np.ndarray, count: int, index: int) -> Record:
-    """Give a record with its class k called places[k]."""
-    record = dict(at(index))
-    for key in ("classes", "label"):
-        if key in record:
-            record[key] = places[record[key]]
-    if "labels" in record:
-        record["labels"] = _spread(record["labels"], places, count)
-    if "label_map" in record:
-        record["label_map"] = _renumber_map(record["label_map"], places)
-    return record
+    return labels.renumber(at(index), places, count)
 
 
-def _renumber_map(label_map: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Give a label map with its class k called places[k], and VOID as it is."""
-    table = np.full(256, VOID, np.uint8)
-    table[: len(places)] = places
-    return table[label_map]
-
-
-def _label_map(at: Callable[[int], np.ndarray], places: np.ndarray, index: int) -> np.ndarray:
-    return _renumber_map(at(index), places)
-
-
-def _spread(labels: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
-    """Move column k of yes/no labels (… c) to column places[k] of `count`."""
-    spread = np.zeros((*labels.shape[:-1], count), bool)
-    spread[..., places] = labels
-    return spread
+def _label_map(at: Callable[[int], np.ndarray], places: np.ndarray, count: int, index: int) -> np.ndarray:
+    return labels.renumber({"label_map": at(index)}, places, count)["label_map"]

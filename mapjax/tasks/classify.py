@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mapjax.data import labels
 from mapjax.errors import UserError, near
 from mapjax.ops import images as image_ops
 from mapjax.ops import imbalance, losses, mix
@@ -115,7 +116,7 @@ def targets(batch: Batch, classes: int, loss: str):
     Raises:
       UserError: images with several labels, under a loss for one.
     """
-    if "labels" not in batch:
+    if not labels.has(batch, "labels"):
         return jax.nn.one_hot(batch["label"], classes)
     if loss == "softmax":
         raise UserError("the images have several labels, and task.loss='softmax' is for one; set it to 'sigmoid'.")

@@ -45,6 +45,12 @@ def record(boxes=(), size=(40, 60), image=None, **more):
     } | more
 
 
+def followed(matrix, record, frame, min_visible):
+    """All boxes as the transform maps them, and which it keeps."""
+    motion = transforms.follow(record, matrix, frame, min_visible)
+    return motion.boxes, np.isin(np.arange(len(motion.boxes)), motion.rows)
+
+
 def rng():
     return np.random.default_rng(0)
 
@@ -92,7 +98,7 @@ def test_boxes_and_masks_follow_the_pixels(seed):
 def test_what_leaves_the_frame_is_clipped_or_dropped():
     moved = geometry.translate(-20, 0)
     boxes = [[0, 0, 30, 10], [0, 0, 40, 10], [0, 0, 20, 10], [50, 5, 50.5, 9]]
-    clipped, keep = transforms.map_labels(moved, record(boxes), (40, 60), min_visible=0.4)
+    clipped, keep = followed(moved, record(boxes), (40, 60), 0.4)
     np.testing.assert_array_equal(keep, [False, True, False, False])  # a third, a half, nothing; half a pixel wide
     np.testing.assert_allclose(clipped[1], [0, 0, 20, 10])
 
@@ -102,7 +108,7 @@ def test_a_clipped_object_with_a_mask_gets_the_box_of_what_is_left():
     mask[0, 0:10, 0:30] = True
     mask[0, 10:30, 0:20] = True  # an L, whose foot leaves the frame
     item = record([[0, 0, 30, 30]], masks=mask)
-    clipped, keep = transforms.map_labels(geometry.translate(-20, 0), item, (40, 60), min_visible=0.1)
+    clipped, keep = followed(geometry.translate(-20, 0), item, (40, 60), 0.1)
     assert keep[0]
     np.testing.assert_allclose(clipped[0], [0, 0, 10, 10])
 
@@ -112,8 +118,8 @@ def test_rotation_is_tight_around_a_mask():
     disk = ((yy - 20) ** 2 + (xx - 20) ** 2 <= 15**2)[None]
     item = record([geometry.mask_bounds(disk[0])], size=(41, 41), masks=disk)
     turned = geometry.about(geometry.rotate(45), 20.5, 20.5)
-    tight, _ = transforms.map_labels(turned, item, (41, 41), 0.0)
-    loose, _ = transforms.map_labels(turned, {k: v for k, v in item.items() if k != "masks"}, (41, 41), 0.0)
+    tight, _ = followed(turned, item, (41, 41), 0.0)
+    loose, _ = followed(turned, {k: v for k, v in item.items() if k != "masks"}, (41, 41), 0.0)
     assert tight[0, 2] - tight[0, 0] < 32.5 < 40 < loose[0, 2] - loose[0, 0]
 
 

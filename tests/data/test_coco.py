@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 from pycocotools.coco import COCO
 
+from mapjax.data import labels, run_lengths
 from mapjax.data.formats import coco
 from mapjax.errors import UserError
 
@@ -60,8 +61,9 @@ def test_a_folder_is_read(folder):
     assert first["id"] == 7 and first["file"] == "0.png" and second["boxes"].shape == (0, 4)
     assert "masks" not in first
     masks = make(path, masks=True).records[0]["masks"]
-    assert masks.shape == (2, 16, 20) and not masks[0].any() and masks[1].sum() >= 100
-    assert make(path, masks=True).records[1]["masks"].shape == (0, 16, 20)
+    assert [mask.shape for mask in masks] == [(16, 20)] * 2 and not masks[0].any() and masks[1].sum() >= 100
+    assert make(path, masks=True).records[1]["masks"] == []
+    assert labels.has(make(path, needs="masks").records[1], "masks")
     assert make(path, "train2017").fingerprint == source.fingerprint
 
 
@@ -95,6 +97,57 @@ def test_the_labels_are_those_of_pycocotools(folder, tmp_path):
 )
 def test_layouts_in_use_are_found(folder, json_file, images, split):
     assert len(make(folder({json_file: content(3)}, images), split).records) == 3
+
+
+def people(**more):
+    """Two dogs with three keypoints, some hidden, outside or not labelled, and one without any."""
+    found = content()
+    found["categories"] = [{"id": 9, "name": "dog", "keypoints": ["nose", "left_ear", "right_ear"]}]
+    points = ([3, 4, 2, 5, 4, 1, 9, 9, 0], [30, 4, 2, 5, 4, 2, 19.5, 15.5, 2])
+    found["annotations"] = [ann(n, keypoints=one) for n, one in enumerate(points)]
+    found["annotations"] += [ann(2), ann(3, keypoints=[1, 2, 3]), ann(4, keypoints=[1] * 8 + [None])]
+    return found | more
+
+
+def test_keypoints_are_read_where_they_are_needed(folder, tmp_path):
+    path = folder({"annotations/person_keypoints_train.json": people(), "annotations/instances_train.json": content()})
+    source = make(path, needs="keypoints")
+    assert source.keypoints == ("nose", "left_ear", "right_ear") and "keypoints" not in make(path).records[0]
+    record = source.records[0]
+    expected = [[[3, 4, 2], [5, 4, 1], [0, 0, 0]], [[0, 0, 0], [5, 4, 2], [19.5, 15.5, 2]], [[0, 0, 0]] * 3]
+    np.testing.assert_array_equal(record["keypoints"], expected)
+    np.testing.assert_array_equal(record["mirrored"], [0, 2, 1])
+    assert {reason: len(where) for reason, where in source.dropped.items()} == {
+        "keypoint outside the image": 1,
+        "keypoints that are not 3 times x, y, visibility": 2,
+    }
+    given = make(path, needs="keypoints", pairs=[("nose", "left_ear")])
+    np.testing.assert_array_equal(given.records[0]["mirrored"], [1, 0, 2])
+    (tmp_path / "annotations/person_keypoints_train.json").rename(tmp_path / "annotations/instances_train.json")
+    assert make(path, needs="keypoints").fingerprint == source.fingerprint != make(path).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("categories", "options", "words"),
+    [
+        (None, {"pairs": [("nose", "left_eye")]}, r"names 'left_eye', which is no keypoint.*'left_ear'"),
+        ([{"id": 9, "name": "dog"}], {}, "'dog' has no list 'keypoints'"),
+        ([{"id": 9, "name": "a", "keypoints": ["x"]}, {"id": 3, "name": "b", "keypoints": ["y"]}], {}, "choose one by"),
+    ],
+)
+def test_keypoints_that_cannot_be_read_are_told(folder, categories, options, words):
+    path = folder({"train.json": people(**({"categories": categories} if categories else {}))})
+    with pytest.raises(UserError, match=words):
+        make(path, needs="keypoints", **options)
+
+
+def test_masks_that_do_not_fit_are_left_out(folder):
+    found = content()
+    shapes = ([[2, 3, 12, 3, 12, 13]], {"counts": [10, 310]}, {"counts": [9]}, [["a", 1, 2, 3, 4, 5]])
+    found["annotations"] = [ann(n, segmentation=one) for n, one in enumerate(shapes)]
+    source = make(folder({"train.json": found}), masks=True)
+    assert source.dropped == {"segmentation that cannot be read": ["annotations[2] (id 2)", "annotations[3] (id 3)"]}
+    assert [run_lengths.area(mask) for mask in source.records[0]["masks"]] == [pytest.approx(50, abs=20), 310]
 
 
 def test_a_validation_split_is_held_out_where_there_is_none(folder, tmp_path):

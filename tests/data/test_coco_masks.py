@@ -1,24 +1,33 @@
 """COCO's segmentations against pycocotools."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as oracle
 
+from mapjax.data import run_lengths
 from mapjax.data.formats import coco_masks
 
 
-@settings(max_examples=40)
+def drawn(segmentation, size):
+    return run_lengths.bits(coco_masks.draw(coco_masks.pack(segmentation, size), size), size)
+
+
+@settings(max_examples=20)
 @given(st.integers(1, 30), st.integers(1, 30), st.floats(0, 1), st.integers(0, 2**32 - 1))
 def test_run_lengths_agree_with_pycocotools(height, width, density, seed):
     mask = np.random.default_rng(seed).random((height, width)) < density
     packed = oracle.encode(np.asfortranarray(mask.astype(np.uint8)))
-    np.testing.assert_array_equal(coco_masks.draw(packed, (height, width)), mask)
+    np.testing.assert_array_equal(drawn(packed, (height, width)), mask)
     as_json = {"size": [height, width], "counts": packed["counts"].decode()}
-    np.testing.assert_array_equal(coco_masks.draw(as_json, (height, width)), mask)
-    plain = {"size": [height, width], "counts": coco_masks.decompress(packed["counts"])}
-    np.testing.assert_array_equal(coco_masks.draw(plain, (height, width)), mask)
+    np.testing.assert_array_equal(drawn(as_json, (height, width)), mask)
+    pixels = mask.T.ravel().tolist()
+    counts = [len(list(run)) for _, run in itertools.groupby(pixels)]
+    plain = {"size": [height, width], "counts": [0, *counts] if pixels[0] else counts}
+    np.testing.assert_array_equal(drawn(plain, (height, width)), mask)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
@@ -29,15 +38,17 @@ def test_polygons_agree_with_pycocotools_but_for_the_border():
         x, y = 40 + reach * np.cos(angles), 35 + reach * np.sin(angles)
         polygon = np.stack([x, y], axis=1).ravel().tolist()
         expected = oracle.decode(oracle.merge(oracle.frPyObjects([polygon], 70, 80))).astype(bool)
-        drawn = coco_masks.draw([polygon], (70, 80))
-        assert (drawn & expected).sum() / (drawn | expected).sum() > 0.9
+        found = drawn([polygon], (70, 80))
+        assert (found & expected).sum() / (found | expected).sum() > 0.9
 
 
 def test_odd_segmentations():
     square = [2, 2, 6, 2, 6, 6, 2, 6]
-    both = coco_masks.draw([square, [10, 10, 12, 10, 12, 12]], (16, 16))
+    both = drawn([square, [10, 10, 12, 10, 12, 12]], (16, 16))
     assert both[4, 4] and both[10, 11] and not both[8, 8]
     for nothing in (None, [], [[1, 2]], "x"):
-        assert not coco_masks.draw(nothing, (4, 5)).any()
+        assert not drawn(nothing, (4, 5)).any()
     with pytest.raises(ValueError, match="add up to 3"):
-        coco_masks.draw({"counts": [1, 2]}, (4, 5))
+        coco_masks.pack({"counts": [1, 2]}, (4, 5))
+    with pytest.raises(ValueError, match="not finite"):
+        coco_masks.pack([[2, 2, float("nan"), 2, 6, 6]], (9, 9))

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mapjax.data import images
+from mapjax.data import images, run_lengths
 from mapjax.data.prepared import encoding
 
 DTYPES = st.sampled_from([np.dtype(name) for name in ("i4", "f4", "?", "u1", "i8", "f8", ">i4")])
@@ -54,6 +55,18 @@ def test_masks_are_small():
     masks[:, 100:200, 50:300] = True
     data = encoding.encode({"id": 0, "file": "", "masks": masks, "image": b""})
     assert len(data) < 4000
+    back = encoding.decode(data)
+    assert back.keys() == {"id", "file", "masks", "image"} and all(isinstance(mask, bytes) for mask in back["masks"])
+    np.testing.assert_array_equal(run_lengths.stacked(back["masks"], (480, 640)), masks)
+
+
+def test_masks_that_an_earlier_version_wrote_as_bits_are_read():
+    masks = np.arange(24).reshape(2, 3, 4) % 5 < 2
+    header = {"id": 0, "file": "", "arrays": [["masks", "bits", [2, 3, 4], 11]]}
+    packed = zlib.compress(np.packbits(masks).tobytes())
+    header["arrays"][0][3] = len(packed)
+    text = json.dumps(header).encode()
+    data = b"mapjax1\n" + struct.pack("<I", len(text)) + text + packed
     np.testing.assert_array_equal(encoding.decode(data)["masks"], masks)
 
 

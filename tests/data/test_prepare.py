@@ -11,9 +11,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import images
+from mapjax.data import images, run_lengths
 from mapjax.data.prepared import prepare, reader, shards
-from mapjax.data.source import Records, Source, has_label_maps, label_map_of, labels_of, largest_size
+from mapjax.data.source import Records, Source, has_label_maps, label_map_of, labels_of, largest_size, truth_of
 from mapjax.errors import NoSuchSplit, UserError
 
 IMAGES = 7
@@ -87,9 +87,12 @@ def contents(out):
 
 
 def equal(record, other):
-    """Compare two records; the image as it is stored where both store one, else its pixels."""
+    """Compare two records; the image as it is stored where both store one, else its pixels; masks likewise."""
     assert record.keys() == other.keys()
-    for key in record.keys() - {"image"}:
+    if "masks" in record:
+        masks, expected = (run_lengths.stacked(one["masks"], tuple(one["size"].tolist())) for one in (record, other))
+        np.testing.assert_array_equal(masks, expected, strict=True)
+    for key in record.keys() - {"image", "masks"}:
         np.testing.assert_array_equal(record[key], other[key], strict=True)
     np.testing.assert_array_equal(images.read(record["image"]), images.read(other["image"]))
 
@@ -122,8 +125,37 @@ def test_boxes_crowds_masks_and_ids_of_coco(coco, tmp_path):
     for record, original in zip(found.records, sources["train"].records):
         equal(record, original)
         assert record["image"] == pathlib.Path(original["image"]).read_bytes()
-        assert original["masks"].shape[1:] == (16, 20)
-    assert found.records[0]["masks"].any()
+        np.testing.assert_equal(truth_of(found, record["id"] - 40)["masks"], record["masks"])
+    assert [run_lengths.area(mask) for mask in found.records[0]["masks"]] == [
+        sources["train"].records[0]["masks"][0].sum()
+    ]
+
+
+def test_keypoints_are_prepared(tmp_path):
+    keypoints = {"keypoints": ["nose", "left_ear", "right_ear"]}
+    PIL.Image.new("RGB", (20, 16)).save(tmp_path / "x.png")
+    objects = [
+        {
+            "id": n,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [1, 2, 9, 9],
+            "keypoints": [n + 0.25, 3, 2, 4, 5, 1, 0, 0, 0],
+        }
+        for n in range(2)
+    ]
+    found = {"images": [{"id": 1, "file_name": "x.png", "height": 16, "width": 20}], "annotations": objects}
+    found["categories"] = [{"id": 1, "name": "dog", **keypoints}]
+    (tmp_path / "train.json").write_text(json.dumps(found))
+    sources, _, _ = written(
+        {"name": "coco", "path": str(tmp_path), "hold_out": 0, "needs": "keypoints"}, tmp_path / "out"
+    )
+    source = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    assert source.keypoints == sources["train"].keypoints == ("nose", "left_ear", "right_ear")
+    record = source.records[0]
+    equal(record, sources["train"].records[0])
+    equal(truth_of(source, 0) | {"image": record["image"]}, record)
+    assert record["keypoints"][1].tolist() == [[1.25, 3, 2], [4, 5, 1], [0, 0, 0]]
 
 
 def test_label_maps_are_prepared(tmp_path):

@@ -63,6 +63,32 @@ def test_the_table_says_it():
         assert words in text
 
 
+def seen(visible=((0, 1, 2), (2, 2, 2)), columns=3.0):
+    """A record of objects with masks, the first one empty, and keypoints at a column."""
+    points = np.stack([np.full((2, 3), columns), np.full((2, 3), 2.0), np.array(visible)], -1).astype(np.float32)
+    masks = np.zeros((2, 4, 5), bool)
+    masks[1, :2] = True
+    beside = {"masks": masks, "keypoints": points, "mirrored": np.arange(3, dtype=np.int32)}
+    return {**record([[0, 0, 5, 4]] * 2, [0, 0]), "size": np.array((4, 5), np.int32), "file": "a", **beside}
+
+
+def test_masks_and_keypoints_are_counted():
+    found = quality.inspect(source([seen(), seen(columns=9.0)]), max_boxes=2)
+    assert found.more == {
+        "pixels of a mask, median": "10",
+        "empty masks": "2",
+        "keypoints an object": "3",
+        "keypoints labelled / seen": "83 % / 33 %",
+        "keypoints outside the image": "5",
+    }
+    assert quality.inspect(source(RECORDS), 2).more == {}
+    quality.require_trainable(source([seen()]), quality.inspect(source([seen()]), 2))
+    with pytest.raises(UserError, match="has not one keypoint with a visibility above 0 in the images looked at"):
+        check(source([seen(visible=((0, 0, 0), (0, 0, 0)))]))
+    with pytest.raises(UserError, match="a has 2 boxes and 1 masks"):
+        check(source([seen() | {"masks": np.zeros((1, 4, 5), bool)}]))
+
+
 def check(one):
     quality.require_trainable(one, quality.inspect(one, max_boxes=1))
 

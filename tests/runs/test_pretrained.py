@@ -87,7 +87,8 @@ def _never(*_):
 
 
 def test_category_ids_are_cocos():
-    record = {"id": 0, "file": "x", "image": "x", "classes": np.array([0, 1], np.int32)}
+    record = {"id": 0, "file": "x", "image": "x", "boxes": np.ones((2, 4), np.float32)}
+    record |= {"classes": np.array([0, 1], np.int32)}
     source = Source("coco:x", "val", ("Dog", "person"), (18, 1), [record], {}, "0")
     known = labels.read("coco")
     with pytest.raises(UserError, match=r"coco:x: 1 of its 2 classes .*'persn' \(did you mean 'person'"):

@@ -110,6 +110,12 @@ def left_out(summary: Any) -> list[str]:
     ]
 
 
+def why(source: Source) -> str:
+    """Say what was left out of a source, at the end of a sentence on what is not there."""
+    reasons = "; ".join(f"{len(lost)} × {reason}" for reason, lost in source.dropped.items())
+    return f" Left out were {reasons}." if reasons else ""
+
+
 def shown(summary: Any) -> list[str]:
     """Return the classes of a summary that get a row: all, or the largest and the smallest of many."""
     names = list(summary.per_class)

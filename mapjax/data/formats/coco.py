@@ -5,12 +5,17 @@ ignored in evaluation. Boxes x,y,width,height become x1,y1,x2,y2. Images without
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float32
+
+from mapjax.data import objects
 from mapjax.data.formats import coco_files, coco_maps, coco_masks
 from mapjax.data.formats.coco_files import Split
 from mapjax.data.records import Packed, check_box
 from mapjax.data.source import Source
+from mapjax.errors import UserError, near
 
 
 def make(
@@ -22,6 +27,7 @@ def make(
     images: str | Mapping[str, str] | None = None,
     classes: Sequence[str] | None = None,
     masks: bool = False,
+    pairs: Sequence[tuple[str, str]] | None = None,
     hold_out: float | int = 0.1,
     needs: str = "boxes",
 ) -> Source:
@@ -39,9 +45,13 @@ def make(
         hold_out=0, the split asked for), or one for each split by name.
       images: instead of a search: the image folder, or one for each split by name.
       classes: names of categories in order; objects of others are dropped. By default all, by id.
-      masks: records have `masks`, drawn from the segmentations.
+      masks: records have `masks`, of the segmentations.
+      pairs: of keypoints, (("left_eye", "right_eye"), …): each is the other in a mirror. By default those whose names
+        say left and right and are the same otherwise.
       hold_out: share of "train" that becomes "val" if there is no such file; 0 for none.
-      needs: what the task learns from: "label_map" reads panoptic or stuff masks instead (mapjax.data.coco_maps).
+      needs: what the task learns from. "masks": as `masks`; "keypoints": records have `keypoints`, of
+        `person_keypoints_*.json` where there is one, with x,y as they are there; "label_map": panoptic or stuff masks
+        (coco_maps.py).
 
     Raises:
       UserError: nothing there by these names; JSON that is cut short, lacks a key or has ids that are no numbers.
@@ -49,17 +59,34 @@ def make(
     where = f"coco:{path if path is not None else annotations}"
     if needs == "label_map":
         return coco_maps.open_split(split, seed, path, annotations, images, classes, hold_out)
-    files = coco_files.find(path, annotations, split, hold_out)
+    files = coco_files.find(path, annotations, split, hold_out, coco_files.KEYPOINTS if needs == "keypoints" else "")
     found = coco_files.open_split(files, split, seed, path, where, images, classes, hold_out)
+    points = coco_files.keypoint_names(found) if needs == "keypoints" else ()
+    wanted = _Wanted(masks or needs == "masks", len(points))
     for position, entry in enumerate(found.content["annotations"]):
-        _add_object(entry, position, found, masks)
-    packed = Packed(found.folder, list(found.labels.values()), coco_masks.draw if masks else None)
+        _add_object(entry, position, found, wanted)
+    mirrored = _mirror(points, pairs, where) if points else None
+    packed = Packed(found.folder, list(found.labels.values()), coco_masks.draw if wanted.masks else None, mirrored)
     return Source(
-        where, split, found.names, found.category_ids, packed.records(), dict(found.dropped), packed.fingerprint()
+        name=where,
+        split=split,
+        classes=found.names,
+        category_ids=found.category_ids,
+        records=packed.records(),
+        dropped=dict(found.dropped),
+        fingerprint=packed.fingerprint(),
+        keypoints=points,
     )
 
 
-def _add_object(entry: Any, position: int, split: Split, masks: bool) -> None:
+class _Wanted(NamedTuple):
+    """What objects are to have beside their boxes; of keypoints the number."""
+
+    masks: bool
+    keypoints: int
+
+
+def _add_object(entry: Any, position: int, split: Split, wanted: _Wanted) -> None:
     """Check one annotation and add it to the labels of its image, if that is in this split."""
     what = f"annotations[{position}]"
     image = coco_files.number_of(entry, "image_id", what, split.file)
@@ -79,10 +106,48 @@ def _add_object(entry: Any, position: int, split: Split, masks: bool) -> None:
     if clipped is None or numbers.get(category, -1) < 0:
         dropped[reason or ("class not asked for" if category in numbers else "unknown category id")].append(name)
         return
+    mask = _mask(entry.get("segmentation"), one.size) if wanted.masks else ()
+    points = _keypoints(entry.get("keypoints"), wanted.keypoints) if wanted.keypoints else np.zeros((0, 3), np.float32)
+    if mask is None or points is None:
+        shape = f"keypoints that are not {wanted.keypoints} times x, y, visibility"
+        dropped["segmentation that cannot be read" if mask is None else shape].append(name)
+        return
     area = entry.get("area")
     one.boxes.append(clipped)
     one.classes.append(numbers[category])
     one.crowd.append(bool(entry.get("iscrowd", 0)))
     one.areas.append(float(area if isinstance(area, (int, float)) else width * height))
-    if masks:
-        one.segmentations.append(entry.get("segmentation"))
+    if wanted.masks:
+        one.segmentations.append(mask)
+    if wanted.keypoints:
+        one.keypoints.append(objects.seen(points, one.size))
+        if not np.array_equal(one.keypoints[-1][:, 2] > 0, points[:, 2] > 0):
+            dropped["keypoint outside the image"].append(name)
+
+
+def _mask(segmentation: Any, size: tuple[int, int]) -> coco_masks.Packed | None:
+    """Pack a segmentation; None for one that is of another size, or no numbers."""
+    try:
+        return coco_masks.pack(segmentation, size)
+    except (ValueError, TypeError):
+        return None
+
+
+def _keypoints(given: Any, count: int) -> Float32[np.ndarray, "k 3"] | None:
+    """Read a flat list x,y,visibility; zeros where there is none, None for what is no such list."""
+    if given is None:
+        return np.zeros((count, 3), np.float32)
+    try:
+        found = np.array(given, np.float32).reshape(count, 3)
+    except (ValueError, TypeError):
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+def _mirror(names: Sequence[str], pairs: Sequence[tuple[str, str]] | None, where: str) -> np.ndarray:
+    """Tell which keypoint each becomes in a mirror."""
+    try:
+        return objects.mirrored(names, pairs)
+    except KeyError as error:
+        wrong = error.args[0]
+        raise UserError(f"{where}: pairs={pairs} names {wrong!r}, which is no keypoint.{near(wrong, names)}") from error

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from mapjax.data import images as image_files
 from mapjax.data import splits
-from mapjax.data.records import Labels
+from mapjax.data.records import Labels, unlabelled
 from mapjax.errors import UserError, near
 
-_OTHER_KINDS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
-_KIND = re.compile("^(instances|panoptic|stuff)_")
+KEYPOINTS = "person_keypoints"
+_OTHER_KINDS = ("captions", KEYPOINTS, "stuff", "panoptic", "image_info")
+_KIND = re.compile(f"^(instances|panoptic|stuff|{KEYPOINTS})_")
 _TRIED = 20  # images looked for in a folder before it is taken for another
 
 Dropped = dict[str, list[str]]
@@ -79,6 +80,8 @@ def find(
 ) -> dict[str, pathlib.Path]:
     """Find the JSON file of every split, as `coco.make` says; of a kind such as "panoptic", or of objects.
 
+    Of KEYPOINTS that has no files of its own, those of objects are taken.
+
     Raises:
       UserError: no such folder, or nothing there of this kind.
     """
@@ -91,11 +94,11 @@ def find(
     root = pathlib.Path(path)
     if not root.is_dir():
         raise UserError(f"{path} is not a folder: --data coco:DIR needs one with annotations/*.json and images.")
-    found: dict[str, pathlib.Path] = {}
     candidates = [*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/_annotations.coco.json")]
-    for file in sorted(candidates):
-        if file.stem.startswith(f"{kind}_") if kind else not file.stem.startswith(_OTHER_KINDS):
-            found[_split_in(file)] = file
+    chosen = [file for file in candidates if kind and file.stem.startswith(f"{kind}_")]
+    if not kind or (kind == KEYPOINTS and not chosen):
+        chosen = [file for file in candidates if not file.stem.startswith(_OTHER_KINDS)]
+    found: dict[str, pathlib.Path] = {_split_in(file): file for file in sorted(chosen)}
     if not found:
         what = f"annotations/{kind}_*.json" if kind else "annotations/*.json"
         raise UserError(f"{path} has no {what}; put the COCO files there or name one by annotations=.")
@@ -175,6 +178,28 @@ def categories(
     }
 
 
+def keypoint_names(split: Split) -> tuple[str, ...]:
+    """Return the names of the keypoints that objects of the classes of a split have.
+
+    Raises:
+      UserError: a class has none, or others than another has.
+    """
+    wanted = set(split.category_ids)
+    known = {entry["name"]: entry.get("keypoints") for entry in split.content["categories"] if entry["id"] in wanted}
+    names = next(iter(known.values()), None)
+    for category, found in known.items():
+        if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
+            raise UserError(
+                f"{split.file}: the category {category!r} has no list 'keypoints' of names; add it, or choose classes="
+                "that have one."
+            )
+        if found != names:
+            raise UserError(
+                f"{split.file}: {category!r} has other keypoints than {next(iter(known))!r}; choose one by classes=."
+            )
+    return tuple(names or ())
+
+
 def listed_images(entries: list[Any], file: pathlib.Path, dropped: Dropped) -> dict[int, dict[str, Any]]:
     """Return the images by id.
 
@@ -237,5 +262,5 @@ def present(
             except UserError:
                 dropped["unreadable image"].append(name)
                 continue
-        labels[number] = Labels(number, name, (height, width), [], [], [], [], [])
+        labels[number] = unlabelled(number, name, (height, width))
     return labels

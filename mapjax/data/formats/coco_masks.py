@@ -5,67 +5,49 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
+from mapjax.data import run_lengths
 from mapjax.data.geometry import Size
+from mapjax.data.run_lengths import Mask
 
 _STEPS = 16  # sub-pixel positions of polygon corners, as OpenCV's shift=4 counts them
 
 
-def draw(segmentation: Any, size: Size) -> Bool[np.ndarray, "h w"]:
-    """Draw one COCO segmentation in an image of height, width.
+Packed = bytes | tuple[Float[np.ndarray, "_ 2"], ...]  # run lengths, or the corners of polygons
+
+
+def pack(segmentation: Any, size: Size) -> Packed:
+    """Check one COCO segmentation of an image of height, width, and make it small.
 
     Args:
       segmentation: a list of polygons [x, y, x, y, …], or {"size": [h, w], "counts": list of int or str or bytes};
-        anything else, as an annotation without one has, draws nothing.
+        anything else, as an annotation without one has, is nothing.
 
     Raises:
-      ValueError: run lengths that are those of an image of another size.
+      ValueError: run lengths that are those of an image of another size, or polygons that are no numbers.
     """
     if isinstance(segmentation, Mapping) and "counts" in segmentation:
-        counts = segmentation["counts"]
-        return from_runs(counts if isinstance(counts, list) else decompress(counts), size)
-    if isinstance(segmentation, list):
-        return from_polygons(segmentation, size)
-    return np.zeros(size, bool)
+        given = segmentation["counts"]
+        counts = run_lengths.decompress(given) if isinstance(given, str | bytes) else np.array(given, np.int64)
+        if counts.sum() != size[0] * size[1] or counts.min(initial=0) < 0:
+            raise ValueError(f"run lengths add up to {counts.sum()} pixels, not to {size[0]}×{size[1]}")
+        return run_lengths.compress(counts)
+    polygons = segmentation if isinstance(segmentation, list) else []
+    corners = [np.array(one[: len(one) // 2 * 2], np.float64).reshape(-1, 2) for one in polygons]
+    if not all(np.isfinite(one).all() for one in corners):
+        raise ValueError("a polygon is not finite")
+    return tuple(one for one in corners if len(one) >= 3)
 
 
-def from_polygons(polygons: Sequence[Sequence[float | int]], size: Size) -> Bool[np.ndarray, "h w"]:
-    """Fill polygons, each a flat list x, y, x, y, … in continuous pixel coordinates; their union."""
+def draw(packed: Packed, size: Size) -> Mask:
+    """Draw polygons as bits, in an image of height, width; run lengths stay what they are."""
+    return packed if isinstance(packed, bytes) else from_polygons(packed, size)
+
+
+def from_polygons(polygons: Sequence[Float[np.ndarray, "_ 2"]], size: Size) -> Bool[np.ndarray, "h w"]:
+    """Fill polygons, each of corners x, y in continuous pixel coordinates; their union."""
     mask = np.zeros(size, np.uint8)
-    for polygon in polygons:
-        if len(polygon) < 6:
-            continue
-        corners = np.asarray(polygon[: len(polygon) // 2 * 2], np.float64).reshape(-1, 2) - 0.5
-        cv2.fillPoly(mask, [np.rint(corners * _STEPS).astype(np.int32)], 1, shift=4)
+    for corners in polygons:
+        cv2.fillPoly(mask, [np.rint((corners - 0.5) * _STEPS).astype(np.int32)], 1, shift=4)
     return mask.astype(bool)
-
-
-def from_runs(counts: Sequence[int], size: Size) -> Bool[np.ndarray, "h w"]:
-    """Undo COCO's run lengths: pixels column by column, runs of 0 and 1 in turn, beginning with 0.
-
-    Raises:
-      ValueError: the runs do not add up to the pixels of the image.
-    """
-    if sum(counts) != size[0] * size[1]:
-        raise ValueError(f"run lengths add up to {sum(counts)} pixels, not to {size[0]}×{size[1]}")
-    pixels = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return np.ascontiguousarray(pixels.reshape(size[1], size[0]).T)
-
-
-def decompress(text: str | bytes) -> list[int]:
-    """Undo COCO's compression of run lengths: 6 bits a character, 5 of them data, low first, the sign in the last;
-    from the fourth run on the difference from the run before the previous one."""
-    counts: list[int] = []
-    value = shift = 0
-    for character in text.encode() if isinstance(text, str) else text:
-        bits = character - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    return counts

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from mapjax.data import images, splits
 from mapjax.data.formats import voc_lists, voc_segmentation
-from mapjax.data.records import Labels, Packed, check_box
+from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
@@ -161,7 +161,7 @@ def _labels(
         dropped[reason].append(where)
         if reason == "broken XML":
             return None
-    labels = Labels(position, file, size, [], [], [], [], [])
+    labels = unlabelled(position, file, size)
     for number, found in annotation.objects:
         box, reason = check_box(found.box, size)
         if box is None or found.name not in numbers:

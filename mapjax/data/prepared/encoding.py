@@ -2,9 +2,10 @@
 
     "mapjax1\\n" · length of the header, uint32 · header · arrays, one after the other · encoded image
 
-The header is `{"id": 7, "file": "a.jpg", "arrays": [[key, dtype, shape, bytes], …]}`; numbers are little-endian. Arrays
-of yes and no with more than one axis (masks) are packed, 8 pixels a byte, and deflated (dtype "bits"); bytes with more
-than one axis (label maps) are deflated ("bytes"). Nothing is executed when it is read, unlike pickle.
+The header is `{"id": 7, "file": "a.jpg", "arrays": [[key, dtype, shape, bytes], …]}`; numbers are little-endian. Labels
+are arrays as labels.py stores them. Arrays of yes and no with more than one axis are packed, 8 a byte, and deflated
+(dtype "bits": so mapjax 0.1 wrote masks); lists of bytes (label maps, run lengths) are deflated ("bytes"). Nothing is
+executed when it is read, unlike pickle.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mapjax.data import images
+from mapjax.data import images, labels
 from mapjax.data.source import Record
 
 _MARK = b"mapjax1\n"
@@ -25,7 +26,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """Write a record whose `image` is encoded bytes; the other keys are `id`, `file` and arrays of numbers.
+    """Write a record whose `image` is encoded bytes; the other keys are `id`, `file`, labels and arrays of numbers.
 
     Raises:
       TypeError: an image that is not bytes, or a value that is no array of numbers.
@@ -34,7 +35,7 @@ def encode(record: Mapping[str, Any]) -> bytes:
     if not isinstance(image, bytes):
         raise TypeError(f"the image of {record['file']} is {type(image).__name__}, not encoded bytes")
     described, chunks = [], []
-    for key, value in record.items():
+    for key, value in labels.store(record).items():
         if key not in ("id", "file", "image"):
             array = np.asarray(value)
             dtype, chunk = _pack(array, key)
@@ -62,7 +63,7 @@ def decode(data: bytes) -> Record:
             raise ValueError(f"it is cut short in {key!r}")
         record[key] = _unpack(data[end : end + length], dtype, tuple(shape))
         end += length
-    return record | {"image": data[end:]}
+    return labels.restore(record) | {"image": data[end:]}
 
 
 def encoded(image: Any) -> bytes:
@@ -89,7 +90,7 @@ def _pack(array: np.ndarray, key: str) -> tuple[str, bytes]:
         raise TypeError(f"{key!r} is {array.dtype}, not an array of numbers")
     if array.dtype == bool and array.ndim > 1:
         return "bits", zlib.compress(np.packbits(array.ravel()).tobytes())
-    if array.dtype == np.uint8 and array.ndim > 1:
+    if array.dtype == np.uint8 and array.ndim > 0:
         return "bytes", zlib.compress(array.tobytes())
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return little.dtype.str, little.tobytes()

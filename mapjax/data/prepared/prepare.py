@@ -16,7 +16,7 @@ import numpy as np
 
 from mapjax.config import parts
 from mapjax.config.load import EMBEDDED
-from mapjax.data import splits
+from mapjax.data import labels, splits
 from mapjax.data.prepared import encoding, shards, truth
 from mapjax.data.prepared import reader as array_record
 from mapjax.data.prepared.reader import FORMAT, INDEX, VERSION
@@ -185,12 +185,12 @@ def write_index(
             for reason, where in done.dropped.items():
                 dropped.setdefault(reason, []).extend(where)
         shard_entries = [done.entry for done in mine]
-        labels = _write_labels(out, split, arrays)
-        content = "".join(entry["sha256"] for entry in (labels, *shard_entries))
+        stored = _write_labels(out, split, arrays)
+        content = "".join(entry["sha256"] for entry in (stored, *shard_entries))
         entries[split] = {
             "records": len(arrays["id"]),
             "fingerprint": hashlib.sha256(content.encode()).hexdigest()[:16],
-            "labels": labels,
+            "labels": stored,
             "shards": shard_entries,
             "dropped": dropped,
         }
@@ -198,9 +198,10 @@ def write_index(
         "format": FORMAT,
         "version": VERSION,
         "data": data,
-        "kind": next((key for key in ("boxes", "labels", "label") if key in arrays), "label_map"),
+        "kind": labels.leading(arrays) or "label_map",
         "classes": list(first.classes),
         "category_ids": list(first.category_ids),
+        "keypoints": list(first.keypoints),
         "plan": plan.digest,
         "splits": entries,
     }
@@ -240,7 +241,12 @@ def repair(
             )
     for name, split in index["splits"].items():
         if not is_whole(out, split["labels"]):
-            _write_labels(out, name, truth.join([_labels_in(out / shard["file"]) for shard in split["shards"]]))
+            found = truth.join([_labels_in(out / shard["file"]) for shard in split["shards"]])
+            if _write_labels(out, name, found) != split["labels"]:
+                raise UserError(
+                    f"{out} was prepared by an earlier mapjax, which packed labels otherwise; remove the folder and "
+                    "prepare the data anew."
+                )
     return len(jobs)
 
 

@@ -156,12 +156,13 @@ def make(*, split: str, seed: int = 0, path: str, hold_out: float | int = 0.1, v
             None if labels is None else labels[rows],
             names=truth.names(rows),
             truth=stored.truth,
-            objects=None if labels is not None else stored.objects,
+            objects=stored.objects if index.get("kind") == "boxes" else None,
             sizes=truth.sizes(rows),
             label_map=stored.label_map if index.get("kind") == "label_map" else None,
         ),
         dropped=dict(entry["dropped"]),
         fingerprint=fingerprint,
+        keypoints=tuple(index.get("keypoints", ())),
     )
 
 

@@ -66,7 +66,7 @@ def write(job: Job, source: Source, count: Callable[[int], bool] = lambda record
     from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
     path, tmp = pathlib.Path(job.path), pathlib.Path(job.path + TMP)
-    kept: list[Record] = []
+    kept: list[truth.Arrays] = []
     dropped: Dropped = {}
     try:
         with _writing(path):
@@ -78,14 +78,14 @@ def write(job: Job, source: Source, count: Callable[[int], bool] = lambda record
             else:
                 with _writing(path):
                     writer.write(encoding.encode(record))
-                kept.append({key: value for key, value in record.items() if key not in ("image", "masks")})
+                kept.append(truth.pack([record]))
             if not count(1):
                 raise Stopped
         with _writing(path):
             writer.close()
             _sync(tmp)
             entry = {"file": path.name, "records": len(kept), "bytes": tmp.stat().st_size}
-            written = Written(entry | {"sha256": checksum.sha256(tmp)}, truth.pack(kept), dropped)
+            written = Written(entry | {"sha256": checksum.sha256(tmp)}, truth.join(kept), dropped)
             _save_done(job, written)
             os.replace(tmp, path)
     except BaseException:

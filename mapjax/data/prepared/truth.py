@@ -1,8 +1,9 @@
 """The labels of many records as a few arrays: small enough to open for a million images, none of which is read.
 
-Keys of one value a record (`id`, `size`, `label`, `labels`) are stacked; lists of objects (`boxes`, `classes`, `crowd`,
-`areas`) stand end to end, and `objects` says how many each record has. File names stand end to end in UTF-8, and
-`name_bytes` says how long each is. So two parts of a split are put together by concatenating every array.
+What a record has one of (`id`, `size`, `label`) is stacked; what its objects have (`boxes`, `classes`, …) stands end to
+end, and `objects` says how many each record has; a mask is run lengths, and `mask_bytes` says how long each is. File
+names stand end to end in UTF-8, and `name_bytes` says how long each is. Which array is which, the rows of labels.py
+say. So two parts of a split are put together by concatenating every array.
 """
 
 import io
@@ -12,17 +13,19 @@ from typing import overload
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from mapjax.data import labels
+from mapjax.data.labels import OBJECTS, RECORD
 from mapjax.data.source import Record
 from mapjax.stages import KEYS
 
 Arrays = dict[str, np.ndarray]
 
-LISTS = ("boxes", "classes", "crowd", "areas")
-_STACKED = ("size", "label", "labels")
+# Array → what counts its rows.
+LAYOUT = {"size": RECORD, **{name: counts for kind in labels.KINDS.values() for name, counts in kind.layout.items()}}
 
 
 def pack(records: Sequence[Record]) -> Arrays:
-    """Pack the labels of records that all have the same keys; images and masks are left out."""
+    """Pack the labels of records that all have the same keys; images and label maps are left out."""
     if not records:
         return {}
     names = [record["file"].encode("utf-8", "surrogateescape") for record in records]
@@ -31,14 +34,14 @@ def pack(records: Sequence[Record]) -> Arrays:
         "name_bytes": np.array([len(name) for name in names], np.int32),
         "names": np.frombuffer(b"".join(names), np.uint8),
     }
-    for key in _STACKED:
-        if key in records[0]:
-            arrays[key] = np.stack([np.asarray(record[key], KEYS[key].dtype) for record in records])
-    if "boxes" in records[0]:
-        arrays["objects"] = np.array([len(record["boxes"]) for record in records], np.int32)
-        for key in LISTS:
-            if key in records[0]:
-                arrays[key] = np.concatenate([np.asarray(record[key], KEYS[key].dtype) for record in records])
+    stored = [labels.store(record) for record in records]
+    if labels.has(records[0], "boxes"):
+        arrays[OBJECTS] = np.array([len(record["boxes"]) for record in records], np.int32)
+    for name, counts in LAYOUT.items():
+        if name in stored[0]:
+            dtype = KEYS[name].dtype if name in KEYS else None
+            parts = [np.asarray(record[name], dtype) for record in stored]
+            arrays[name] = np.stack(parts) if counts == RECORD else np.concatenate(parts)
     return arrays
 
 
@@ -88,10 +91,9 @@ class Truth:
     def __init__(self, arrays: Arrays):
         """Take what `pack` or `join` made."""
         self._arrays = arrays
-        self._objects = _ends(arrays["objects"]) if "objects" in arrays else None
-        self._name_ends = _ends(arrays["name_bytes"])
-        self._stacked = [key for key in _STACKED if key in arrays]
-        self._lists = [key for key in LISTS if key in arrays]
+        self._layout = {name: counts for name, counts in LAYOUT.items() if name in arrays}
+        counting = {*self._layout.values(), "name_bytes"} - {RECORD}
+        self._ends = {name: _ends(arrays[name]) for name in counting}
         self.all_names = self.names(np.arange(len(self)))
 
     def __len__(self) -> int:
@@ -100,15 +102,25 @@ class Truth:
     def at(self, row: int) -> Record:
         """Return the labels of one record, arrays that may be written to."""
         record: Record = {"id": int(self._arrays["id"][row]), "file": self.all_names[row]}
-        record |= {key: np.array(self._arrays[key][row])[()] for key in self._stacked}
-        if self._objects is not None:
-            rows = slice(int(self._objects[row]), int(self._objects[row + 1]))
-            record |= {key: self._arrays[key][rows].copy() for key in self._lists}
-        return record
+        for name, counts in self._layout.items():
+            if counts == RECORD:
+                record[name] = np.array(self._arrays[name][row])[()]
+            else:
+                record[name] = self._arrays[name][self._rows(counts, row)].copy()
+        return labels.restore(record)
+
+    def _rows(self, counts: str, row: int) -> slice:
+        """Find the rows of one record in an array whose rows `counts` counts."""
+        ends = self._ends[counts]
+        if counts == OBJECTS:
+            return slice(int(ends[row]), int(ends[row + 1]))
+        objects = self._rows(self._layout[counts], row)
+        return slice(int(ends[objects.start]), int(ends[objects.stop]))
 
     def labels(self) -> np.ndarray | None:
-        """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they have boxes."""
-        return self._arrays.get("label", self._arrays.get("labels"))
+        """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they have neither."""
+        kind = labels.of_image(self._arrays)
+        return None if kind is None else self._arrays[kind]
 
     def sizes(self, rows: Int[np.ndarray, " m"]) -> np.ndarray | None:
         """Return the sizes of some records, int32 (m 2); None where they have none."""
@@ -116,13 +128,14 @@ class Truth:
 
     def objects(self, rows: Int[np.ndarray, " m"]) -> Arrays:
         """Return the objects of some records, their rows ascending, end to end, as `Records.objects` does."""
-        counts = self._arrays["objects"][rows]
-        chosen = np.repeat(np.isin(np.arange(len(self)), rows), self._arrays["objects"])
-        return {"counts": counts} | {key: self._arrays[key][chosen] for key in self._lists}
+        counts = self._arrays[OBJECTS][rows]
+        chosen = np.repeat(np.isin(np.arange(len(self)), rows), self._arrays[OBJECTS])
+        listed = [name for name, counts in self._layout.items() if counts == OBJECTS]
+        return {"counts": counts} | {name: self._arrays[name][chosen] for name in listed}
 
     def names(self, rows: Int[np.ndarray, " m"]) -> Names:
         """Return the file names of some records."""
-        return Names(self._arrays["names"], self._name_ends, rows)
+        return Names(self._arrays["names"], self._ends["name_bytes"], rows)
 
 
 def _ends(lengths: np.ndarray) -> np.ndarray:

@@ -5,20 +5,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
 
-from mapjax.data import geometry, images
+from mapjax.data import geometry, images, labels, objects
+from mapjax.data.labels import Motion
 from mapjax.data.source import Record
 from mapjax.data.transforms import augment as augmentation
 from mapjax.data.transforms import fits
 from mapjax.errors import UserError
+from mapjax.stages import KEYS
 
 Example = dict[str, Any]  # keys: stages.py
 Transform = Callable[[Record, np.random.Generator], Example]
 
 OPTIONS = {"augment": augmentation.DEFAULTS}
 IMAGENET_MEAN = (124, 116, 104)  # 0.485, 0.456, 0.406 of 255: after normalisation the padding is about 0
-MIN_SIDE = 1.0  # pixels of the frame; thinner boxes have no anchor and no meaningful target
 
 _log = logging.getLogger(__name__)
 
@@ -59,34 +59,30 @@ def make(
         raise UserError(f"size={tuple(size)} and max_boxes={max_boxes} must be positive.")
     config = augmentation.complete(augment)
     fitted = fits.make(fit, frame, shorter=shorter, longest=longest, multiple=multiple, smooth=False)
+    kinds = [kind for kind in labels.kinds_of("object") if masks or kind != "masks"]
     warned = []
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
         example, matrix = map_record(record, rng, frame, config if augment is not None else None, fitted)
-        seen = example["image"].shape[:2]
-        boxes, keep = map_labels(matrix, record, seen, 0.0 if augment is None else config["min_visible"])
-        rows = np.flatnonzero(keep)
-        if len(rows) > max_boxes:
+        if not labels.has(record, "boxes"):
+            return example
+        seen: geometry.Size = example["image"].shape[:2]
+        motion = follow(record, matrix, seen, 0.0 if augment is None else config["min_visible"])
+        found = len(motion.rows)
+        if found > max_boxes:
             if not warned:
                 warned.append(True)
                 _log.warning(
-                    "%s has %d boxes, more than max_boxes=%d: the largest are kept.",
-                    record["file"],
-                    len(rows),
-                    max_boxes,
+                    "%s has %d boxes, more than max_boxes=%d: the largest are kept.", record["file"], found, max_boxes
                 )
-            rows = _largest(rows, boxes, record["crowd"], max_boxes)
-        example |= _padded(
-            max_boxes,
-            boxes=boxes[rows],
-            classes=record["classes"][rows],
-            crowd=record["crowd"][rows],
-            valid=np.ones(len(rows), bool),
-        )
+            rows = objects.largest(motion.rows, motion.boxes, record["crowd"], max_boxes)
+            motion = motion._replace(rows=rows)
+        moved = labels.move(record, motion, kinds)
+        lists = {key: value for key, value in moved.items() if "example" in KEYS[key].stages}
+        lists |= {"valid": np.ones(len(motion.rows), bool)}
         if masks:
-            given = record["masks"][rows] if "masks" in record else np.zeros((0, *example["size"]), bool)
-            example |= _padded(max_boxes, masks=geometry.map_masks(matrix, given, seen))
-        return example
+            lists = labels.blank(seen, "masks") | lists
+        return example | _padded(max_boxes, lists)
 
     return transform
 
@@ -106,6 +102,9 @@ def map_record(
     Raises:
       UserError: an image that cannot be read, or has another size than its labels were drawn on.
     """
+    if record.get("size") is None:  # of whole images with a label it is not known before
+        record = record | {"image": images.read(record["image"], orient=True)}
+        record["size"] = record["image"].shape[:2]
     height, width = map(int, record["size"])
     image = images.read_as_labelled(record["image"], (height, width))
     original = image.shape[:2]
@@ -125,38 +124,15 @@ def map_record(
     return {"image": mapped, "matrix": matrix.astype(np.float32), "size": np.array(original, np.int32)}, matrix
 
 
-def map_labels(
-    matrix: Float[np.ndarray, "3 3"], record: Record, frame: geometry.Size, min_visible: float | int
-) -> tuple[Float[np.ndarray, "n 4"], Bool[np.ndarray, " n"]]:
-    """Map the boxes of a record into the frame, by the rules of `make`.
-
-    A box with a mask is the smallest around the mapped mask, inside the frame; so rotation does not inflate it.
-
-    Returns:
-      All boxes, clipped, and which of them to keep.
-    """
-    boxes = geometry.map_boxes(matrix, record["boxes"].astype(np.float64))
-    masks = record.get("masks", ())
-    if matrix[0, 1] or matrix[1, 0]:  # without rotation and shear the mapped box is as tight as the box was
-        for row, outline in enumerate(map(geometry.mask_outline, masks)):
-            if len(outline):
-                boxes[row] = geometry.bounds(geometry.map_points(matrix, outline))
-    clipped = geometry.clip_boxes(boxes, frame)
-    visible = geometry.box_areas(clipped) / np.maximum(geometry.box_areas(boxes), 1e-9)
-    for row in np.flatnonzero((visible > 0) & (visible < 1)) if len(masks) else ():
-        if masks[row].any():
-            clipped[row] = geometry.mask_bounds(geometry.map_masks(matrix, masks[row : row + 1], frame)[0])
-    sides = clipped[:, 2:] - clipped[:, :2]
-    keep = (visible >= min_visible) & (sides >= MIN_SIDE).all(axis=1)
-    return clipped.astype(np.float32), keep
+def follow(record: Record, matrix: geometry.Matrix, frame: geometry.Size, min_visible: float | int) -> Motion:
+    """Say what becomes of the objects of a record under a matrix, by the rules of `make`; its labels must fit."""
+    size = (int(record["size"][0]), int(record["size"][1]))
+    masks = record["masks"] if labels.has(record, "masks") else ()
+    boxes, keep = objects.map_boxes(matrix, record["boxes"], masks, size, frame, min_visible)
+    return Motion(matrix, frame, np.flatnonzero(keep), boxes)
 
 
-def _largest(rows: np.ndarray, boxes: np.ndarray, crowd: np.ndarray, count: int) -> np.ndarray:
-    order = np.lexsort((-geometry.box_areas(boxes[rows]), crowd[rows]))
-    return np.sort(rows[order[:count]])
-
-
-def _padded(length: int, **lists: np.ndarray) -> Example:
+def _padded(length: int, lists: Mapping[str, np.ndarray]) -> Example:
     """Fill each list up with zeros to the given length."""
     return {
         name: np.concatenate([rows, np.zeros((length - len(rows), *rows.shape[1:]), rows.dtype)])

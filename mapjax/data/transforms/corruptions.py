@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mapjax.data import geometry, images
+from mapjax.data import images, labels
 from mapjax.data.source import Record, Records, Source
 from mapjax.data.transforms import augment
 from mapjax.data.transforms import boxes as transforms
 from mapjax.errors import UserError
-from mapjax.stages import VOID
 
 
 def shift(source: Source, changes: Mapping[str, Any]) -> Source:
@@ -34,14 +33,14 @@ def shift(source: Source, changes: Mapping[str, Any]) -> Source:
     except UserError as error:
         raise UserError(f"corruption: {error}") from error
     records = source.records
-    labels, sizes = (getattr(records, name, lambda: None)() for name in ("labels", "sizes"))
+    known, sizes = (getattr(records, name, lambda: None)() for name in ("labels", "sizes"))
     at = partial(_at, source, config)
     whole = json.dumps([source.fingerprint, config], sort_keys=True)
     return source._replace(
         records=Records(
             len(records),
             at,
-            labels,
+            known,
             sizes=sizes,
             label_map=partial(_label_map, at) if getattr(records, "label_map", None) else None,
         ),
@@ -56,22 +55,13 @@ def _at(source: Source, config: Mapping[str, Any], index: int) -> Record:
         record["size"] = np.array(record["image"].shape[:2], np.int32)
     size = (int(record["size"][0]), int(record["size"][1]))
     example, matrix = transforms.map_record(record, np.random.default_rng((1, index)), size, config)
-    changed = {**record, "image": example["image"]}
-    if "label_map" in record:
-        changed["label_map"] = geometry.map_labels(matrix, record["label_map"], size, VOID)
-    return {**changed, **_objects(record, matrix, size, config)} if "boxes" in record else changed
-
-
-def _objects(record: Record, matrix: geometry.Matrix, size: geometry.Size, config: Mapping[str, Any]) -> Record:
-    """Map boxes, masks and areas; an area without a mask changes as that of its box does, as far as it is visible."""
-    boxes, keep = transforms.map_labels(matrix, record, size, config["min_visible"])
-    share = geometry.box_areas(boxes) / np.maximum(geometry.box_areas(record["boxes"]), 1e-9)
-    found = {"boxes": boxes[keep], "areas": (record["areas"] * share)[keep].astype(np.float32)}
-    found |= {name: record[name][keep] for name in ("classes", "crowd")}
-    if "masks" in record:
-        found["masks"] = geometry.map_masks(matrix, record["masks"][keep], size)
-        found["areas"] = found["masks"].sum((1, 2)).astype(np.float32)
-    return found
+    motion = labels.Motion(matrix, size)
+    if labels.has(record, "boxes"):
+        motion = transforms.follow(record, matrix, size, config["min_visible"])
+    moved = labels.move(record, motion)
+    if labels.has(moved, "masks"):
+        moved["areas"] = np.array([mask.sum() for mask in moved["masks"]], np.float32)
+    return {**record, "image": example["image"], **moved}
 
 
 def _label_map(at: Any, index: int) -> np.ndarray:

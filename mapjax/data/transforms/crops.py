@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mapjax.data import geometry, images
+from mapjax.data import geometry, images, labels
 from mapjax.data.source import Record
 from mapjax.data.transforms import augment as augmentation
 from mapjax.data.transforms import erase, policies, resample
@@ -69,7 +69,7 @@ def make(
     config = augmentation.complete(augment, augmentation.WHOLE)
     if config["random_resized_crop"] and config["pad_crop"]:
         raise UserError("random_resized_crop and pad_crop are both set; choose one of the two crops.")
-    fitted = _FITS[fit]
+    fitted, kinds = _FITS[fit], labels.kinds_of("image")
 
     def placed(whole: geometry.Size) -> geometry.Matrix:
         return fitted(whole, frame, crop_share)
@@ -85,9 +85,7 @@ def make(
             box = erase.draw(rng, frame, config["erase_area"], config["erase_ratio"])
             image = erase.erase(image, box, rng if config["erase_fill"] == "random" else colour) if box else image
         example = {"image": image, "matrix": view.matrix.astype(np.float32), "size": np.array(whole, np.int32)}
-        if "labels" in record:
-            return example | {"labels": np.asarray(record["labels"], bool)}
-        return example | {"label": np.asarray(record["label"], np.int32)}
+        return example | labels.move(record, labels.Motion(view.matrix, frame), kinds)
 
     return transform
 

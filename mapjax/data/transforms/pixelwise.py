@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mapjax.data import geometry
+from mapjax.data import geometry, labels
 from mapjax.data.source import Record
 from mapjax.data.transforms import augment as augmentation
 from mapjax.data.transforms import boxes, fits
@@ -15,6 +15,7 @@ from mapjax.stages import VOID
 
 PIXELS: dict[str, Any] = {key: value for key, value in augmentation.DEFAULTS.items() if key != "min_visible"}
 OPTIONS = {"augment": PIXELS}
+KINDS = labels.kinds_of("pixel")
 
 
 def make(
@@ -52,25 +53,18 @@ def make(
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
         example, matrix = boxes.map_record(record, rng, frame, None if augment is None else config, fitted)
-        original, labels = tuple(example["size"].tolist()), record.get("label_map")
-        if labels is not None and labels.shape != original:
-            raise UserError(
-                f"{record['file']} has {original[0]}×{original[1]} pixels (height × width) and its mask "
-                f"{labels.shape[0]}×{labels.shape[1]}; draw the mask again, or restore the image."
-            )
+        labels.require(record, KINDS)
         if whole is not None:
-            return example | {"truth_map": _on_canvas(labels, whole)}
-        if labels is None:
-            return example
-        seen: geometry.Size = example["image"].shape[:2]
-        return example | {"label_map": geometry.map_labels(matrix, labels, seen, VOID)}
+            size = (int(example["size"][0]), int(example["size"][1]))
+            return example | {"truth_map": _on_canvas(labels.blank(size, *KINDS) | record, whole)}
+        return example | labels.move(record, labels.Motion(matrix, example["image"].shape[:2]), KINDS)
 
     return transform
 
 
-def _on_canvas(labels: np.ndarray | None, canvas: geometry.Size) -> np.ndarray:
-    """Put a label map at the top left of a frame of VOID; None is one without any class."""
+def _on_canvas(record: Record, canvas: geometry.Size) -> np.ndarray:
+    """Put a label map at the top left of a frame of VOID."""
+    label_map = record["label_map"]
     found = np.full(canvas, VOID, np.uint8)
-    if labels is not None:
-        found[: labels.shape[0], : labels.shape[1]] = labels
+    found[: label_map.shape[0], : label_map.shape[1]] = label_map
     return found

@@ -1,0 +1,176 @@
+"""The start-up check of objects: boxes, their sizes and classes, their masks and keypoints, what was left out."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from rich.console import Group
+
+from mapjax.data import labels
+from mapjax.data.checks import label_quality
+from mapjax.data.geometry import box_areas
+from mapjax.data.labels import KINDS
+from mapjax.data.source import Source, truth_of
+from mapjax.errors import UserError
+
+SMALL, MEDIUM = 32**2, 96**2  # COCO's borders between small, medium and large, pixels²
+_LOOKED_AT = 300  # records of a source that draws its images when asked; records whose masks and keypoints are counted
+_QUANTILES = (0.05, 0.5, 0.95)
+
+
+class ObjectSummary(NamedTuple):
+    """What one split holds; counts are those of the `looked_at` records.
+
+    sides: the 5, 50 and 95 % quantiles of the square root of the boxes' areas, in original pixels.
+    sizes: boxes that are small, medium and large by COCO's borders.
+    crowded: images with more than `max_boxes` boxes. dropped: how many were left out, by reason, and one example.
+    more: rows of the table on masks and keypoints; lacking: what is not there to learn from, or nothing.
+    files: paths of the images; none of generated ones.
+    """
+
+    name: str
+    split: str
+    images: int
+    looked_at: int
+    without_boxes: int
+    boxes: int
+    crowd: int
+    per_class: dict[str, int]
+    out_of_range: int
+    sizes: tuple[int, int, int]
+    sides: tuple[float, ...]
+    crowded: int
+    max_boxes: int
+    more: dict[str, str]
+    lacking: str
+    dropped: dict[str, tuple[int, str]]
+    files: frozenset[str]
+
+
+def inspect(source: Source, max_boxes: int) -> ObjectSummary:
+    """Count what a source holds; no image is decoded. Of generated scenes 300 are looked at."""
+    length = len(source.records)
+    looked_at = _looked_at(source)
+    objects, files, measures = _find(source, looked_at)
+    boxes, classes, counts = objects["boxes"], objects["classes"], objects["counts"]
+    counted = [KINDS[kind].count(found) for kind, found in measures.items()]
+    known = (classes >= 0) & (classes < len(source.classes))
+    per_class = np.bincount(classes[known], minlength=len(source.classes))
+    areas = box_areas(boxes)
+    sizes = (areas < SMALL).sum(), ((areas >= SMALL) & (areas < MEDIUM)).sum(), (areas >= MEDIUM).sum()
+    return ObjectSummary(
+        name=source.name,
+        split=source.split,
+        images=length,
+        looked_at=looked_at,
+        without_boxes=int((counts == 0).sum()),
+        boxes=len(boxes),
+        crowd=int(objects["crowd"].sum()),
+        per_class=dict(zip(source.classes, per_class.tolist())),
+        out_of_range=int((~known).sum()),
+        sizes=(int(sizes[0]), int(sizes[1]), int(sizes[2])),
+        sides=tuple(np.quantile(np.sqrt(areas), _QUANTILES).tolist()) if len(boxes) else (),
+        crowded=int((counts > max_boxes).sum()),
+        max_boxes=max_boxes,
+        more={title: figure for rows, _ in counted for title, figure in rows.items()},
+        lacking=next((lacking for _, lacking in counted if lacking), ""),
+        dropped={reason: (len(where), where[0]) for reason, where in source.dropped.items() if where},
+        files=files,
+    )
+
+
+def class_counts(source: Source) -> Int[np.ndarray, " c"]:
+    """Count the boxes of each class; those outside the list of classes are not counted."""
+    classes = _find(source, _looked_at(source)).objects["classes"]
+    known = classes[(classes >= 0) & (classes < len(source.classes))]
+    return np.bincount(known, minlength=len(source.classes))
+
+
+class _Found(NamedTuple):
+    """The objects of some records as `Records.objects` gives them, their image files, and measures of other kinds."""
+
+    objects: Mapping[str, np.ndarray]
+    files: frozenset[str]
+    measures: dict[str, list[np.ndarray]]
+
+
+def _find(source: Source, looked_at: int) -> _Found:
+    """Gather the objects of the first records, or where they are known of all; then some records are measured."""
+    known: Any = getattr(source.records, "objects", lambda: None)()
+    lists = {key: [value] for key, value in labels.blank((1, 1), "boxes").items() if key != "areas"}
+    files: set[str] = set()
+    measures: dict[str, list[np.ndarray]] = {}
+    length = len(source.records)
+    few = min(length, _LOOKED_AT)
+    for row in range(looked_at) if known is None else (np.arange(few) * length // max(few, 1)).tolist():
+        record = truth_of(source, row)  # one at a time: it may hold an image or masks
+        for key, parts in lists.items():
+            parts.append(record[key])
+        if isinstance(record.get("image"), str):
+            files.add(record["image"])
+        beside = {kind: measure for kind in labels.present(record) if (measure := KINDS[kind].measure) is not None}
+        labels.require(record, beside)
+        for kind, measure in beside.items():
+            measures.setdefault(kind, []).append(measure(record))
+    if known is not None:
+        named: Any = getattr(source.records, "files", lambda: None)()
+        return _Found(known, frozenset(named or ()), measures)
+    counts = np.array([len(one) for one in lists["classes"][1:]], int)
+    joined = {key: np.concatenate(parts) for key, parts in lists.items()}
+    return _Found({"counts": counts, **joined}, frozenset(files), measures)
+
+
+def _looked_at(source: Source) -> int:
+    length = len(source.records)
+    generated = length > 0 and isinstance(truth_of(source, 0).get("image"), np.ndarray)
+    return min(length, _LOOKED_AT) if generated else length
+
+
+def table(*summaries: ObjectSummary) -> Group:
+    """Lay the summaries of the splits side by side, to print with rich."""
+    classes = dict.fromkeys(name for summary in summaries for name in summary.per_class)
+    return label_quality.side_by_side(summaries, _rows, classes, _notes)
+
+
+def _rows(summary: ObjectSummary) -> dict[str, str]:
+    rows = {"images": f"{summary.images}"}
+    if summary.looked_at < summary.images:
+        rows["counted below"] = f"first {summary.looked_at}"
+    rows |= {
+        "images without boxes": str(summary.without_boxes),
+        "boxes": str(summary.boxes),
+        "of these crowd or difficult": str(summary.crowd),
+        "small / medium / large": " / ".join(map(str, summary.sizes)),
+        "side in pixels, 5 / 50 / 95 %": " / ".join(f"{side:.0f}" for side in summary.sides) or "-",
+    }
+    return rows | summary.more
+
+
+def _notes(summary: ObjectSummary) -> list[str]:
+    if not summary.crowded:
+        return []
+    return [
+        f"{summary.split}: {summary.crowded} images have more than max_boxes={summary.max_boxes} boxes; "
+        "training sees their largest."
+    ]
+
+
+def require_trainable(source: Source, summary: ObjectSummary) -> None:
+    """Stop where there is nothing to learn; called with a source that has images and classes.
+
+    Raises:
+      UserError: classes out of range, not one box that is not a crowd, or masks or keypoints without anything in them.
+    """
+    where = f"{source.name}, split {source.split!r},"
+    if summary.out_of_range:
+        raise UserError(
+            f"{where} has {summary.out_of_range} boxes whose class is not one of its {len(source.classes)} classes; "
+            "correct the labels."
+        )
+    if summary.boxes == summary.crowd:
+        raise UserError(
+            f"{where} has no boxes to learn from in its {len(source.records)} images.{label_quality.why(source)}"
+        )
+    if summary.lacking:
+        raise UserError(f"{where} has {summary.lacking} in the images looked at; correct the labels.")
