@@ -36,7 +36,7 @@ def below(name: str, expression: str) -> str:
       expression: it may begin with "^", which is then the root of its own tree.
     """
     inner = expression[1:] if expression.startswith("^") else f".*?(?:{expression})"
-    return f"(?:^|/){name}/{inner}"
+    return f"(?<![^/]){name}/{inner}"  # at the beginning of a key; the result may be put below another name
 
 
 def first_match(tree: PyTree, rules: Sequence[tuple[str, Any]], default: Any, key: str) -> PyTree:

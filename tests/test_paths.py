@@ -1,3 +1,5 @@
+import re
+
 import jax.numpy as jnp
 import pytest
 
@@ -22,3 +24,16 @@ def test_an_expression_that_matches_nothing_is_a_mistake():
         paths.first_match(PARAMS, [("bdy/conv", 1)], 0, "optimizer.freeze")
     with pytest.raises(UserError, match="is not a regular expression"):
         paths.first_match(PARAMS, [("(", 1)], 0, "optimizer.freeze")
+
+
+@pytest.mark.parametrize(
+    ("expression", "found", "not_found"),
+    [
+        ("^fc/", ["unary/net/fc/kernel"], ["unary/net/body/fc/kernel", "unary/fc/kernel", "net/fc/kernel"]),
+        ("conv/kernel$", ["unary/net/conv/kernel", "ema/unary/net/a/conv/kernel"], ["unary/nets/conv/kernel"]),
+        ("a/|b/", ["unary/net/b/kernel"], ["a/unary/net/kernel", "subunary/net/b/kernel"]),
+    ],
+)
+def test_an_expression_of_a_tree_below_others(expression, found, not_found):
+    below = paths.below("unary", paths.below("net", expression))
+    assert all(re.search(below, path) for path in found) and not any(re.search(below, path) for path in not_found)

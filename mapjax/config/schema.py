@@ -28,9 +28,7 @@ KEYS: dict[str, Key] = {
     "seed": Key(0, int, "", "seed of the first parameters, the order of the data and every augmentation"),
     "dtype": Key("float32", str, "", "of the network's arithmetic: float32, bfloat16, float16; parameters are float32"),
     "data": Key({}, dict, "", "where images come from: a part of data/formats, which --data writes"),
-    "streams": Key(
-        {}, dict, "", "further sources of a batch, by name, each with data, transform, batch or share"
-    ),
+    "streams": Key({}, dict, "", "further sources of a batch, by name, each with data, transform, batch or share"),
     "splits.train": Key("train", str | tuple, "", "split to learn from; of several, the first that the data has"),
     "splits.eval": Key("val", str | tuple, "", "held-out split to score; likewise"),
     "image_size": Key((224, 224), tuple, "pixels", "height and width of the images in training"),

@@ -23,10 +23,10 @@ LEAVES = {  # ours → the last part of theirs; a leaf that is not here has the 
     "var": "running_var",
     "in_proj_kernel": "in_proj_weight",
 }
-OLD_NAMES = (  # of published weights: of detectors before torchvision 0.13, and of segmentation on a MobileNet
+OLD_NAMES = (  # of published weights: of detectors before torchvision 0.13, and of what stands on a MobileNet
     (re.compile(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
-    (re.compile(r"^backbone\.(\d+)\."), r"backbone.features.\1."),
+    (re.compile(r"^backbone\.(body\.)?(\d+)\."), r"backbone.\1features.\2."),
 )
 
 

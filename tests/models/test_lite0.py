@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from mapjax import weights
+from mapjax.config import parts
 from mapjax.models.backbones import efficientnet
-from mapjax.weights import names, timm
+from mapjax.weights import names, timm, transfer
 
 datasets = pytest.importorskip("sklearn.datasets")
 FILE = os.environ.get("MAPJAX_LITE0") or str(names.folder() / pathlib.PurePosixPath(names.LITE0_MEMBER).name)
@@ -48,6 +49,20 @@ def logits(images):
 
 def test_what_the_photos_show():
     assert list(np.argmax(logits(photos()), -1)) == [PALACE, DAISY]
+
+
+def test_they_fit_below_a_detector():
+    node = {"name": "faster_rcnn", "backbone": {"name": "efficientnet", "variant": "lite0"}, "channels": 8}
+    model = parts.make("models", node, classes=3)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    found = transfer.fit_in(tensors(), variables, FILE, heads=model.heads)
+    assert found.unused == ["backbone.body.classifier.1.bias", "backbone.body.classifier.1.weight"]
+    assert {name.split(".")[0] for name in found.fresh if not name.startswith("backbone.fpn.")} == {"rpn", "roi_heads"}
+    body = found.variables["params"]["backbone"]["body"]["features"]
+    first = tensors()["_conv_stem.weight"]
+    np.testing.assert_array_equal(body["0"]["0"]["kernel"], first.transpose(2, 3, 1, 0))
+    assert all(leaf.any() for leaf in jax.tree.leaves(body))
 
 
 @pytest.mark.parity

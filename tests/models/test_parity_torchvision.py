@@ -7,8 +7,9 @@ import pytest
 import scipy.optimize
 from parity import relative_errors, settled_images, tensors_of
 
-from mapjax import weights
+from mapjax import paths, weights
 from mapjax.config import parts
+from mapjax.models.heads.boxes import ConvHead
 from mapjax.ops import anchors, boxes, matching
 from mapjax.ops.roi_align import roi_align
 from mapjax.tasks.detection import two_stage
@@ -84,39 +85,68 @@ def test_resnet_train_step():
     assert max(errors.values()) <= 1e-4, max(errors, key=errors.get)
 
 
-def detector(depth, size=SIZE):
-    """A torchvision detector with random weights and ours with the same ones; scores spread over 0 to 1."""
-    torch.manual_seed(depth)
+MOBILENET = {  # of torchvision's published weights: the norms are frozen, and have another epsilon than a classifier's
+    "backbone": {"name": "mobilenet", "version": 3, "blocks": True, "norm": "frozen", "epsilon": 1e-5},
+    "levels": ("block13", "head"),
+    "anchor_sizes": ((32, 64, 128, 256, 512),) * 3,
+}
+NAMED = {  # torchvision's name: ours, options of the task
+    "resnet50_fpn": ({}, {}),
+    "resnet50_fpn_v2": ({"rpn_depth": 2, "box_convs": 4, "norm": "batch"}, {}),
+    "mobilenet_v3_large_fpn": (MOBILENET, {"rpn_score_threshold": 0.05}),
+    "mobilenet_v3_large_320_fpn": (MOBILENET, {"rpn_score_threshold": 0.05, "pre_nms_test": 150, "post_nms_test": 150}),
+}
+
+
+def detector(name, size=SIZE):
+    """A torchvision detector with random weights, and ours of the same ones."""
+    torch.manual_seed(18)
+    ours, task = NAMED.get(name, ({"backbone": {"name": "resnet", "depth": 18}}, {}))
+    task = {"score_threshold": 0.3, "pre_nms_test": 300, "post_nms_test": 200, **task}
     options = {
         "num_classes": 4,
         "min_size": min(size),
         "max_size": max(size),
         "box_score_thresh": 0.3,
-        "rpn_pre_nms_top_n_test": 300,
-        "rpn_post_nms_top_n_test": 200,
+        "rpn_pre_nms_top_n_test": task["pre_nms_test"],
+        "rpn_post_nms_top_n_test": task["post_nms_test"],
     }
-    if depth == 50:
-        network = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, **options)
+    if name in NAMED:
+        make = getattr(torchvision.models.detection, f"fasterrcnn_{name}")
+        network = make(weights=None, weights_backbone=None, **options)
     else:
         from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
         body = resnet_fpn_backbone(
-            backbone_name=f"resnet{depth}", weights=None, trainable_layers=5, norm_layer=torch.nn.BatchNorm2d
+            backbone_name=name, weights=None, trainable_layers=5, norm_layer=torch.nn.BatchNorm2d
         )
         network = torchvision.models.detection.FasterRCNN(body, **options)
-    network = randomized(network)
-    with torch.no_grad():
-        network.rpn.head.cls_logits.weight.mul_(10)
-        network.rpn.head.bbox_pred.weight.mul_(3)
-        network.roi_heads.box_predictor.cls_score.weight.mul_(8)
-        network.roi_heads.box_predictor.bbox_pred.weight.mul_(3)
-        if depth == 50:  # at this depth random weights call everything background, and every box the whole image
-            network.roi_heads.box_predictor.cls_score.weight.mul_(0.02)[0] = 0
-            network.roi_heads.box_predictor.bbox_pred.weight.mul_(0.1)
-    model = parts.make("models", {"name": "faster_rcnn", "backbone": {"name": "resnet", "depth": depth}}, classes=3)
-    options = {"score_threshold": 0.3, "pre_nms_test": 300, "post_nms_test": 200}
-    task = parts.make("tasks", {"name": "two_stage", **options}, model=model, classes=("a", "b", "c"), image_size=size)
+    network = spread(randomized(network), photos(size))
+    model = parts.make("models", {"name": "faster_rcnn", **ours}, classes=3)
+    task = parts.make("tasks", {"name": "two_stage", **task}, model=model, classes=("a", "b", "c"), image_size=size)
     return network, model, task
+
+
+@torch.no_grad()
+def spread(network, images):
+    """Let scores spread over 0 to 1, and boxes be near their anchors: random weights give one answer to everything."""
+    first, second = network.rpn.head, network.roi_heads.box_predictor
+    for head, layers in ((first, (first.cls_logits, first.bbox_pred)), (second, (second.cls_score, second.bbox_pred))):
+        seen = []
+        hook = head.register_forward_hook(lambda module, inputs, outputs, seen=seen: seen.extend(outputs))
+        network(inputs_of(images))
+        hook.remove()
+        for layer, outputs, wanted in zip(layers, seen, (2.0, 0.3 if head is first else 1.0)):
+            values = torch.cat([x.flatten() for x in outputs]) if isinstance(outputs, list) else outputs
+            mean = values.mean(0) if values.ndim > 1 else 0.0
+            layer.weight.mul_(wanted / (values - mean).std())
+            if values.ndim > 1:
+                layer.bias.sub_(mean * wanted / (values - mean).std())
+    return network
+
+
+def inputs_of(images):
+    return [torch.from_numpy(image).permute(2, 0, 1).to(torch.get_default_dtype()) / 255 for image in images]
 
 
 def batch_of(images):
@@ -129,32 +159,46 @@ def batch_of(images):
     }
 
 
-@pytest.mark.parametrize(("depth", "size"), [(18, SIZE), (50, SIZE), (18, PADDED)])
-def test_detector(depth, size):
-    network, model, task = detector(depth, size)
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", SIZE), ("resnet18", PADDED), *((name, SIZE) for name in NAMED)]
+)
+def test_detector(name, size):
+    network, model, task = detector(name, size)
     batch = batch_of(photos(size))
     variables = weights.from_torchvision(tensors_of(network), jax.eval_shape(task.init, jax.random.key(0), batch))
+    counted = sum(parameter.numel() for parameter in network.parameters())
+    frozen = 2 * sum(leaf.size for path, leaf in flat(variables["stats"]) if path.endswith("scale"))
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == counted - frozen
 
     @jax.jit
     def run(variables, batch):
-        outputs, _ = model.apply(variables, two_stage.normalize(jnp.asarray(batch["image"])), train=False, key=None)
+        pixels = two_stage.pad(task.normalize(jnp.asarray(batch["image"])))
+        outputs, _ = model.apply(variables, pixels, train=False, key=None)
         prediction = task.predict(variables, batch, KEY)
-        return outputs["objectness"], outputs["deltas"], prediction["proposals"], task.decode(prediction, batch)
+        return outputs, prediction["proposals"], task.decode(prediction, batch)
 
-    objectness, deltas, proposals, result = run(variables, batch)
+    outputs, proposals, result = run(variables, batch)
     network = network.double()
-    inputs = [torch.from_numpy(image).permute(2, 0, 1).double() / 255 for image in batch["image"]]
     seen = {}
     network.rpn.head.register_forward_hook(lambda module, inputs, outputs: seen.update(head=outputs))
     network.rpn.register_forward_hook(lambda module, inputs, outputs: seen.update(proposals=outputs[0]))
+    network.roi_heads.box_predictor.register_forward_hook(lambda module, _, outputs: seen.update(regions=outputs))
     with torch.no_grad():
-        expected = network(inputs)
+        expected = network([image.double() for image in inputs_of(batch["image"])])
 
     from torchvision.models.detection.rpn import concat_box_prediction_layers
 
     scores, offsets = concat_box_prediction_layers(*map(list, seen["head"]))
-    close(objectness.reshape(-1), scores.reshape(-1).numpy())
-    close(deltas.reshape(-1, 4), offsets.numpy())
+    close(outputs["objectness"].reshape(-1), scores.reshape(-1).numpy())
+    close(outputs["deltas"].reshape(-1, 4), offsets.numpy())
+    counts = [len(one) for one in seen["proposals"]]
+    given = np.zeros((len(counts), max(counts), 4), np.float32)
+    for row, one in zip(given, seen["proposals"]):
+        row[: len(one)] = one.numpy()
+    regions, _ = jax.jit(model.calls["regions"])(variables, outputs["features"], given)
+    real = np.arange(max(counts)) < np.array(counts)[:, None]
+    for ours, theirs in zip((regions["logits"], regions["deltas"]), seen["regions"]):
+        close(np.asarray(ours)[real].reshape(sum(counts), -1), theirs.numpy())
     for i, answer in enumerate(expected):
         theirs = seen["proposals"][i].numpy()
         np.testing.assert_allclose(proposals[i, : len(theirs)], theirs, atol=2e-2)
@@ -172,18 +216,40 @@ def test_detector(depth, size):
         np.testing.assert_allclose(ours["boxes"][rows], theirs["boxes"][columns], atol=2e-2)
 
 
+def flat(tree):
+    return zip(paths.paths(tree), jax.tree.leaves(tree))
+
+
 def close(ours, theirs):
     assert np.abs(np.asarray(ours) - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
 
 def test_weights_there_and_back():
-    network, _, task = detector(18)
+    network, _, task = detector("resnet18")
     tensors = tensors_of(network)
     variables = weights.from_torchvision(tensors, jax.eval_shape(task.init, jax.random.key(0), batch_of(photos())))
     back = weights.to_torchvision(variables)
     assert set(back) == {name for name in tensors if not name.endswith("num_batches_tracked")}
     for name, tensor in back.items():
         np.testing.assert_array_equal(tensor, tensors[name])
+
+
+def test_the_convolutional_box_head_in_training():
+    """Its normalization is over all boxes; scores and running statistics after a step."""
+    from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+
+    torch.manual_seed(0)
+    network = randomized(FastRCNNConvFCHead((8, 7, 7), [8] * 4, [16], norm_layer=torch.nn.BatchNorm2d)).train()
+    module = ConvHead(4, 16, "batch", jnp.float32)
+    pooled = np.random.default_rng(0).normal(size=(30, 7, 7, 8)).astype(np.float32)
+    shapes = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), pooled)
+    variables = weights.from_torchvision(tensors_of(network), shapes)
+    found, changed = jax.jit(lambda v, x: module.apply(v, x, True, mutable=["stats"]))(variables, pooled)
+    with torch.no_grad():
+        close(found, network(torch.from_numpy(pooled).permute(0, 3, 1, 2)).numpy())
+    after = tensors_of(network)
+    for name, value in weights.to_torchvision(changed).items():
+        np.testing.assert_allclose(value, after[name], rtol=1e-4, atol=1e-5)
 
 
 def test_box_coder():

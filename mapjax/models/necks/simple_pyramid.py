@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mapjax.models.layers import Conv, Init, LayerNorm, kaiming_uniform, torch_default
+from mapjax.models.layers import Conv, LayerNorm, kaiming_uniform, torch_default
 from mapjax.ops import convolution
 from mapjax.ops.resize import pixel_shuffle
 
@@ -66,11 +66,10 @@ class Transposed(nn.Module):
 
     features: int
     dtype: Any
-    init: Init = torch_default
 
     @nn.compact
     def __call__(self, x):
-        kernel = self.param("kernel", self.init, (x.shape[-1], 4 * self.features), jnp.float32)
+        kernel = self.param("kernel", torch_default, (x.shape[-1], 4 * self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         x = x.astype(self.dtype) @ kernel.astype(self.dtype)
         return pixel_shuffle(x, 2) + bias.astype(self.dtype)

@@ -31,6 +31,7 @@ def make(
     pre_nms_test: int = 1000,
     post_nms_test: int = 1000,
     rpn_nms: float = 0.7,
+    rpn_score_threshold: float = 0.0,
     rpn_samples: int = 256,
     rpn_positives: float = 0.5,
     rpn_iou: tuple[int | float, int | float] = (0.3, 0.7),
@@ -51,6 +52,7 @@ def make(
       model: a two-stage detector, with the calls "regions" and "anchors" of models/detectors/faster_rcnn.py.
       pre_nms_*, post_nms_*: proposals of each pyramid level before, and of an image after, suppression at
         IoU `rpn_nms`, in training and in prediction.
+      rpn_score_threshold: a proposal needs this score or a higher one, 0 to 1.
       rpn_samples, rpn_positives: anchors of an image that the first stage's loss looks at, and the largest share
         of objects among them. rpn_iou: an anchor is background below the first IoU with the truth, an object
         from the second on. samples, positives, iou: the same of proposals and the second stage.
@@ -60,8 +62,9 @@ def make(
         (torchvision has no such limit; it matters where more than that many pairs pass the threshold).
       mean, std: of the images, RGB, 0 to 1.
     """
-    propose_train = partial(propose, before=pre_nms_train, after=post_nms_train, threshold=rpn_nms)
-    propose_test = partial(propose, before=pre_nms_test, after=post_nms_test, threshold=rpn_nms)
+    chosen = partial(propose, threshold=rpn_nms, score_threshold=rpn_score_threshold)
+    propose_train = partial(chosen, before=pre_nms_train, after=post_nms_train)
+    propose_test = partial(chosen, before=pre_nms_test, after=post_nms_test)
     first_loss = partial(first_stage_loss, iou=rpn_iou, samples=rpn_samples, positives=rpn_positives)
     draw = partial(sample_rois, iou=iou, samples=samples, positives=positives, weights=box_weights)
     answer = partial(
@@ -143,12 +146,15 @@ def extents(batch: Batch):
     return box_ops.clip(inside, jnp.broadcast_to(jnp.array([0.0, 0.0, width, height]), whole.shape))[:, 0]
 
 
-def propose(objectness, deltas, extent, anchors, before: int, after: int, threshold: float):
+def propose(
+    objectness, deltas, extent, anchors, before: int, after: int, threshold: float, score_threshold: float = 0.0
+):
     """The best boxes of the first stage for one image.
 
     Args:
       objectness (r), deltas (r 4): of all anchors. extent (4): the image, to which boxes are clipped.
       anchors: one array a level. before: of each level that go into suppression. after: that come out of it.
+      threshold: of suppression. score_threshold: boxes of a lower score are left out.
 
     Returns:
       boxes (after 4), best first, and which of them are real (after).
@@ -158,6 +164,8 @@ def propose(objectness, deltas, extent, anchors, before: int, after: int, thresh
         here = slice(start, start := start + len(level))
         score, index = jax.lax.top_k(objectness[here], min(before, len(level)))
         boxes = box_ops.clip(box_ops.decode(deltas[here][index], jnp.asarray(level)[index]), extent)
+        if score_threshold > 0:  # an empty box goes into no suppression
+            boxes = jnp.where(jax.nn.sigmoid(score)[:, None] >= score_threshold, boxes, 0)
         tops.append((boxes, score))
     # The levels go through suppression side by side, padded with empty boxes: its turns are those of the longest.
     longest = max(len(score) for _, score in tops)
