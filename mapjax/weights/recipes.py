@@ -64,12 +64,33 @@ _SEGMENTERS: dict[str, Node] = {
     "deeplabv3_mobilenet_v3_large": {"name": "deeplab", "backbone": {"name": "mobilenet"}, "aux": True},
     "lraspp_mobilenet_v3_large": {"name": "lraspp"},
 }
+_ON_MOBILENET: Node = {  # both levels have stride 32: its first block of that stride, and the last layer of all
+    "name": "faster_rcnn",
+    "backbone": {"name": "mobilenet", "version": 3, "norm": "frozen", "epsilon": 1e-5, "blocks": True},
+    "levels": ("block13", "head"),
+    "anchor_sizes": ((32, 64, 128, 256, 512),) * 3,
+}
 _DETECTORS: dict[str, tuple[Node, Node, tuple[int, int]]] = {  # network, task, shorter and longest side of its images
     # The published weights of this network were trained with an epsilon of 0 in its batch normalization.
     "fasterrcnn_resnet50_fpn": (
         {"name": "faster_rcnn", "backbone": {"name": "resnet", "depth": 50, "norm": "frozen", "epsilon": 0.0}},
         {"name": "two_stage"},
         (800, 1333),
+    ),
+    "fasterrcnn_resnet50_fpn_v2": (
+        {"name": "faster_rcnn", "rpn_depth": 2, "box_convs": 4, "norm": "batch"},
+        {"name": "two_stage"},
+        (800, 1333),
+    ),
+    "fasterrcnn_mobilenet_v3_large_fpn": (
+        _ON_MOBILENET,
+        {"name": "two_stage", "rpn_score_threshold": 0.05},
+        (800, 1333),
+    ),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (
+        _ON_MOBILENET,
+        {"name": "two_stage", "rpn_score_threshold": 0.05, "pre_nms_test": 150, "post_nms_test": 150},
+        (320, 640),
     ),
 }
 

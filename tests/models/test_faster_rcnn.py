@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from mapjax import paths
+from mapjax.config import parts
 from mapjax.errors import UserError
 from mapjax.models.detectors import faster_rcnn
 from mapjax.models.heads.boxes import RoiHeads
 from mapjax.models.heads.rpn import RPN
 from mapjax.task import Context
 from mapjax.tasks.detection import two_stage
+from mapjax.weights import recipes
 
 IMAGES = jax.ShapeDtypeStruct((2, 65, 96, 3), jnp.float32)
 SMALL = {
@@ -39,13 +41,19 @@ def count(leaves):
     return sum(leaf.size for leaf in jax.tree.leaves(leaves))
 
 
-@pytest.mark.parametrize(("norm", "parameters", "statistics"), [("frozen", 0, 4), ("batch", 2, 2)])
-def test_counts_of_torchvision(norm, parameters, statistics):
-    """Its 41,755,286 are those of frozen norms, whose affine parts are buffers; 26,560 channels are normalized."""
-    model = faster_rcnn.make(classes=90, backbone={"name": "resnet", "depth": 50, "norm": norm})
-    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
-    assert count(variables["params"]) == 41_755_286 + parameters * 26_560
-    assert count(variables["stats"]) == statistics * 26_560
+@pytest.mark.parametrize(
+    ("weights", "trained", "numbers"),  # torchvision counts what it trains, and here all tensors of its files
+    [
+        ("resnet50_fpn", 41_755_286, 41_861_526),
+        ("resnet50_fpn_v2", 43_712_278, 43_771_542),
+        ("mobilenet_v3_large_fpn", 19_386_354, 19_435_154),
+    ],
+)
+def test_counts_of_torchvision(weights, trained, numbers):
+    """Of those but v2 the affine parts of the frozen norms are no parameters."""
+    node = dict(recipes.find(f"torchvision/fasterrcnn_{weights}").model)
+    variables = jax.eval_shape(parts.make("models", node, classes=90).init, jax.random.key(0), IMAGES)
+    assert (count(variables["params"]), count(variables)) == (trained, numbers)
 
 
 def test_outputs_by_name():
@@ -230,7 +238,6 @@ def training_of(name):
     return gradient, variables, batch
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
 )

@@ -9,6 +9,7 @@ from mapjax.errors import UserError
 from mapjax.models.backbones import resnet
 from mapjax.models.detectors import faster_rcnn
 from mapjax.weights import from_torchvision, to_torchvision
+from mapjax.weights.translate import new_name
 
 IMAGES = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
 RESNET = resnet.make(depth=18, width=0.125, classes=5)
@@ -94,6 +95,18 @@ def test_counters_and_old_names_are_understood():
     )
     old["backbone.body.bn1.num_batches_tracked"] = np.array(7)
     jax.tree.map(np.testing.assert_array_equal, from_torchvision(old, variables), variables)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("backbone.13.block.0.0.weight", "backbone.features.13.block.0.0.weight"),
+        ("backbone.body.13.block.0.0.weight", "backbone.body.features.13.block.0.0.weight"),
+        ("backbone.body.layer1.0.conv1.weight", "backbone.body.layer1.0.conv1.weight"),
+    ],
+)
+def test_names_of_what_stands_on_a_mobilenet(old, new):
+    assert new_name(old) == new
 
 
 def test_the_given_arrays_are_not_shared():
