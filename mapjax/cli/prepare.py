@@ -92,10 +92,10 @@ def _prepare(arguments: Any, say: Any) -> tuple[dict[str, Any], int]:
 
 
 def _overlaps(name: str, sources: "Mapping[str, Source]") -> list[str]:
-    from mapjax.config.load import EMBEDDED
+    from mapjax.config import formats
     from mapjax.data.checks import quality
 
-    if name in EMBEDDED or "train" not in sources:
+    if formats.is_embedded(name) or "train" not in sources:
         return []
     train = quality.inspect(sources["train"], 0)
     others = [quality.inspect(source, 0) for split, source in sources.items() if split != "train"]

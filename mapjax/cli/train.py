@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Sequence
 
 from mapjax.cli import terminal
+from mapjax.config import formats
 from mapjax.runtime import cluster, distributed
 
 EXAMPLES = """
@@ -64,9 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         metavar="FORMAT:PATH",
-        help="boxes: scenes, voc:DIR, coco:DIR; labels: digits, folder:DIR_OR_ZIP, idx:DIR, tfds:NAME, "
-        "table:FILE.csv; a class for every pixel: scenes, masks:DIR, voc:DIR, coco:DIR; boxes or labels, as mapjax "
-        "prepare wrote them: array_record:DIR",
+        help=f"the data: {'; '.join(one.about for one in formats.known().values())}",
     )
     parser.add_argument(
         "--init_from",

@@ -14,12 +14,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mapjax.config import migrate, schema
+from mapjax.config import formats, migrate, schema
 from mapjax.config.override import literal, override_all
 from mapjax.errors import UserError, near
-
-EMBEDDED = ("scenes", "digits")  # need no path
-FORMATS = (*EMBEDDED, "voc", "coco", "folder", "idx", "tfds", "table", "masks", "array_record")
 
 
 def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | None = None) -> ConfigDict:
@@ -141,11 +138,12 @@ def parse_data(text: str) -> dict[str, Any]:
     name, colon, rest = text.partition(":")
     if not name or (colon and not rest):
         raise UserError(f"--data {text!r}: write FORMAT:PATH, for example voc:DIR or coco:DIR.")
-    if os.sep in name or (pathlib.Path(name).exists() and name not in FORMATS):
+    known = formats.known()
+    if os.sep in name or (pathlib.Path(name).exists() and name not in known):
         raise UserError(f"--data {text}: say its format before the path: voc:{name}, coco:{name} or folder:{name}.")
-    if name not in FORMATS and "." not in name:
-        raise UserError(f"--data {text}: there is no format {name!r}.{near(name, FORMATS)}")
-    if not rest and name not in EMBEDDED:
+    if name not in known and "." not in name:
+        raise UserError(f"--data {text}: there is no format {name!r}.{near(name, known)}")
+    if not rest and not formats.is_embedded(name):
         raise UserError(f"--data {text}: say where the data is: {name}:PATH.")
     if not rest:
         return {"name": name}

@@ -20,10 +20,8 @@ from itertools import islice
 from typing import Any
 
 import cv2
-import grain
 import jax
 import numpy as np
-from absl import flags
 
 from mapjax.data import labels, streams
 from mapjax.data.sampling import Sampler
@@ -46,9 +44,7 @@ class Batches(Iterator[Batch]):
     replaced: unreadable images met so far, file → reason.
     """
 
-    def __init__(
-        self, dataset_from: Callable[[int], grain.IterDataset], place: Callable[[Example], Batch], prefetch: int
-    ):
+    def __init__(self, dataset_from: Callable[[int], Any], place: Callable[[Example], Batch], prefetch: int):
         """Take the batches from that of a number on; asked for again when a worker process has been killed."""
         self.waited_s = 0.0
         self.replaced: dict[str, str] = {}
@@ -89,7 +85,7 @@ class Batches(Iterator[Batch]):
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _fill(self, dataset_from: Callable[[int], grain.IterDataset], place: Callable[[Example], Batch]) -> None:
+    def _fill(self, dataset_from: Callable[[int], Any], place: Callable[[Example], Batch]) -> None:
         done, deaths = 0, 0
         while not self._closed.is_set():
             iterator = None
@@ -268,13 +264,16 @@ def _batches(
     Args:
       parts: the streams, and how many positions of a batch each has, in their order.
     """
+    import grain  # takes a second, and evaluation of a few images does without
+    from absl import flags
+
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads its flags, and mapjax also runs outside absl.app
     threads = threads or cores(workers)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     rows, collate = sum(count for _, count in parts), partial(_collate, parts)
 
-    def dataset_from(first: int) -> grain.IterDataset:
+    def dataset_from(first: int) -> Any:
         positions = grain.MapDataset.range(first * rows, length)
         made = positions.map(load).batch(rows, batch_fn=collate).to_iter_dataset(options)
         if workers <= 0:

@@ -2,4 +2,6 @@
 
 from mapjax.data.prepared.reader import make
 
+ABOUT = "array_record:DIR (what mapjax prepare wrote)"
+
 __all__ = ["make"]

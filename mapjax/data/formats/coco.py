@@ -17,6 +17,8 @@ from mapjax.data.records import Packed, check_box
 from mapjax.data.source import Source
 from mapjax.errors import UserError, near
 
+ABOUT = "coco:DIR (boxes, masks, keypoints or label maps)"
+
 
 def make(
     *,

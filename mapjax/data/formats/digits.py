@@ -12,6 +12,9 @@ from mapjax.data import labelled
 from mapjax.data.source import Source
 from mapjax.errors import NoSuchSplit, UserError, near
 
+ABOUT = "digits (labels; embedded)"
+EMBEDDED = True  # it needs no path
+
 CLASSES = tuple("0123456789")
 SPLITS = ("train", "val")
 _SEED = 1797  # of the division into splits, and of what a long tail keeps

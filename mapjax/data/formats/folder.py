@@ -17,6 +17,8 @@ from mapjax.data.labelled import ImageAccess
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
+ABOUT = "folder:DIR_OR_ZIP (labels)"
+
 _FORM = "it needs DIR/train/CLASS/*.jpg or DIR/CLASS/*.jpg"
 
 

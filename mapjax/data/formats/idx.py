@@ -18,6 +18,8 @@ from mapjax.data import labelled, splits
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
+ABOUT = "idx:DIR (labels)"
+
 _IMAGES = re.compile(r"(?P<split>.+)-images[-.]idx3-ubyte(\.gz)?")
 _UBYTE = 0x08  # the type code of a file of bytes
 

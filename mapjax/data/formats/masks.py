@@ -14,6 +14,8 @@ from mapjax.data.formats import label_maps, mask_files
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
+ABOUT = "masks:DIR (label maps)"
+
 
 def make(
     *,

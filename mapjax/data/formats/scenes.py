@@ -17,6 +17,9 @@ from mapjax.data import geometry
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import NoSuchSplit, UserError, near
 
+ABOUT = "scenes (boxes, masks or label maps; embedded)"
+EMBEDDED = True  # it needs no path
+
 CLASSES = tuple("0123456789")
 SPLITS = ("train", "val")
 VERSION = 3  # of the recipe below: part of the fingerprint

@@ -23,6 +23,8 @@ from mapjax.data.formats.folder import Paths
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
+ABOUT = "table:FILE.csv (labels)"
+
 _SEPARATORS = (",", ";", "\t")
 
 Dropped = dict[str, list[str]]

@@ -21,6 +21,8 @@ from mapjax.data import labelled, splits
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
+ABOUT = "tfds:NAME (labels)"
+
 _CHUNK = 1024  # records read at once for their labels
 
 

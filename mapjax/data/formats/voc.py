@@ -19,6 +19,8 @@ from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
+ABOUT = "voc:DIR (boxes or label maps)"
+
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _THREADS = 8  # for the latency of many small files
 

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mapjax.config import parts
-from mapjax.config.load import EMBEDDED
+from mapjax.config import formats, parts
 from mapjax.data import labels, splits
 from mapjax.data.prepared import encoding, shards, truth
 from mapjax.data.prepared import reader as array_record
@@ -49,7 +48,7 @@ def open_splits(node: Mapping[str, Any], asked: Sequence[str]) -> dict[str, Sour
     Raises:
       UserError: no such split, a name that is not fit for a file, or two splits with other classes.
     """
-    whole = asked and not set(splits.VALIDATION).intersection(asked) and node["name"] not in EMBEDDED
+    whole = asked and not set(splits.VALIDATION).intersection(asked) and not formats.is_embedded(node["name"])
     node = splits.without_hold_out(node) if whole else node
     sources: dict[str, Source] = {}
     for name in asked or DEFAULT_SPLITS:
