@@ -2,12 +2,13 @@
 
 import argparse
 import pathlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mapjax.errors import UserError
 
 if TYPE_CHECKING:
+    from mapjax.report.section import Shown
     from mapjax.runs.trained import Loaded
 
 
@@ -46,3 +47,20 @@ def load(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> "Loaded
     from mapjax.runs import trained
 
     return trained.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
+
+
+def with_categories(show: Callable[..., "Shown"], classes: Sequence[str]) -> Callable[..., "Shown"]:
+    """Let the values of what is shown name COCO's category ids, "category_ids", where the classes are COCO's."""
+    from mapjax.weights import labels
+
+    known = labels.read("coco")
+    if labels.of(classes) is not known:
+        return show
+
+    def both(*given: Any, **options: Any) -> "Shown":
+        shown = show(*given, **options)
+        found = shown.values.get("classes")
+        ids = {} if found is None else {"category_ids": [int(known.ids[k]) for k in found]}
+        return shown._replace(values=shown.values | ids)
+
+    return both

@@ -1,11 +1,11 @@
 """Answer your own images with a trained run, or with published weights.
 
 Writes to --out each image with its answer drawn, and predictions.json: a list with the file, its width and height
-and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright image, scores, classes and their names;
-a classifier's class, its probability and the next ones; of a segmenter the share of each class, and `mask`, a
-PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the drawing's own name: of a.png
-and a.jpg one becomes a-2.jpg. How the run answers can be changed: large images at their own size and by windows, more
-views, other thresholds.
+and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright image, scores, classes and their names (and
+category_ids where they are COCO's); a classifier's class, its probability and the next ones; of a segmenter the share
+of each class, and `mask`, a PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the
+drawing's own name: of a.png and a.jpg one becomes a-2.jpg. How the run answers can be changed: large images at their
+own size and by windows, more views, other thresholds.
 """
 
 import functools
@@ -63,7 +63,8 @@ def main(argv: Sequence[str]) -> int:
     names = predict.output_names(files, arguments.images)
     tracked = log.Log(None).track(found, "predict", len(files))
     options = {"classes": loaded.classes, "score": arguments.score, "enlarge": arguments.enlarge}
-    saved = predict.save(tracked, names, arguments.out, functools.partial(views.show, **options))
+    show = network.with_categories(functools.partial(views.show, **options), loaded.classes)
+    saved = predict.save(tracked, names, arguments.out, show)
     for unreadable in saved.unreadable:
         print(f"left out: {unreadable.reason}", file=sys.stderr)
     if not saved.images:

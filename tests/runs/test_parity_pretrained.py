@@ -81,20 +81,33 @@ def test_segmenter(photo):
     assert (np.argmax(ours, -1) == theirs.argmax(-1)).mean() > 0.98
 
 
-@torch.no_grad()
-def detector(image):
-    """R50 as COCO_V1 has it, random: branches that are small beside the trunk, and answers that differ on an image."""
-    from torchvision.models.detection import faster_rcnn
-    from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+def published(name):
+    """A detector as torchvision builds it for COCO_V1, whose frozen norms it has only where it downloads weights."""
+    from torchvision.models.detection import anchor_utils, faster_rcnn
+    from torchvision.models.detection.backbone_utils import _mobilenet_extractor, _resnet_fpn_extractor
     from torchvision.ops.misc import FrozenBatchNorm2d
 
     torch.manual_seed(0)
-    body = randomized(torchvision.models.resnet50(weights=None, norm_layer=FrozenBatchNorm2d))
-    for name, module in body.named_modules():
-        if name.endswith("bn3"):
+    if name == "fasterrcnn_resnet50_fpn":
+        body = randomized(torchvision.models.resnet50(weights=None, norm_layer=FrozenBatchNorm2d))
+        network = faster_rcnn.FasterRCNN(_resnet_fpn_extractor(body, 3), num_classes=91)
+        faster_rcnn.overwrite_eps(network, 0.0)
+        return network
+    body = randomized(torchvision.models.mobilenet_v3_large(weights=None, norm_layer=FrozenBatchNorm2d))
+    sizes = ((32, 64, 128, 256, 512),) * 3
+    options = {"min_size": 320, "max_size": 640, "rpn_score_thresh": 0.05}
+    options |= {"rpn_pre_nms_top_n_test": 150, "rpn_post_nms_top_n_test": 150}
+    options["rpn_anchor_generator"] = anchor_utils.AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 3)
+    return faster_rcnn.FasterRCNN(_mobilenet_extractor(body, True, 3), 91, **options)
+
+
+@torch.no_grad()
+def detector(name, image):
+    """A detector with random weights: branches that are small beside the trunk, and answers that differ on an image."""
+    network = published(name).eval()
+    for part, module in network.named_modules():
+        if part.endswith("bn3"):
             module.weight.mul_(0.2)
-    network = faster_rcnn.FasterRCNN(_resnet_fpn_extractor(body, 3), num_classes=91).eval()
-    faster_rcnn.overwrite_eps(network, 0.0)
     given = {}
 
     def listen(layer):
@@ -118,11 +131,12 @@ def detector(image):
     return network
 
 
-def test_detector(photo):
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+def test_detector(name, photo):
     """On our pixels, which are rounded to levels, the answers are torchvision's; on its own all but a few."""
     image = torch.from_numpy(np.array(PIL.Image.open(photo))).permute(2, 0, 1) / 255
-    network = detector(image)
-    found, example = answers(network, "fasterrcnn_resnet50_fpn.COCO_V1", photo)
+    network = detector(name, image)
+    found, example = answers(network, f"{name}.COCO_V1", photo)
     ours = {key: found.result[key][found.result["valid"]] for key in ("boxes", "scores", "classes")}
     scale = np.diag(example["matrix"])[:2]
     height, width = (round(side * by) for side, by in zip(image.shape[1:], scale[::-1]))

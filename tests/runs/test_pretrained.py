@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from mapjax import weights
+from mapjax.cli import network
 from mapjax.data.source import Source
 from mapjax.errors import UserError
+from mapjax.report.section import Shown
 from mapjax.runs import networks, pretrained, score
 from mapjax.task import Task
 from mapjax.weights import labels, recipes
@@ -96,3 +98,10 @@ def test_category_ids_are_cocos():
     found = score.with_classes(source, known.names)
     assert found.records[0]["classes"].tolist() == [known.names.index("dog"), 0]
     assert found.category_ids == tuple(map(int, known.ids))
+
+
+def test_what_is_shown_of_coco_has_category_ids():
+    shown = Shown({"classes": [0, 79]}, np.zeros((1, 1, 3), np.uint8), 2)
+    both = network.with_categories(lambda result: shown, labels.read("coco").names)
+    assert both("result").values == {"classes": [0, 79], "category_ids": [1, 90]}
+    assert network.with_categories(both, ("cat", "dog")) is both

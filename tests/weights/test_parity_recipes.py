@@ -2,16 +2,18 @@
 
 import math
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 
 from mapjax.config import parts
 from mapjax.data.transforms import fits
-from mapjax.runs import pretrained
+from mapjax.runs import networks, pretrained
 from mapjax.weights import labels, names, recipes
 from mapjax.weights.published import TORCHVISION
 from mapjax.weights.recognise import NUMBERS
+from mapjax.weights.translate import new_name, shapes
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
@@ -59,8 +61,12 @@ def test_the_table_has_all_weights_of_the_networks_it_names():
 def test_recipe(name):
     recipe, (network, weights) = recipes.find(name), theirs(name)
     seen, task = weights.transforms(), recipe.task
-    count = sum(t.numel() for n, t in blank(network, weights).state_dict().items() if not n.endswith("batches_tracked"))
-    assert count == NUMBERS.get(f"{network}.{weights.name}", NUMBERS[network])
+    tensors = {n: tuple(t.shape) for n, t in blank(network, weights).state_dict().items() if not n.endswith("_tracked")}
+    assert sum(map(math.prod, tensors.values())) == NUMBERS.get(f"{network}.{weights.name}", NUMBERS[network])
+    ours_of_network = networks.make_task(pretrained.config_of(recipe), pretrained.channels_of(recipe))
+    image = jax.ShapeDtypeStruct((1, *recipe.image_size, 3), np.uint8)
+    wanted = jax.eval_shape(ours_of_network.init, jax.random.key(0), {"image": image})
+    assert shapes(wanted) == {new_name(name): shape for name, shape in tensors.items()}
     if recipe.classes == "coco":
         transform = blank(network, weights).transform
         assert (recipe.transform["shorter"], recipe.transform["longest"]) == (transform.min_size[0], transform.max_size)
