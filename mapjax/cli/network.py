@@ -51,10 +51,10 @@ def load(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> "Loaded
 
 def with_categories(show: Callable[..., "Shown"], classes: Sequence[str]) -> Callable[..., "Shown"]:
     """Let the values of what is shown name COCO's category ids, "category_ids", where the classes are COCO's."""
-    from mapjax.weights import labels
+    from mapjax.weights import class_names
 
-    known = labels.read("coco")
-    if labels.of(classes) is not known:
+    known = class_names.read("coco")
+    if class_names.of(classes) is not known:
         return show
 
     def both(*given: Any, **options: Any) -> "Shown":

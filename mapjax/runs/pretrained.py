@@ -19,7 +19,7 @@ from mapjax.errors import UserError
 from mapjax.runs import networks
 from mapjax.runs.trained import Loaded
 from mapjax.task import Batch, Prediction, Result, Task, Variables
-from mapjax.weights import files, labels, names, recipes
+from mapjax.weights import class_names, files, names, recipes
 from mapjax.weights.recipes import Recipe
 from mapjax.weights.recognise import recognise
 
@@ -40,7 +40,7 @@ def load(source: str, *, overrides: Mapping[str, str] | None = None) -> Loaded:
     recipe, tensors = _find(source)
     config = config_of(recipe)
     configs.override_all(config, overrides or {})
-    known = labels.read(recipe.classes).names
+    known = class_names.read(recipe.classes).names
     answers = channels_of(recipe)
     task = networks.make_task(config, answers)
     variables = fill(tensors, task, tuple(config.image_size), source)
@@ -98,7 +98,7 @@ def config_of(recipe: Recipe) -> Any:
 
 def channels_of(recipe: Recipe) -> tuple[str, ...]:
     """Name what each channel of the network's answers stands for; those that stand for nothing, by their number."""
-    known = labels.read(recipe.classes)
+    known = class_names.read(recipe.classes)
     if recipe.channels is None:
         return known.names
     by_id = dict(zip(known.ids, known.names))

@@ -20,7 +20,7 @@ from mapjax.report import page, views
 from mapjax.runs import sources
 from mapjax.runtime import workdir
 from mapjax.task import Counts, Metric
-from mapjax.weights import labels as published
+from mapjax.weights import class_names as published
 
 MOST_CLASSES, FEW = 100, 20  # that a terminal shows, and how many of more
 _WIDTH = 5  # letters of a figure
@@ -53,7 +53,7 @@ def with_classes(source: Source, classes: Sequence[str]) -> Source:
     """Renumber the classes of a source as a run learned them; a class without any object here keeps its place.
 
     Where the run's are ImageNet's, COCO's or VOC's, those of the source may be written in several ways
-    (weights/labels.py).
+    (weights/class_names.py).
 
     Raises:
       UserError: the source has a class that the run did not learn.

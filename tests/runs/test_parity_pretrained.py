@@ -11,7 +11,7 @@ import scipy.optimize
 from mapjax.engine import evaluate
 from mapjax.ops.resize import bilinear
 from mapjax.runs import predict, pretrained, sources
-from mapjax.weights import labels
+from mapjax.weights import class_names
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
@@ -155,7 +155,7 @@ def test_detector(name, photo):
 
 def agreement(ours, theirs):
     """The share of detections that are alike, to a pixel, and how far apart those are."""
-    known = labels.read("coco")
+    known = class_names.read("coco")
     theirs = {key: value.numpy() for key, value in theirs.items()}
     named = np.isin(theirs["labels"], [int(number) for number in known.ids])
     theirs = {key: value[named] for key, value in theirs.items()}

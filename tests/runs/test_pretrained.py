@@ -12,7 +12,7 @@ from mapjax.errors import UserError
 from mapjax.report.section import Shown
 from mapjax.runs import networks, pretrained, score
 from mapjax.task import Task
-from mapjax.weights import labels, recipes
+from mapjax.weights import class_names, recipes
 
 SMALL = "torchvision/mobilenet_v3_small.IMAGENET1K_V1"
 
@@ -32,7 +32,7 @@ def test_a_file_by_itself_or_after_a_name(tensors, tmp_path):
     weights.save(file, tensors)
     for source in (str(file), f"{SMALL}:{file}"):
         loaded = pretrained.load(source, overrides={"task.views": "flip"})
-        assert loaded.classes == labels.read("imagenet").names and loaded.config.task.views == "flip"
+        assert loaded.classes == class_names.read("imagenet").names and loaded.config.task.views == "flip"
         found = weights.to_torchvision(loaded.variables)
         assert set(found) == set(tensors)
         for name in ("classifier.3.weight", "features.1.block.0.0.weight", "features.12.1.running_var"):
@@ -67,7 +67,7 @@ def _no_network(*_, **__):
 
 def test_channels_that_stand_for_no_class_are_left_out():
     recipe = recipes.find("torchvision/fasterrcnn_resnet50_fpn")
-    channels, known = pretrained.channels_of(recipe), labels.read("coco")
+    channels, known = pretrained.channels_of(recipe), class_names.read("coco")
     assert len(channels) == 90 and channels[:2] == ("person", "bicycle") and channels[89] == "toothbrush"
     assert sum(name.startswith("nothing") for name in channels) == 10 and channels[11] == "nothing (12)"
     places = np.array([known.names.index(name) if name in known.names else -1 for name in channels], np.int32)
@@ -92,7 +92,7 @@ def test_category_ids_are_cocos():
     record = {"id": 0, "file": "x", "image": "x", "boxes": np.ones((2, 4), np.float32)}
     record |= {"classes": np.array([0, 1], np.int32)}
     source = Source("coco:x", "val", ("Dog", "person"), (18, 1), [record], {}, "0")
-    known = labels.read("coco")
+    known = class_names.read("coco")
     with pytest.raises(UserError, match=r"coco:x: 1 of its 2 classes .*'persn' \(did you mean 'person'"):
         score.with_classes(source._replace(classes=("dog", "persn")), known.names)
     found = score.with_classes(source, known.names)
@@ -102,6 +102,6 @@ def test_category_ids_are_cocos():
 
 def test_what_is_shown_of_coco_has_category_ids():
     shown = Shown({"classes": [0, 79]}, np.zeros((1, 1, 3), np.uint8), 2)
-    both = network.with_categories(lambda result: shown, labels.read("coco").names)
+    both = network.with_categories(lambda result: shown, class_names.read("coco").names)
     assert both("result").values == {"classes": [0, 79], "category_ids": [1, 90]}
     assert network.with_categories(both, ("cat", "dog")) is both

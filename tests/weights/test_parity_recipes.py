@@ -10,7 +10,7 @@ import pytest
 from mapjax.config import parts
 from mapjax.data.transforms import fits
 from mapjax.runs import networks, pretrained
-from mapjax.weights import labels, names, recipes
+from mapjax.weights import class_names, names, recipes
 from mapjax.weights.published import TORCHVISION
 from mapjax.weights.recognise import NUMBERS
 from mapjax.weights.translate import new_name, shapes
@@ -75,7 +75,7 @@ def test_recipe(name):
         mean, std, categories = transform.image_mean, transform.image_std, weights.meta["categories"][1:]
         assert ["N/A" if channel.startswith("nothing") else channel for channel in channels] == categories
     else:
-        mean, std, categories = seen.mean, seen.std, list(labels.read(recipe.classes).names)
+        mean, std, categories = seen.mean, seen.std, list(class_names.read(recipe.classes).names)
         assert [name.replace("__background__", "background") for name in weights.meta["categories"]] == categories
     if recipe.classes == "voc":
         assert recipe.transform["shorter"] == seen.resize_size[0] and seen.interpolation.value == "bilinear"

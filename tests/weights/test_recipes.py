@@ -8,7 +8,7 @@ from mapjax import weights
 from mapjax.config import parts
 from mapjax.errors import UserError
 from mapjax.runs import networks, pretrained
-from mapjax.weights import labels, names, recipes
+from mapjax.weights import class_names, names, recipes
 from mapjax.weights.published import TORCHVISION
 from mapjax.weights.recognise import NUMBERS, recognise
 
@@ -34,7 +34,7 @@ def test_every_name_makes_its_parts(name):
     config = pretrained.config_of(recipe)
     channels = pretrained.channels_of(recipe)
     assert networks.make_task(config, channels).metrics
-    assert len(set(channels)) == (recipe.channels or len(labels.read(recipe.classes).names))
+    assert len(set(channels)) == (recipe.channels or len(class_names.read(recipe.classes).names))
     transform = parts.make("data.transforms", config.transform.to_dict(), size=config.image_size)
     size = np.array([60, 90], np.int32)
     record = {"id": 0, "file": "x", "image": np.zeros((*size, 3), np.uint8), "size": size, "label": np.int32(0)}

@@ -3,20 +3,20 @@
 import pytest
 
 from mapjax.errors import UserError
-from mapjax.weights import labels
+from mapjax.weights import class_names
 
 
 def test_lists():
-    imagenet, coco, voc = map(labels.read, labels.NAMES)
+    imagenet, coco, voc = map(class_names.read, class_names.NAMES)
     assert [len(known.names) for known in (imagenet, coco, voc)] == [1000, 80, 21]
     for known in (imagenet, coco, voc):
         assert len(set(known.names)) == len(known.names) == len(set(known.ids))
-        assert labels.of(known.names) is known
+        assert class_names.of(known.names) is known
     assert imagenet.names[698] == "palace" and imagenet.ids[0] == "n01440764"
     assert list(imagenet.ids) == sorted(imagenet.ids)  # WordNet's order is the network's
     assert coco.ids[0] == "1" and coco.ids[-1] == "90" and coco.names[-1] == "toothbrush"
     assert voc.names[0] == "background"
-    assert labels.of(("cat", "dog")) is None
+    assert class_names.of(("cat", "dog")) is None
 
 
 @pytest.mark.parametrize(
@@ -31,20 +31,20 @@ def test_lists():
     ],
 )
 def test_a_class_is_found_by_name_identifier_or_index(given):
-    found = labels.match(given, labels.read("imagenet"), "folder:x")
+    found = class_names.match(given, class_names.read("imagenet"), "folder:x")
     assert found == ("African elephant", "crane", "crane bird")
 
 
 def test_numbers_are_identifiers_before_they_are_indices():
-    coco = labels.read("coco")
-    assert labels.match(("1", "90"), coco, "folder:x") == ("person", "toothbrush")
-    assert labels.match(("0", "1"), coco, "folder:x") == ("person", "bicycle")
+    coco = class_names.read("coco")
+    assert class_names.match(("1", "90"), coco, "folder:x") == ("person", "toothbrush")
+    assert class_names.match(("0", "1"), coco, "folder:x") == ("person", "bicycle")
 
 
 def test_what_is_no_class_is_said_with_the_near_names():
     given = ("palace", "elephant", "zebr", "386", "n00000001", "qqqq", "xxxx")
     with pytest.raises(UserError) as error:
-        labels.match(given, labels.read("imagenet"), "folder:mine")
+        class_names.match(given, class_names.read("imagenet"), "folder:mine")
     text = str(error.value)
     assert text.startswith("folder:mine: 6 of its 7 classes are none of the 1000 that these weights know: 'elephant'")
     assert "'Indian elephant' or 'African elephant'" in text and "'zebr' (did you mean 'zebra'" in text
