@@ -31,8 +31,8 @@ def load(source: str, *, overrides: Mapping[str, str] | None = None) -> Loaded:
     """Load published weights with the network, the classes and the view of images that belong to them.
 
     Args:
-      source: a name, a file, or NAME:FILE. overrides: dotted key → value as text, of the config made for them: how it
-        answers, such as "task.score_threshold".
+      source: a name, a file, or NAME:FILE.
+      overrides: dotted key → value as text, of the config made for them: how they answer, as "task.score_threshold".
 
     Raises:
       UserError: no such name or file, no network or form that is known here, or tensors that do not fit.
@@ -73,7 +73,7 @@ def _before_file(source: str) -> str | None:
 
 
 def _is_name(text: str) -> bool:
-    return text == names.LITE0 or text.startswith("torchvision/")
+    return text == names.LITE0 or text.startswith(("torchvision/", "timm/"))
 
 
 def _is_file(text: str) -> bool:
@@ -106,7 +106,12 @@ def channels_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def fill(tensors: Mapping[str, np.ndarray], task: Task, size: tuple[int, int], source: str) -> Variables:
-    """Fill the variables of a task's network, whose images are of that height, width.
+    """Fill the variables of a task's network.
+
+    Args:
+      tensors: by torchvision's names, or another project's that are known.
+      size: height, width of its images.
+      source: of the tensors, for the message.
 
     Raises:
       UserError: a tensor is missing, has another shape, or has no place.

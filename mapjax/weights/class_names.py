@@ -45,7 +45,9 @@ def match(given: Sequence[str], known: Labels, where: str) -> tuple[str, ...]:
     one.
 
     Args:
-      given: names of a data set's classes, such as those of its folders. where: the data set, for the message.
+      given: names of a data set's classes, such as those of its folders.
+      known: the list they are looked up in.
+      where: the data set, for the message.
 
     Raises:
       UserError: some are none of the known ones; the first few, and the near names.

@@ -129,13 +129,7 @@ def find(name: str) -> Recipe:
         # TensorFlow's: levels as (x - 127) / 128, seven eighths of the image, a bicubic filter.
         return _classifier(name, names.LITE0, (224, 256), "bicubic", [127 / 255] * 3, [128 / 255] * 3)
     if not name.startswith("torchvision/"):
-        near_names = near(f"torchvision/{name}", {one.partition(".")[0] for one in known()})
-        hint = (
-            near_names
-            if near_names.startswith(" Did")
-            else f" Names are torchvision/NETWORK.WEIGHTS and {names.LITE0}."
-        )
-        raise UserError(f"{name!r} is neither a weight file nor weights whose network is known here.{hint}")
+        raise UserError(f"{name!r} is neither a weight file nor weights whose network is known here.{_hint(name)}")
     network, kind = _parts(name)
     names.torchvision_file(network, kind or "DEFAULT")
     if kind in ("", "DEFAULT"):
@@ -162,6 +156,13 @@ def classifier(network: str) -> Node | None:
         if found := re.fullmatch(pattern, network):
             return node(*found.groups())
     return None
+
+
+def _hint(name: str) -> str:
+    if name.startswith("timm/"):
+        return " timm's can be trained from (--init_from); how each of them sees images is not known here."
+    hint = near(f"torchvision/{name}", {one.partition(".")[0] for one in known()})
+    return hint if hint.startswith(" Did") else f" Names are torchvision/NETWORK.WEIGHTS and {names.LITE0}."
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -72,8 +72,8 @@ def recognise(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> str:
     """Give the name of the published weights that a file has the form of.
 
     Args:
-      path: a file that is called as a published one, or "resnet50.IMAGENET1K_V2.pth", is taken at its word. tensors:
-        what it holds, under torchvision's names.
+      path: a file that is called as a published one, or "resnet50.IMAGENET1K_V2.pth", is taken at its word.
+      tensors: what it holds, under torchvision's names.
 
     Raises:
       UserError: the form is that of no network here, or of several that see images differently.

@@ -19,6 +19,8 @@ SMALL = (  # one of each kind and family that is quick to lay out
     "torchvision/lraspp_mobilenet_v3_large.DEFAULT",
 )
 
+BY_SHORTER_SIDE = ((520, 784), (800, 1216), (320, 480))  # an image of 2:3, rounded up to a multiple
+
 
 def shapes_of(name):
     recipe = recipes.find(name)
@@ -40,12 +42,7 @@ def test_every_name_makes_its_parts(name):
     record = {"id": 0, "file": "x", "image": np.zeros((*size, 3), np.uint8), "size": size, "label": np.int32(0)}
     record |= {"boxes": np.zeros((0, 4), np.float32), "classes": np.zeros(0, np.int32), "crowd": np.zeros(0, bool)}
     seen = transform(record, np.random.default_rng(0))["image"].shape[:2]
-    assert seen in (
-        recipe.image_size,
-        (520, 784),
-        (800, 1216),
-        (320, 480),
-    )  # the shorter side, rounded up to a multiple
+    assert seen in (recipe.image_size, *BY_SHORTER_SIDE)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -81,6 +78,8 @@ def test_names():
         ("torchvision/resnet50.IMAGENET1K_V3", "there are no such weights. Did you mean"),
         ("torchvision/ssd300_vgg16.DEFAULT", "does not have this network yet"),
         ("torchvision/vgg16.IMAGENET1K_FEATURES", "no classifier"),
+        ("timm/resnet50.a1_in1k", "timm's can be trained from"),
+        ("qqq", "Names are torchvision/NETWORK.WEIGHTS and efficientnet_lite0"),
         ("resnet50", "'resnet50' is neither a weight file nor .* Did you mean 'torchvision/resnet50'"),
     ],
 )
