@@ -59,8 +59,9 @@ def with_categories(show: Callable[..., "Shown"], classes: Sequence[str]) -> Cal
 
     def both(*given: Any, **options: Any) -> "Shown":
         shown = show(*given, **options)
-        found = shown.values.get("classes")
-        ids = {} if found is None else {"category_ids": [int(known.ids[k]) for k in found]}
-        return shown._replace(values=shown.values | ids)
+        values = shown.values
+        if {"classes"} <= values.keys():
+            values = values | {"category_ids": [int(known.ids[k]) for k in values["classes"]]}
+        return shown._replace(values=values)
 
     return both

@@ -161,8 +161,11 @@ def classifier(network: str) -> Node | None:
 def _hint(name: str) -> str:
     if name.startswith("timm/"):
         return " timm's can be trained from (--init_from); how each of them sees images is not known here."
-    hint = near(f"torchvision/{name}", {one.partition(".")[0] for one in known()})
-    return hint if hint.startswith(" Did") else f" Names are torchvision/NETWORK.WEIGHTS and {names.LITE0}."
+    networks = {one.partition(".")[0].removeprefix("torchvision/") for one in known()}
+    hint = near(name.removeprefix("torchvision/").partition(".")[0], networks)
+    if not hint.startswith(" Did"):
+        return f" Names are torchvision/NETWORK.WEIGHTS and {names.LITE0}."
+    return re.sub(r"'(\w+)'", r"'torchvision/\1'", hint)
 
 
 def _parts(name: str) -> tuple[str, str]:

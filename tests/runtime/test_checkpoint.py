@@ -277,11 +277,11 @@ def test_a_step_may_break_twice(keeper):
 def test_a_full_disk_loses_nothing(keeper, caplog):
     keeper.save(state_at(1), meta={})
     keeper.wait()
+    big = state_at(2, size=300_000)
+    big = big._replace(params={"conv": {"kernel": jax.random.normal(jax.random.key(0), (300_000, 2))}})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # no file may grow beyond this: what a full disk does
     try:
-        big = state_at(2, size=300_000)
-        big = big._replace(params={"conv": {"kernel": jax.random.normal(jax.random.key(0), (300_000, 2))}})
         keeper.save(big, meta={})
         assert not keeper.wait()
     finally:
