@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax.models.layers import Conv, ConvNorm, Dense, Norm
+from mapjax.models.layers import Conv, ConvNorm, Dense, Norm, model_of, module_of
+from mapjax.task import Model
 
 CHANNELS = 6
 
@@ -175,3 +176,35 @@ def test_convolution_has_a_bias_only_without_norm():
     for norm, leaves in [("none", {"0": {"kernel", "bias"}}), ("batch", {"0": {"kernel"}, "1": {"scale", "bias"}})]:
         params = jax.eval_shape(partial(start, ConvNorm(2, norm=norm)), x)["params"]
         assert {name: set(module) for name, module in params.items()} == leaves
+
+
+class Around(nn.Module):
+    """Another network, below one."""
+
+    below: nn.Module
+
+    def __call__(self, images, train):
+        return self.below(images, train)
+
+
+def test_any_model_stands_inside_a_module():
+    """Pure functions without flax, with the mean of all images as a statistic."""
+
+    def init(key, images):
+        return {"params": {"patches": {"kernel": jax.random.normal(key, (3, 4))}}, "stats": {"seen": jnp.zeros(3)}}
+
+    def apply(variables, images, *, train, key):
+        seen = images.mean((0, 1, 2)) if train else variables["stats"]["seen"]
+        return {"map": images @ variables["params"]["patches"]["kernel"]}, {"seen": seen}
+
+    images = jnp.asarray(numbers((2, 4, 5, 3)))
+    around = model_of(Around(module_of(Model(init, apply))))
+    variables = around.init(jax.random.key(0), images)
+    inner = {kind: leaves["below"] for kind, leaves in variables.items()}
+    assert jax.tree.map(jnp.shape, inner) == jax.tree.map(jnp.shape, init(jax.random.key(0), images))
+    assert jnp.std(inner["params"]["patches"]["kernel"]) > 0.1
+    for train in (False, True):
+        found, stats = around.apply(variables, images, train=train)
+        expected, own_stats = apply(inner, images, train=train, key=None)
+        np.testing.assert_allclose(found["map"], expected["map"], rtol=1e-5)
+        np.testing.assert_array_equal(stats["below"]["seen"], own_stats["seen"])
