@@ -14,9 +14,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # start it is made quickly, from the same programs of XLA. Its older emitter computes a value at each place of its use:
 # without fused multiply-add, which LLVM forms at some of them, it is the same everywhere. From jaxlib 0.12 on there is
 # no such emitter, and XLA ends a process that gives it a flag it does not know.
-QUICK = importlib.metadata.version("jaxlib").startswith("0.10.") and platform.machine() in ("x86_64", "AMD64")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(QUICK)))
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX" if QUICK else "")
+if importlib.metadata.version("jaxlib").startswith("0.10.") and platform.machine() in ("x86_64", "AMD64"):
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+os.environ.setdefault("XLA_FLAGS", "")
 
 import hypothesis
 import pytest
