@@ -9,6 +9,7 @@ it has an attribute `companions`, their number, and is called as `transform(reco
 are is a function of (seed, g) too.
 """
 
+import contextlib
 import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -88,30 +89,41 @@ def element(stream: Stream, number: int, row: int) -> Loaded:
     return _readable(stream, transform, int(index), place)
 
 
-def _readable(stream: Stream, transform: Transform, index: int, place: int) -> Loaded:
-    """Load the record at `index`, or else the next that can be read."""
+def _readable(stream: Stream, transform: Callable[..., Example], index: int, place: int) -> Loaded:
+    """Load the record at `index`, or else the next that can be read; other companions where one cannot be."""
     records, replaced = stream.source.records, dict[str, str]()
     rng = np.random.default_rng((stream.seed[0], place, *stream.seed[1:]))
     for step in range(min(_TRIES, len(records))):
-        position = (index + step) % len(records)
+        drawn = _companions(stream, transform, place, step)
         try:
-            example = _transformed(stream, transform, position, rng, (place, step))
+            others = [[records[other] for other in drawn]] if drawn else []
+            example = transform(records[index], rng, *others)
         except UserError as error:
-            replaced[name_of(stream.source, position)] = str(error)
+            wrong = _unreadable_of(stream, transform, [index, *drawn]) if drawn else index
+            replaced[name_of(stream.source, wrong)] = str(error)
+            index = (index + 1) % len(records) if wrong == index else index
             continue
-        return example | {"index": np.array(position, np.int32), "mask": np.array(True)}, replaced
+        return example | {"index": np.array(index, np.int32), "mask": np.array(True)}, replaced
     raise UserError(
         f"{len(replaced)} images of {stream.source.name} in a row are unreadable, such as: {replaced.popitem()[1]}"
     )
 
 
-def _transformed(
-    stream: Stream, transform: Callable[..., Example], position: int, rng: np.random.Generator, at: tuple[int, int]
-) -> Example:
-    """Transform the record at a position, with the companions that its transform asks for."""
-    records = stream.source.records
+def _companions(stream: Stream, transform: Callable[..., Example], place: int, step: int) -> list[int]:
+    """Draw the records that a transform mixes with the one at hand, if it asks for any."""
     count = int(getattr(transform, "companions", 0))
     if not count:
-        return transform(records[position], rng)
-    drawn = np.random.default_rng((*stream.seed, *at, _COMPANIONS)).integers(0, len(records), count)
-    return transform(records[position], rng, [records[int(other)] for other in drawn])
+        return []
+    rng = np.random.default_rng((*stream.seed, place, step, _COMPANIONS))
+    return rng.integers(0, len(stream.source.records), count).tolist()
+
+
+def _unreadable_of(stream: Stream, transform: Callable[..., Example], tried: Sequence[int]) -> int:
+    """Say which of some records cannot be read: each is mixed with itself."""
+    for position in tried:
+        with contextlib.suppress(UserError):
+            record = stream.source.records[position]
+            transform(record, np.random.default_rng(0), [record] * (len(tried) - 1))
+            continue
+        return position
+    return tried[0]

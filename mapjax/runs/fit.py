@@ -53,6 +53,9 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
     distributed.require_same("data", {"train data": seen.fingerprint, "eval data": held_out.fingerprint})
     summaries = _check_data(seen, held_out, config.transform.get("max_boxes", 0))
     setup = setups.build(config, mesh=mesh, opened=opened)
+    further = {f"streams.{one.name}": one.source.fingerprint for one in setup.streams}
+    if further:
+        distributed.require_same("streams", further)
     chief = jax.process_index() == 0
     say = logs.Log(None, quiet=not chief).say
     say(quality.table(*summaries))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+from fakes import CONFIG
 from programs import program
 
 from mapjax.config import load as configs
@@ -16,17 +17,6 @@ from mapjax.runs import trained
 from mapjax.task import Task
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
-CONFIG = {
-    "seed": 0,
-    "data": {"name": "scenes", "val_length": 3, "size": (32, 32), "digits": (1, 2), "digit_size": (10.0, 16.0)},
-    "splits": {"train": "train", "eval": "val"},
-    "image_size": (32, 32),
-    "transform": {"name": "boxes", "max_boxes": 4, "augment": {}},
-    "input": {"threads": 1, "workers": 0, "prefetch": 1},
-    "task": {"name": "two_stage"},
-    "eval_batch": 2,
-    "mesh": {"data": 1, "fsdp": 1, "model": 1, "pipe": 1},
-}
 
 
 def whole_image(prediction, batch):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fakes import CONFIG
 
 import mapjax
 from mapjax.config import load as configs
@@ -17,17 +18,6 @@ from mapjax.runs import trained
 from mapjax.task import Task
 
 SMALL = {"duration": "4 steps", "batch": 16, "eval_batch": 180, "model.width": 4, "every.log": "2 steps"}
-CONFIG = {  # of a fake run
-    "seed": 0,
-    "data": {"name": "scenes", "val_length": 3, "size": (32, 32), "digits": (1, 2), "digit_size": (10.0, 16.0)},
-    "splits": {"train": "train", "eval": "val"},
-    "image_size": (32, 32),
-    "transform": {"name": "boxes", "max_boxes": 4, "augment": {}},
-    "input": {"threads": 1, "workers": 0, "prefetch": 1},
-    "task": {"name": "two_stage"},
-    "eval_batch": 2,
-    "mesh": {"data": 1, "fsdp": 1, "model": 1, "pipe": 1},
-}
 PHOTO = np.full((24, 48, 3), 90, np.uint8)
 
 

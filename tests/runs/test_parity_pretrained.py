@@ -108,23 +108,30 @@ def detector(name, image):
     for part, module in network.named_modules():
         if part.endswith("bn3"):
             module.weight.mul_(0.2)
-    given = {}
+    seen = []
 
-    def listen(layer):
-        return layer.register_forward_hook(lambda module, inputs, outputs: given.update(x=inputs[0], y=outputs))
-
-    for layer, deviation in ((network.rpn.head.cls_logits, 2.0), (network.rpn.head.bbox_pred, 0.3)):
-        hook = listen(layer)
+    def listened(layer):
+        seen.clear()
+        hook = layer.register_forward_hook(lambda module, inputs, outputs: seen.append((inputs[0], outputs)))
         network([image])
         hook.remove()
-        layer.weight.mul_(deviation / given["y"].std())
+        return seen
+
+    for layer, deviation in ((network.rpn.head.cls_logits, 2.0), (network.rpn.head.bbox_pred, 0.3)):
+        outputs = [found[0].flatten(1) for _, found in listened(layer)]  # of each level: of each anchor, its places
+        if "mobilenet" not in name:
+            layer.weight.mul_(deviation / outputs[-1].std())
+            continue
+        places = torch.cat(outputs, 1)  # its anchors differ by more than its places do: centred, no ties decide
+        mean = places.mean(1)
+        scale = deviation / (places - mean[:, None]).std()
+        layer.weight.mul_(scale)
+        layer.bias.copy_((layer.bias - mean) * scale)
     predictor = network.roi_heads.box_predictor
-    hook = listen(predictor.cls_score)
-    network([image])
-    hook.remove()
-    mean = given["x"].mean(0)
-    _, deviations, directions = torch.linalg.svd(given["x"] - mean, full_matrices=False)
-    whitened = directions[:8] / deviations[:8, None] * len(given["x"]) ** 0.5  # so that many classes are seen
+    given = listened(predictor.cls_score)[0][0]
+    mean = given.mean(0)
+    _, deviations, directions = torch.linalg.svd(given - mean, full_matrices=False)
+    whitened = directions[:8] / deviations[:8, None] * len(given) ** 0.5  # so that many classes are seen
     for layer, deviation in ((predictor.cls_score, 3.0), (predictor.bbox_pred, 0.5)):
         layer.weight.copy_(torch.randn(len(layer.weight), 8) @ whitened * deviation / 8**0.5)
         layer.bias.copy_(-layer.weight @ mean)

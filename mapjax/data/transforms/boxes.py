@@ -82,7 +82,7 @@ def make(
         lists |= {"valid": np.ones(len(motion.rows), bool)}
         if masks:
             lists = labels.blank(seen, "masks") | lists
-        return example | _padded(max_boxes, lists)
+        return example | padded(max_boxes, lists)
 
     return transform
 
@@ -132,7 +132,7 @@ def follow(record: Record, matrix: geometry.Matrix, frame: geometry.Size, min_vi
     return Motion(matrix, frame, np.flatnonzero(keep), boxes)
 
 
-def _padded(length: int, lists: Mapping[str, np.ndarray]) -> Example:
+def padded(length: int, lists: Mapping[str, np.ndarray]) -> Example:
     """Fill each list up with zeros to the given length."""
     return {
         name: np.concatenate([rows, np.zeros((length - len(rows), *rows.shape[1:]), rows.dtype)])

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from mapjax.data import labels
 from mapjax.data.source import Record
 from mapjax.data.transforms import boxes
 from mapjax.data.transforms.boxes import Example
 from mapjax.errors import UserError
 
 OPTIONS = boxes.OPTIONS
-_LISTS = ("boxes", "classes", "crowd", "valid")
+_LISTS = ("valid", *(key for kind in labels.kinds_of("object") for key in labels.KINDS[kind].keys))
 
 
 class Mixed:
@@ -38,13 +39,14 @@ def make(
     size: tuple[int, int],
     max_boxes: int,
     augment: Mapping[str, Any] | None = None,
-    probability: float = 0.5,
-    alpha: float = 1.5,
+    masks: bool = False,
+    probability: float | int = 0.5,
+    alpha: float | int = 1.5,
 ) -> Any:
     """Make the transform; without augmentation, in evaluation, it is that of boxes.py.
 
     Args:
-      size, max_boxes, augment: as for boxes.make.
+      size, max_boxes, augment, masks: as for boxes.make.
       probability: that an image is mixed with another.
       alpha: the share of an image is drawn from Beta(α, α).
 
@@ -53,7 +55,7 @@ def make(
     """
     if not 0 <= probability <= 1 or alpha <= 0:
         raise UserError(f"transform: probability={probability} must be from 0 to 1, and alpha={alpha} above 0.")
-    base = boxes.make(size=size, max_boxes=max_boxes, augment=augment)
+    base = boxes.make(size=size, max_boxes=max_boxes, augment=augment, masks=masks)
     return base if augment is None else Mixed(base, probability, alpha)
 
 
@@ -64,6 +66,6 @@ def mix(one: Example, other: Example, share: float) -> Example:
     """
     image = np.rint(share * one["image"] + (1 - share) * other["image"].astype(np.float64)).astype(np.uint8)
     rows = len(one["valid"])
-    both = {name: np.concatenate([one[name][one["valid"]], other[name][other["valid"]]])[:rows] for name in _LISTS}
-    padding = {name: np.zeros((rows - len(found), *found.shape[1:]), found.dtype) for name, found in both.items()}
-    return one | {"image": image} | {name: np.concatenate([both[name], padding[name]]) for name in _LISTS}
+    lists = [key for key in _LISTS if key in one]
+    both = {key: np.concatenate([one[key][one["valid"]], other[key][other["valid"]]])[:rows] for key in lists}
+    return one | {"image": image} | boxes.padded(rows, both)
