@@ -1,5 +1,6 @@
 """Shapes in annotations are checked at test time; a compilation cache keeps repeated runs short."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -10,15 +11,6 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "mapjax-jax-cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Most of the time of the tests would go into machine code that runs a few times: here and in all processes that tests
-# start it is made quickly, from the same programs of XLA. Its older emitter computes a value at each place of its use:
-# without fused multiply-add, which LLVM forms at some of them, it is the same everywhere. From jaxlib 0.12 on there is
-# no such emitter, and XLA ends a process that gives it a flag it does not know.
-if importlib.metadata.version("jaxlib").startswith("0.10.") and platform.machine() in ("x86_64", "AMD64"):
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
-os.environ.setdefault("XLA_FLAGS", "")
 
 import hypothesis
 import pytest
@@ -29,6 +21,27 @@ install_import_hook("mapjax", "beartype.beartype")
 # How long an example takes, or its drawing, is the machine's matter, and no mistake on a busy one.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_configure(config):
+    """Make machine code quickly, here and in all processes that tests start: most of it runs a few times only.
+
+    It comes from the same programs of XLA. Its older emitter computes a value at each place of its use: without fused
+    multiply-add, which LLVM forms at some of them, it is the same everywhere. From jaxlib 0.12 on there is no such
+    emitter, and XLA ends a process that gives it a flag it does not know. Parity is of the code that users have.
+    """
+    quickly = importlib.metadata.version("jaxlib").startswith("0.10.") and platform.machine() in ("x86_64", "AMD64")
+    if quickly and config.option.markexpr != "parity":
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX")
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+    os.environ.setdefault("XLA_FLAGS", "")
+
+
+def pytest_collection_finish():
+    """Look for garbage less often, and not among all that is imported: it was a fifth of the tests' time."""
+    gc.set_threshold(20_000, 20, 20)
+    gc.freeze()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """ConvNeXt equals torchvision's, given its weights (run: pytest -m parity)."""
 
 import pytest
-from parity import error_of_logits, images, randomized, record
+from parity import error_of_logits, photos, randomized, record
 
 from mapjax.models.backbones import convnext
 
@@ -14,6 +14,6 @@ pytestmark = pytest.mark.parity
 def test_logits(variant, record_property):
     torch.manual_seed(0)
     network = randomized(getattr(torchvision.models, f"convnext_{variant}")(num_classes=10))
-    error = error_of_logits(convnext.make(variant=variant, classes=10), network, images((71, 96)))
+    error = error_of_logits(convnext.make(variant=variant, classes=10), network, photos((71, 96)))
     record(record_property, f"convnext_{variant}", error)
     assert error <= 1e-4

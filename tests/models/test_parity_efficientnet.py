@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from parity import error_of_logits, errors_of_gradients, images, randomized, record
+from parity import error_of_logits, errors_of_gradients, photos, randomized, record
 
 from mapjax.models.backbones import efficientnet
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parity
 def test_logits(variant, record_property):
     torch.manual_seed(0)
     network = randomized(getattr(torchvision.models, f"efficientnet_{variant}")(num_classes=10))
-    error = error_of_logits(efficientnet.make(variant=variant, classes=10), network, images((96, 71)))
+    error = error_of_logits(efficientnet.make(variant=variant, classes=10), network, photos((96, 71)))
     record(record_property, f"efficientnet_{variant}", error)
     assert error <= 1e-4
 
@@ -25,6 +25,6 @@ def test_gradients(record_property):
     options = {"num_classes": 10, "dropout": 0.0, "stochastic_depth_prob": 0.0}
     network = randomized(torchvision.models.efficientnet_b0(**options))
     model = efficientnet.make(classes=10, dropout=0.0, drop_path=0.0)
-    errors = errors_of_gradients(model, network, images((64, 64), count=8), np.arange(8))
+    errors = errors_of_gradients(model, network, photos((64, 64), count=8), np.arange(8))
     record(record_property, "efficientnet_b0 gradient", max(errors.values()))
     assert max(errors.values()) <= 1e-3, max(errors, key=errors.get)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from mapjax.data import labelled
+from mapjax.data import bundled, labelled
 from mapjax.data.source import Source
 from mapjax.errors import NoSuchSplit, UserError, near
 
@@ -81,8 +81,6 @@ def corrupted(labels: np.ndarray, seed: int, noise: float) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _images() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits  # takes a second
-
-    digits = load_digits()
-    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # pyright: ignore
-    return np.repeat(grey[..., None], 3, axis=-1), digits.target.astype(np.int32)  # pyright: ignore
+    images, classes = bundled.digits()
+    grey = np.rint(images * (255 / 16)).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1), classes.astype(np.int32)

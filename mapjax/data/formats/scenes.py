@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mapjax.data import geometry
+from mapjax.data import bundled, geometry
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import NoSuchSplit, UserError, near
 
@@ -135,16 +135,14 @@ def _label_map(recipe: _Recipe, index: int) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _glyphs() -> tuple[np.ndarray, np.ndarray]:
     """Enlarge all digits once: coverage (1797, _TILE, _TILE) uint8, and their classes."""
-    from sklearn.datasets import load_digits  # takes a second
-
-    digits = load_digits()
-    small = np.pad(digits.images.astype(np.float32) / 16, ((0, 0), (1, 1), (1, 1)))  # pyright: ignore
+    images, classes = bundled.digits()
+    small = np.pad(images.astype(np.float32) / 16, ((0, 0), (1, 1), (1, 1)))
     tiles = np.empty((len(small), _TILE, _TILE), np.uint8)
     for glyph, tile in zip(small, tiles):
         smooth = cv2.resize(glyph, (50, 50), interpolation=cv2.INTER_CUBIC)[1:-1, 1:-1]
         # A steeper edge than that of the enlarged 8×8 grid: strokes, not clouds.
         tile[:] = 255 * np.clip((smooth - 0.45) * 4 + 0.5, 0, 1)
-    return tiles, digits.target.astype(np.int64)  # pyright: ignore
+    return tiles, classes
 
 
 @lru_cache(maxsize=2)
@@ -162,9 +160,7 @@ def _members(split: str) -> np.ndarray:
 @lru_cache(maxsize=2)
 def _photos(split: str) -> tuple[np.ndarray, ...]:
     """The part of each photo that belongs to one split: the left to training, the right to validation."""
-    from sklearn.datasets import load_sample_images
-
-    photos = load_sample_images().images
+    photos = bundled.photos()
     border = round(photos[0].shape[1] * (1 - _VAL_SHARE))
     return tuple(photo[:, :border] if split == "train" else photo[:, border:] for photo in photos)
 
