@@ -47,5 +47,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List what there is, also what is not imported yet."""
-    return sorted({*globals(), *__all__})
+    """List what is for use, also what is not imported yet."""
+    return [*__all__, "__version__"]

@@ -1,4 +1,4 @@
-"""Time mapjax, and torch and torchvision beside it where they are installed: in turns, with the same CPU threads.
+"""Time mapjax, and with --peer torch and torchvision beside it: in turns, with the same CPU threads.
 
 What is timed: the train step of a --config (a detector's peer is torchvision's Faster R-CNN with its own defaults;
 --like makes ours the same network), or with --evaluation a forward pass over its held-out split, and the same with
@@ -9,6 +9,7 @@ batch; or what segmentation does besides (--segmentation): confusion matrices, c
 in what kind of operation, ours takes the time.
 """
 
+import importlib.util
 import pathlib
 import statistics
 import time
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--networks", metavar="NAMES", help="classifiers by torchvision's names, with commas between")
     parser.add_argument("--input", type=pathlib.Path, metavar="DIR", help="a folder of JPEGs")
     parser.add_argument("--segmentation", action="store_true", help="confusion matrices, contours and a CRF, 480×360")
-    parser.add_argument("--peer", action="store_true", help="time torch and torchvision as well")
+    parser.add_argument("--peer", action="store_true", help="time torch and torchvision too, if installed")
     parser.add_argument("--like", action="store_true", help="give a detector torchvision's sizes")
     parser.add_argument("--evaluation", action="store_true", help="time an evaluation of --config, not its train step")
     parser.add_argument("--profile", action="store_true", help="say where our time goes in a train step")
@@ -65,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     chosen = [name for name in timed if getattr(arguments, name)]
     if len(chosen) != 1:
         raise UserError("say what to time with one of --config, --weights, --networks, --input and --segmentation.")
+    if arguments.peer and not all(map(importlib.util.find_spec, ("torch", "torchvision"))):
+        raise UserError("--peer times torch and torchvision, which are not installed: pip install torch torchvision.")
     what = chosen[0] if chosen[0] == "segmentation" else getattr(arguments, chosen[0])
     print(f"mapjax: timing {what}; starting JAX …", flush=True)
     timed[chosen[0]](arguments, overrides)

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="NAME_OR_FILE",
-        help="published weights by name (efficientnet_lite0, torchvision/resnet50.DEFAULT), or a file of such",
+        help="published weights: efficientnet_lite0, torchvision/resnet50.DEFAULT, …, a file of such, or NAME:FILE",
     )
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="of the run: best (default), last, a step")
 
@@ -29,7 +29,9 @@ def name(arguments: argparse.Namespace) -> str:
     Raises:
       UserError: neither --workdir nor --weights was given, or both were.
     """
-    if (arguments.workdir is None) == (arguments.weights is None):
+    if arguments.workdir is not None and arguments.weights is not None:
+        raise UserError("give either --workdir or --weights: one network answers.")
+    if arguments.workdir is None and arguments.weights is None:
         raise UserError("say which network answers: --workdir DIR of a trained run, or --weights NAME_OR_FILE.")
     return arguments.weights or str(arguments.workdir)
 

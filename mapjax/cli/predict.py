@@ -69,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"left out: {unreadable.reason}", file=sys.stderr)
     if not saved.images:
         raise UserError(f"--images {arguments.images}: none of the {len(files)} image(s) can be read.")
+    print("\n".join(saved.said))
     left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
     print(f"{saved.findings} finding(s) on {saved.images} image(s) in {arguments.out}{left}")
     return 0

@@ -138,6 +138,7 @@ def settle(*, quiet: bool) -> None:
         # A collective holds a thread of XLA's pool until all devices have come to it. The pool is by itself as large as
         # there are cores and devices; where collectives hold all of it, all wait for ever.
         os.environ.setdefault("NPROC", "256")
+    sys.path.append(os.getcwd())  # a part named in a config may be a module there, as with python -m
     allocator.keep()
     # Tracing makes millions of small objects that stay: a warm start of detect takes an eighth less where Python looks
     # for garbage among them less often.

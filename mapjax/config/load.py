@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -76,6 +77,8 @@ def call(name: str, function: str) -> Any:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    if (folder := str(file.parent.resolve())) not in sys.path:
+        sys.path.append(folder)  # for the parts of its author that lie beside it; none hides what is installed
     spec.loader.exec_module(module)
     if not hasattr(module, function):
         raise UserError(f"--config {path}: the file defines no {function}().")

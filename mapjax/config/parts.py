@@ -53,6 +53,11 @@ def find(kind: str, name: str) -> Any:
         found = importlib.util.find_spec(path)
     except (ImportError, ValueError):  # a parent that is not there, or no name at all ("../data")
         found = None
+    if found is None and "." in name and not name.startswith("mapjax."):
+        raise UserError(
+            f"{kind} part {name!r}: there is no such module; a module of yours lies in the folder where you start, "
+            "beside the config that names it, or on PYTHONPATH."
+        )
     if found is None:
         raise UserError(f"there is no part {name!r} among mapjax.{kind}.{near(name, names(kind))}")
     module = importlib.import_module(path)

@@ -13,7 +13,7 @@ from mapjax.data.source import Source
 from mapjax.metrics import accuracy, calibration
 from mapjax.metrics.accuracy import Answers
 from mapjax.report import captions, confusion, multilabels, plots, tables, thumbnails
-from mapjax.report.section import Section, Shown
+from mapjax.report.section import SAID, Section, Shown
 from mapjax.report.thumbnails import Card
 from mapjax.task import Counts
 
@@ -191,7 +191,8 @@ def show(
     lines = [(one["class"], one["probability"]) for one in top[: thumbnails.BARS]]
     drawing = captions.below(image, lines, enlarge=enlarge)
     values = {"predicted": top[0]["class"], "probability": top[0]["probability"], "found": found, "top": top}
-    return Shown(values, drawing, len(found))
+    said = ", ".join(f"{one['class']} {_small(one['probability'])}" for one in top[:SAID])
+    return Shown(values, drawing, len(found), said)
 
 
 def _small(probability: Any) -> str:

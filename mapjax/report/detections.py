@@ -15,7 +15,7 @@ from mapjax.metrics import precision
 from mapjax.report import draw, mistakes, plots
 from mapjax.report.draw import Mark
 from mapjax.report.mistakes import Finding
-from mapjax.report.section import Section, Shown
+from mapjax.report.section import Section, Shown, counted
 from mapjax.task import Counts
 
 SCORE = 0.5  # from here on a detection counts as shown; the page's slider moves it for the images
@@ -186,7 +186,7 @@ def show(
     }
     scale = draw.enlargement(*image.shape[:2]) if enlarge else 1
     drawing = draw.detections(image, marks(boxes, scores, labels, classes), scale=scale)
-    return Shown(values, drawing, len(boxes))
+    return Shown(values, drawing, len(boxes), counted(values["names"]))
 
 
 def marks(

@@ -13,7 +13,7 @@ from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.metrics import iou
 from mapjax.report import captions, confusion, draw, overlay, plots, tables, thumbnails
-from mapjax.report.section import Section, Shown
+from mapjax.report.section import SAID, Section, Shown
 from mapjax.stages import VOID
 from mapjax.task import Counts
 
@@ -126,7 +126,8 @@ def show(
     lines = [(str(classes[k]), float(shares[k])) for k in found]
     drawing = captions.below(painted, lines, enlarge=enlarge, colours=[draw.colour(k) for k in found])
     values = {"shares": {name: round(share, 6) for name, share in lines}}
-    return Shown(values, drawing, len(found), labels)
+    said = ", ".join(f"{name} {share:.0%}" for name, share in lines[:SAID])
+    return Shown(values, drawing, len(found), said, labels)
 
 
 def map_back(

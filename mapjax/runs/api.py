@@ -11,7 +11,6 @@ import functools
 import html
 import os
 import pathlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,7 +42,8 @@ class Found(NamedTuple):
     file: the image's path, "array" for an array.
     image: as it was answered, RGB and upright.
     drawing: the image with what was found, RGB.
-    names: what was found, in words: a class for each box, the classes of the image, or those that have pixels.
+    names: a class for each box, the classes of the image that are probable enough, or those that have pixels.
+    said: what was found, in a few words.
     boxes: x1,y1,x2,y2 in pixels of `image`, the most confident first.
     scores: of the boxes, 0 to 1.
     classes: of the boxes, as places in the run's `classes`.
@@ -56,6 +56,7 @@ class Found(NamedTuple):
     image: UInt8[np.ndarray, "h w 3"]
     drawing: UInt8[np.ndarray, "a b 3"]
     names: list[str]
+    said: str
     boxes: Float[np.ndarray, "n 4"] | None = None
     scores: Float[np.ndarray, "n"] | None = None
     classes: Int[np.ndarray, "n"] | None = None
@@ -65,9 +66,8 @@ class Found(NamedTuple):
 
     def __repr__(self) -> str:
         """Say in a line what was found, without the arrays."""
-        counted = [f"{number} {name}" if number > 1 else name for name, number in Counter(self.names).items()]
         height, width = self.image.shape[:2]
-        return f"Found({self.file}, {width}×{height}: {', '.join(counted) or 'nothing'})"
+        return f"Found({self.file}, {width}×{height}: {self.said})"
 
     def _repr_png_(self) -> bytes:
         return cv2.imencode(".png", self.drawing[..., ::-1])[1].tobytes()
@@ -269,6 +269,7 @@ def _found(answer: predicting.Answer | predicting.Unreadable, show: Any) -> Foun
         answer.image,
         shown.drawing,
         list(names),
+        shown.said,
         np.array(values["boxes"], np.float32).reshape(-1, 4) if boxes else None,
         np.array(values["scores"], np.float32) if boxes else None,
         np.array(values["classes"], np.int32) if boxes else None,

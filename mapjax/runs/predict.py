@@ -25,6 +25,7 @@ from mapjax.report.section import Shown
 from mapjax.task import Batch, Result, Variables
 
 MOST_JPEG = 65_500  # pixels a side
+MOST_SAID = 10  # images whose answers are told in words
 
 
 class Answer(NamedTuple):
@@ -43,10 +44,11 @@ class Unreadable(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What `save` wrote: how many images with how many findings; and the files that could not be read."""
+    """What `save` wrote: how many images with how many findings; what the first ones show; what could not be read."""
 
     images: int
     findings: int
+    said: list[str]
     unreadable: list[Unreadable]
 
 
@@ -151,7 +153,7 @@ def save(
       UserError: the folder cannot be written.
     """
     rows: list[str] = []
-    saved = Saved(0, 0, [])
+    saved = Saved(0, 0, [], [])
     try:
         out.mkdir(parents=True, exist_ok=True)
         try:
@@ -167,6 +169,8 @@ def save(
                     mask = drawn.with_name(f"{drawn.stem}-mask.png")
                     mask.write_bytes(overlay.png(shown.label_map))
                     row["mask"] = mask.relative_to(out).as_posix()
+                if len(saved.said) < MOST_SAID:
+                    saved.said.append(f"{item.file}: {shown.said}")
                 rows.append(json.dumps(row, ensure_ascii=False))
                 saved = saved._replace(images=saved.images + 1, findings=saved.findings + shown.findings)
         finally:

@@ -1,6 +1,5 @@
 """The data of a run from its config: its sources, what becomes of their records, and the shapes of a batch."""
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -122,16 +121,23 @@ def class_counts(config: Any, source: Source, sampler: sampling.Sampler) -> np.n
 
 def abstract_batch(source: Source, transform: Callable[..., Any], batch: int, sharding: NamedSharding) -> Batch:
     """Give the shapes of a batch, from the first record that can be read; its keys are checked against stages.py."""
+    reason = "there are none"
     for index in range(len(source.records)):
-        with contextlib.suppress(UserError):
+        try:
             record = source.records[index]
             stages.check("record", record)
             others = [[record] * transform.companions] if getattr(transform, "companions", 0) else []
             example = {**transform(record, np.random.default_rng(0), *others), "index": np.int32(0)}
-            stages.check("example", example)
-            rows = {**example, "mask": np.bool_(True)}
-            return {
-                name: jax.ShapeDtypeStruct((batch, *np.shape(value)), np.asarray(value).dtype, sharding=sharding)
-                for name, value in rows.items()
-            }
-    raise UserError(f"{source.name}: none of the {len(source.records)} images of {source.split!r} can be read.")
+        except UserError as error:
+            reason = str(error)
+            continue
+        stages.check("example", example)
+        rows = {**example, "mask": np.bool_(True)}
+        return {
+            name: jax.ShapeDtypeStruct((batch, *np.shape(value)), np.asarray(value).dtype, sharding=sharding)
+            for name, value in rows.items()
+        }
+    raise UserError(
+        f"{source.name}: none of the {len(source.records)} images of {source.split!r} can be used, such as the last: "
+        f"{reason}"
+    )

@@ -63,12 +63,9 @@ class Checkpoints:
         policy = policies.AnyPreservationPolicy([policies.LatestN(n=keep), _Best(self._scores)])
         # Steps that could not be finished are cleaned up at the next start. Orbax calls `_sum` when all files of a step
         # are written, before it renames the folder.
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-            async_options=None if read_only else _async_options(self._sum),
-        )
+        writing = {"cleanup_tmp_directories": True, "async_options": _async_options(self._sum)}
+        reading = {"read_only": True, "create": False, "save_interval_steps": 0}  # else Orbax says that it sets them
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy, **(reading if read_only else writing))
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = _Manager(self.folder, options=options, item_handlers=handlers)
 

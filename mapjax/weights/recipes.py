@@ -165,7 +165,7 @@ def _hint(name: str) -> str:
     hint = near(name.removeprefix("torchvision/").partition(".")[0], networks)
     if not hint.startswith(" Did"):
         return f" Names are torchvision/NETWORK.WEIGHTS and {names.LITE0}."
-    return re.sub(r"'(\w+)'", r"'torchvision/\1'", hint)
+    return re.sub(r"'(\w+)'", r"'torchvision/\1'", hint).replace(f"'torchvision/{names.LITE0}'", f"'{names.LITE0}'")
 
 
 def _parts(name: str) -> tuple[str, str]:

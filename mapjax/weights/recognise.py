@@ -10,7 +10,7 @@ from mapjax.errors import UserError
 from mapjax.weights import names, recipes
 from mapjax.weights.published import TORCHVISION
 
-NUMBERS = {  # in all tensors of torchvision's, without its counters of batches; other weights of a network have as many
+NUMBERS = {  # in all tensors, without counters of batches; other weights of a network have as many
     "alexnet": 61_100_840,
     "convnext_base": 88_591_464,
     "convnext_large": 197_767_336,
@@ -27,6 +27,7 @@ NUMBERS = {  # in all tensors of torchvision's, without its counters of batches;
     "efficientnet_b5": 30_562_520,
     "efficientnet_b6": 43_265_136,
     "efficientnet_b7": 66_658_680,
+    "efficientnet_lite0": 4_694_024,
     "fasterrcnn_mobilenet_v3_large_320_fpn": 19_435_154,
     "fasterrcnn_mobilenet_v3_large_fpn": 19_435_154,
     "fasterrcnn_resnet50_fpn": 41_861_526,
@@ -80,8 +81,10 @@ def recognise(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> str:
     """
     if path.stem == pathlib.PurePosixPath(names.LITE0_MEMBER).stem:
         return names.LITE0
-    known = [name for name in recipes.known() if name != names.LITE0]
+    known = recipes.known()
     for name in known:
+        if name == names.LITE0:
+            continue
         network, _, kind = name.removeprefix("torchvision/").partition(".")
         if path.stem in (TORCHVISION[kind][network], f"{network}.{kind}"):
             return name

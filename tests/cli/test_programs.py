@@ -61,6 +61,7 @@ def test_the_help_shows_every_program_with_an_example(monkeypatch, capsys):
         ("train --config detect more", r"unknown argument 'more'; mapjax train --help"),
         ("bench --rounds few", r"--rounds: invalid int value: 'few'; mapjax bench --help"),
         ("bench --segmentation --input x", r"say what to time with one of"),
+        ("predict --workdir a --weights b --images c --out d", "give either --workdir or --weights"),
         ("bench --networks resnt50", r"--networks resnt50: not known\. Did you mean 'resnet50'"),
     ],
 )

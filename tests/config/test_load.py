@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -75,6 +76,16 @@ def test_a_users_file_may_say_little_or_give_a_config_dict(tmp_path):
     assert config.is_locked and config.ema == 0.9 and config.data.name == "digits"
     assert config.optimizer.lr_multipliers == (("b", 2.0),) and "factors" not in config.optimizer
     assert config.batch == 32 and config.every.save == "500 steps" and config.mesh.data == -1
+
+
+def test_parts_of_its_author_lie_beside_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (tmp_path / "beside.py").write_text("SIDE = 8\n")
+    (tmp_path / "mine.py").write_text(
+        f"import beside\ndef get_config(): return {PARTS} | {{'image_size': (beside.SIDE, beside.SIDE)}}\n"
+    )
+    assert configs.load(str(tmp_path / "mine.py"), data="digits").image_size == (8, 8)
+    assert sys.path[-1] == str(tmp_path)  # so that none of them hides what is installed
 
 
 @pytest.mark.parametrize(

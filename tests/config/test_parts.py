@@ -33,7 +33,7 @@ def test_a_dotted_name_comes_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert parts.make("models", {"name": "mine.net", "size": 3}, classes=4) == 12
     assert "mine.net" in sys.modules
-    with pytest.raises(UserError, match=r"no part 'mine.nett'"):
+    with pytest.raises(UserError, match=r"models part 'mine.nett': there is no such module; a module of yours lies in"):
         parts.make("models", {"name": "mine.nett"})
 
 

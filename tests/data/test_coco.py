@@ -109,6 +109,11 @@ def people(**more):
     return found | more
 
 
+def test_files_of_keypoints_alone_serve_for_boxes(folder):
+    source = make(folder({"annotations/person_keypoints_train.json": people()}))
+    assert "keypoints" not in source.records[0] and source.classes == ("dog",) and len(source.records[0]["boxes"]) == 5
+
+
 def test_keypoints_are_read_where_they_are_needed(folder, tmp_path):
     path = folder({"annotations/person_keypoints_train.json": people(), "annotations/instances_train.json": content()})
     source = make(path, needs="keypoints")

@@ -286,7 +286,7 @@ def test_no_image_at_all_is_a_mistake(photos, tmp_path):
     sources = opened(folder(photos))
     shutil.rmtree(photos)
     plan = prepare.make_plan(sources, tmp_path / "out", 1, None)
-    with pytest.raises(UserError, match="none of the 7 images of 'train' can be read"):
+    with pytest.raises(UserError, match="none of the 7 images of 'train' can be read, such as the first: "):
         prepare.prepare(sources, tmp_path / "out", plan, data="test")
 
 

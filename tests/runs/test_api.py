@@ -86,7 +86,7 @@ def test_images_are_paths_folders_arrays_and_lists_of_them(monkeypatch, tmp_path
 
 
 def test_a_notebook_shows_the_drawing(monkeypatch):
-    found = fake(monkeypatch, whole_image).predict(PHOTO)._replace(names=["<b>", "<b>"])
+    found = fake(monkeypatch, whole_image).predict(PHOTO)._replace(said="2 <b>")
     shown = cv2.imdecode(np.frombuffer(found._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     np.testing.assert_array_equal(shown, found.drawing)
     page = found._repr_html_()

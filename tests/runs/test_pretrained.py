@@ -101,7 +101,7 @@ def test_category_ids_are_cocos():
 
 
 def test_what_is_shown_of_coco_has_category_ids():
-    shown = Shown({"classes": [0, 79]}, np.zeros((1, 1, 3), np.uint8), 2)
+    shown = Shown({"classes": [0, 79]}, np.zeros((1, 1, 3), np.uint8), 2, "")
     both = network.with_categories(lambda result: shown, class_names.read("coco").names)
     assert both("result").values == {"classes": [0, 79], "category_ids": [1, 90]}
     assert network.with_categories(both, ("cat", "dog")) is both

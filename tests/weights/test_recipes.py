@@ -80,6 +80,7 @@ def test_names():
         ("torchvision/vgg16.IMAGENET1K_FEATURES", "no classifier"),
         ("timm/resnet50.a1_in1k", "timm's can be trained from"),
         ("qqq", "Names are torchvision/NETWORK.WEIGHTS and efficientnet_lite0"),
+        ("efficientnet_lite", r"Did you mean 'efficientnet_lite0' or 'torchvision/efficientnet_b\d'"),
         ("resnet50", "'resnet50' is neither a weight file nor .* Did you mean 'torchvision/resnet50'"),
     ],
 )
@@ -98,6 +99,8 @@ def test_a_file_is_recognised(tmp_path):
     assert recognise(called, {}) == "torchvision/resnet50.IMAGENET1K_V1"
     assert recognise(tmp_path / "resnet50-11ad3fa6.pth", {}) == "torchvision/resnet50.IMAGENET1K_V2"
     assert recognise(tmp_path / names.LITE0_MEMBER.rpartition("/")[2], {}) == names.LITE0
+    lite0 = {"a": np.broadcast_to(np.float32(0), (NUMBERS[names.LITE0],))}
+    assert recognise(tmp_path / "mine.pth", lite0) == names.LITE0
     two = {"a": np.broadcast_to(np.float32(0), (NUMBERS["resnet50"],))}
     with pytest.raises(UserError, match=r"may be torchvision/resnet50\.IMAGENET1K_V2 or .*_V1, which see images diff"):
         recognise(tmp_path / "mine.pth", two)

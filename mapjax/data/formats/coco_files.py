@@ -80,7 +80,7 @@ def find(
 ) -> dict[str, pathlib.Path]:
     """Find the JSON file of every split, as `coco.make` says; of a kind such as "panoptic", or of objects.
 
-    Of KEYPOINTS that has no files of its own, those of objects are taken.
+    Where KEYPOINTS have no files of their own, those of objects are taken, and the other way round.
 
     Raises:
       UserError: no such folder, or nothing there of this kind.
@@ -98,6 +98,8 @@ def find(
     chosen = [file for file in candidates if kind and file.stem.startswith(f"{kind}_")]
     if not kind or (kind == KEYPOINTS and not chosen):
         chosen = [file for file in candidates if not file.stem.startswith(_OTHER_KINDS)]
+    if not kind and not chosen:  # these have boxes too
+        chosen = [file for file in candidates if file.stem.startswith(f"{KEYPOINTS}_")]
     found: dict[str, pathlib.Path] = {_split_in(file): file for file in sorted(chosen)}
     if not found:
         what = f"annotations/{kind}_*.json" if kind else "annotations/*.json"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mapjax.config import formats, parts
-from mapjax.data import labels, splits
+from mapjax.data import images, labels, splits
 from mapjax.data.prepared import encoding, shards, truth
 from mapjax.data.prepared import reader as array_record
 from mapjax.data.prepared.reader import FORMAT, INDEX, VERSION
@@ -164,6 +164,15 @@ def begin(out: pathlib.Path, plan: Plan) -> None:
         raise UserError(f"{out} holds another data set, or this one by other options or before it changed; {mend}.")
 
 
+def _fault(source: Source) -> str:
+    """Say what is wrong with the first record."""
+    try:
+        images.read(source.records[0]["image"])
+    except (OSError, UserError) as error:
+        return str(error)
+    return "it is whole now; run the command again."
+
+
 def write_index(
     sources: Mapping[str, Source], out: pathlib.Path, plan: Plan, written: Sequence[Written], data: str
 ) -> dict[str, Any]:
@@ -178,7 +187,8 @@ def write_index(
         mine = [done for job, done in zip(plan.jobs, written) if job.split == split]
         arrays = truth.join([done.labels for done in mine])
         if not arrays:
-            raise UserError(f"{source.name}: none of the {len(source.records)} images of {split!r} can be read.")
+            count = f"none of the {len(source.records)} images of {split!r} can be read"
+            raise UserError(f"{source.name}: {count}, such as the first: {_fault(source)}")
         dropped = {reason: list(where) for reason, where in source.dropped.items()}
         for done in mine:
             for reason, where in done.dropped.items():
