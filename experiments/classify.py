@@ -54,6 +54,7 @@ def digits() -> dict[str, Any]:
 def cifar10() -> dict[str, Any]:
     """CIFAR-10 from random weights: CifarNet (Jordan 2024) with one cycle of the learning rate."""
     mean, std = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
+    momentum = {"name": "sgd", "momentum": 0.85, "nesterov": True, "lr_multipliers": (("norm./bias$", 16.0),)}
     return {
         "data": {"name": "folder", "path": "data/cifar10.zip"},
         "splits": {"eval": "test"},
@@ -64,15 +65,7 @@ def cifar10() -> dict[str, Any]:
         "duration": "7 epochs",  # 24 minutes on 2 cores
         "model": {"name": "cifarnet"},
         "task": {"name": "classify", "label_smoothing": 0.2, "views": "flip", "mean": mean, "std": std},
-        "optimizer": {
-            "name": "sgd",
-            "learning_rate": 0.4,
-            "momentum": 0.85,
-            "nesterov": True,
-            "weight_decay": 1e-3,
-            "clip": 0.0,
-            "lr_multipliers": (("norm./bias$", 16.0),),
-        },
+        "optimizer": {"learning_rate": 0.4, "weight_decay": 1e-3, "clip": 0.0, **momentum},
         "schedule": {"name": "linear", "warmup": "20 %"},
         "ema": 0.98,
         "every": {"evaluate": "3 epochs", "save": "3 epochs"},

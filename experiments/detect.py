@@ -63,7 +63,7 @@ def bccd() -> dict[str, Any]:
             "anchor_sizes": ((16,), (32,), (64,), (128,), (256,)),
         },
         "task": {"name": "two_stage", "samples": 256, "positives": 0.5, "score_threshold": 0.01, **proposals},
-        "optimizer": {"name": "adamw", "learning_rate": 5e-4},
+        "optimizer": {"learning_rate": 5e-4},
     }
 
 
@@ -77,11 +77,7 @@ def coco() -> dict[str, Any]:
         "dtype": "bfloat16",
         "data": {"name": "coco", "path": "data/coco"},
         "image_size": (1024, 1024),
-        "transform": {
-            "name": "boxes",
-            "max_boxes": 100,
-            "augment": {"flip_horizontal": 0.5, "scale": (0.8, 1.25)},
-        },
+        "transform": {"name": "boxes", "max_boxes": 100, "augment": {"flip_horizontal": 0.5, "scale": (0.8, 1.25)}},
         "input": {"threads": 16, "workers": 8, "prefetch": 4},
         "batch": 16,
         "eval_batch": 16,

@@ -119,29 +119,21 @@ def finetune() -> dict[str, Any]:
 def voc() -> dict[str, Any]:
     """Pascal VOC on accelerators: DeepLabV3 on a ResNet-50 of output stride 8, with an auxiliary head."""
     backbone = {"name": "resnet", "depth": 50, "output_stride": 8}
+    augment = {"flip_horizontal": 0.5, "scale": (0.7, 2.8), "translate": 0.4}
+    heads = {"lr_multipliers": (("aux", 10.0),)}
     return {
         "dtype": "bfloat16",
         "data": {"name": "voc", "path": "data/VOC2012"},
         "image_size": (480, 480),
         "eval_size": (694, 694),  # as large as with a shorter side of 520
-        "transform": {
-            "name": "pixelwise",
-            "fit": "letterbox",
-            "augment": {"flip_horizontal": 0.5, "scale": (0.7, 2.8), "translate": 0.4},
-        },
+        "transform": {"name": "pixelwise", "fit": "letterbox", "augment": augment},
         "input": {"threads": 16, "workers": 8, "prefetch": 4},
         "eval_batch": 8,
         "duration": "30 epochs",
         "init_from": "torchvision/resnet50.IMAGENET1K_V1",
         "model": {"name": "deeplab", "backbone": backbone, "aux": True},
         "task": {"name": "segment", "losses": {"cross_entropy": 1.0}, "auxiliary": 0.5},
-        "optimizer": {
-            "name": "sgd",
-            "learning_rate": 0.02,
-            "weight_decay": 1e-4,
-            "clip": 0.0,
-            "lr_multipliers": (("aux", 10.0),),
-        },
+        "optimizer": {"name": "sgd", "learning_rate": 0.02, "weight_decay": 1e-4, "clip": 0.0, **heads},
         "schedule": {"name": "polynomial", "warmup": "0 steps"},
         "every": {"evaluate": "5 epochs", "save": "1000 steps"},
     }

@@ -36,6 +36,8 @@ def make(kind: str, node: Mapping[str, Any], **offered: Any) -> Any:
         takes = [p for p in known if p not in extra]
         wrong = next((key for key in arguments if key not in takes), None)
         hint = near(wrong, takes) if wrong else f" It takes: {', '.join(takes)}."
+        if wrong and len(arguments) > 1:  # they may be another part's
+            hint += f" A part that is exchanged is written whole: {{'name': {name!r}, …}}."
         raise UserError(f"{kind} part {name!r}: {error}.{hint}") from error
     return build(**arguments, **extra)
 
