@@ -152,9 +152,10 @@ def _renumber_map(record: Values, places: np.ndarray, count: int) -> Values:
 
 
 def _spread(record: Values, places: np.ndarray, count: int) -> Values:
-    """Move column k of yes/no labels (… c) to column places[k]."""
+    """Move column k of yes/no labels (… c) to column places[k]; columns that become one say yes where any did."""
     spread = np.zeros((*record["labels"].shape[:-1], count), bool)
-    spread[..., places] = record["labels"]
+    for column, place in enumerate(places.tolist()):
+        spread[..., place] |= record["labels"][..., column]
     return {"labels": spread}
 
 
