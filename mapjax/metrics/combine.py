@@ -22,8 +22,8 @@ def make(nodes: Sequence[Node], source: Source) -> Metric:
       nodes: parts of mapjax.metrics; a dotted name is a module of your own, whose `make(source)` gives a Metric.
 
     Raises:
-      UserError: no metric, an unknown one, or one twice, or two that rank by the same scalar; by the metric, two that give a
-        scalar or a file of one name.
+      UserError: no metric, an unknown one, or one twice, or two that rank by the same scalar; by the metric, two
+        that give a scalar or a file of one name.
     """
     named = [{"name": node} if isinstance(node, str) else dict(node) for node in nodes]
     names = [str(node.get("name")) for node in named]
