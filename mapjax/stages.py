@@ -2,10 +2,14 @@
 
     Record → (transforms) → Example → (pipeline) → Batch → (predict) → Prediction → (decode) → Result
 
+Predict calls the network, whose outputs have their keys here too. What it gives by other names are feature maps, those
+of its `levels` (task.py), which a prediction holds as `features`.
+
 One meaning per key, everywhere. Boxes are x1,y1,x2,y2 in pixels (continuous coordinates: the left edge of
 the first pixel is 0, the right edge of the last is the width); classes are 0-based and never include background.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +19,10 @@ VOID = 255  # the class of a pixel that has none
 
 
 class Key(NamedTuple):
-    """A key of one or more stages: symbolic shape without batch axis, dtype, and what it means."""
+    """A key of one or more stages: symbolic shape without batch axis, dtype, and what it means.
+
+    An axis "_" is of any length. Of outputs there may be several, numbered: "aux1", "aux2".
+    """
 
     stages: tuple[str, ...]
     shape: str
@@ -81,14 +88,24 @@ KEYS: dict[str, Key] = {
     ),
     "index": Key(("example", "batch"), "", "int32", "position of the record in its source"),
     "mask": Key(("batch",), "", "bool", "a real example, not padding of the last batch"),
+    "objectness": Key(("output",), "R", "float32", "a score for each anchor of a first stage, before sigmoid"),
+    "deltas": Key(("output",), "R 4", "float32", "the offsets of its box, as ops/boxes.py decodes"),
     "proposals": Key(("prediction",), "P 4", "float32", "boxes of a first stage, best first, in network input"),
     "proposals_valid": Key(("prediction",), "P", "bool", "real rows of the padded proposals"),
     "region_logits": Key(("prediction",), "P E", "float32", "of each proposal a score for background, then each class"),
     "region_deltas": Key(("prediction",), "P E 4", "float32", "likewise the offsets of a box, as ops/boxes.py decodes"),
-    "features": Key(("prediction",), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"),
-    "logits": Key(("prediction",), "C", "float32", "a score for each class, before softmax or sigmoid"),
+    "features": Key(
+        ("output", "prediction"), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"
+    ),
+    "pool": Key(("output",), "D", "float32", "the last features, as one vector: their mean or largest, or all of them"),
+    "fc": Key(("output",), "_", "float32", "of a hidden dense layer, numbered"),
+    "logits": Key(("output", "prediction"), "C", "float32", "a score for each class, before softmax or sigmoid"),
+    "aux": Key(("output",), "C", "float32", "likewise, of an auxiliary head, which is trained only"),
+    "aux_map_logits": Key(("output",), "_ _ C", "float32", "as `map_logits`, of an auxiliary head"),
+    "unary_map_logits": Key(("output",), "I J C", "float32", "as `map_logits`, before a random field"),
+    "places": Key(("output",), "_ _ _", "uint8", "where in each window of a pool the largest was, numbered"),
     "map_logits": Key(
-        ("prediction", "result"),
+        ("output", "prediction", "result"),
         "I J C",
         "float32",
         "a score for each class of each place on a map over the frame, before softmax",
@@ -104,20 +121,20 @@ def check(stage: str, values: Mapping[str, Any]) -> None:
     """Check keys, ranks, dtypes and shared sizes of one stage against the table; called once, at start-up.
 
     Args:
-      stage: "record", "example", "batch", "prediction" or "result".
-      values: the stage; batches and results have one more leading axis than the table shows. A further stream of a
+      stage: "record", "example", "batch", "output", "prediction" or "result".
+      values: the stage; all but the first two have one more leading axis than the table shows. A further stream of a
         batch is a batch under its name.
 
     Raises:
       ValueError: an unknown key, a wrong rank or dtype, or two keys that disagree on a named size.
     """
     sizes: dict[str, tuple[int, str]] = {}
-    batched = stage in ("batch", "prediction", "result")
+    batched = stage not in ("record", "example")
     for name, value in values.items():
         if stage == "batch" and name not in KEYS and isinstance(value, Mapping):
             check(stage, value)  # a further stream
             continue
-        key = KEYS.get(name)
+        key = KEYS.get(re.sub(r"(?<=[a-z])\d+", "", name) if stage == "output" else name)
         if key is None or stage not in key.stages:
             raise ValueError(f"{stage} has a key {name!r} that the table of stages.py does not list for it")
         if not key.dtype or (stage == "record" and (key.dtype in ("int", "str", "uint8") or isinstance(value, list))):
@@ -129,6 +146,8 @@ def check(stage: str, values: Mapping[str, Any]) -> None:
         if str(array.dtype) != key.dtype:
             raise ValueError(f"{stage} {name!r} is {array.dtype}, expected {key.dtype}")
         for axis, length in zip(axes, array.shape):
+            if axis == "_":
+                continue
             expected, first = (int(axis), "the table") if axis.isdigit() else sizes.setdefault(axis, (length, name))
             if length != expected:
                 raise ValueError(f"{stage} {name!r} has {axis}={length}, but {first} says {expected}")

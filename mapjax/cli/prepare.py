@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 mapjax prepare --data voc:DIR --out prepared
 mapjax prepare --data coco:DIR --out prepared --splits train,val --workers 8
+mapjax prepare --data coco:DIR --out prepared --needs keypoints
 mapjax prepare --data folder:IMAGES.zip --out prepared --shards 16 --shuffle 0
 mapjax prepare --out prepared --verify                  (compare all checksums)
 mapjax train --config detect:bccd --data array_record:prepared
@@ -33,6 +34,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write, or to --verify")
     parser.add_argument(
         "--splits", default="", metavar="A,B", help="which splits (those of train, val, test there are)"
+    )
+    parser.add_argument(
+        "--needs",
+        metavar="KIND",
+        help="labels to store, that a task learns from: boxes, masks, keypoints, label_map … (the format's usual ones)",
     )
     parser.add_argument(
         "--shards", type=int, default=0, metavar="N", help="files of each split (one for 2,500 records)"
@@ -72,11 +78,11 @@ def _prepare(arguments: Any, say: Any) -> tuple[dict[str, Any], int]:
 
     node = configs.parse_data(arguments.data)
     asked = tuple(name.strip() for name in arguments.splits.split(",") if name.strip())
-    sources = prepare.open_splits(node, asked)
+    sources = prepare.open_splits(node, asked, arguments.needs)
     for warning in _overlaps(node["name"], sources):  # once prepared, the files cannot be told to be the same
         say.say(f"warning: {warning}")
     out = pathlib.Path(arguments.out)
-    plan = prepare.make_plan(sources, out, arguments.shards, arguments.shuffle)
+    plan = prepare.make_plan(sources, out, arguments.shards, arguments.shuffle, arguments.needs)
     total = sum(len(source.records) for source in sources.values())
     say.say(f"{arguments.data}: {total:,} records of {', '.join(sources)} → {len(plan.jobs)} shards in {out}")
     with say.bar("prepare", total) as bar:
@@ -118,9 +124,13 @@ def _verify(out: str, say: Any) -> dict[str, Any]:
 def _table(index: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table("split", "records", "shards", "MB", "left out", title=f"{index['data']}: {index['kind']}")
+    table = Table("split", "records", "shards", "MB", "left out", title=f"{index['data']}: {_labels(index)}")
     for name, split in index["splits"].items():
         size = sum(shard["bytes"] for shard in split["shards"]) / 1e6
         lost = ", ".join(f"{len(where)} × {reason}" for reason, where in split["dropped"].items()) or "–"
         table.add_row(name, f"{split['records']:,}", str(len(split["shards"])), f"{size:,.1f}", lost)
     return table
+
+
+def _labels(index: dict[str, Any]) -> str:
+    return ", ".join(index.get("kinds", [index["kind"]])) or "images alone"

@@ -24,17 +24,21 @@ class ImageAccess(Protocol):
 
 
 class Labelled:
-    """Records of images with a class each, or with any number of them: an array and a list, however many they are."""
+    """Records of images with a class each, any number of them, or none: an array and a list, however many they are."""
 
-    def __init__(self, files: Sequence[str], labels: np.ndarray, images: ImageAccess):
-        """Take the files' names for people, the labels, int32 (n,) or bool (n c), and the images."""
+    def __init__(self, files: Sequence[str], labels: np.ndarray | None, images: ImageAccess):
+        """Take the files' names for people, the labels, int32 (n,), bool (n c) or none, and the images."""
         self._files, self._labels, self._images = files, labels, images
 
     def record(self, index: int) -> Record:
         """Make the record at `index`."""
+        record = {"id": index, "file": self._files[index], "image": self._images[index]}
+        if self._labels is None:
+            return record
         several = self._labels.ndim == 2
-        label = {"labels": self._labels[index].copy()} if several else {"label": np.int32(self._labels[index])}
-        return {"id": index, "file": self._files[index], "image": self._images[index], **label}
+        return record | (
+            {"labels": self._labels[index].copy()} if several else {"label": np.int32(self._labels[index])}
+        )
 
 
 def make_source(
@@ -42,7 +46,7 @@ def make_source(
     split: str,
     classes: Sequence[str],
     files: Sequence[str],
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     images: ImageAccess,
     *,
     dropped: dict[str, list[str]],
@@ -52,11 +56,12 @@ def make_source(
     """Put a source together.
 
     Args:
+      labels: None for images that have none.
       content: what else its fingerprint should depend on than names, labels and classes.
       on_disk: the files are files of their own, so that one that is in two splits can be told.
     """
     digest = hashlib.sha256("\n".join([*classes, "", *files]).encode("utf-8", "surrogateescape"))
-    digest.update(np.ascontiguousarray(labels).tobytes())
+    digest.update(b"" if labels is None else np.ascontiguousarray(labels).tobytes())
     digest.update(content)
     one = Labelled(files, labels, images)
     return Source(

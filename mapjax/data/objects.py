@@ -1,6 +1,7 @@
 """The objects of an image under a matrix: which stay in view, their boxes, their masks, their keypoints."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -8,7 +9,21 @@ from jaxtyping import Bool, Float, Float32, Int
 from mapjax.data import geometry, run_lengths
 from mapjax.data.run_lengths import Mask
 
+Values = dict[str, Any]  # keys of a record, or of an example: stages.py
+
 MIN_SIDE = 1.0  # pixels of the frame; thinner boxes have no anchor and no meaningful target
+
+
+class Motion(NamedTuple):
+    """Where labels go: the matrix from their frame to one of height, width, and what becomes of the objects.
+
+    rows: of the objects that are kept. boxes: of all objects, in the new frame (map_boxes).
+    """
+
+    matrix: geometry.Matrix
+    frame: geometry.Size
+    rows: np.ndarray = np.zeros(0, np.int64)
+    boxes: np.ndarray = np.zeros((0, 4), np.float32)
 
 
 def map_boxes(

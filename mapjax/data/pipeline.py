@@ -230,8 +230,14 @@ def stack(examples: Sequence[Example]) -> Example:
     """Stack examples of one shape.
 
     Raises:
-      UserError: their images have frames of their own.
+      UserError: their images have frames of their own, or only some have labels of a kind.
     """
+    every, common = (way(*map(set, examples)) for way in (set.union, set.intersection))
+    if every != common:
+        raise UserError(
+            f"records of which only some give {', '.join(sorted(every - common))} cannot share a batch; give all the "
+            "records of a source labels of the same kinds, empty ones where an image has none."
+        )
     frames = {example["image"].shape[:2] for example in examples}
     if len(frames) > 1:
         some = ", ".join(f"{height}×{width}" for height, width in sorted(frames)[:3])

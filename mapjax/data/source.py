@@ -136,19 +136,9 @@ def kind_of(source: Source) -> str | None:
     Raises:
       UserError: that record cannot be made.
     """
-    if getattr(source.records, "label_map", None) is not None:
-        return "label_map"
-    known: Any = getattr(source.records, "labels", lambda: None)()
-    if known is not None:
-        return "labels" if known.ndim == 2 else "label"
-    if len(source.records) == 0:
-        return None
+    if (known := labels.known(source.records)) is not None or len(source.records) == 0:
+        return known
     return labels.leading(truth_of(source, 0)) or labels.leading(source.records[0])
-
-
-def has_label_maps(source: Source) -> bool:
-    """Tell whether the records have a class for each pixel; errors as for `kind_of`."""
-    return kind_of(source) == "label_map"
 
 
 def label_map_of(source: Source, index: int) -> UInt8[np.ndarray, "h w"]:

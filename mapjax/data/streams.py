@@ -11,7 +11,7 @@ are is a function of (seed, g) too.
 
 import contextlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -90,23 +90,32 @@ def element(stream: Stream, number: int, row: int) -> Loaded:
 
 
 def _readable(stream: Stream, transform: Callable[..., Example], index: int, place: int) -> Loaded:
-    """Load the record at `index`, or else the next that can be read; other companions where one cannot be."""
-    records, replaced = stream.source.records, dict[str, str]()
+    """Load the record at `index`, or else the next that can be read; other companions where one cannot be.
+
+    Each turn that fails finds one more that cannot be read, which is not tried again.
+    """
+    records, replaced, broken = stream.source.records, dict[str, str](), set[int]()
     rng = np.random.default_rng((stream.seed[0], place, *stream.seed[1:]))
     for step in range(min(_TRIES, len(records))):
-        drawn = _companions(stream, transform, place, step)
+        index = _whole(index, broken, len(records))
+        drawn = [_whole(other, broken, len(records)) for other in _companions(stream, transform, place, step)]
         try:
             others = [[records[other] for other in drawn]] if drawn else []
             example = transform(records[index], rng, *others)
         except UserError as error:
             wrong = _unreadable_of(stream, transform, [index, *drawn]) if drawn else index
             replaced[name_of(stream.source, wrong)] = str(error)
-            index = (index + 1) % len(records) if wrong == index else index
+            broken.add(wrong)
             continue
         return example | {"index": np.array(index, np.int32), "mask": np.array(True)}, replaced
     raise UserError(
         f"{len(replaced)} images of {stream.source.name} in a row are unreadable, such as: {replaced.popitem()[1]}"
     )
+
+
+def _whole(index: int, broken: Collection[int], length: int) -> int:
+    """Give the record at `index`, or else the next of `length` that has not been found broken; one of them is left."""
+    return next(row % length for row in range(index, index + length) if row % length not in broken)
 
 
 def _companions(stream: Stream, transform: Callable[..., Example], place: int, step: int) -> list[int]:

@@ -22,17 +22,20 @@ def make(nodes: Sequence[Node], source: Source) -> Metric:
       nodes: parts of mapjax.metrics; a dotted name is a module of your own, whose `make(source)` gives a Metric.
 
     Raises:
-      UserError: no metric, an unknown one, or one twice.
+      UserError: no metric, an unknown one, or one twice, or two that rank by the same scalar; by the metric, two
+        that give a scalar or a file of one name.
     """
     named = [{"name": node} if isinstance(node, str) else dict(node) for node in nodes]
     names = [str(node.get("name")) for node in named]
     if not names or len(set(names)) != len(names):
         raise UserError(f"metrics={names} must name one or more metrics, each once.")
-    return together({name: parts.make("metrics", node, source=source) for name, node in zip(names, named)})
+    made = {name: parts.make("metrics", node, source=source) for name, node in zip(names, named)}
+    _joined({name: {metric.best: None} for name, metric in made.items()})  # told before any training
+    return together(made)
 
 
 def together(metrics: Mapping[str, Metric]) -> Metric:
-    """Combine metrics by name."""
+    """Combine metrics by name; errors as for `make`."""
 
     def score(result: Result, batch: Batch) -> dict[str, Any]:
         return {name: result if one.score is None else one.score(result, batch) for name, one in metrics.items()}
@@ -45,9 +48,21 @@ def together(metrics: Mapping[str, Metric]) -> Metric:
         return {name: metric.merge(one.get(name, {}), other.get(name, {})) for name, metric in metrics.items()}
 
     def summarize(counts: Counts) -> dict[str, float]:
-        return {key: value for name, one in metrics.items() for key, value in one.summarize(counts[name]).items()}
+        return _joined({name: one.summarize(counts[name]) for name, one in metrics.items()})
 
     def files(counts: Counts) -> dict[str, Any]:
-        return {file: content for name, one in metrics.items() for file, content in one.files(counts[name]).items()}
+        return _joined({name: one.files(counts[name]) for name, one in metrics.items()})
 
     return Metric(measure, merge, summarize, files, next(iter(metrics.values())).best, score)
+
+
+def _joined(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Join what metrics give by its names, of which no two metrics may have one."""
+    joined: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for metric, values in found.items():
+        for name in values:
+            if (other := owners.setdefault(name, metric)) != metric:
+                raise UserError(f"metrics: {other!r} and {metric!r} both give {name!r}; leave one of them out.")
+        joined |= values
+    return joined

@@ -56,6 +56,9 @@ def test_stages_accept_what_the_table_says():
     stages.check("example", example())
     batch = {name: jnp.asarray(value)[None] for name, value in example().items()}
     stages.check("batch", {**batch, "mask": jnp.ones(1, bool)})
+    for other, values in (("example", batch), ("batch", example()), ("result", batch)):
+        with pytest.raises(ValueError, match=r"expected axes|does not list for it"):
+            stages.check(other, values)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from mapjax.data.formats import coco
-from mapjax.data.source import has_label_maps, largest_size, truth_of
+from mapjax.data.source import kind_of, largest_size, truth_of
 from mapjax.errors import UserError
 from mapjax.stages import VOID
 
@@ -65,7 +65,7 @@ def test_segments_become_classes(panoptic, folder):
     path, ids = panoptic(folder)
     source = make(path)
     assert source.classes == ("cat", "dog", "tree") and source.category_ids == (3, 9, 184) and not source.dropped
-    assert has_label_maps(source) and largest_size(source) == (4, 6)
+    assert kind_of(source) == "label_map" and largest_size(source) == (4, 6)
     assert truth_of(source, 1).keys() == {"id", "file", "image", "size"}
     for record, one in zip(pickle.loads(pickle.dumps(source)).records, ids):  # noqa: S301
         np.testing.assert_array_equal(record["label_map"], np.vectorize(CLASS_OF.get)(one))

@@ -10,10 +10,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mapjax.data import images
+from mapjax.data import images, pipeline
 from mapjax.data.checks import quality
 from mapjax.data.formats import folder
 from mapjax.data.source import labels_of
+from mapjax.data.transforms import crops
 from mapjax.errors import NoSuchSplit, UserError
 
 
@@ -143,6 +144,44 @@ def test_what_is_no_image_of_a_class_is_counted(tmp_path, write):
     summary = quality.inspect(source, 0)
     assert summary.dropped["empty class folder"] == (2, "train/ant")
     quality.require_trainable(source, summary)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(
+    ("names", "train", "others"),
+    [
+        ([*"abcd"], 4, ["README.md"]),
+        (["a", "one/b", "one/two/c"], 3, []),
+        (["train/a", "train/x/b", "unlabelled/c", "unlabelled/y/d"], 2, ["train/notes.txt"]),
+        (["around/train/a", "around/val/b"], 1, []),
+    ],
+)
+def test_a_task_without_labels_takes_any_folder(tmp_path, write, names, train, others):
+    files = content([*(f"{name}.png" for name in names), *others])
+    source = folder.make(split="train", path=write(tmp_path, files), hold_out=0, needs="")
+    assert (
+        source.classes == () and len(source.records) == train and source.dropped.get("not an image file", []) == others
+    )
+    for record in source.records:
+        assert record.keys() == {"id", "file", "image"}
+        assert (
+            images.read(record["image"]) == [*files].index(next(f for f in files if f.endswith(record["file"])))
+        ).all()
+    summary = quality.inspect(source, 0)
+    quality.require_trainable(source, summary)
+    assert summary.images == train and quality.class_counts(source).tolist() == []
+    with pytest.raises(NoSuchSplit, match="no split 'more'; there is: "):
+        folder.make(split="more", path=str(tmp_path) if write is write_folder else write(tmp_path, files), needs="")
+
+
+def test_images_without_labels_are_held_out_too(tmp_path):
+    path = write_folder(tmp_path, content([f"{n}.png" for n in range(10)]))
+    train, val = (folder.make(split=split, path=path, hold_out=0.3, needs="") for split in ("train", "val"))
+    files = [[record["file"] for record in one.records] for one in (train, val)]
+    assert sorted(files[0] + files[1]) == [f"{n}.png" for n in range(10)] and len(files[1]) == 3
+    batch = next(pipeline.train_batches(train, crops.make(size=(4, 4)), batch=2, seed=0))
+    assert set(batch) == {"image", "matrix", "size", "index", "mask"}
+    assert train.fingerprint != val.fingerprint
 
 
 def test_classes_give_the_order(tmp_path):

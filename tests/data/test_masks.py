@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from mapjax.data.formats import masks
-from mapjax.data.source import has_label_maps, label_map_of, largest_size, name_of, truth_of
+from mapjax.data.source import kind_of, label_map_of, largest_size, name_of, truth_of
 from mapjax.errors import UserError
 from mapjax.stages import VOID
 
@@ -43,7 +43,7 @@ def test_a_folder_is_read_from_headers_and_masks_alone(folder):
     path = folder({"train/b": IDS, "train/a": IDS[:, :2], "val/c": IDS})
     source = make(path)
     assert source.classes == ("sky", "road", "car") and source.category_ids == (0, 1, 2) and source.dropped == {}
-    assert len(source.records) == 2 and has_label_maps(source)
+    assert len(source.records) == 2 and kind_of(source) == "label_map"
     record = source.records[1]
     assert record.keys() == {"id", "file", "image", "size", "label_map"}
     assert (record["id"], record["file"]) == (1, "images/train/b.jpg") == (1, name_of(source, 1))

@@ -13,7 +13,7 @@ import pytest
 
 from mapjax.data import images, run_lengths
 from mapjax.data.prepared import prepare, reader, shards
-from mapjax.data.source import Records, Source, has_label_maps, label_map_of, labels_of, largest_size, truth_of
+from mapjax.data.source import Records, Source, kind_of, label_map_of, labels_of, largest_size, truth_of
 from mapjax.errors import NoSuchSplit, UserError
 
 IMAGES = 7
@@ -68,13 +68,13 @@ def coco(tmp_path):
     return {"name": "coco", "path": str(tmp_path / "coco"), "hold_out": 0, "masks": True}
 
 
-def opened(node, splits=("train",)):
-    return prepare.open_splits(node, splits)
+def opened(node, splits=("train",), needs=None):
+    return prepare.open_splits(node, splits, needs)
 
 
-def written(node, out, *, splits=("train",), count=3, shuffle=None, **options):
-    sources = opened(node, splits)
-    plan = prepare.make_plan(sources, out, count, shuffle)
+def written(node, out, *, splits=("train",), count=3, shuffle=None, needs=None, **options):
+    sources = opened(node, splits, needs)
+    plan = prepare.make_plan(sources, out, count, shuffle, needs)
     return sources, *prepare.prepare(sources, out, plan, data="test", **options)
 
 
@@ -147,15 +147,53 @@ def test_keypoints_are_prepared(tmp_path):
     found = {"images": [{"id": 1, "file_name": "x.png", "height": 16, "width": 20}], "annotations": objects}
     found["categories"] = [{"id": 1, "name": "dog", **keypoints}]
     (tmp_path / "train.json").write_text(json.dumps(found))
-    sources, _, _ = written(
-        {"name": "coco", "path": str(tmp_path), "hold_out": 0, "needs": "keypoints"}, tmp_path / "out"
-    )
-    source = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    node = {"name": "coco", "path": str(tmp_path), "hold_out": 0}
+    sources, index, _ = written(node, tmp_path / "out", needs="keypoints")
+    assert index["kind"] == "boxes" and index["kinds"] == ["boxes", "keypoints"]
+    source = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0, needs="keypoints")
     assert source.keypoints == sources["train"].keypoints == ("nose", "left_ear", "right_ear")
     record = source.records[0]
     equal(record, sources["train"].records[0])
     equal(truth_of(source, 0) | {"image": record["image"]}, record)
     assert record["keypoints"][1].tolist() == [[1.25, 3, 2], [4, 5, 1], [0, 0, 0]]
+
+
+def test_labels_that_were_not_prepared_are_told(coco, photos, tmp_path):
+    """Whether the index lists the kinds, or is one of mapjax 0.1, whose kinds the stored labels say."""
+    out, plain = tmp_path / "out", {**coco, "masks": False}
+    written(plain, out)
+    for needs, ok in (("boxes", True), ("", True), ("views", True), ("masks", False), ("label", False)):
+        for kinds in (["boxes"], None):
+            index = json.loads((out / "index.json").read_text())
+            old = {key: value for key, value in index.items() if key != "kinds"}
+            (out / "index.json").write_text(json.dumps(old | ({"kinds": kinds} if kinds else {})))
+            if ok:
+                assert len(reader.make(split="train", path=str(out), hold_out=0, needs=needs).records) == 2
+                continue
+            with pytest.raises(
+                UserError, match=rf"prepared with boxes, and this task .*; .* mapjax prepare --needs {needs}"
+            ):
+                reader.make(split="train", path=str(out), hold_out=0, needs=needs)
+    with pytest.raises(UserError, match="holds another data set, or this one by other options"):
+        written(plain, out, needs="masks")
+    written(plain, tmp_path / "masks", needs="masks")
+    found = reader.make(split="train", path=str(tmp_path / "masks"), hold_out=0, needs="masks")
+    assert run_lengths.area(found.records[0]["masks"][0]) == opened(coco)["train"].records[0]["masks"][0].sum()
+    with pytest.raises(UserError, match=r"'maks' is no kind of label\. Did you mean 'masks'"):
+        opened(plain, needs="maks")
+    with pytest.raises(UserError, match="has label, not the keypoints of --needs; leave that out"):
+        opened(folder(photos), needs="keypoints")
+    assert opened(folder(photos), needs="labels")  # a classifier learns from one class an image or from several
+
+
+def test_images_without_labels_are_prepared(photos, tmp_path):
+    sources, index, _ = written(folder(photos), tmp_path / "out", needs="")
+    found = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
+    assert index["kind"] == "" and index["kinds"] == [] and found.classes == () and kind_of(found) is None
+    for record, original in zip(found.records, sources["train"].records, strict=True):
+        equal(record, original)
+    with pytest.raises(UserError, match="was prepared with images alone, and this task learns from label;"):
+        reader.make(split="train", path=str(tmp_path / "out"), needs="label")
 
 
 def test_label_maps_are_prepared(tmp_path):
@@ -168,7 +206,7 @@ def test_label_maps_are_prepared(tmp_path):
     (tmp_path / "data" / "classes.txt").write_text("void\nsky\nroad\n")
     sources, index, _ = written({"name": "masks", "path": str(tmp_path / "data")}, tmp_path / "out")
     found = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0)
-    assert index["kind"] == "label_map" and found.category_ids == (1, 2) and has_label_maps(found)
+    assert index["kind"] == "label_map" and found.category_ids == (1, 2) and kind_of(found) == "label_map"
     assert largest_size(found) == largest_size(sources["train"])
     for row, (record, original) in enumerate(zip(found.records, sources["train"].records, strict=True)):
         equal(record, original)

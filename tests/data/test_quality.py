@@ -110,6 +110,28 @@ def test_what_cannot_train_is_stopped(records, more, words):
 
 def test_what_can_train_passes():
     check(source(RECORDS))
+    loose = [{"id": 0, "file": "a", "image": "a.png"}]
+    check(source(loose, classes=()))  # for a task that learns from the images alone
+    with pytest.raises(UserError, match="coco:x has no label for a whole image"):
+        check(source(loose))  # classes are named, and no image has one
+
+
+def test_objects_without_boxes_are_told():
+    points = {key: seen()[key] for key in ("image", "file", "size", "keypoints", "mirrored")}
+    with pytest.raises(UserError, match="a has masks or keypoints and no boxes; give each object its box"):
+        check(source([points]))
+    among = quality.inspect(source([*RECORDS, {"image": "b.png"}]), 2)
+    assert (among.images, among.without_boxes, among.boxes) == (4, 2, 4)
+
+
+def test_images_without_labels_have_a_table():
+    loose = [{"id": 0, "file": "a", "image": "a.png"}]
+    console = Console(width=120, record=True, file=io.StringIO())
+    splits = (source(loose, classes=(), split=split, dropped={"broken": ["b"]}) for split in ("train", "val"))
+    console.print(quality.table(*(quality.inspect(one, 0) for one in splits)))
+    lines = console.export_text().splitlines()
+    assert any(line.split()[1::2] == ["images", "1", "1"] for line in lines)
+    assert "left out of val: 1 × broken, such as b" in map(str.strip, lines)
 
 
 def test_shared_images_are_told():

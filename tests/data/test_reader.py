@@ -269,7 +269,7 @@ def shard(out):
 DAMAGES = {
     "no folder": (lambda out: [file.unlink() for file in out.iterdir()], r"has no index\.json; is it the --out folder"),
     "cut index": (lambda out: (out / "index.json").write_text("{"), "is not whole JSON"),
-    "other index": (lambda out: change_index(out, format="x"), "is not the index of a data set by launch/prepare"),
+    "other index": (lambda out: change_index(out, format="x"), "is not the index of a data set by `mapjax prepare`"),
     "other version": (lambda out: change_index(out, version=2), "is of version 2 .* reads version 1; prepare the data"),
     "no shard": (lambda out: shard(out).unlink(), r"train-00001-of-00002\.array_record is missing; run the command"),
     "short shard": (lambda out: shard(out).write_bytes(b"short"), "is cut short: 5 of 131,072 bytes; run the command"),

@@ -8,7 +8,7 @@ import pytest
 
 from mapjax.data import geometry
 from mapjax.data.formats import scenes
-from mapjax.data.source import has_label_maps, label_map_of, largest_size, truth_of
+from mapjax.data.source import kind_of, label_map_of, largest_size, truth_of
 from mapjax.errors import UserError
 
 
@@ -77,7 +77,7 @@ def test_a_label_map_has_the_visible_strokes_on_a_background():
     source = scenes.make(split="val", size=(64, 80), needs="label_map")
     assert source.classes == ("background", *boxes.classes) and len(source.category_ids) == 11
     assert source.fingerprint != boxes.fingerprint and largest_size(source) == largest_size(boxes) == (64, 80)
-    assert has_label_maps(source) and not has_label_maps(boxes)
+    assert kind_of(source) == "label_map" and kind_of(boxes) == "boxes"
     for index in range(5):
         drawn, mapped = boxes.records[index], source.records[index]
         assert mapped.keys() == {"id", "file", "size", "image", "label_map"}

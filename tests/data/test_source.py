@@ -38,11 +38,13 @@ def test_label_maps_are_told_and_found():
     listed = make([record(label_map=one) for one in maps])
     known = make(Records(2, never, label_map=maps.__getitem__))
     for source in (listed, known):
-        assert sources.has_label_maps(source)
+        assert sources.kind_of(source) == "label_map"
         np.testing.assert_array_equal(sources.label_map_of(source, 1), maps[1])
     wrapped = make(Records(2, listed.records.__getitem__, truth=lambda index: record()))
-    assert sources.has_label_maps(wrapped) and sources.label_map_of(wrapped, 0) is maps[0]
-    for other in ([], [record(boxes=np.zeros((0, 4)))], [record(label=np.int32(0))]):
-        assert not sources.has_label_maps(make(other))
-    assert not sources.has_label_maps(make(Records(1, never, np.zeros(1, np.int32))))
-    assert not sources.has_label_maps(make(Records(1, never, truth=lambda index: record(boxes=()))))
+    assert sources.kind_of(wrapped) == "label_map" and sources.label_map_of(wrapped, 0) is maps[0]
+    listed = ((None, []), ("boxes", [record(boxes=np.zeros((0, 4)))]), ("label", [record(label=np.int32(0))]))
+    for kind, other in (*listed, (None, [record()])):
+        assert sources.kind_of(make(other)) == kind
+    assert sources.kind_of(make(Records(1, never, np.zeros(1, np.int32)))) == "label"
+    assert sources.kind_of(make(Records(1, never, np.zeros((1, 2), bool)))) == "labels"
+    assert sources.kind_of(make(Records(1, never, truth=lambda index: record(boxes=())))) == "boxes"

@@ -1,5 +1,6 @@
 """Several streams in a batch, and transforms that draw companions: each element a function of its number and seed."""
 
+import inspect
 import itertools
 import os
 import pathlib
@@ -15,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mapjax import stages
 from mapjax.data import labelled, pipeline, streams
 from mapjax.data.source import Records, Source
-from mapjax.data.transforms import crops, mixed_boxes
+from mapjax.data.transforms import boxes, crops, mixed_boxes
 from mapjax.errors import UserError
 from mapjax.sharding import mesh as shard
 
@@ -151,6 +152,35 @@ def test_a_mix_has_the_masks_and_keypoints_of_both():
     stages.check("example", found)
 
 
+def test_a_mix_of_labels_that_only_one_has():
+    """Keypoints of one of the two are not labelled for the objects of the other; images without boxes are averaged."""
+    given = boxed().records
+    points = np.full((2, 1, 3), 2.0, np.float32)
+    posed = given[0] | {"keypoints": points, "mirrored": np.zeros(1, np.int32)}
+    bare = {key: given[1][key] for key in ("id", "file", "image", "size")}
+    base = mixed_boxes.make(size=(32, 32), max_boxes=5)
+    first, second, nothing = (base(record, np.random.default_rng(0)) for record in (posed, given[1], bare))
+    both, turned = mixed_boxes.mix(first, second, 0.5), mixed_boxes.mix(second, first, 0.5)
+    np.testing.assert_array_equal(both["keypoints"][:, 0, 2], [2, 2, 0, 0, 0])
+    np.testing.assert_array_equal(turned["keypoints"][:, 0, 2], [0, 0, 2, 2, 0])
+    np.testing.assert_array_equal(turned["valid"], [True] * 4 + [False])
+    for pair in ((first, nothing), (nothing, first)):
+        found = mixed_boxes.mix(*pair, 0.5)
+        np.testing.assert_array_equal(found["boxes"], first["boxes"])
+        stages.check("example", found)
+    assert mixed_boxes.mix(nothing, nothing, 0.5).keys() == nothing.keys()
+    with pytest.raises(UserError, match="only some give keypoints cannot share a batch; give all the records"):
+        pipeline.stack([first, second])
+
+
+def test_evaluation_is_that_of_boxes():
+    options = {"size": (32, 48), "max_boxes": 3, "fit": "shorter", "shorter": 24, "longest": 40, "multiple": 8}
+    record = boxed().records[2]
+    one, other = (make(**options)(record, np.random.default_rng(0)) for make in (boxes.make, mixed_boxes.make))
+    assert one["image"].shape == (24, 24, 3)
+    assert_same(other, one)
+
+
 @pytest.mark.parametrize("make", [two_streams, mixing])
 def test_processes_share_the_rows_of_each_stream(make, monkeypatch):
     whole, halves = taken(make(), 3), []
@@ -170,8 +200,23 @@ def test_a_broken_companion_is_replaced_too():
     assert all(np.asarray(batch["mask"]).all() for batch in found)
 
 
+@pytest.mark.parametrize(("count", "broken"), [(2, {1}), (2, {0}), (5, {0, 1, 3, 4})])
+def test_of_few_records_one_that_can_be_read_is_enough(count, broken):
+    stream = streams.make("", boxed(count, broken), MIXED, batch=4, seed=2)
+    (whole,) = set(range(count)) - broken
+    for number in range(100):
+        found, replaced = streams.element(stream, *divmod(number, 4))
+        assert found["index"] == whole and set(replaced) <= {f"{k}.png" for k in broken}
+    assert_same(streams.element(stream, 24, 3)[0], found)
+    nothing = streams.make("", boxed(count, set(range(count))), MIXED, batch=4, seed=2)
+    with pytest.raises(UserError, match=f"{count} images of boxed in a row are unreadable, such as: . is broken"):
+        streams.element(nothing, 0, 0)
+
+
 def test_values_that_cannot_be():
-    with pytest.raises(UserError, match=r"probability=1\.5 must be from 0 to 1"):
-        mixed_boxes.make(size=(8, 8), max_boxes=2, probability=1.5)
+    for options in ({"probability": 1.5}, {"probability": "x"}, {"alpha": 0}, {"alpha": "x"}):
+        (value,) = options.values()
+        with pytest.raises(UserError, match=f"={value!r} (must be from 0 to 1|above 0)"):
+            inspect.unwrap(mixed_boxes.make)(size=(8, 8), max_boxes=2, **options)  # types are checked in tests only
     with pytest.raises(UserError, match="has no images in its split 'train'"):
         streams.make("x", digits("none", 0), TRANSFORM, batch=2, seed=0)

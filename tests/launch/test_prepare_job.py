@@ -35,7 +35,7 @@ def images(tmp_path):
 
 def test_it_writes_tells_and_verifies(images, tmp_path, capsys):
     out = tmp_path / "out"
-    command = ["--data", images, "--out", str(out), "--workers", "1"]
+    command = ["--data", images, "--out", str(out), "--workers", "1", "--needs", "label"]
     assert program("prepare")(command) == 0
     told = capsys.readouterr().out
     assert "4 records of train, val → 2 shards" in told and "1 × not an image file" in told

@@ -59,6 +59,25 @@ def test_names_that_cannot_be(source, names):
         combine.make(["acuracy"], source)
 
 
+def test_two_metrics_with_one_name_for_their_figures_are_told_apart(source):
+    """Before training where both rank by it; where they share others, a figure or a file is never another's."""
+    with pytest.raises(UserError, match="'classification' and 'accuracy' both give 'top1'; leave one of them out"):
+        combine.make(["classification", "accuracy"], source)
+    metric = accuracy.make(source)
+    (counts, *_) = halves(combine.together({"first": metric}))
+    other = metric._replace(best="mine", summarize=lambda counts: {"mine": 0.5, "f1": 0.0}, files=lambda counts: {})
+    both = combine.together({"first": metric, "second": other})
+    with pytest.raises(UserError, match="'first' and 'second' both give 'f1'"):
+        both.summarize({"first": counts["first"], "second": {}})
+    for names in ({"mine.json": []}, {"predictions.json": []}):
+        both = combine.together({"first": metric, "second": other._replace(files=lambda counts, names=names: names)})
+        if "mine.json" in names:
+            assert set(both.files({"first": counts["first"], "second": {}})) > {"mine.json", "predictions.json"}
+        else:
+            with pytest.raises(UserError, match=r"both give 'predictions\.json'"):
+                both.files({"first": counts["first"], "second": {}})
+
+
 def test_a_result_without_a_view_is_refused():
     with pytest.raises(UserError, match="keys waves cannot be drawn; known are: probabilities"):
         views.show({"waves": np.zeros(2)}, np.zeros((2, 2, 3), np.uint8), classes=["a"], score=0.5, enlarge=False)

@@ -1,5 +1,6 @@
 """Sizes, order and options; values are compared with torchvision's in test_parity_torchvision.py."""
 
+import inspect
 import re
 from functools import partial
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mapjax import paths
+from mapjax import paths, stages
 from mapjax.config import parts
 from mapjax.errors import UserError
 from mapjax.models.detectors import faster_rcnn
@@ -74,6 +75,8 @@ def test_outputs_by_name():
     assert outputs["deltas"].shape == (2, sum(map(len, anchors)), 4)
     assert regions["logits"].shape == (2, 5, 3) and regions["deltas"].shape == (2, 5, 3, 4)
     assert jax.tree.structure(stats) == jax.tree.structure(variables["stats"])
+    stages.check("output", outputs)
+    assert model.levels == {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
 
 
 def test_a_shorter_pyramid():
@@ -208,6 +211,46 @@ def test_maps_of_each_backbone(name):
         assert [neck["inner_blocks"][str(i)]["0"]["kernel"].shape[2] for i in range(4)] == widths
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"name": "alexnet", "width": 0.125},
+        {"name": "cifarnet", "widths": (4, 4, 4)},
+        {"name": "inception", "width": 0.05},
+        BACKBONES["vit"] | {"levels": (4, 8, 16, 32, 64)},
+        BACKBONES["vit"] | {"levels": (64,)},
+    ],
+    ids=lambda node: f"{node['name']}{len(node.get('levels', ()))}",
+)
+def test_maps_that_are_smaller_than_their_strides_say_fit(node):
+    """The anchors of the network's input, whatever the backbone's layers lose at the border, have a score each."""
+    backbone = {key: value for key, value in node.items() if key != "levels"}
+    model = faster_rcnn.make(**SMALL | {"backbone": backbone, "levels": node.get("levels")})
+    task = two_stage.make(model=model, pre_nms_test=20, post_nms_test=5)
+    shapes, size = {}, (90, 160)
+
+    def run(image):
+        batch = {"image": image, "size": jnp.full((1, 2), 9), "matrix": jnp.eye(3)[None]}
+        found = task.predict(task.init(jax.random.key(0), batch), batch, None)
+        shapes.update({name: value.shape[1:3] for name, value in found["features"].items()})
+        return found
+
+    found = jax.eval_shape(run, jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8))
+    whole = max(32, *model.levels.values())
+    whole = [-(-side // whole) * whole for side in size]
+    assert {name: shapes[name] for name in model.levels} == {
+        name: tuple(side // stride for side in whole) for name, stride in model.levels.items()
+    }
+    assert found["proposals"].shape[0] == 1 and 0 < found["proposals"].shape[1] <= 5
+
+
+def test_a_map_is_filled_up_around_its_middle():
+    x = np.arange(12, dtype=np.float32).reshape(1, 3, 4, 1)
+    np.testing.assert_array_equal(faster_rcnn.centred(x, (6, 5)), np.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0))))
+    np.testing.assert_array_equal(faster_rcnn.centred(x, (1, 4)), x[:, 1:2])
+    assert faster_rcnn.centred(x, (3, 4)) is x
+
+
 def drawn(rng, leaf):
     """Kernels that keep the size of what they are given, and scales, biases and statistics near 1."""
     if leaf.ndim == 1:
@@ -279,10 +322,18 @@ def test_a_step_on_each_backbone(name):
         ({"levels": ()}, r"must be maps of the backbone"),
         ({"norm": "bach"}, r"faster_rcnn has no norm='bach'\. Did you mean 'batch'"),
         ({"rpn_depth": 0}, r"rpn_depth=0 must be 1 or more"),
+        ({"box_convs": -1}, r"box_convs=-1 must be 0 or more"),
+        ({"channels": 0}, r"channels=0 must be 1 or more"),
+        ({"pool": 0}, r"pool=0 must be 1 or more"),
+        ({"representation": 0}, r"representation=0 must be 1 or more"),
+        ({"ratios": ()}, r"ratios=\(\) must be heights over widths above 0"),
+        ({"ratios": (1, 0)}, r"ratios=\(1, 0\) must be heights over widths above 0"),
+        ({"levels": 5}, r"levels=5 must be names or strides of maps"),
+        ({"backbone": 5}, r"backbone=5 must be a node, as in dict\(name='resnet'"),
         ({"levels": (16, 32), "anchor_sizes": ((32,), (64,))}, r"needs 3 tuples of the same length, .* 2 levels"),
         ({"anchor_sizes": ((32,), (64,), (128,), (256,), (512, 600))}, r"needs 5 tuples of the same length"),
     ],
 )
 def test_mistakes(options, message):
     with pytest.raises(UserError, match=message):
-        faster_rcnn.make(classes=2, **options)
+        inspect.unwrap(faster_rcnn.make)(classes=2, **options)  # types are checked in tests only

@@ -7,7 +7,8 @@ import pytest
 
 from mapjax import weights
 from mapjax.cli import network
-from mapjax.data.source import Source
+from mapjax.data import labelled
+from mapjax.data.source import Source, labels_of
 from mapjax.errors import UserError
 from mapjax.report.section import Shown
 from mapjax.runs import networks, pretrained, score
@@ -98,6 +99,16 @@ def test_category_ids_are_cocos():
     found = score.with_classes(source, known.names)
     assert found.records[0]["classes"].tolist() == [known.names.index("dog"), 0]
     assert found.category_ids == tuple(map(int, known.ids))
+
+
+def test_two_classes_of_the_data_that_are_one_to_the_run_are_joined():
+    truth = np.array([[1, 0], [0, 1], [1, 1], [0, 0]], bool)
+    images = np.zeros((4, 2, 2, 3), np.uint8)
+    source = labelled.make_source("x", "val", ("n01440764", "tench"), list("abcd"), truth, images, dropped={})
+    found = score.with_classes(source, class_names.read("imagenet").names)
+    expected = truth.any(1)[:, None] & (np.arange(1000) == 0)
+    np.testing.assert_array_equal(labels_of(found), expected)
+    np.testing.assert_array_equal([record["labels"] for record in found.records], expected)
 
 
 def test_what_is_shown_of_coco_has_category_ids():

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mapjax.config import load as configs
 from mapjax.data import labelled
-from mapjax.data.source import Records, Source, has_label_maps, label_map_of, labels_of, largest_size
+from mapjax.data.source import Records, Source, kind_of, label_map_of, labels_of, largest_size
 from mapjax.errors import UserError
 from mapjax.metrics import combine
 from mapjax.runs import score
@@ -54,7 +54,7 @@ def test_label_maps_are_renumbered_too():
     )  # fmt: skip
     source = Source("masks:x", "val", ("cat", "dog"), (0, 1), records, {}, "0")
     found = score.with_classes(source, ["dog", "emu", "cat"])
-    assert has_label_maps(found) and largest_size(found) == (1, 3)
+    assert kind_of(found) == "label_map" and largest_size(found) == (1, 3)
     for one in (found.records[0]["label_map"], label_map_of(found, 0)):
         assert one.dtype == np.uint8 and one.tolist() == [[2, 0, VOID]]
 

@@ -52,7 +52,7 @@ def inspect(source: Source) -> LabelSummary:
         labels=int(labels.sum()) if several else len(labels),
         out_of_range=outside,
         dropped={reason: (len(where), where[0]) for reason, where in source.dropped.items() if where},
-        files=_files(source),
+        files=files_of(source),
     )
 
 
@@ -65,7 +65,8 @@ def class_counts(source: Source) -> Int[np.ndarray, " c"]:
     return np.bincount(known, minlength=len(source.classes))
 
 
-def _files(source: Source) -> frozenset[str]:
+def files_of(source: Source) -> frozenset[str]:
+    """Return the paths of the images, where they are files."""
     known: Any = getattr(source.records, "files", None)
     if known is not None:
         return frozenset(known() or ())

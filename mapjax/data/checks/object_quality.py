@@ -98,19 +98,20 @@ class _Found(NamedTuple):
 def _find(source: Source, looked_at: int) -> _Found:
     """Gather the objects of the first records, or where they are known of all; then some records are measured."""
     known: Any = getattr(source.records, "objects", lambda: None)()
-    lists = {key: [value] for key, value in labels.blank((1, 1), "boxes").items() if key != "areas"}
+    nothing = labels.blank((1, 1), "boxes")
+    lists = {key: [value] for key, value in nothing.items() if key != "areas"}
     files: set[str] = set()
     measures: dict[str, list[np.ndarray]] = {}
     length = len(source.records)
     few = min(length, _LOOKED_AT)
     for row in range(looked_at) if known is None else (np.arange(few) * length // max(few, 1)).tolist():
         record = truth_of(source, row)  # one at a time: it may hold an image or masks
-        for key, parts in lists.items():
-            parts.append(record[key])
         if isinstance(record.get("image"), str):
             files.add(record["image"])
         beside = {kind: measure for kind in labels.present(record) if (measure := KINDS[kind].measure) is not None}
         labels.require(record, beside)
+        for key, parts in lists.items():
+            parts.append((record if labels.has(record, "boxes") else nothing)[key])
         for kind, measure in beside.items():
             measures.setdefault(kind, []).append(measure(record))
     if known is not None:

@@ -1,6 +1,6 @@
 """The start-up check of a data set: what is in it, what was left out, and whether training can work at all.
 
-What is counted depends on the kind of label: `CHECKS` has the module for each.
+What is counted depends on what has the labels (data/labels.py): `CHECKS` has the module for each.
 """
 
 from collections.abc import Callable
@@ -10,46 +10,64 @@ import numpy as np
 from jaxtyping import Int
 from rich.console import Group
 
-from mapjax.data.checks import label_quality, map_quality, object_quality
+from mapjax.data.checks import image_quality, label_quality, map_quality, object_quality
+from mapjax.data.checks.image_quality import ImageSummary
 from mapjax.data.checks.label_quality import LabelSummary
 from mapjax.data.checks.map_quality import MapSummary
 from mapjax.data.checks.object_quality import ObjectSummary
+from mapjax.data.labels import KINDS
 from mapjax.data.source import Source, kind_of
 from mapjax.errors import UserError
 
-AnySummary = ObjectSummary | LabelSummary | MapSummary
+AnySummary = ObjectSummary | LabelSummary | MapSummary | ImageSummary
 
 
 class Check(NamedTuple):
-    """The check of one kind of label.
+    """The check of what labels belong to.
 
+    summary: the type of its summaries.
     inspect(source, max_boxes) -> summary · class_counts(source) -> (c) · table(*summaries) -> what rich prints
     require_trainable(source, summary): raises UserError where there is nothing to learn.
     """
 
+    summary: type
     inspect: Callable[[Source, int], Any]
     class_counts: Callable[[Source], np.ndarray]
     table: Callable[..., Group]
     require_trainable: Callable[[Source, Any], None]
 
 
-_LABELS = Check(
-    lambda source, max_boxes: label_quality.inspect(source),
-    label_quality.class_counts,
-    label_quality.table,
-    label_quality.require_trainable,
-)
-_OBJECTS = Check(
-    object_quality.inspect, object_quality.class_counts, object_quality.table, object_quality.require_trainable
-)
-_MAPS = Check(
-    lambda source, max_boxes: map_quality.inspect(source),
-    lambda source: map_quality.pixel_counts(source)[0],
-    map_quality.table,
-    map_quality.require_trainable,
-)
-CHECKS = {"label": _LABELS, "labels": _LABELS, "label_map": _MAPS, "boxes": _OBJECTS}  # by the kind that leads
-_BY_SUMMARY = {LabelSummary: _LABELS, MapSummary: _MAPS, ObjectSummary: _OBJECTS}  # in the order of their tables
+# By the thing that has the labels, `of` in their row, or "" for none; in the order of the tables.
+CHECKS = {
+    "image": Check(
+        LabelSummary,
+        lambda source, max_boxes: label_quality.inspect(source),
+        label_quality.class_counts,
+        label_quality.table,
+        label_quality.require_trainable,
+    ),
+    "pixel": Check(
+        MapSummary,
+        lambda source, max_boxes: map_quality.inspect(source),
+        lambda source: map_quality.pixel_counts(source)[0],
+        map_quality.table,
+        map_quality.require_trainable,
+    ),
+    "object": Check(
+        ObjectSummary,
+        object_quality.inspect,
+        object_quality.class_counts,
+        object_quality.table,
+        object_quality.require_trainable,
+    ),
+    "": Check(
+        ImageSummary,
+        lambda source, max_boxes: image_quality.inspect(source),
+        lambda source: np.zeros(len(source.classes), int),
+        image_quality.table,
+        lambda source, summary: None,
+    ),
+}
 
 
 def inspect(source: Source, max_boxes: int) -> AnySummary:
@@ -66,8 +84,11 @@ def class_counts(source: Source) -> Int[np.ndarray, " c"]:
 
 
 def _check_of(source: Source) -> Check:
-    """Choose the check; records without any label are told so by that of labels."""
-    return CHECKS[kind_of(source) or ("label" if len(source.records) else "boxes")]
+    """Choose the check; records without labels though there are classes are told so, by that of whole images."""
+    kind = kind_of(source)
+    if kind is None:
+        return CHECKS["" if not source.classes else "image" if len(source.records) else "object"]
+    return CHECKS[KINDS[kind].of]
 
 
 def overlap(one: AnySummary, other: AnySummary) -> str:
@@ -83,8 +104,8 @@ def overlap(one: AnySummary, other: AnySummary) -> str:
 
 def table(*summaries: AnySummary) -> Group:
     """Lay the summaries of the splits side by side, to print with rich."""
-    alike = {kind: [one for one in summaries if isinstance(one, kind)] for kind in _BY_SUMMARY}
-    return Group(*(_BY_SUMMARY[kind].table(*found) for kind, found in alike.items() if found))
+    alike = [(check, [one for one in summaries if isinstance(one, check.summary)]) for check in CHECKS.values()]
+    return Group(*(check.table(*found) for check, found in alike if found))
 
 
 def require_trainable(source: Source, summary: AnySummary) -> None:
@@ -96,6 +117,6 @@ def require_trainable(source: Source, summary: AnySummary) -> None:
     where = f"{source.name}, split {source.split!r},"
     if len(source.records) == 0:
         raise UserError(f"{where} has no images; check the path and the split.{label_quality.why(source)}")
-    if not source.classes:
+    if not source.classes and not isinstance(summary, ImageSummary):
         raise UserError(f"{where} has no classes; its annotations name none.{label_quality.why(source)}")
-    _BY_SUMMARY[type(summary)].require_trainable(source, summary)
+    next(one for one in CHECKS.values() if isinstance(summary, one.summary)).require_trainable(source, summary)

@@ -1,7 +1,8 @@
 """Folders of images by class: `DIR/train/CLASS/*.jpg` with `DIR/val`, `DIR/test`, or `DIR/CLASS/*.jpg`.
 
 A `.zip` or an uncompressed `.tar` of such a folder is read in place. A single folder around everything is looked
-through; folders below that of a class belong to it. Names that begin with a dot are passed over.
+through; folders below that of a class belong to it. Names that begin with a dot are passed over. For a task that learns
+from the images alone they may lie in `DIR` itself, or anywhere below it or its folders of splits.
 """
 
 import os
@@ -57,6 +58,7 @@ def make(
     path: str,
     classes: str | Sequence[str] | None = None,
     hold_out: float | int = 0.1,
+    needs: str = "label",
 ) -> Source:
     """Read one split of a folder or an archive of images by class; no image is opened.
 
@@ -69,12 +71,15 @@ def make(
       path: the folder or archive.
       classes: their names in order, for all class folders of the training split; by default these, sorted.
       hold_out: share of each class of "train" that becomes "val" if there is no such folder; 0 for none.
+      needs: what the task learns from; with "" records have no label, and the images may lie anywhere in the split.
 
     Raises:
       UserError: nothing there, no class folders, no such split, or a class that training has no images of.
     """
     where = f"folder:{path}"
     tree = _read_archive(path) if pathlib.Path(path).is_file() else _read_folder(path)
+    if not needs:
+        return _without_labels(tree, split, seed, where, hold_out)
     prefixes = _prefixes(tree, where)
     found, part = splits.locate(split, prefixes, where, hold_out)
     mine = _below(tree, prefixes[found])
@@ -85,19 +90,39 @@ def make(
     labelled.require_trained(mine.classes, names, where, found)
     numbers = np.array([names.index(name) for name in mine.classes], np.int32)
     labels = numbers[np.array(mine.codes, np.int64)]
-    files = [tree.image_files[row] for row in mine.rows]
-    kept = labelled.rows_of(part, files, labels, seed, hold_out)
+    kept = labelled.rows_of(part, [tree.image_files[row] for row in mine.rows], labels, seed, hold_out)
     rows = np.array(mine.rows, np.int64)[kept]
-    sizes = tree.sizes[rows] if len(tree.sizes) else tree.sizes
+    return _source(tree, rows, labels[kept], where=where, split=split, classes=names, dropped=mine.dropped)
+
+
+def _without_labels(tree: _Tree, split: str, seed: int, where: str, hold_out: float | int) -> Source:
+    """Open all images of a split, whatever folders they are in."""
+    tops = {name.partition("/")[0] for name in tree.image_files if "/" in name}
+    prefixes = {top: f"{top}/" for top in tops} if any(map(_is_split, tops)) else {"train": ""}
+    found, part = splits.locate(split, prefixes, where, hold_out)
+    prefix = prefixes[found]
+    rows = np.array([row for row, name in enumerate(tree.image_files) if name.startswith(prefix)], np.int64)
+    files = [tree.image_files[row] for row in rows]
+    kept = rows[labelled.rows_of(part, files, np.zeros(len(files), np.int32), seed, hold_out)]
+    dropped = {"not an image file": [name for name in tree.others if name.startswith(prefix)]}
+    return _source(tree, kept, None, where=where, split=split, classes=(), dropped=dropped)
+
+
+def _source(
+    tree: _Tree,
+    rows: np.ndarray,
+    labels: np.ndarray | None,
+    *,
+    where: str,
+    split: str,
+    classes: Sequence[str],
+    dropped: dict[str, list[str]],
+) -> Source:
+    """Make the source of some of a tree's images."""
+    files = [tree.image_files[row] for row in rows]
+    content = (tree.sizes[rows] if len(tree.sizes) else tree.sizes).tobytes()
     return labelled.make_source(
-        where,
-        split,
-        names,
-        [files[position] for position in kept],
-        labels[kept],
-        tree.images(rows),
-        dropped=mine.dropped,
-        content=sizes.tobytes(),
+        where, split, classes, files, labels, tree.images(rows), dropped=dropped, content=content
     )
 
 

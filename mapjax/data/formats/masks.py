@@ -43,13 +43,13 @@ def make(
         id that has no name.
       palette: colours of names, ("sky 0 0 255", …) or (("sky", 0, 0, 255), …), instead of `palette.txt`.
       hold_out: share of "train" that becomes "val" if there is no such folder; 0 for none.
-      needs: what the task learns from; there is nothing but "label_map".
+      needs: what the task learns from; there is nothing but "label_map", which it may leave alone ("").
 
     Raises:
       UserError: no such folder, no list of classes, no such split, a split without images or masks, or none that fit.
     """
     where = f"masks:{path}"
-    if needs != "label_map":
+    if needs not in ("label_map", ""):
         raise UserError(f"{where} has a class for each pixel, and this task learns from {needs}; choose other data.")
     root = pathlib.Path(path)
     for folder in (root, root / "images", root / "masks"):

@@ -3,6 +3,7 @@
 What is written is a function of the source and of the plan alone, whatever the workers, and however often it stopped.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -21,7 +22,7 @@ from mapjax.data.prepared import reader as array_record
 from mapjax.data.prepared.reader import FORMAT, INDEX, VERSION
 from mapjax.data.prepared.shards import DONE, TMP, Job, Written, write_file
 from mapjax.data.source import Source
-from mapjax.errors import NoSuchSplit, UserError
+from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.runtime import checksum
 
 DEFAULT_SPLITS = ("train", "val", "test")
@@ -36,7 +37,7 @@ class Plan(NamedTuple):
     jobs: tuple[Job, ...]
 
 
-def open_splits(node: Mapping[str, Any], asked: Sequence[str]) -> dict[str, Source]:
+def open_splits(node: Mapping[str, Any], asked: Sequence[str], needs: str | None = None) -> dict[str, Source]:
     """Open the splits asked for; without any, those of train, val and test that there are.
 
     Nothing is held out of "train" for a "val" that is not asked for, so that no image is lost.
@@ -44,10 +45,15 @@ def open_splits(node: Mapping[str, Any], asked: Sequence[str]) -> dict[str, Sour
     Args:
       node: of a source in a config, `{"name": "voc", "path": "DIR"}`.
       asked: names of splits.
+      needs: the kind of label that a task will learn from, "" for images alone; None: what the format has by default.
 
     Raises:
-      UserError: no such split, a name that is not fit for a file, or two splits with other classes.
+      UserError: no such split, a name that is not fit for a file, two splits with other classes, or data without labels
+        of that kind.
     """
+    if needs and needs not in labels.KINDS:
+        raise UserError(f"--needs {needs!r} is no kind of label.{near(needs, labels.KINDS)}")
+    offered = {} if needs is None else {"needs": needs}
     whole = asked and not set(splits.VALIDATION).intersection(asked) and not formats.is_embedded(node["name"])
     node = splits.without_hold_out(node) if whole else node
     sources: dict[str, Source] = {}
@@ -57,7 +63,7 @@ def open_splits(node: Mapping[str, Any], asked: Sequence[str]) -> dict[str, Sour
                 f"--splits {name!r}: a split's name becomes a file's; use letters, digits, '.', '-' and '_'."
             )
         try:
-            sources[name] = parts.make("data.formats", node, split=name)
+            sources[name] = parts.make("data.formats", node, split=name, **offered)
         except NoSuchSplit:
             if asked or name == "train":
                 raise
@@ -68,11 +74,28 @@ def open_splits(node: Mapping[str, Any], asked: Sequence[str]) -> dict[str, Sour
                 f"{source.name}: the splits {first.split!r} and {name!r} have other classes; name them in order, "
                 "--data FORMAT:path=DIR,classes='a;b'."
             )
+    if needs and not labels.serve(found := _kinds_of(first), needs):
+        raise UserError(
+            f"{first.name} has {', '.join(found) or 'no labels'}, not the {needs} of --needs; leave that out, or name "
+            "other data."
+        )
     return sources
 
 
-def make_plan(sources: Mapping[str, Source], out: pathlib.Path, count: int, shuffle: int | None) -> Plan:
+def _kinds_of(source: Source) -> list[str]:
+    """Tell the kinds of labels of the records of a source by the first that can be read."""
+    for index in range(len(source.records)):
+        with contextlib.suppress(UserError):
+            return labels.present(source.records[index])
+    return []
+
+
+def make_plan(
+    sources: Mapping[str, Source], out: pathlib.Path, count: int, shuffle: int | None, needs: str | None = None
+) -> Plan:
     """Decide which record goes where: `count` shards of each split (0: by its size), as even as can be.
+
+    `needs` is that of `open_splits`: with other labels it is another plan.
 
     Raises:
       UserError: a number that is negative, or a split without records.
@@ -89,7 +112,7 @@ def make_plan(sources: Mapping[str, Source], out: pathlib.Path, count: int, shuf
         for number, part in enumerate(np.array_split(rows, pieces)):
             jobs.append(Job(split, str(out / f"{split}-{number:05d}-of-{pieces:05d}.array_record"), part))
     first = next(iter(sources.values()))
-    facts = [VERSION, first.classes, first.category_ids, shuffle]
+    facts = [VERSION, first.classes, first.category_ids, shuffle, *([] if needs is None else [needs])]
     facts += [[split, source.fingerprint, len(source.records)] for split, source in sources.items()]
     facts += [[pathlib.Path(job.path).name, len(job.rows)] for job in jobs]
     return Plan(hashlib.sha256(json.dumps(facts).encode()).hexdigest(), tuple(jobs))
@@ -182,7 +205,7 @@ def write_index(
       UserError: of a split, not one image could be read.
     """
     first = next(iter(sources.values()))
-    entries = {}
+    entries, kinds = {}, list[str]()
     for split, source in sources.items():
         mine = [done for job, done in zip(plan.jobs, written) if job.split == split]
         arrays = truth.join([done.labels for done in mine])
@@ -194,6 +217,7 @@ def write_index(
             for reason, where in done.dropped.items():
                 dropped.setdefault(reason, []).extend(where)
         shard_entries = [done.entry for done in mine]
+        kinds = kinds or _kinds_in(out / next(entry["file"] for entry in shard_entries if entry["records"]))
         stored = _write_labels(out, split, arrays)
         content = "".join(entry["sha256"] for entry in (stored, *shard_entries))
         entries[split] = {
@@ -207,7 +231,8 @@ def write_index(
         "format": FORMAT,
         "version": VERSION,
         "data": data,
-        "kind": labels.leading(arrays) or "label_map",
+        "kind": kinds[0] if kinds else "",  # all that mapjax 0.1 reads of them
+        "kinds": kinds,
         "classes": list(first.classes),
         "category_ids": list(first.category_ids),
         "keypoints": list(first.keypoints),
@@ -276,7 +301,15 @@ def _write_labels(out: pathlib.Path, split: str, arrays: truth.Arrays) -> dict[s
 
 def _labels_in(shard: pathlib.Path) -> truth.Arrays:
     """Read the labels out of a shard."""
+    return truth.pack([encoding.decode(data) for data in _reader(shard).read_all()])
+
+
+def _kinds_in(shard: pathlib.Path) -> list[str]:
+    """Tell the kinds of labels of the records of a shard by its first."""
+    return labels.present(encoding.decode(_reader(shard).read(0, 1)[0]))
+
+
+def _reader(shard: pathlib.Path) -> Any:
     from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
-    reader = array_record_module.ArrayRecordReader(str(shard))
-    return truth.pack([encoding.decode(data) for data in reader.read_all()])
+    return array_record_module.ArrayRecordReader(str(shard))

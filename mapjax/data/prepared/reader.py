@@ -1,4 +1,4 @@
-"""Data sets that `launch/prepare.py` wrote: sharded ArrayRecord files, an index, and the labels in a file of their own.
+"""Data sets that `mapjax prepare` wrote: sharded ArrayRecord files, an index, and the labels in a file of their own.
 
     --data array_record:DIR        --data array_record:gs://BUCKET/DIR
 
@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
-from mapjax.data import labelled, splits
+from mapjax.data import labelled, labels, splits
 from mapjax.data.prepared import encoding
 from mapjax.data.prepared.truth import Truth, load
 from mapjax.data.source import Record, Records, Source
@@ -117,7 +117,15 @@ class Stored:
         return self._truth.objects(self._rows)
 
 
-def make(*, split: str, seed: int = 0, path: str, hold_out: float | int = 0.1, verify: bool = False) -> Source:
+def make(
+    *,
+    split: str,
+    seed: int = 0,
+    path: str,
+    hold_out: float | int = 0.1,
+    verify: bool = False,
+    needs: str = "",
+) -> Source:
     """Open one split of a prepared data set; no shard is opened, only its presence and its size are checked.
 
     Args:
@@ -126,9 +134,11 @@ def make(*, split: str, seed: int = 0, path: str, hold_out: float | int = 0.1, v
       path: the folder, on a disk or `gs://BUCKET/DIR`.
       hold_out: share of "train" that becomes "val" where no "val" was prepared; 0 for none.
       verify: read all shards of the split first, and compare their checksums.
+      needs: the kind of label that the task learns from, which must have been prepared; "": whatever there is.
 
     Raises:
-      UserError: no index there, one of another version, no such split, or a file that is missing, cut short or damaged.
+      UserError: no index there, one of another version, no such split, labels of another kind, or a file that is
+        missing, cut short or damaged.
     """
     where = f"array_record:{path}"
     index = read_index(path)
@@ -138,10 +148,17 @@ def make(*, split: str, seed: int = 0, path: str, hold_out: float | int = 0.1, v
     if verify:
         require_checksums(path, entry["shards"])
     truth = read_truth(path, entry)
-    labels, rows = truth.labels(), np.arange(len(truth))
+    kinds = _kinds(index, truth)
+    if not labels.serve(kinds, needs):
+        raise UserError(
+            f"{where} was prepared with {', '.join(kinds) or 'images alone'}, and this task learns from {needs}; "
+            f"prepare its source again, into another folder, with mapjax prepare --needs {needs}."
+        )
+    leading = labels.KINDS[kinds[0]].of if kinds else ""
+    known, rows = truth.labels(), np.arange(len(truth))
     if part != "whole":
         names = list(truth.all_names)
-        grouped = np.zeros(len(names), np.int32) if labels is None else labels
+        grouped = np.zeros(len(names), np.int32) if known is None else known
         rows = labelled.rows_of(part, names, grouped, seed, hold_out)
     stored = Stored(Shards(path, entry["shards"]), truth, rows)
     fingerprint = entry["fingerprint"] if part == "whole" else _hashed(entry["fingerprint"], rows.tobytes())
@@ -153,17 +170,22 @@ def make(*, split: str, seed: int = 0, path: str, hold_out: float | int = 0.1, v
         records=Records(
             len(rows),
             stored.record,
-            None if labels is None else labels[rows],
+            None if known is None else known[rows],
             names=truth.names(rows),
             truth=stored.truth,
-            objects=stored.objects if index.get("kind") == "boxes" else None,
+            objects=stored.objects if leading == "object" else None,
             sizes=truth.sizes(rows),
-            label_map=stored.label_map if index.get("kind") == "label_map" else None,
+            label_map=stored.label_map if leading == "pixel" else None,
         ),
         dropped=dict(entry["dropped"]),
         fingerprint=fingerprint,
         keypoints=tuple(index.get("keypoints", ())),
     )
+
+
+def _kinds(index: Mapping[str, Any], truth: Truth) -> list[str]:
+    """List the kinds of labels of the records, first that as which they are looked at; the index of 0.1 has but it."""
+    return index.get("kinds") or list(dict.fromkeys(kind for kind in (index.get("kind"), *truth.kinds()) if kind))
 
 
 def read_index(path: str) -> dict[str, Any]:
@@ -173,13 +195,13 @@ def read_index(path: str) -> dict[str, Any]:
       UserError: there is none, it is no such index, or one of another version.
     """
     file = epath.Path(path) / INDEX
-    data = _read(file, f"{path} has no {INDEX}; is it the --out folder of a launch/prepare.py that came to its end?")
+    data = _read(file, f"{path} has no {INDEX}; is it the --out folder of a `mapjax prepare` that came to its end?")
     try:
         index = json.loads(data)
     except ValueError as error:
         raise UserError(f"{file} is not whole JSON ({error}); {_mend(path)}.") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise UserError(f"{file} is not the index of a data set by launch/prepare.py; name the folder that has one.")
+        raise UserError(f"{file} is not the index of a data set by `mapjax prepare`; name the folder that has one.")
     if index.get("version") != VERSION:
         raise UserError(
             f"{file} is of version {index.get('version')} of the format and this mapjax reads version {VERSION}; "

@@ -117,6 +117,12 @@ class Truth:
         objects = self._rows(self._layout[counts], row)
         return slice(int(ends[objects.start]), int(ends[objects.stop]))
 
+    def kinds(self) -> list[str]:
+        """Return the kinds of labels of the records, but for label maps, which are not here."""
+        return [
+            name for name, kind in labels.KINDS.items() if kind.layout and kind.layout.keys() <= self._arrays.keys()
+        ]
+
     def labels(self) -> np.ndarray | None:
         """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they have neither."""
         kind = labels.of_image(self._arrays)

@@ -40,32 +40,53 @@ def make(
     max_boxes: int,
     augment: Mapping[str, Any] | None = None,
     masks: bool = False,
+    fit: str = "letterbox",
+    shorter: int = 800,
+    longest: int = 1333,
+    multiple: int = 32,
     probability: float | int = 0.5,
     alpha: float | int = 1.5,
 ) -> Any:
     """Make the transform; without augmentation, in evaluation, it is that of boxes.py.
 
     Args:
-      size, max_boxes, augment, masks: as for boxes.make.
+      size, max_boxes, augment, masks, fit, shorter, longest, multiple: as for boxes.make.
       probability: that an image is mixed with another.
       alpha: the share of an image is drawn from Beta(α, α).
 
     Raises:
       UserError: a probability outside 0 to 1, an α that is not positive, or what boxes.make refuses.
     """
-    if not 0 <= probability <= 1 or alpha <= 0:
-        raise UserError(f"transform: probability={probability} must be from 0 to 1, and alpha={alpha} above 0.")
-    base = boxes.make(size=size, max_boxes=max_boxes, augment=augment, masks=masks)
+    numbers = all(isinstance(value, (int, float)) for value in (probability, alpha))
+    if not numbers or not 0 <= probability <= 1 or alpha <= 0:
+        raise UserError(f"transform: probability={probability!r} must be from 0 to 1, and alpha={alpha!r} above 0.")
+    base = boxes.make(
+        size=size,
+        max_boxes=max_boxes,
+        augment=augment,
+        masks=masks,
+        fit=fit,
+        shorter=shorter,
+        longest=longest,
+        multiple=multiple,
+    )
     return base if augment is None else Mixed(base, probability, alpha)
 
 
 def mix(one: Example, other: Example, share: float) -> Example:
     """Average two examples' images; `share` is that of the first, whose `matrix` and `size` stay.
 
-    Of more boxes than there are rows the first one's are kept, then the other's as far as they go.
+    Of more boxes than there are rows the first one's are kept, then the other's as far as they go. What the objects of
+    but one of the two have is zeros for the others: keypoints that are not labelled, say.
     """
     image = np.rint(share * one["image"] + (1 - share) * other["image"].astype(np.float64)).astype(np.uint8)
-    rows = len(one["valid"])
-    lists = [key for key in _LISTS if key in one]
-    both = {key: np.concatenate([one[key][one["valid"]], other[key][other["valid"]]])[:rows] for key in lists}
+    like = {key: example[key] for example in (other, one) for key in _LISTS if key in example}
+    rows = max(map(len, like.values()), default=0)
+    both = {key: np.concatenate([_real(one, key, some), _real(other, key, some)])[:rows] for key, some in like.items()}
     return one | {"image": image} | boxes.padded(rows, both)
+
+
+def _real(example: Example, key: str, like: np.ndarray) -> np.ndarray:
+    """Take the real rows of a list; zeros, of the shape of those of `like`, where the example has no such list."""
+    real = example["valid"] if "valid" in example else np.zeros(0, bool)
+    return example[key][real] if key in example else np.zeros((real.sum(), *like.shape[1:]), like.dtype)

@@ -29,19 +29,29 @@ NORMS = ("none", "batch", "frozen", "group")
 class Backbone(nn.Module):
     """A network "body", then a pyramid "fpn" over some of its maps: images → the maps of both by name.
 
-    shown: the body's maps that are given. reads: those that the pyramid is built on. names: of the pyramid's maps.
+    shown: the body's maps that are given. reads: those that the pyramid is built on, strides: theirs. names: of the
+    pyramid's maps.
     """
 
     body: nn.Module
     fpn: nn.Module
     shown: tuple[str, ...]
     reads: tuple[str, ...]
+    strides: tuple[int, ...]
     names: tuple[str, ...]
 
     def __call__(self, images, train: bool) -> dict[str, Any]:
         features = self.body(images, train)
-        pyramid = self.fpn([features[name] for name in self.reads], train)
+        grids = [[-(-side // stride) for side in images.shape[1:3]] for stride in self.strides]
+        maps = [centred(features[name], grid) for name, grid in zip(self.reads, grids, strict=True)]
+        pyramid = self.fpn(maps, train)
         return {name: features[name] for name in self.shown} | dict(zip(self.names, pyramid, strict=True))
+
+
+def centred(x, grid: Sequence[int]):
+    """Fill a map (b h w c) up to a grid with zeros around it, or cut it: that of layers that pad nothing is smaller."""
+    around = [(0, 0, 0), *((n // 2, n - n // 2, 0) for n in (grid[0] - x.shape[1], grid[1] - x.shape[2])), (0, 0, 0)]
+    return x if x.shape[1:3] == tuple(grid) else jax.lax.pad(x, jnp.zeros((), x.dtype), around)
 
 
 class FasterRCNN(nn.Module):
@@ -98,9 +108,9 @@ def make(
 ) -> Model:
     """Make a Faster R-CNN; the defaults are those of torchvision's `fasterrcnn_resnet50_fpn`.
 
-    Of images (b h w 3, normalised, with sides that the strides divide) it gives "features" (name → b i j d: the
-    backbone's maps, and those of the pyramid, "p2" for stride 2² …), "objectness" (b r) and "deltas" (b r 4) of r
-    anchors. Its calls, of n boxes and c classes:
+    Of images (b h w 3, normalised, with sides that the strides of `levels` divide) it gives "features" (name →
+    b i j d: the backbone's maps, and those of the pyramid, "p2" for stride 2² …), "objectness" (b r) and "deltas"
+    (b r 4) of r anchors. Its calls, of n boxes and c classes:
 
         regions(variables, features, boxes, *, train) -> ("logits" (b n c+1, background first) and "deltas"
             (b n c+1 4) by name, stats), for boxes (b n 4) in pixels of the images
@@ -111,7 +121,8 @@ def make(
       backbone: a node of the config that names a network with levels (norm, width, remat … as there). One whose maps
         are all of one stride, as a ViT's, gets a simple pyramid of the last of them (Li et al. 2022); any other an FPN.
       levels: the backbone's maps that the pyramid is built on, finest first, by name or by stride (the last map of
-        that stride); None: those of strides 4, 8, 16 and 32, as far as there are such.
+        that stride); None: those of strides 4, 8, 16 and 32, as far as there are such. Where one is smaller than
+        the image's sides by its stride, rounded up, zeros are put around it.
       channels: of the pyramid.
       anchor_sizes: for each pyramid level (`levels` and one coarser) the anchors' sizes √area in pixels of the
         input; None: one of 8 times the level's stride.
@@ -124,10 +135,11 @@ def make(
     Raises:
       UserError: a backbone without maps to build on, levels that do not follow each other, or options out of range.
     """
-    if norm not in NORMS:
-        raise UserError(f"faster_rcnn has no norm={norm!r}.{near(norm, NORMS)}")
-    if rpn_depth < 1 or box_convs < 0:
-        raise UserError(f"faster_rcnn: rpn_depth={rpn_depth} must be 1 or more, and box_convs={box_convs} 0 or more.")
+    _require_sound(backbone, levels, ratios, norm)
+    least = {"channels": (channels, 1), "rpn_depth": (rpn_depth, 1), "box_convs": (box_convs, 0)}
+    for name, (value, lowest) in (least | {"representation": (representation, 1), "pool": (pool, 1)}).items():
+        if value < lowest:
+            raise UserError(f"faster_rcnn: {name}={value} must be {lowest} or more.")
     node, kind = {"name": "resnet", **backbone}, jnp.dtype(dtype)
     body = make_backbone("faster_rcnn", node, dtype)
     built = pyramid.over(node, body.levels, levels, channels=channels, norm=norm, dtype=kind)
@@ -139,8 +151,9 @@ def make(
         )
     # Of two maps of one stride the first is pooled from, as in torchvision.
     pooled = dict(reversed(list(zip(built.strides[:-1], built.names))))
+    reads = tuple(body.levels[name] for name in built.reads)
     module = FasterRCNN(
-        Backbone(module_of(body), built.neck, tuple(body.levels), built.reads, built.names),
+        Backbone(module_of(body), built.neck, tuple(body.levels), built.reads, reads, built.names),
         RPN(channels, len(sizes[0]) * len(ratios), rpn_depth, kind),
         RoiHeads(classes, representation, box_convs, norm, kind),
         tuple(pooled[stride] for stride in sorted(pooled)),
@@ -158,7 +171,20 @@ def make(
     heads = (*heads_below("backbone/body", body), "^rpn/", "^roi_heads/")
     rules = (*tensor.below("backbone/body", body.rules), *rules_of(box_convs))
     calls = {"regions": partial(_run, module, "regions"), "anchors": anchors}
-    return Model(jax.jit(partial(_init, module)), partial(_run, module, "per_image"), calls, heads=heads, rules=rules)
+    own = dict(zip(built.names[:-1], built.strides))  # the map on top is taken from the one before it, at any size
+    apply = partial(_run, module, "per_image")
+    return Model(jax.jit(partial(_init, module)), apply, calls, levels=own, heads=heads, rules=rules)
+
+
+def _require_sound(backbone: Any, levels: Any, ratios: Any, norm: Any) -> None:
+    if not isinstance(backbone, Mapping):
+        raise UserError(f"faster_rcnn: backbone={backbone!r} must be a node, as in dict(name='resnet', depth=50).")
+    if levels is not None and not isinstance(levels, tuple | list):
+        raise UserError(f"faster_rcnn: levels={levels!r} must be names or strides of maps, as in (8, 16, 32).")
+    if not isinstance(ratios, tuple | list) or not ratios or not all(ratio > 0 for ratio in ratios):
+        raise UserError(f"faster_rcnn: ratios={ratios!r} must be heights over widths above 0, as in (0.5, 1, 2).")
+    if norm not in NORMS:
+        raise UserError(f"faster_rcnn has no norm={norm!r}.{near(norm, NORMS)}")
 
 
 def _init(module: FasterRCNN, key, images):

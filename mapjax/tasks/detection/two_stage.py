@@ -18,7 +18,7 @@ from mapjax.ops.nms import keep_sorted, nms
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
 
-DIVISOR = 32  # the coarsest stride of the backbone
+DIVISOR = 32  # of the sides that a network sees: the coarsest stride of most, as torchvision has it
 BETA = 1 / 9  # of both box losses
 CROWD_COVERAGE = 0.5  # an anchor or proposal with this share in a crowd is neither object nor background
 
@@ -49,7 +49,8 @@ def make(
     """Make the detection task.
 
     Args:
-      model: a two-stage detector, with the calls "regions" and "anchors" of models/detectors/faster_rcnn.py.
+      model: a two-stage detector, with the calls "regions" and "anchors" of models/detectors/faster_rcnn.py; it sees
+        sides that the strides of its `levels` divide.
       pre_nms_*, post_nms_*: proposals of each pyramid level before, and of an image after, suppression at
         IoU `rpn_nms`, in training and in prediction.
       rpn_score_threshold: a proposal needs this score or a higher one, 0 to 1.
@@ -77,12 +78,14 @@ def make(
     )
     normalize = partial(image_ops.normalize, mean=mean, std=std)
 
+    divisor = max([DIVISOR, *model.levels.values()])
+
     @cache
     def anchors_of(height: int, width: int) -> Sequence[Any]:
-        return model.calls["anchors"]((padded(height), padded(width)))
+        return model.calls["anchors"]((padded(height, divisor), padded(width, divisor)))
 
     def pixels(batch: Batch):
-        return pad(image_ops.normalized(batch["image"], normalize))
+        return pad(image_ops.normalized(batch["image"], normalize), divisor)
 
     def init(key, batch: Batch) -> Variables:
         return model.init(key, pixels(batch))
@@ -126,15 +129,15 @@ def make(
     return Task("boxes", normalize, init, loss, predict, decode, ("precision",))
 
 
-def pad(images):
-    """Add zeros below and on the right, up to multiples of DIVISOR, so that every stride divides the sides."""
-    below, right = (padded(side) - side for side in images.shape[1:3])
+def pad(images, divisor: int = DIVISOR):
+    """Add zeros below and on the right, up to multiples of a divisor, so that every stride divides the sides."""
+    below, right = (padded(side, divisor) - side for side in images.shape[1:3])
     return jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))
 
 
-def padded(side: int) -> int:
-    """Round a side up to a multiple of DIVISOR."""
-    return -(-side // DIVISOR) * DIVISOR
+def padded(side: int, divisor: int) -> int:
+    """Round a side up to a multiple of a divisor."""
+    return -(-side // divisor) * divisor
 
 
 def extents(batch: Batch):

@@ -1,0 +1,37 @@
+"""The start-up check of images without labels, as tasks have them that learn from the images alone."""
+
+from typing import NamedTuple
+
+from rich.console import Group
+
+from mapjax.data.checks import label_quality
+from mapjax.data.source import Source
+
+
+class ImageSummary(NamedTuple):
+    """What one split holds.
+
+    dropped: how many were left out, by reason, and one example. files: the image files, where they are files.
+    """
+
+    name: str
+    split: str
+    images: int
+    dropped: dict[str, tuple[int, str]]
+    files: frozenset[str]
+
+
+def inspect(source: Source) -> ImageSummary:
+    """Count what a source holds; no image is decoded."""
+    return ImageSummary(
+        name=source.name,
+        split=source.split,
+        images=len(source.records),
+        dropped={reason: (len(where), where[0]) for reason, where in source.dropped.items() if where},
+        files=label_quality.files_of(source),
+    )
+
+
+def table(*summaries: ImageSummary) -> Group:
+    """Lay the summaries of the splits side by side, to print with rich."""
+    return label_quality.side_by_side(summaries, lambda one: {"images": str(one.images)}, (), lambda one: [])
