@@ -17,10 +17,10 @@ class NoSuchSplit(UserError):
     """The data set has no split of that name."""
 
 
-def near(word: str, known: Iterable[str]) -> str:
+def near(word: object, known: Iterable[str]) -> str:
     """Return " Did you mean 'a' or 'b'?" for the names closest to `word`, else the list of all known names."""
     names = sorted(str(name) for name in known)
-    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), names, n=3, cutoff=0.5)
     if close:
         return f" Did you mean {' or '.join(repr(name) for name in close)}?"
     return f" Known: {', '.join(names)}." if names else ""

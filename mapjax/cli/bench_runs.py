@@ -20,6 +20,7 @@ def train_step(config: Any) -> Timed:
     made = setup.build(config)
     like, program, transform = made.batches[-1], made.program, made.transforms[-1][1]
     options = {"batch": config.batch, "seed": 0, "sampler": made.sampler, "sharding": made.sharding}
+    options |= {"further": made.streams}
     with pipeline.train_batches(made.train, transform, **options) as batches:
         batch = next(batches)
     compiled = program.compile(like)

@@ -53,9 +53,11 @@ def recipe(name: str) -> dict[str, Any]:
     plain = found.to_dict() if isinstance(found, ConfigDict) else found
     if not isinstance(plain, Mapping):
         raise UserError(f"--config {name}: get_config() must give a dict, not {found!r}.")
-    plain = migrate.migrated(plain)
-    schema.require_known(plain, f"--config {name}")
-    return plain
+    today = migrate.migrated(plain)
+    schema.require_known(today, f"--config {name}")
+    if today != plain:
+        print(f"warning: --config {name} is written for 0.1; {migrate.DEFAULTS_NOW}", file=sys.stderr)
+    return today
 
 
 def with_data(config: ConfigDict, data: str) -> ConfigDict:
@@ -75,17 +77,25 @@ def call(name: str, function: str) -> Any:
     path, _, variant = name.partition(":")
     file = find(path)
     spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None and spec.loader is not None, "find gives files of Python only"
     module = importlib.util.module_from_spec(spec)
     if (folder := str(file.parent.resolve())) not in sys.path:
         sys.path.append(folder)  # for the parts of its author that lie beside it; none hides what is installed
-    spec.loader.exec_module(module)
-    if not hasattr(module, function):
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"--config {path} is not Python: {error.msg} (line {error.lineno}).") from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"--config {path} imports {error.name}, which is not there: install it, or mend it.") from error
+    made, known = getattr(module, function, None), getattr(module, "VARIANTS", None)
+    if not callable(made):
         raise UserError(f"--config {path}: the file defines no {function}().")
-    made = getattr(module, function)
-    if variant and not inspect.signature(made).parameters:
+    takes = inspect.signature(made).parameters.values()
+    if variant and not takes:
         raise UserError(f"--config {name}: {function}() of this file takes no variant.")
-    known = getattr(module, "VARIANTS", None)
+    if not variant and any(one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD for one in takes):
+        hint = f", one of {', '.join(known)}" if known else ""
+        raise UserError(f"--config {name}: {function}() of this file needs a variant; write {name}:VARIANT{hint}.")
     if variant and known is not None and variant not in known:
         raise UserError(f"--config {name}: there is no variant {variant!r}.{near(variant, known)}")
     try:
@@ -103,7 +113,7 @@ def find(name: str) -> pathlib.Path:
       UserError: no such file.
     """
     file = pathlib.Path(name)
-    if file.is_file():
+    if file.is_file() and file.suffix == ".py":
         return file
     package = pathlib.Path(__file__).parents[1]
     shipped = {
@@ -111,6 +121,10 @@ def find(name: str) -> pathlib.Path:
     }
     if name in shipped:
         return shipped[name]
+    if file.is_file():
+        raise UserError(
+            f"--config {name}: this file is no Python; write an experiment FILE.py, or a run's config.json."
+        )
     folder = file.parent if file.parent.is_dir() else pathlib.Path("experiments")
     beside = [str(found) for found in folder.glob("*.py")]
     raise UserError(f"--config {name}: there is no such file.{near(name, [*beside, *shipped])}")
@@ -124,11 +138,15 @@ def label(name: str) -> str:
 
 def _read(file: pathlib.Path) -> ConfigDict:
     try:
-        return saved(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise UserError(f"--config {file}: there is no such file.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise UserError(
+            f"--config {file}: there is no such file." if missing else f"--config {file}: {error.strerror}."
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--config {file} is no config of a run ({error}).") from error
+    return saved(values, f"--config {file}")
 
 
 def merged(variant: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -168,20 +186,41 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
-def from_dict(values: Mapping[str, Any]) -> ConfigDict:
-    """Make a locked config of a plain dict, with every key of a run; lists become tuples, as experiments write them."""
+def from_dict(values: Mapping[str, Any], origin: str = "config") -> ConfigDict:
+    """Make a locked config of a plain dict, with every key of a run; lists become tuples, as experiments write them.
+
+    Args:
+      origin: what the values are from, for the message.
+
+    Raises:
+      UserError: a key that no run has, or a value that cannot be.
+    """
 
     def restore(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: restore(inner) for key, inner in value.items()}
         return tuple(restore(inner) for inner in value) if isinstance(value, list | tuple) else value
 
+    schema.require_known(values, origin)
     return ConfigDict(restore(schema.complete(values))).lock()
 
 
-def saved(values: Mapping[str, Any]) -> ConfigDict:
-    """Make the config of a run from its config.json, whichever version wrote that; see migrate.py."""
-    return from_dict(migrate.saved(values))
+def saved(values: Any, origin: str = "config.json") -> ConfigDict:
+    """Make the config of a run from its config.json, whichever version wrote that; see migrate.py.
+
+    Raises:
+      UserError: as `from_dict`, or it is no dict at all.
+    """
+    return from_dict(plain_saved(values, origin), origin)
+
+
+def plain_saved(values: Any, origin: str) -> dict[str, Any]:
+    """Give what a config.json says in today's words, without the defaults; errors as for `saved`."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{origin} is no config of a run: it holds {values!r} and no keys.")
+    today = migrate.saved(values)
+    schema.require_known(today, origin)
+    return today
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterable[str]:

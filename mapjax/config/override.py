@@ -72,9 +72,12 @@ def _checked(key: str, value: Any, origin: str) -> Any:
             migrate.require_new(f"{key}.{inner}")
         schema.require_known({key: plain}, origin)
         return ConfigDict(schema.group(key) | plain)
+    if key == "streams":
+        schema.require_known({key: plain}, origin)
+        return ConfigDict({name: schema.stream(node) for name, node in plain.items()})
     known = schema.find(key)
-    if known is not None and not schema.fits(known.kind, plain):
-        raise UserError(f"{origin}: expected {schema.words(known.kind)}.")
+    if known is not None and (fault := schema.fault(known, plain)):
+        raise UserError(f"{origin} must be {fault}.")
     return tuple(value) if isinstance(value, list) else value
 
 

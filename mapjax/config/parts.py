@@ -50,6 +50,8 @@ def names(kind: str) -> list[str]:
 
 def find(kind: str, name: str) -> Any:
     """Give the `make` of a part by its name; errors as for `make`."""
+    if not isinstance(name, str):
+        raise UserError(f"a part of {kind} is called by a text, not {name!r}; one of {', '.join(names(kind))}.")
     path = name if "." in name else _modules(kind).get(name, f"mapjax.{kind}.{name}")
     try:
         found = importlib.util.find_spec(path)

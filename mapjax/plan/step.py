@@ -113,10 +113,17 @@ def find_source(config: Config, classes: int | None = None, examples: int | None
     """
     if any(count is not None and count < 1 for count in (classes, examples)):
         raise UserError(f"--classes {classes} and --examples {examples} must be positive.")
-    missing = missing_path(config)
+    missing = missing_path(config.data)
     if not missing and classes is None and examples is None:
         config, source, _ = sources.open_sources(config)
-        return config, source, ""
+        away = [
+            f"{path} (streams.{name})" for name, node in config.streams.items() if (path := missing_path(node.data))
+        ]
+        return (
+            config,
+            source,
+            f"{' and '.join(away)} is not here: planned with the main data in its place" if away else "",
+        )
     known = KNOWN.get(str(config.data.name), IMAGENET)
     kinds, count = classes or known[0], examples or known[1]
     why = f"{missing} is not here" if missing else "the data is not read"
@@ -124,10 +131,10 @@ def find_source(config: Config, classes: int | None = None, examples: int | None
     return config, blank_source(config, kinds, count), note
 
 
-def missing_path(config: Config) -> str:
-    """Name the file or folder of the config's data that does not exist; "" where all do."""
+def missing_path(data: Any) -> str:
+    """Name the file or folder of some data, a node of a config, that does not exist; "" where all do."""
     for key in ("path", "annotations", "images"):
-        value: Any = config.data.get(key)
+        value: Any = data.get(key)
         for path in value.values() if hasattr(value, "values") else [value]:
             if isinstance(path, str) and path and not pathlib.Path(path).exists():
                 return path
@@ -190,8 +197,13 @@ def evaluation_peak(config: Config, seen: Source, held_out: Source, mesh: Mesh) 
 
 def planned(config: Config, seen: Source, held_out: Source, mesh: Mesh) -> setups.Setup:
     """Make what `fit` makes; how often each class comes is only a constant in the step, and is not counted."""
-    opened = (config, seen, held_out)
-    return setups.build(config, mesh=mesh, opened=opened, counts=lambda source: np.ones(len(source.classes), np.int64))
+    return setups.build(
+        config,
+        mesh=mesh,
+        opened=(config, seen, held_out),
+        counts=lambda source: np.ones(len(source.classes), np.int64),
+        stand_in=lambda data: seen if missing_path(data) else None,
+    )
 
 
 @contextlib.contextmanager

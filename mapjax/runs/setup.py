@@ -3,7 +3,7 @@
 Nothing receives the whole config but the functions of this room; each part gets its own node.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,18 +11,18 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from mapjax.config import load as configs
+from mapjax.config import schema
 from mapjax.data import sampling
 from mapjax.data.checks import map_quality
 from mapjax.data.source import Source
 from mapjax.data.streams import Stream
 from mapjax.engine import schedule
-from mapjax.errors import UserError, near
+from mapjax.errors import UserError
 from mapjax.metrics import combine
 from mapjax.runs import further, networks, program, sources
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Metric, Model, Task
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Setup(NamedTuple):
@@ -58,12 +58,14 @@ def build(
     mesh: Mesh | None = None,
     opened: tuple[Any, Source, Source] | None = None,
     counts: Callable[[Source], np.ndarray] | None = None,
+    stand_in: Callable[[Mapping[str, Any]], Source | None] = lambda data: None,
 ) -> Setup:
     """Make all that a run of a config is made of; nothing is compiled, and no parameter drawn.
 
     Args:
       mesh: other devices than the config's.
       opened: what `sources.open_sources` gave, or what stands in for data that is not here.
+      stand_in: gives what stands in for the data of a further stream that is not here, or None.
       counts: stands in for counting the training examples, and pixels, of each class, where only shapes matter.
 
     Raises:
@@ -79,8 +81,8 @@ def build(
     task = networks.make_task(config, train.classes, model, class_counts, pixel_counts)
     sharding = shard.batch_sharding(mesh, config.batch)
     transforms = tuple(sources.make_transforms(config, clock))
-    streams = further.make(config, train)
-    beside = {one.name: further.shapes(one, mesh) for one in streams}
+    streams = further.make(config, train, stand_in)
+    beside = {one.name: further.shapes(one, mesh, config.accumulate) for one in streams}
     batches = tuple(
         sources.abstract_batch(train, transform, config.batch, sharding) | beside for _, transform in transforms
     )
@@ -121,23 +123,13 @@ def make_metric(config: Any, task: Task, source: Source) -> Metric:
 
 
 def require_sound(config: Any, mesh: Mesh) -> None:
-    """Check the values that concern the run as a whole; each part checks its own.
+    """Check the values that concern the run as a whole, also those that a program has set; each part checks its own.
 
     Raises:
       UserError: one that cannot be, with its key.
     """
-    for key in ("batch", "eval_batch", "accumulate"):
-        if int(config[key]) < 1:  # type: ignore[arg-type]
-            raise UserError(f"{key}={config[key]} must be at least 1.")
-    size = config.image_size
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise UserError(f"image_size={size} must be height and width in pixels, as in (480, 640).")
-    if config.dtype not in DTYPES:
-        raise UserError(f"dtype={config.dtype!r} is not known.{near(config.dtype, DTYPES)}")
-    if program.may_skip(config) < 0:
-        raise UserError(f"skip_non_finite={program.may_skip(config)} must be how many steps may be left out, or 0.")
-    if config.seed < 0:
-        raise UserError(f"seed={config.seed} must not be negative.")
+    schema.require_known(configs.to_dict(config), "config")
+    schema.require_parts(config, "config")
     shard.batch_sharding(mesh, config.batch)
     if config.batch % (shard.ways(mesh) * config.accumulate):
         raise UserError(

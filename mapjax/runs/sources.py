@@ -1,6 +1,6 @@
 """The data of a run from its config: its sources, what becomes of their records, and the shapes of a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,9 +11,9 @@ from jax.sharding import NamedSharding
 from mapjax import stages
 from mapjax.config import load as configs
 from mapjax.config import parts
-from mapjax.data import sampling, splits
+from mapjax.data import labels, sampling, splits
 from mapjax.data.checks import quality
-from mapjax.data.source import Source, labels_of, largest_size
+from mapjax.data.source import Source, kind_of, labels_of, largest_size, truth_of
 from mapjax.data.transforms import corruptions
 from mapjax.engine import schedule
 from mapjax.errors import NoSuchSplit, UserError
@@ -30,9 +30,28 @@ def make_source(config: Any, kind: str, split: str | None = None) -> Source:
     node = config.data.to_dict()
     if kind == "train" and config.splits.eval not in splits.VALIDATION:
         node = splits.without_hold_out(node)
-    source = parts.make("data.formats", node, split=split or config.splits[kind], needs=networks.needs(config))
+    source = open_format(node, split or config.splits[kind], networks.needs(config), f"task {config.task.name!r}")
     changes: Any = config.corruption
     return corruptions.shift(source, changes.to_dict()) if kind == "eval" and changes else source
+
+
+def open_format(node: Mapping[str, Any], split: Any, needs: str, who: str) -> Source:
+    """Open a split of the data that a node names, for `who` learns from labels of the kind `needs`.
+
+    Raises:
+      UserError: no such data or split, or its images have no such labels.
+    """
+    source = parts.make("data.formats", node, split=split, needs=needs)
+    if needs not in labels.KINDS or not len(source.records):
+        return source
+    try:
+        found = {kind_of(source), *labels.present(truth_of(source, 0))} - {None}
+    except UserError:  # an image that cannot be read is replaced by another, and counted
+        return source
+    if not found & {needs, *(["labels"] if needs == "label" else [])}:  # an image may have any number of classes
+        has = " and ".join(sorted(map(str, found))) or "no labels"
+        raise UserError(f"{source.name}: its images have {has}, and {who} learns from {needs}; choose other data.")
+    return source
 
 
 def open_sources(config: Any) -> tuple[Any, Source, Source]:

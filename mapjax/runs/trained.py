@@ -34,7 +34,7 @@ def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[
       UserError: no run there, no checkpoint that can be read, or a key that its config has not.
     """
     folder = pathlib.Path(folder)
-    config: Any = configs.saved(workdir.read_json(folder / "config.json"))
+    config: Any = configs.saved(workdir.read_json(folder / "config.json"), str(folder / "config.json"))
     configs.override_all(config, overrides or {})
     classes = tuple(workdir.read_json(folder / "classes.json"))
     task = networks.make_task(config, classes)

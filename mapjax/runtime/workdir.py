@@ -21,7 +21,7 @@ import jax
 from jax.sharding import Mesh
 
 import mapjax
-from mapjax.config import keys, migrate
+from mapjax.config import keys
 from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.runtime import checksum
@@ -66,7 +66,7 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
         except OSError as error:
             raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name another folder.") from error
         return ""
-    before = migrate.saved(read_json(path / "config.json"))
+    before = configs.plain_saved(read_json(path / "config.json"), str(path / "config.json"))
     (old, old_places), (new, new_places) = map(_parted, (before, config))
     changed = list(configs.differences(old, new))
     if changed:  # perhaps one of the two only writes what the other leaves at its default

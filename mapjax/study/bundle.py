@@ -87,7 +87,7 @@ def read(path: pathlib.Path, data: str | None = None) -> tuple[sweep.Study, dict
                 sweep.Cell(
                     one["name"],
                     migrate.overrides(one["overrides"]),
-                    _config(file.read(f"cells/{one['name']}.json"), data),
+                    _config(f"cells/{one['name']}.json", file, data),
                 )
                 for one in about["cells"]
             )
@@ -112,8 +112,8 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def _config(text: bytes, data: str | None) -> ConfigDict:
-    config: Any = configs.saved(json.loads(text))
+def _config(name: str, file: zipfile.ZipFile, data: str | None) -> ConfigDict:
+    config: Any = configs.saved(json.loads(file.read(name)), name)
     given = configs.parse_data(data) if data else None
     if given is None or config.data.name != given["name"]:
         return configs.with_data(config, data) if data else config

@@ -8,7 +8,7 @@ of its masks, 0 the background.
 import functools
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mapjax.errors import UserError, near
@@ -40,9 +40,9 @@ def of(classes: Sequence[str]) -> Labels | None:
 def match(given: Sequence[str], known: Labels, where: str) -> tuple[str, ...]:
     """Give the known name of each class of a data set, whichever way it is written.
 
-    A class is found by its name (capitals, "_" and "-" do not matter), by its identifier, alone or before a name as in
-    "n01440764_tench", or where all classes are numbers that are no identifiers, by its index from 0. Several may be
-    one.
+    A class is found by its name (capitals, "_" and "-" do not matter, where only one is written so), by its identifier,
+    alone or before a name as in "n01440764_tench", or where all classes are numbers that are no identifiers, by its
+    index from 0. Several may be one. A number before a name does not count: it is most likely the data set's own.
 
     Args:
       given: names of a data set's classes, such as those of its folders.
@@ -50,10 +50,13 @@ def match(given: Sequence[str], known: Labels, where: str) -> tuple[str, ...]:
       where: the data set, for the message.
 
     Raises:
-      UserError: some are none of the known ones; the first few, and the near names.
+      UserError: some are none of the known ones (the first few, and the near names), one may be several, or its name
+        is that of another class than its identifier.
     """
-    names, ids = {_plain(name): name for name in known.names}, dict(zip(known.ids, known.names))
-    found = [names.get(_plain(one)) or ids.get(re.split(r"[ _-]", one)[0]) for one in given]
+    alike: dict[str, list[str]] = {}
+    for name in known.names:
+        alike.setdefault(_plain(name), []).append(name)
+    found = [_find(one, known, alike, where) for one in given]
     if None in found and all(one.isdecimal() and int(one) < len(known.names) for one in given):
         return tuple(known.names[int(one)] for one in given)
     strange = [one for one, name in zip(given, found) if name is None]
@@ -65,6 +68,32 @@ def match(given: Sequence[str], known: Labels, where: str) -> tuple[str, ...]:
             f"weights know: {shown}{more}. Name each by the class, its identifier (as {known.ids[0]}) or its index."
         )
     return tuple(name for name in found if name is not None)
+
+
+def _find(one: str, known: Labels, alike: Mapping[str, Sequence[str]], where: str) -> str | None:
+    """Give the known class that a name means; `alike` lists them by their plain names."""
+    ids = dict(zip(known.ids, known.names))
+    if one in known.names or one in ids:
+        return one if one in known.names else ids[one]
+    named = alike.get(_plain(one), ())
+    first, *rest = re.split(r"[ _-]", one, maxsplit=1)
+    if not named and rest and (first.isdecimal() or first in ids):
+        named = [rest[0]] if rest[0] in known.names else alike.get(_plain(rest[0]), ())
+        if first in ids and not first.isdecimal():
+            # WordNet's has more names than the list: "crane" is also a bird's, and what names no class may be one.
+            if named and not set(_plain(rest[0]).split()) & set(_plain(ids[first]).split()):
+                raise UserError(
+                    f"{where}: its class {one!r} has the identifier of {ids[first]!r} and the name of another class; "
+                    "leave one of the two."
+                )
+            return ids[first]
+    if len(named) > 1:
+        identifiers = (known.ids[known.names.index(name)] for name in named)
+        raise UserError(
+            f"{where}: its class {one!r} may be {' or '.join(map(repr, named))}; write it so, or by its identifier, "
+            f"{' or '.join(identifiers)}."
+        )
+    return named[0] if named else None
 
 
 def _plain(name: str) -> str:

@@ -27,12 +27,18 @@ def experiment(tmp_path):
 def test_overrides_keep_their_types(experiment):
     names = configs.load(experiment, {"optimizer.freeze": "('backbone')"}).optimizer.freeze
     assert names == configs.load(experiment, {"optimizer.freeze": "backbone"}).optimizer.freeze == ("backbone",)
-    text = {"batch": "8", "ema": "1", "optimizer.nesterov": "false", "image_size": "(5, 7)", "task.views": "3"}
+    text = {
+        "batch": "8",
+        "schedule.power": "1",
+        "optimizer.nesterov": "false",
+        "image_size": "(5, 7)",
+        "task.views": "3",
+    }
     config = configs.load(experiment + ":other", text | {"optimizer.learning_rate": "3e-4", "eval_size": "[8, 9]"})
     assert config.init_from == "other"
-    assert (config.batch, config.ema, config.image_size, config.task.views) == (8, 1.0, (5, 7), "3")
+    assert (config.batch, config.schedule.power, config.image_size, config.task.views) == (8, 1.0, (5, 7), "3")
     assert (config.optimizer.learning_rate, config.optimizer.nesterov, config.eval_size) == (3e-4, False, (8, 9))
-    assert isinstance(config.ema, float)
+    assert isinstance(config.schedule.power, float)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +52,19 @@ def test_overrides_keep_their_types(experiment):
         ("optimizer.nesterov", "3", "expected a value like True"),
         ("image_size", "3", "expected a value like"),
         ("image_size", "('4')", "expected a value like"),
-        ("eval_size", "3", "expected a tuple or None"),
+        ("eval_size", "3", "must be a tuple or None"),
         ("ema", "much", "expected a value like 0.0"),
         ("batch.size", "3", "no such key"),
+        ("ema", "2", "ema=2 must be from 0 to 1"),
+        ("optimizer.clip", "-1", "must be at least 0"),
+        ("schedule.at", "(2,)", "must be shares between 0 and 1"),
+        ("dtype", "bfloat17", "must be float32 or bfloat16 or float16"),
+        ("seed", "1" * 23, r"must be from 0 to 2\*\*32 - 1"),
+        ("splits", "{'train': (), 'eval': ()}", "must be a name, or several"),
+        ("eval_size", "('a', 'b')", "must be height and width in pixels"),
+        ("metrics", "(5,)", "must be names, or dicts with a name"),
+        ("optimizer.freeze", "(5,)", "must be regular expressions"),
+        ("streams", "{'u': {'data': 'digits'}}", r"streams\.u\.data='digits' must be a dict"),
         ("optimizer", "{'lr': 1.0}", "there is no key 'optimizer.lr'"),
     ],
 )
@@ -91,12 +107,26 @@ def test_parts_of_its_author_lie_beside_a_recipe(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"batchsize": 8}, r"mine\.py: there is no key 'batchsize'\. Did you mean 'batch'"),
+        ({"batchsize": 8}, r"mine\.(py|json): there is no key 'batchsize'\. Did you mean 'batch'"),
         ({"optimizer": {"lr": 0.1}}, r"there is no key 'optimizer\.lr'"),
         ({"optimizer": "sgd"}, "optimizer='sgd' must be a dict"),
         ({"batch": "8"}, "batch='8' must be a whole number"),
         ({"keep": True}, "keep=True must be a whole number"),
         ({"eval_size": 8}, "eval_size=8 must be a tuple or None"),
+        ({1: 2}, "there is no key 1"),
+        ({"seed": 1.5}, r"seed=1\.5 must be a whole number"),
+        ({"every": {"foo": 1}}, r"there is no key 'every\.foo'"),
+        ({"image_size": None}, "image_size=None must be a tuple"),
+        ({"mesh": {"data": "x"}}, r"mesh\.data='x' must be a whole number"),
+        ({"input": {"threads": "2"}}, r"input\.threads='2' must be a whole number"),
+        ({"splits": {"train": None}}, r"splits\.train=None must be text or a tuple"),
+        ({"transform": None}, "transform=None must be a dict"),
+        ({"streams": {"": {"data": {"name": "digits"}}}}, "streams has the name ''; choose a word"),
+        ({"streams": {3: {"data": {"name": "digits"}}}}, "streams has the name 3"),
+        ({"streams": {"u": {"data": {"name": "digits"}, "batch": "8"}}}, r"streams\.u\.batch='8' must be a whole"),
+        ({"streams": {"u": {"data": {"name": "digits"}, "shares": 2}}}, "has no key 'shares'. Did you mean 'share'"),
+        ({"streams": {"u": {}}}, r"streams\.u must name its data"),
+        ({"data": {"name": 5}}, "names no data"),
         ({"model": {"depth": 18}}, "names no model; write for example model={'name'"),
         ({"task": {}}, "names no task"),
     ],
@@ -106,6 +136,40 @@ def test_a_file_that_is_no_config(tmp_path, given, message):
     path.write_text(f"def get_config(): return {PARTS | {'data': {'name': 'digits'}} | given}\n")
     with pytest.raises(UserError, match=message):
         configs.load(str(path))
+    path = tmp_path / "mine.json"
+    if 1 not in given and 3 not in given.get("streams", {}):  # JSON has no such keys
+        path.write_text(json.dumps(PARTS | {"data": {"name": "digits"}} | given))
+        with pytest.raises(UserError, match=message):
+            configs.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("mine.py", "def get_config(:", r"is not Python: .* \(line 1\)"),
+        ("mine.py", "get_config = 5", r"defines no get_config\(\)"),
+        ("mine.py", "def get_config(a): return {}", "needs a variant; write .*mine.py:VARIANT"),
+        ("README.md", "# Read me", "this file is no Python; write an experiment FILE.py"),
+    ],
+)
+def test_a_file_that_is_no_experiment(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        configs.load(str(tmp_path / name))
+
+
+def test_a_file_called_as_a_recipe_is_no_obstacle(tmp_path, monkeypatch):
+    (tmp_path / "detect").touch()
+    monkeypatch.chdir(tmp_path)
+    assert configs.load("detect").task.name == "two_stage"
+
+
+def test_a_file_of_0_1_is_told_of_todays_defaults(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    for word, said in (("factors", "is written for 0.1; what it leaves out has today's"), ("lr_multipliers", "")):
+        path.write_text(f"def get_config(): return {PARTS | {'optimizer': {word: ()}}}\n")
+        assert configs.load(str(path), data="digits").optimizer.weight_decay == 0.05
+        assert said in (warned := capsys.readouterr().err) and bool(said) == bool(warned)
 
 
 def test_a_file_that_gives_no_dict(tmp_path):
@@ -193,10 +257,18 @@ def test_the_config_of_a_run_is_an_experiment(experiment, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "there is no such file"), ("{", "is no config of a run"), ("[1]", "is no config of a run")],
+    [
+        (None, "there is no such file"),
+        ("folder", "Is a directory"),
+        ("{", "is no config of a run"),
+        ("[[1]]", "is no config of a run"),
+        ('"x"', "is no config of a run: it holds 'x'"),
+    ],
 )
 def test_a_json_that_is_no_config(tmp_path, text, message):
-    if text is not None:
+    if text == "folder":
+        (tmp_path / "config.json").mkdir()
+    elif text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=f"config.json:? {message}"):
         configs.load(str(tmp_path / "config.json"))

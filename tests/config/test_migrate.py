@@ -60,10 +60,27 @@ def test_the_tolerance_of_contours_is_now_the_metrics():
 
 
 def test_what_0_1_left_out_meant_its_own_defaults():
-    config = configs.saved({"optimizer": {"name": "sgd"}, "schedule": {"name": "steps"}})
+    old = json.loads((SAVED / "classify.json").read_text())
+    config = configs.saved(old | {"optimizer": {"name": "sgd"}, "schedule": {"name": "steps"}})
     assert (config.optimizer.weight_decay, config.optimizer.clip, config.schedule.warmup) == (0.0, 0.0, "0 steps")
     again = configs.saved(configs.to_dict(configs.from_dict({"optimizer": {"name": "sgd"}})))
     assert (again.optimizer.weight_decay, again.schedule.warmup) == (0.05, "5 %"), "a run of today writes every key"
+    mine = configs.saved({"optimizer": {"name": "sgd"}, "schedule": {"name": "steps"}, "seed": 3, "keep": 2})
+    assert (mine.optimizer.weight_decay, mine.schedule.warmup) == (0.05, "5 %"), "a person means today's defaults"
+
+
+def test_overrides_that_0_1_wrote():
+    old = {"shift.rotate": 25, "task.name": "detect", "task.tolerance": 0.1, "optimizer": {"factors": ()}, "batch": 2}
+    assert migrate.overrides(old) == {
+        "corruption.rotate": 25,
+        "task.name": "two_stage",
+        "metrics": ({"name": "iou", "tolerance": 0.1},),
+        "optimizer": {"lr_multipliers": ()},
+        "batch": 2,
+    }
+    both = {"progressive_sizes": (1,), "sizes": (2,)}
+    assert migrate.overrides(both) == migrate.migrated(both) == {"progressive_sizes": (1,)}
+    assert migrate.overrides(dict(reversed(both.items()))) == {"progressive_sizes": (1,)}
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from mapjax.config import load as configs
 def test_every_key_is_described_and_its_default_is_of_its_kind(name):
     key = (schema.KEYS | schema.STREAM)[name]
     assert 5 < len(key.help) < 90 and key.help[-1] not in ".,;" and "\n" not in key.help
-    assert isinstance(key.default, key.kind) and schema.words(key.kind)
+    assert isinstance(key.default, key.kind) and schema.words(key.kind) and not schema.fault(key, key.default)
     assert not key.unit or key.unit not in key.help
 
 
 def test_what_is_left_out_is_the_default():
-    given = {"batch": 8, "optimizer": {"name": "sgd"}, "schedule": None, "model": {"name": "tiny"}, "ema": 1}
+    given = {"batch": 8, "optimizer": {"name": "sgd"}, "schedule": None, "model": {"name": "tiny"}, "ema": 0}
     before = copy.deepcopy(given)
     whole = schema.complete(given)
     assert given == before
@@ -25,7 +25,7 @@ def test_what_is_left_out_is_the_default():
         "batch": 8,
         "optimizer": schema.defaults()["optimizer"] | {"name": "sgd"},
         "model": {"name": "tiny"},
-        "ema": 1.0,
+        "ema": 0.0,
     }
     assert isinstance(whole["ema"], float) and schema.complete(whole) == whole
     whole["corruption"]["noise"] = 1.0

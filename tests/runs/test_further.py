@@ -6,11 +6,15 @@ import jax
 import numpy as np
 import pytest
 
+from mapjax.cli import bench_runs
 from mapjax.config import load as configs
+from mapjax.data import streams
 from mapjax.data.formats import digits
 from mapjax.errors import UserError
-from mapjax.runs import fit, further, trained
+from mapjax.plan import step
+from mapjax.runs import fit, further, setup, trained
 from mapjax.runtime import log as logs
+from mapjax.sharding import mesh
 
 TASK = """
 import jax.numpy as jnp
@@ -71,8 +75,11 @@ def test_it_learns_from_both_and_goes_on_to_the_same_bits(config, tmp_path):
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({}, "streams.more must name its data"),
-        ({"data": {"name": "digits"}, "shares": 2}, "has no key 'shares'. Did you mean 'share'"),
+        ({"data": {"name": "digits"}, "needs": "bla"}, r"streams\.more\.needs='bla' is no kind of labels"),
+        (
+            {"data": {"name": "digits"}, "needs": "boxes"},
+            "have label, and streams.more.needs='boxes' learns from boxes",
+        ),
         ({"data": {"name": "digits"}, "share": 0.01}, "leaves nothing; give its own batch=N"),
         ({"data": {"name": "digits"}, "split": "test"}, "no split 'test'"),
         ({"data": {"name": "scenes", "train_length": 2}, "needs": "label_map"}, "has the classes background, 0, "),
@@ -85,3 +92,29 @@ def test_nodes_that_cannot_be(config, node, message):
     taken = configs.from_dict(configs.to_dict(config) | {"streams": {"image": {"data": {"name": "digits"}}}})
     with pytest.raises(UserError, match="a batch has a key of this name already"):
         further.make(taken, digits.make(split="train"))
+
+
+@pytest.mark.parametrize("needs", ["", "label"])
+def test_labels_come_only_where_they_are_asked_for(config, needs):
+    node = {"unlabelled": {"data": {"name": "digits"}, "batch": 4, "needs": needs}}
+    (stream,) = further.make(configs.from_dict(configs.to_dict(config) | {"streams": node}), digits.make(split="train"))
+    shapes = further.shapes(stream, mesh.make_mesh({"data": 1}, jax.devices()[:1]), 2)
+    assert ("label" in shapes) == bool(needs) and shapes["image"].shape == (4, 8, 8, 3)
+    seen, _ = streams.element(stream, 0, 0)
+    assert ("label" in seen) == bool(needs)
+
+
+def test_a_batch_that_does_not_divide(config):
+    node = {"unlabelled": {"data": {"name": "digits"}, "batch": 3}}
+    asked = configs.from_dict(configs.to_dict(config) | {"streams": node, "accumulate": 2})
+    with pytest.raises(UserError, match=r"streams\.unlabelled: its batch=3 does not divide by accumulate=2"):
+        setup.build(asked)
+
+
+def test_bench_and_plan_know_the_streams(config):
+    bench_runs.train_step(config).run()
+    node = {"unlabelled": {"data": {"name": "folder", "path": "nowhere"}}}
+    config, source, note = step.find_source(configs.from_dict(configs.to_dict(config) | {"streams": node}))
+    assert note == "nowhere (streams.unlabelled) is not here: planned with the main data in its place"
+    (planned,) = step.planned(config, source, source, mesh.make_mesh({"data": 1}, jax.devices()[:1])).streams
+    assert planned.source is source and planned.batch == 8

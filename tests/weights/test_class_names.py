@@ -41,6 +41,28 @@ def test_numbers_are_identifiers_before_they_are_indices():
     assert class_names.match(("0", "1"), coco, "folder:x") == ("person", "bicycle")
 
 
+def test_names_that_differ_in_capitals_only():
+    """ImageNet has a dog and a garment of one name: n02113186 and n02963159 of WordNet."""
+    imagenet = class_names.read("imagenet")
+    given = ("Cardigan", "cardigan", "n02113186", "n02963159-Cardigan", "n02113186_cardigan", "7 cardigan")
+    found = class_names.match(given, imagenet, "folder:x")
+    assert found == ("Cardigan", "cardigan", "Cardigan", "cardigan", "Cardigan", "cardigan")
+    message = "'CARDIGAN' may be 'Cardigan' or 'cardigan'; write it so, or by its identifier, n02113186 or n02963159"
+    with pytest.raises(UserError, match=message):
+        class_names.match(("tench", "CARDIGAN"), imagenet, "folder:x")
+
+
+def test_a_name_counts_more_than_the_number_before_it():
+    coco = class_names.read("coco")
+    assert class_names.match(("3_cat", "dog", "17-cat", "999 Dog"), coco, "folder:x") == ("cat", "dog", "cat", "dog")
+    with pytest.raises(UserError, match=r"1 of its 2 classes are none of the 80.*'3_lorry'"):
+        class_names.match(("3_lorry", "dog"), coco, "folder:x")
+    imagenet = class_names.read("imagenet")
+    assert class_names.match(("n01440764_Tinca tinca",), imagenet, "folder:x") == ("tench",)
+    with pytest.raises(UserError, match="'n01440764_goldfish' has the identifier of 'tench' and the name of another"):
+        class_names.match(("n01440764_goldfish",), imagenet, "folder:x")
+
+
 def test_what_is_no_class_is_said_with_the_near_names():
     given = ("palace", "elephant", "zebr", "386", "n00000001", "qqqq", "xxxx")
     with pytest.raises(UserError) as error:
