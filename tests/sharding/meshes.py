@@ -7,7 +7,6 @@ gradient norms in each of 3 steps, of the gradients' sum (that is momentum) and 
 double precision; and the collectives of the compiled step, with what they may be.
 """
 
-import functools
 import json
 import math
 import os
@@ -101,8 +100,12 @@ def optimizer(name: str, params, rate: float) -> optax.GradientTransformation:
     return optax.chain(muon.make(params, 0.9, optax.trace(0.9)), optax.scale(-rate))
 
 
-def trained(model, task, batches, mesh, rate: float, options):
-    """Train 3 steps on a mesh: the scalars of each, the end, the compiled step, shapes and places."""
+def trained(model, task, batches, mesh, rate: float, options, begun=None):
+    """Train 3 steps on a mesh: the scalars of each, the end, the compiled step, shapes and places, the beginning.
+
+    Args:
+      begun: the beginning on one device; where parameters are split over `fsdp`, they are drawn in their parts.
+    """
     options = {"optimizer": "momentum", **options}
     params = jax.eval_shape(task.init, jax.random.key(0), batches[0])["params"]
     tx = optimizer(options.pop("optimizer"), params, rate)
@@ -110,7 +113,11 @@ def trained(model, task, batches, mesh, rate: float, options):
     shapes = jax.eval_shape(lambda: train.init_state(task, tx, batches[0], seed=0, ema=0.9))
     places = shard.placement(shapes, mesh, model.rules)
     shard.require_used(places, mesh)
-    state = train.draw_state(lambda batch: train.init_state(task, tx, batch, seed=0, ema=0.9), batch, places)
+    if begun is None or mesh.shape["fsdp"] > 1:
+        state = train.draw_state(lambda batch: train.init_state(task, tx, batch, seed=0, ema=0.9), batch, places)
+    else:
+        state = jax.device_put(begun, places)
+    begun = jax.device_get(state)
     split = places.params if mesh.shape["fsdp"] > 1 else None
     step = train.make_step(task, tx, seed=0, ema=0.9, places=split, **options)
     with jax.set_mesh(mesh):
@@ -120,7 +127,7 @@ def trained(model, task, batches, mesh, rate: float, options):
         placed = jax.device_put(batch, shard.batch_sharding(mesh, len(batch["mask"])))
         state, found = jax.block_until_ready(compiled(state, placed))
         scalars.append(jax.device_get(found))
-    return scalars, jax.device_get(state), compiled, shapes, places
+    return scalars, jax.device_get(state), compiled, shapes, places, begun
 
 
 def followed(places) -> list[bool]:
@@ -159,14 +166,14 @@ def blocks_of(node: dict) -> int:
     return known.get(node["name"], 0)
 
 
-def maps_of(model, shapes, batch, count: int) -> set[int]:
-    """Give the bytes of each map that a network makes of `count` images; of a ViT's tokens, also with the first."""
-    images = jax.ShapeDtypeStruct((count, *batch["image"].shape[1:]), np.float32)
+def maps_of(model, shapes, batch) -> set[int]:
+    """Give the bytes of each map that a network makes of an image; of a ViT's tokens, also with the first."""
+    images = jax.ShapeDtypeStruct((BATCH, *batch["image"].shape[1:]), np.float32)
     variables = {"params": shapes.params, "stats": shapes.stats}
     outputs = jax.eval_shape(lambda v, x: model.apply(v, x, train=True, key=jax.random.key(0))[0], variables, images)
     sizes = [leaf.shape for leaf in jax.tree.leaves(outputs) if len(leaf.shape) == 4]
-    more = [(count, 1 + rows * columns, width) for _, rows, columns, width in sizes if "class_token" in shapes.params]
-    return {8 * math.prod(size) for size in (*sizes, *more)}
+    more = [(BATCH, 1 + rows * columns, width) for _, rows, columns, width in sizes if "class_token" in shapes.params]
+    return {8 * math.prod(size[1:]) for size in (*sizes, *more)}
 
 
 def together(mesh) -> set[int]:
@@ -211,10 +218,10 @@ def main() -> None:
             one = shard.make_mesh({"data": 1}, jax.devices()[:1])
             kept[plain] = trained(*task_of(plain[0]), batches, one, rate, own)
         mesh = shard.make_mesh(sizes, jax.devices()[: math.prod(sizes.values())])
-        scalars, state, compiled, shapes, places = trained(model, task, batches, mesh, rate, options)
-        found = collectives.find(compiled.as_text(), mesh)
         alone = kept[plain]
-        maps = functools.partial(maps_of, model, shapes, batches[0]) if name != "detector" else lambda _: set()
+        scalars, state, compiled, shapes, places, _ = trained(model, task, batches, mesh, rate, options, alone[-1])
+        found = collectives.find(compiled.as_text(), mesh)
+        maps = maps_of(model, shapes, batches[0]) if name != "detector" else set()
         report = {
             "losses": [difference(one["loss"], other["loss"]) for one, other in zip(alone[0], scalars)],
             "scalars": [difference(*pair) for pair in zip(alone[0], scalars)],
@@ -226,8 +233,8 @@ def main() -> None:
             "parameters": sizes_of(shapes.params, places.params),
             "blocks": blocks_of(MODELS[name]),
             "statistics": 8 * sum(leaf.size for leaf in jax.tree.leaves(shapes.stats)),
-            "maps": sorted(set().union(*(maps(count) for count in together(mesh)))),
-            "map": max(maps(BATCH // shard.ways(mesh)), default=0),
+            "maps": sorted({size * count for size in maps for count in together(mesh)}),
+            "map": max(maps, default=0) * (BATCH // shard.ways(mesh)),
             "answers": answered(task, alone[1], state, batches[0], mesh) if MODELS[name].get("stacked") else 0.0,
         }
         print(json.dumps(report | {"seconds": time.perf_counter() - began}), flush=True)
