@@ -22,7 +22,6 @@ SCORE = 0.5  # from here on a detection counts as shown; the page's slider moves
 LEAST_SCORE = 0.05
 IMAGES, EXAMPLES, MOST_LINES, MOST_LABELS = 12, 8, 10, 12
 IMAGE_SIDE, EXAMPLE_SIDE = 480, 200  # pixels
-CURVES = "Precision over recall at IoU 0.5, from all scores."
 LETTERS, EXAMPLE_LETTERS = 46, 20  # across an image
 
 Records = Sequence[Record]

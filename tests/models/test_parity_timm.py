@@ -83,8 +83,6 @@ def test_timm_takes_ours(name):
     variables = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
     tensors = names.to_timm(weights.to_torchvision(variables), NETWORKS[name][0])
     network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
-    again = names.from_timm(tensors_of(network), NETWORKS[name][0])
-    expected = weights.to_torchvision(variables)
-    assert again.keys() == expected.keys()
-    for tensor, value in expected.items():
-        np.testing.assert_array_equal(again[tensor], value, err_msg=tensor)
+    held = network.state_dict()
+    for tensor, value in tensors.items():
+        np.testing.assert_array_equal(held[tensor].numpy(), value, err_msg=tensor)
