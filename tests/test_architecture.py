@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+import mapjax
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "mapjax"
 
@@ -35,6 +37,8 @@ paths
 errors
 mapjax
 """
+# What finds modules by names that are made at run time: parts, the package's exports, the programs.
+FINDERS = {"mapjax", "mapjax.config.parts", "mapjax.config.keys", "mapjax.cli.main"}
 INNER = {  # the same inside a room, by folders; what stands in it beside them comes last, but for what is named
     "data": "pipeline streams | formats | prepared transforms checks | …",
     "models": "detectors segmenters generators | heads | necks | backbones | …",
@@ -50,16 +54,38 @@ def modules():
 
 @functools.cache
 def imports(name):
-    """The modules that a module imports anywhere in it, also within functions, but not for type checkers only."""
-    found = set()
-    for node in walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
+    """The modules that a module imports anywhere in it, also within functions, but not for type checkers only.
+
+    So are those behind what `mapjax` itself exports, and those that importlib is asked for.
+    """
+    found, roots, finders = set(), set(), {"import_module", "__import__"}
+    nodes = list(walk(ast.parse(modules()[name].read_text(encoding="utf-8"))))
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+            bound = {alias.asname or alias.name.split(".")[0]: alias for alias in node.names}
+            roots |= {one for one, alias in bound.items() if one == "mapjax" or alias.name == "mapjax"}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name} has a relative import, line {node.lineno}"
             whole = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {one if one in modules() else node.module for one in whole}
+            finders |= {alias.asname for alias in node.names if alias.name in finders} - {None}
+            found |= {exported(one) or (one if one in modules() else node.module) for one in whole}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in roots:
+            found |= {exported(f"mapjax.{node.attr}")} - {None}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in finders:
+            (asked, *_) = [*node.args, *(keyword.value for keyword in node.keywords)]
+            if isinstance(asked, ast.Constant):
+                found.add(asked.value)
+            else:
+                assert name in FINDERS, f"{name} imports by a name that is made at run time, line {node.lineno}"
     return found
+
+
+def exported(name):
+    """The module that holds what `mapjax` exports by a name; None for any other name."""
+    root, _, last = name.rpartition(".")
+    return f"mapjax.{mapjax._HOMES.get(last, 'runs.api')}" if root == "mapjax" and last in mapjax.__all__ else None
 
 
 def walk(tree):
@@ -177,6 +203,12 @@ def test_every_program_is_there_installed_and_in_launch():
     [
         ({"ops/a.py": "from mapjax.data import source"}, "test_every_import_goes_down"),
         ({"ops/a.py": "def f():\n    import mapjax.tasks.classify"}, "test_every_import_goes_down"),
+        ({"ops/a.py": "from mapjax import load, fit"}, "test_every_import_goes_down"),
+        ({"ops/a.py": "import mapjax\nmapjax.fit('detect')"}, "test_every_import_goes_down"),
+        ({"ops/a.py": "import mapjax as m\ndef f():\n    return m.Source"}, "test_every_import_goes_down"),
+        ({"ops/a.py": "import importlib\nimportlib.import_module('mapjax.runs.fit')"}, "test_every_import_goes_down"),
+        ({"ops/a.py": "from importlib import import_module as find\nfind(f'mapjax.{x}')"},
+         "test_every_import_goes_down"),
         ({"ops/a.py": "import flax.linen"}, "test_tasks_know_no_report_and_only_models_know_flax"),
         ({"ops/a.py": "from mapjax.ops import b", "ops/b.py": "from mapjax.ops import a"},
          "test_no_module_imports_itself_through_others"),

@@ -5,7 +5,6 @@ centre of pixel i is i + 0.5; x grows to the right and y downwards. Matrices are
 augmentation is one product of them (`compose`), applied once to the image, its boxes, masks and points.
 """
 
-from collections.abc import Sequence
 from functools import reduce
 
 import cv2
@@ -92,11 +91,6 @@ def invert(matrix: Matrix) -> Matrix:
 def map_points(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
     """Map points x,y (key points, or the corners of polygons); the dtype is kept."""
     return (points @ matrix[:2, :2].T + matrix[:2, 2]).astype(points.dtype)
-
-
-def map_polygons(matrix: Matrix, polygons: Sequence[Float[np.ndarray, "_ 2"]]) -> list[Float[np.ndarray, "_ 2"]]:
-    """Map each polygon of a list."""
-    return [map_points(matrix, polygon) for polygon in polygons]
 
 
 def map_boxes(matrix: Matrix, boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:

@@ -15,7 +15,7 @@ from mapjax.task import Batch, Counts, Metric, Result
 Node = str | Mapping[str, Any]  # a name, or a name and keyword arguments: {"name": "iou", "tolerance": 0.01}
 
 
-def make(nodes: Sequence[Node], source: Source) -> Metric:
+def named(nodes: Sequence[Node], source: Source) -> Metric:
     """Make the metrics that a config, or a task, names against the truth of `source`.
 
     Args:
@@ -25,17 +25,17 @@ def make(nodes: Sequence[Node], source: Source) -> Metric:
       UserError: no metric, an unknown one, or one twice, or two that rank by the same scalar; by the metric, two
         that give a scalar or a file of one name.
     """
-    named = [{"name": node} if isinstance(node, str) else dict(node) for node in nodes]
-    names = [str(node.get("name")) for node in named]
+    listed = [{"name": node} if isinstance(node, str) else dict(node) for node in nodes]
+    names = [str(node.get("name")) for node in listed]
     if not names or len(set(names)) != len(names):
         raise UserError(f"metrics={names} must name one or more metrics, each once.")
-    made = {name: parts.make("metrics", node, source=source) for name, node in zip(names, named)}
+    made = {name: parts.make("metrics", node, source=source) for name, node in zip(names, listed)}
     _joined({name: {metric.best: None} for name, metric in made.items()})  # told before any training
     return together(made)
 
 
 def together(metrics: Mapping[str, Metric]) -> Metric:
-    """Combine metrics by name; errors as for `make`."""
+    """Combine metrics by name; errors as for `named`."""
 
     def score(result: Result, batch: Batch) -> dict[str, Any]:
         return {name: result if one.score is None else one.score(result, batch) for name, one in metrics.items()}

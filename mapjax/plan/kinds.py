@@ -22,7 +22,6 @@ _MOVES = {
     "parameter", "constant", "tuple", "get-tuple-element", "iota", "fusion", "async-start",
 }  # fmt: skip
 _SORTS = re.compile(r"^(?:approx_)?(?:top_k|sort)\b", re.IGNORECASE)
-_SORT_CALL = re.compile(r'custom_call_target="[^"]*(?:top_?k|sort)', re.IGNORECASE)
 
 
 def kind_of(module: hlo.Module, one: hlo.Instruction) -> str:

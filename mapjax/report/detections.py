@@ -8,22 +8,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from mapjax.data import images
 from mapjax.data.source import Record, Source, truth_of
-from mapjax.errors import UserError
 from mapjax.metrics import precision
-from mapjax.report import draw, mistakes, plots
+from mapjax.report import detection_images, draw, mistakes, plots
+from mapjax.report.detection_images import MOST_LABELS, SCORE
 from mapjax.report.draw import Mark
 from mapjax.report.mistakes import Finding
 from mapjax.report.section import Section, Shown, counted
 from mapjax.task import Counts
 
-SCORE = 0.5  # from here on a detection counts as shown; the page's slider moves it for the images
 LEAST_SCORE = 0.05
-IMAGES, EXAMPLES, MOST_LINES, MOST_LABELS = 12, 8, 10, 12
-IMAGE_SIDE, EXAMPLE_SIDE = 480, 200  # pixels
-CURVES = "Precision over recall at IoU 0.5, from all scores."
-LETTERS, EXAMPLE_LETTERS = 46, 20  # across an image
+IMAGES, EXAMPLES, MOST_LINES = 12, 8, 10
 
 Records = Sequence[Record]
 
@@ -88,11 +83,11 @@ def examples(source: Source, records: Mapping[int, Record], every: Sequence[Find
     chosen = indexes[np.unique(np.linspace(0, len(indexes) - 1, IMAGES).astype(int))] if len(indexes) else []
     shown, unread = [], 0
     for index in map(int, chosen):
-        image = _read(source.records[index])
+        image = detection_images.read(source.records[index])
         if image is None:
             unread += 1
             continue
-        shown.append(_side_by_side(image, records[index], by_image[index], source.classes, index))
+        shown.append(detection_images.side_by_side(image, records[index], by_image[index], source.classes, index))
     slider = (
         f'<label class="slider">score ≥ <output>{SCORE}</output><input type="range" min="{LEAST_SCORE}" max="0.95" '
         f'step="0.05" value="{SCORE}"></label>'
@@ -124,7 +119,7 @@ def worst(source: Source, records: Records, found: Sequence[Finding]) -> Section
     )
     for kind in mistakes.KINDS:
         chosen = mistakes.worst(found, kind)[:EXAMPLES] if kind not in ("correct", "ignored") else []
-        drawn = [_example(source, records[finding.index], finding) for finding in chosen]
+        drawn = [detection_images.cut_out(source, records[finding.index], finding) for finding in chosen]
         unread += drawn.count("")
         if any(drawn):
             body.append(f'<h3>{kind.capitalize()}</h3><div class="examples">{"".join(drawn)}</div>')
@@ -214,86 +209,6 @@ def _until_zero(recall: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.
     return recall[:end], values[:end]
 
 
-def _side_by_side(
-    image: UInt8[np.ndarray, "h w 3"], record: Record, found: Sequence[Finding], names: Sequence[str], index: int
-) -> str:
-    height, width = image.shape[:2]
-    view = np.array([0, 0, width, height], np.float32)
-    truth = _truth_marks(record, names)
-    answers = [
-        Mark(
-            f.box,
-            f"{names[f.label]} {f.score:.2f}",
-            draw.colour(f.label),
-            f"{names[f.label]} {f.score:.2f}: {f.kind}" + (f", IoU {f.iou:.2f}" if f.truth >= 0 else ""),
-            dashed=f.kind not in ("correct", "ignored"),
-            score=f.score,
-        )
-        for f in reversed(found)
-    ]
-    few = max(len(truth), sum(f.score >= SCORE for f in found)) <= MOST_LABELS
-    data = draw.jpeg(image, longest=IMAGE_SIDE)
-    element = f'<image id="image-{index}" width="{width}" height="{height}" href="{data}"/>'
-    panel = f'<svg class="image" viewBox="0 0 {width} {height}">'
-    letters = LETTERS if few else 0
-    return (
-        f"<figure>{panel}{element}{draw.layer(truth, view, letters=letters)}</svg>"
-        f'{panel}<use href="#image-{index}"/>{draw.layer(answers, view, letters=letters, least=SCORE)}</svg>'
-        f"<figcaption>{html.escape(str(record['file']))}</figcaption></figure>"
-    )
-
-
-def _truth_marks(record: Record, names: Sequence[str]) -> list[Mark]:
-    rows = zip(np.asarray(record["boxes"]).reshape(-1, 4), record["classes"], record["crowd"])
-    return [
-        Mark(box, names[int(k)], draw.colour(int(k)), f"{names[int(k)]} (crowd)" if crowd else "", dashed=bool(crowd))
-        for box, k, crowd in rows
-    ]
-
-
-def _example(source: Source, record: Record, finding: Finding) -> str:
-    """Cut a mistake out of its image with some surroundings; "" where the image cannot be read."""
-    image = _read(source.records[finding.index])
-    if image is None:
-        return ""
-    names = source.classes
-    drawn = []
-    if finding.truth >= 0:
-        k = int(record["classes"][finding.truth])
-        tone = draw.colour(k) if finding.kind == "missed" else draw.WHITE
-        name = names[k] if finding.kind == "missed" else ""
-        drawn.append(Mark(np.asarray(record["boxes"])[finding.truth], name, tone, f"truth: {names[k]}", dashed=True))
-    if finding.kind != "missed":
-        drawn.append(Mark(finding.box, names[finding.label], draw.colour(finding.label), "prediction"))
-    view = _window([mark.box for mark in drawn], *image.shape[:2])
-    x1, y1, x2, y2 = (int(v) for v in view)
-    cut = image[max(y1, 0) : y2, max(x1, 0) : x2]
-    caption = html.escape(names[finding.label])
-    if finding.kind in ("wrong class", "both wrong"):
-        caption += f" for {html.escape(names[int(record['classes'][finding.truth])])}"
-    if finding.kind != "missed":
-        caption += f" · {finding.score:.2f}" + (f" · IoU {finding.iou:.2f}" if finding.kind == "badly placed" else "")
-    place = f'x="{max(x1, 0)}" y="{max(y1, 0)}"'
-    return (
-        f'<figure><svg class="image" viewBox="{x1} {y1} {x2 - x1} {y2 - y1}"><image {place} '
-        f'width="{cut.shape[1]}" height="{cut.shape[0]}" href="{draw.jpeg(cut, longest=EXAMPLE_SIDE)}"/>'
-        f"{draw.layer(drawn, view, letters=EXAMPLE_LETTERS)}</svg>"
-        f'<figcaption title="{html.escape(str(record["file"]))}">{caption}</figcaption></figure>'
-    )
-
-
-def _window(boxes: Sequence[np.ndarray], height: int, width: int) -> Float[np.ndarray, "4"]:
-    """Choose a square around boxes with as much again beside them, moved into the image where it fits."""
-    corners = np.asarray(boxes, np.float64)
-    corners = np.clip(corners, 0, [width, height] * 2)
-    low, high = corners[:, :2].min(0), corners[:, 2:].max(0)
-    side = float(np.ceil(max((high - low).max() * 1.8, 24)))
-    start = (low + high) / 2 - side / 2
-    room = np.array([width, height]) - side
-    start = np.floor(np.where(room >= 0, np.clip(start, 0, np.maximum(room, 0)), room / 2))
-    return np.concatenate([start, start + side]).astype(np.float32)
-
-
 def _confusions(source: Source, records: Records, found: Sequence[Finding]) -> str:
     """Name the pairs of classes taken for each other most often."""
     pairs = collections.Counter(
@@ -303,15 +218,6 @@ def _confusions(source: Source, records: Records, found: Sequence[Finding]) -> s
         return ""
     words = (f"{source.classes[a]} taken for {source.classes[b]} ({n}×)" for (a, b), n in pairs.most_common(8))
     return f"<p>Most often confused: {html.escape(', '.join(words))}.</p>"
-
-
-def _read(record: Record) -> UInt8[np.ndarray, "h w 3"] | None:
-    """Read an image as its labels were drawn; None where it cannot be read."""
-    height, width = map(int, record["size"])
-    try:
-        return images.read_as_labelled(record["image"], (height, width))
-    except UserError:
-        return None
 
 
 def _unread(number: int) -> str:

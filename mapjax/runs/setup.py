@@ -119,7 +119,7 @@ def make_metric(config: Any, task: Task, source: Source) -> Metric:
     """Make the metrics that a config names, or the task's own, against the truth of a source."""
     asked: Any = config.metrics or task.metrics
     nodes = [node if isinstance(node, str) else dict(node.items()) for node in asked]
-    return combine.make(nodes, source)
+    return combine.named(nodes, source)
 
 
 def require_sound(config: Any, mesh: Mesh) -> None:

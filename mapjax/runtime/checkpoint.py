@@ -9,7 +9,6 @@ Of several processes the first looks into the folder and says what is there, dam
 could see something else, on a file system that is slow to tell, and they would wait for each other.
 """
 
-import dataclasses
 import errno
 import itertools
 import json
@@ -18,7 +17,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,7 +26,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from mapjax import paths
 from mapjax.errors import UserError
-from mapjax.runtime import checksum, distributed, workdir
+from mapjax.runtime import checksum, distributed, managed, workdir
 from mapjax.task import State, Variables
 
 SCORES = "scores.json"  # {step: score}
@@ -37,7 +36,6 @@ TIMES = "_CHECKPOINT_METADATA"  # of a save; Orbax writes the last of them after
 REASONS = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO)]
 SLOW_S = 5.0  # training that waits longer than this for the save before is told
 READ_S = 600.0  # for all processes to have read a checkpoint, where one of them could not
-ERRORS = 100  # of one save that are heard at most
 PROBE = 1 << 16  # bytes that must find room before several processes begin a save
 
 logger = logging.getLogger(__name__)
@@ -60,14 +58,14 @@ class Checkpoints:
         self._scores = _read_scores(self.folder / SCORES)
         if not read_only:  # whether a step was scored decides what all processes do next
             self._scores = {int(step): score for step, score in _first_says(self._scores).items()}
-        policy = policies.AnyPreservationPolicy([policies.LatestN(n=keep), _Best(self._scores)])
+        policy = policies.AnyPreservationPolicy([policies.LatestN(n=keep), managed.Best(self._scores)])
         # Steps that could not be finished are cleaned up at the next start. Orbax calls `_sum` when all files of a step
         # are written, before it renames the folder.
-        writing = {"cleanup_tmp_directories": True, "async_options": _async_options(self._sum)}
+        writing = {"cleanup_tmp_directories": True, "async_options": managed.async_options(self._sum)}
         reading = {"read_only": True, "create": False, "save_interval_steps": 0}  # else Orbax says that it sets them
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, **(reading if read_only else writing))
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
-        self._manager = _Manager(self.folder, options=options, item_handlers=handlers)
+        self._manager = managed.Manager(self.folder, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
         """List the steps that are saved whole, ascending."""
@@ -76,7 +74,7 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """Give the step with the best score, or the last one where none was scored."""
         steps = self.steps()
-        return _best(self._scores, steps) or max(steps, default=None)
+        return managed.best_of(self._scores, steps) or max(steps, default=None)
 
     def score(self, step: int, value: float) -> None:
         """Note how good a step is; of all that are noted, the one with the highest value keeps its checkpoint."""
@@ -270,51 +268,6 @@ class Checkpoints:
             )  # fmt: skip
         _first_says(None)  # the others look again only now
         self._manager.reload()
-
-
-class _Manager(ocp.CheckpointManager):
-    """Orbax's, which would tell JAX the steps that it saves: JAX takes the last number that it was told for how far
-    this process has come, and only `stop.Stop` counts that."""
-
-    def settle(self) -> None:
-        """Wait until nothing goes on of a save that failed; Orbax raises its errors one at a time, some of them only
-        when its threads end, and what is not heard now it would raise in a save to come."""
-        for _ in range(ERRORS):
-            try:
-                self._non_blocking_metadata_store.wait_until_finished()
-                self._wait_for_checkpointers()
-                break
-            except (OSError, ValueError, RuntimeError):
-                continue
-
-    def reached_preemption(self, step: int) -> bool:
-        """Say that nobody asks to leave; that is heard elsewhere."""
-        del step
-        return False
-
-
-@dataclasses.dataclass
-class _Best(policies.PreservationPolicy):
-    """Keeps the checkpoint of the step with the highest score, which may become known after it was saved."""
-
-    scores: Mapping[int, float]
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: policies.PreservationContext) -> Sequence[bool]:
-        """Say which of the checkpoints are kept."""
-        del context
-        best = _best(self.scores, [one.step for one in checkpoints])
-        return [one.step == best for one in checkpoints]
-
-
-def _async_options(written: Callable[[], None]) -> ocp.AsyncOptions:
-    """Write files while training goes on, but make the folders before: where they cannot be made, Orbax's threads would
-    wait twenty minutes for them, also at the end of the program."""
-    return ocp.AsyncOptions(post_finalization_callback=written, create_directories_asynchronously=False)
-
-
-def _best(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:
-    """Give the step with the highest score, the last of equals; None where none of them was scored."""
-    return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
 
 
 def _read_scores(path: pathlib.Path) -> dict[int, float]:

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -136,7 +137,7 @@ def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
             version = np.lib.format.read_magic(file)
             reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = reader(file)
-        except ValueError as error:
+        except (ValueError, SyntaxError, tokenize.TokenError) as error:  # NumPy reads a header as Python's text
             raise NotPlain(f"is no .npz file of tensors: {entry.filename!r} in it is not an array.") from error
         if dtype.kind not in "fciub":
             raise NotPlain(

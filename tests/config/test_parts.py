@@ -37,6 +37,13 @@ def test_a_dotted_name_comes_from_anywhere(tmp_path, monkeypatch):
         parts.make("models", {"name": "mine.nett"})
 
 
+def test_what_a_part_is_made_with_is_no_part():
+    assert parts.names("metrics") == ["accuracy", "classification", "iou", "multilabel", "precision"]
+    assert parts.names("data.transforms") == ["boxes", "crops", "mixed_boxes", "pixelwise"]
+    with pytest.raises(UserError, match=r"combine has no function make"):
+        parts.make("metrics", {"name": "combine"})
+
+
 def test_near_names():
     assert near("lerning_rate", ["learning_rate", "momentum"]) == " Did you mean 'learning_rate'?"
     assert near("xyz", ["b", "a"]) == " Known: a, b."

@@ -148,10 +148,16 @@ def test_keypoints_that_cannot_be_read_are_told(folder, categories, options, wor
 
 def test_masks_that_do_not_fit_are_left_out(folder):
     found = content()
-    shapes = ([[2, 3, 12, 3, 12, 13]], {"counts": [10, 310]}, {"counts": [9]}, [["a", 1, 2, 3, 4, 5]])
+    huge = (
+        {"counts": [2**63, 1]},
+        {"counts": [2**62] * 4 + [320]},
+        [[10**400, 1, 2, 3, 4, 5]],
+    )  # sums of the second wrap
+    shapes = ([[2, 3, 12, 3, 12, 13]], {"counts": [10, 310]}, {"counts": [9]}, [["a", 1, 2, 3, 4, 5]], *huge)
     found["annotations"] = [ann(n, segmentation=one) for n, one in enumerate(shapes)]
     source = make(folder({"train.json": found}), masks=True)
-    assert source.dropped == {"segmentation that cannot be read": ["annotations[2] (id 2)", "annotations[3] (id 3)"]}
+    left_out = [f"annotations[{n}] (id {n})" for n in range(2, 7)]
+    assert source.dropped == {"segmentation that cannot be read": left_out}
     assert [run_lengths.area(mask) for mask in source.records[0]["masks"]] == [pytest.approx(50, abs=20), 310]
 
 

@@ -264,13 +264,12 @@ def test_a_bad_option_is_one_sentence(options, words):
 def test_whole_pixels_take_the_cheap_way(seed, monkeypatch):
     """CIFAR's augmentation never warps: that would be several times as slow."""
     monkeypatch.setattr(resample.geometry, "map_image", None)
-    shown(
-        np.zeros((32, 32, 3), np.uint8),
-        seed,
-        size=(32, 32),
-        fit="stretch",
-        augment={"pad_crop": 4, "flip_horizontal": 0.5},
-    )
+    image = np.random.default_rng(9).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    augment = {"pad_crop": 4, "flip_horizontal": 0.5}
+    found = shown(image, seed, size=(32, 32), fit="stretch", augment=augment)["image"]
+    around = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="reflect")
+    windows = [around[y : y + 32, x : x + 32] for y, x in np.ndindex(9, 9)]
+    assert sum(np.array_equal(found, one) or np.array_equal(found[:, ::-1], one) for one in windows) == 1
 
 
 @pytest.mark.parametrize("key", COLOURS)

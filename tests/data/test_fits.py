@@ -30,11 +30,11 @@ def test_sizes(size, longest, seen):
 
 
 def test_a_frame_for_each_image_or_one_for_all():
-    own = fits.make("shorter", (96, 160), shorter=80, longest=133, multiple=32)
+    own = fits.choose("shorter", (96, 160), shorter=80, longest=133, multiple=32)
     frame, matrix = own.place((480, 640))
     assert frame == (96, 128) and matrix.tolist() == geometry.scale(106 / 640, 80 / 480).tolist()
     assert own.place((640, 480))[0] == (128, 96)
-    same = fits.make("shorter", (96, 160), shorter=80, longest=133)
+    same = fits.choose("shorter", (96, 160), shorter=80, longest=133)
     frame, again = same.place((480, 640))
     assert frame == (96, 160) and again.tolist() == matrix.tolist()
     frame, matrix = same.place((640, 480))  # too high for it
@@ -68,4 +68,4 @@ def test_label_maps_go_with_the_image():
 def test_mistakes():
     for wrong, said in (({"kind": "wide"}, "transform.fit='wide' is not known"), ({"longest": 10}, "longest=10")):
         with pytest.raises(UserError, match=said):
-            fits.make(**{"kind": "shorter", "frame": (8, 8), "shorter": 20} | wrong)
+            fits.choose(**{"kind": "shorter", "frame": (8, 8), "shorter": 20} | wrong)

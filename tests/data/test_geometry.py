@@ -41,7 +41,6 @@ def test_there_and_back_is_the_identity(matrix, where):
 def test_a_product_is_one_after_the_other(first, then, where):
     both = g.map_points(g.compose(first, then), where)
     np.testing.assert_allclose(both, g.map_points(then, g.map_points(first, where)), rtol=1e-9, atol=1e-6)
-    np.testing.assert_allclose(g.map_polygons(first, [where, where])[1], g.map_points(first, where))
 
 
 @FEW

@@ -117,12 +117,14 @@ def test_what_cannot_train_is_stopped(given, words):
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "spoilt"),
     [
-        source(np.array([0, 1], np.int32)),
-        source(np.ones(3, np.int32), split="val"),
-        source(np.ones((3, 1), bool), ("a",)),
+        (source(np.array([0, 1], np.int32)), source(np.array([0, 2], np.int32))),
+        (source(np.ones(3, np.int32), split="val"), source(np.ones(3, np.int32))),
+        (source(np.ones((3, 1), bool), ("a",)), source(np.zeros((3, 1), bool), ("a",))),
     ],
 )
-def test_what_can_train_passes(given):
-    quality.require_trainable(given, label_quality.inspect(given))
+def test_what_can_train_passes_and_what_is_nearly_like_it_does_not(given, spoilt):
+    label_quality.require_trainable(given, label_quality.inspect(given))
+    with pytest.raises(UserError):
+        label_quality.require_trainable(spoilt, label_quality.inspect(spoilt))

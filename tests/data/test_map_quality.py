@@ -110,8 +110,11 @@ def test_label_maps_that_cannot_train_are_stopped(given, words):
 
 
 def test_label_maps_that_can_train_pass():
-    for given in (source([*MAPS, None]), source([ONE], split="val")):
+    """One that cannot be read among others, and one class only where nothing is learned."""
+    for given, spoilt in ((source([*MAPS, None]), source([None])), (source([ONE], split="val"), source([ONE]))):
         quality.require_trainable(given, quality.inspect(given, 0))
+        with pytest.raises(UserError):
+            quality.require_trainable(spoilt, quality.inspect(spoilt, 0))
 
 
 def test_shared_images_of_masks_are_told(tmp_path):

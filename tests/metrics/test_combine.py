@@ -39,7 +39,7 @@ def test_each_counts_for_itself(source, tmp_path, monkeypatch):
     (tmp_path / "own" / "__init__.py").touch()
     (tmp_path / "own" / "metric.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
-    metric = combine.make(["classification", {"name": "own.metric", "scale": 10.0}], source)
+    metric = combine.named(["classification", {"name": "own.metric", "scale": 10.0}], source)
     counts = metric.merge(*halves(metric))
     found = metric.summarize(counts)
     assert metric.best == "top1" and found["seen"] == 30.0
@@ -54,15 +54,15 @@ def test_each_counts_for_itself(source, tmp_path, monkeypatch):
 @pytest.mark.parametrize("names", [[], ["accuracy", "accuracy"]])
 def test_names_that_cannot_be(source, names):
     with pytest.raises(UserError, match="must name one or more metrics, each once"):
-        combine.make(names, source)
+        combine.named(names, source)
     with pytest.raises(UserError, match="Did you mean 'accuracy'"):
-        combine.make(["acuracy"], source)
+        combine.named(["acuracy"], source)
 
 
 def test_two_metrics_with_one_name_for_their_figures_are_told_apart(source):
     """Before training where both rank by it; where they share others, a figure or a file is never another's."""
     with pytest.raises(UserError, match="'classification' and 'accuracy' both give 'top1'; leave one of them out"):
-        combine.make(["classification", "accuracy"], source)
+        combine.named(["classification", "accuracy"], source)
     metric = accuracy.make(source)
     (counts, *_) = halves(combine.together({"first": metric}))
     other = metric._replace(best="mine", summarize=lambda counts: {"mine": 0.5, "f1": 0.0}, files=lambda counts: {})

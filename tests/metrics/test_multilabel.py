@@ -65,9 +65,15 @@ def test_a_class_without_truth_is_left_out_of_the_means():
 
 @pytest.mark.parametrize(("images", "share"), [(0, 0.3), (1, 0.3), (5, 0.0), (5, 1.0)])
 def test_degenerate_answers(images, share):
-    source, counts, *_ = case(0, images=images, share=share)
+    source, counts, _, labels = case(0, images=images, share=share)
     metric = multilabel.make(source)
-    json.dumps([metric.summarize(counts), metric.files(counts)], allow_nan=False)
+    found = metric.summarize(counts)
+    json.dumps([found, metric.files(counts)], allow_nan=False)
+    assert all(value == -1 or 0 <= value <= 1 for value in found.values())
+    measured = labels.any(0)
+    assert [found[f"AP/c{k}"] >= 0 for k in range(6)] == measured.tolist()
+    assert found["mAP"] == (-1 if not measured.any() else pytest.approx(1.0) if share == 1 else found["mAP"])
+    assert len(metric.files(counts)["predictions.json"]) == images
 
 
 def test_measure_leaves_padding_out_and_halves_merge():

@@ -99,7 +99,9 @@ def test_dropout_draws_in_training():
 
 
 def test_training_without_dropout_needs_no_key():
-    shapes_of(inception.make(**SMALL, aux=False, dropout=0.0), LITTLE, train=True, key=None)
+    variables, outputs, stats = shapes_of(inception.make(**SMALL, aux=False, dropout=0.0), LITTLE, train=True, key=None)
+    assert outputs["logits"].shape == (2, 5) and "aux" not in outputs
+    assert jax.tree.structure(stats) == jax.tree.structure(variables["stats"])
 
 
 def gradient_of(module):

@@ -83,3 +83,6 @@ def test_timm_takes_ours(name):
     variables = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
     tensors = names.to_timm(weights.to_torchvision(variables), NETWORKS[name][0])
     network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
+    held = network.state_dict()
+    for tensor, value in tensors.items():
+        np.testing.assert_array_equal(held[tensor].numpy(), value, err_msg=tensor)

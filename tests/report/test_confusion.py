@@ -62,4 +62,7 @@ def test_heat_map_shows_every_number(classes):
 
 
 def test_heat_map_without_images():
-    ElementTree.fromstring(confusion.heat_map(np.zeros((3, 3), int), ["a", "b", "c"]))
+    chart = ElementTree.fromstring(confusion.heat_map(np.zeros((3, 3), int), ["a", "b", "c"]))
+    assert [rect.get("class") for rect in chart.iter("rect")] == ["empty"]
+    shown = sorted([*text.itertext()][-1] for text in chart.iter("text"))
+    assert shown == ["a", "a", "b", "b", "c", "c", "predicted", "truth"]

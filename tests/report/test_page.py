@@ -9,7 +9,7 @@ import pytest
 
 from mapjax.data.source import Source
 from mapjax.metrics import precision
-from mapjax.report import detections, page
+from mapjax.report import detection_images, detections, page
 from mapjax.report.section import Section
 
 
@@ -155,7 +155,7 @@ def test_sections_of_another_task(tmp_path):
 
 def test_window_holds_the_box_and_stays_inside_where_it_can():
     for box in ([5, 5, 20, 30], [90, 70, 99, 79], [0, 0, 100, 80], [40, 40, 41, 41]):
-        x1, y1, x2, y2 = detections._window([np.array(box, np.float32)], 80, 100)
+        x1, y1, x2, y2 = detection_images.window([np.array(box, np.float32)], 80, 100)
         assert x1 <= box[0] and y1 <= box[1] and x2 >= box[2] and y2 >= box[3]
         assert x2 - x1 == y2 - y1
         if x2 - x1 <= 80:

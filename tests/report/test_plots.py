@@ -1,5 +1,6 @@
 """mapjax.report.plots: ticks and scales, and that every chart is well-formed XML."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -109,4 +110,9 @@ def test_number_text(value, text):
 
 
 def test_small_is_well_formed():
-    ElementTree.fromstring(plots.small(np.linspace(0, 1, 101), np.ones(101), "#123456"))
+    chart = ElementTree.fromstring(plots.small(np.linspace(0, 1, 101), np.ones(101), "#123456"))
+    _, line = chart.iter("path")
+    points = [tuple(map(float, point)) for point in re.findall(r"([\d.]+)[ ,]([\d.]+)", line.get("d"))]
+    x = [a for a, _ in points]
+    assert len(points) == 50 and {b for _, b in points} == {2} and x == sorted(set(x))  # means of two or three
+    assert x[0] == pytest.approx(2 + 0.66, abs=0.1) and x[-1] == pytest.approx(68 - 0.33, abs=0.1)

@@ -107,7 +107,7 @@ def test_save_writes_the_folder(tmp_path):
     source = source_of()
     one = {"scores": np.array([0.9], np.float32), "boxes": np.array([[5, 5, 25, 30]], np.float32)}
     counts = {"precision": {i: one | {"classes": np.array([i], np.int32)} for i in range(2)}}
-    metric = combine.make(["precision"], source)
+    metric = combine.named(["precision"], source)
     result, config = {"metrics": {"AP": 1.0, "AP/cat": 1.0}, "checkpoint": 7}, ConfigDict({"batch": 2})
     score.write(tmp_path / "out", metric, source, counts, result, config, title="again")
     written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}

@@ -128,6 +128,21 @@ def test_a_file_cut_short_anywhere(extension, tmp_path):
         refused(path, "cut short|is not a file of torch.save")
 
 
+def test_an_npz_whose_header_is_cut(tmp_path):
+    """Each entry is whole for the archive; NumPy reads the header as Python's text, and fails in its ways."""
+    path = tmp_path / "w.npz"
+    stream = io.BytesIO()
+    np.save(stream, WEIGHT)
+    start, text = stream.getvalue()[:8], stream.getvalue()[10:]
+    header = text[: text.index(b"}") + 1]
+    for version in (start, start[:6] + b"\x02\x00"):
+        for end in range(len(header)):
+            size = struct.pack("<H" if version == start else "<I", end)
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("w.npy", version + size + header[:end])
+            refused(path, r"is no \.npz file of tensors: 'w\.npy' in it is not an array")
+
+
 def test_safetensors_whose_sizes_lie(tmp_path):
     path = tmp_path / "w.safetensors"
     for shape, offsets, length in [([4], [0, 8], 8), ([4], [0, 16], 8), ([2**62], [0, 16], 16), ([4], [8, 24], 24)]:

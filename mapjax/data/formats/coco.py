@@ -131,7 +131,7 @@ def _mask(segmentation: Any, size: tuple[int, int]) -> coco_masks.Packed | None:
     """Pack a segmentation; None for one that is of another size, or no numbers."""
     try:
         return coco_masks.pack(segmentation, size)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -141,7 +141,7 @@ def _keypoints(given: Any, count: int) -> Float32[np.ndarray, "k 3"] | None:
         return np.zeros((count, 3), np.float32)
     try:
         found = np.array(given, np.float32).reshape(count, 3)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return found if np.isfinite(found).all() else None
 

@@ -26,11 +26,13 @@ def pack(segmentation: Any, size: Size) -> Packed:
 
     Raises:
       ValueError: run lengths that are those of an image of another size, or polygons that are no numbers.
+      OverflowError: numbers that are too large.
     """
     if isinstance(segmentation, Mapping) and "counts" in segmentation:
         given = segmentation["counts"]
         counts = run_lengths.decompress(given) if isinstance(given, str | bytes) else np.array(given, np.int64)
-        if counts.sum() != size[0] * size[1] or counts.min(initial=0) < 0:
+        pixels = size[0] * size[1]
+        if counts.sum() != pixels or counts.min(initial=0) < 0 or counts.max(initial=0) > pixels:
             raise ValueError(f"run lengths add up to {counts.sum()} pixels, not to {size[0]}×{size[1]}")
         return run_lengths.compress(counts)
     polygons = segmentation if isinstance(segmentation, list) else []

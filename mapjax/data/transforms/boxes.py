@@ -58,7 +58,7 @@ def make(
     if min(frame) < 1 or max_boxes < 1:
         raise UserError(f"size={tuple(size)} and max_boxes={max_boxes} must be positive.")
     config = augmentation.complete(augment)
-    fitted = fits.make(fit, frame, shorter=shorter, longest=longest, multiple=multiple, smooth=False)
+    fitted = fits.choose(fit, frame, shorter=shorter, longest=longest, multiple=multiple, smooth=False)
     kinds = [kind for kind in labels.kinds_of("object") if masks or kind != "masks"]
     warned = []
 
@@ -114,7 +114,7 @@ def map_record(
             f"on {height}×{width}; label it again, or restore the image."
         )
     if config is None:
-        fit = fit or fits.make("letterbox", frame)
+        fit = fit or fits.choose("letterbox", frame)
         frame, matrix = fit.place(original)
         mapped = fit.show(matrix, image, frame, IMAGENET_MEAN)
     else:

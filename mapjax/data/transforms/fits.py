@@ -31,10 +31,10 @@ class Fit(NamedTuple):
     show: Callable[[geometry.Matrix, Image, geometry.Size, tuple[int, ...]], Image]
 
 
-def make(
+def choose(
     kind: str, frame: geometry.Size, *, shorter: int = 800, longest: int = 0, multiple: int = 0, smooth: bool = True
 ) -> Fit:
-    """Make a fit.
+    """Choose a fit.
 
     Args:
       kind: "letterbox": the whole image, magnified until it just fits, at the top left; "stretch": its sides scaled on

@@ -47,7 +47,7 @@ def make(
     frame = (int(size[0]), int(size[1]))
     if min(frame) < 1:
         raise UserError(f"size={tuple(size)} must be positive.")
-    fitted = fits.make(fit, frame, shorter=shorter, longest=longest, multiple=multiple)
+    fitted = fits.choose(fit, frame, shorter=shorter, longest=longest, multiple=multiple)
     config = augmentation.complete(augment, PIXELS)
     whole = None if canvas is None else canvas()
 
