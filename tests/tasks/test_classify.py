@@ -188,9 +188,9 @@ def test_mistakes():
     with pytest.raises(UserError, match=r"loss='softmx' is not known\. Did you mean 'softmax'"):
         make(loss="softmx")
     for key, value in (
-        ("label_smoothing", 2),
-        ("focal", -1),
-        ("mixup", -1),
+        ("label_smoothing", 2.0),
+        ("focal", -1.0),
+        ("mixup", -1.0),
         ("cutmix", -0.1),
         ("mix_probability", 1.5),
     ):
