@@ -252,7 +252,7 @@ def evaluate(
 def _files(image: Any) -> Sequence[Any]:
     if isinstance(image, np.ndarray):
         return [image]
-    if not isinstance(image, Image):
+    if not isinstance(image, str | os.PathLike):
         raise UserError(f"{image!r} is no image; give a path, an array (uint8, h w 3, RGB) or a list of these.")
     if not pathlib.Path(image).exists():
         raise UserError(f"{image}: there is no such image, and no such folder of images.")
