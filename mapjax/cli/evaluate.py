@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     source = score.open_source(config, loaded.classes, data=arguments.data, split=arguments.split)
     distributed.require_same("run", {"checkpoint": loaded.step, "data": source.fingerprint})
     console = log.Log(None, quiet=not chief)
-    mesh = evaluate.make_mesh(config.mesh.to_dict(), console.say)
+    mesh = evaluate.make_mesh(config.mesh.to_dict(), config.eval_batch, console.say)
     metric = setup.make_metric(config, loaded.task, source)
     variables = evaluate.place(loaded.variables, mesh)
     answer = evaluation.make_evaluation(config, loaded.task, metric, source, mesh, console, variables)

@@ -55,7 +55,7 @@ def flat_values(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> lis
 
 
 def table(config: ConfigDict) -> str:
-    """Write all keys of a config as --config.KEY=VALUE, those of the schema with what they mean and [their unit]."""
+    """Write all keys of a config as --config.KEY=VALUE, those of the schema with meaning [type; unit; default]."""
     plain, lines = config.to_dict(), []
     for name, one in schema.KEYS.items():
         group, _, last = name.rpartition(".")
@@ -63,10 +63,19 @@ def table(config: ConfigDict) -> str:
         values.sort(key=lambda pair: pair[0] != f"{name}.name")
         for number, (key, value) in enumerate(values):
             found = schema.find(key) or (one if number == 0 else None)  # a part's meaning stands beside its name
-            said = "" if found is None else f"{found.help} [{found.unit}]" if found.unit else found.help
-            lines.append(f"{f'--config.{key}={value}':<{COLUMN}}  {said}".rstrip())
+            lines.append(_line(key, value, found))
+        if name == "streams" and not plain[name]:
+            lines += [_line(f"streams.NAME.{key}", inner.default, inner) for key, inner in schema.STREAM.items()]
     more = [f"--config.{key}={value}" for key, value in sorted(optional(plain).items())]
     return "\n".join([*lines, "", "and, of its parts, with their defaults:", "", *more])
+
+
+def _line(key: str, value: Any, known: schema.Key | None) -> str:
+    line = f"{f'--config.{key}={value}':<{COLUMN}}"
+    if known is None:
+        return line.rstrip()
+    default = "" if key.partition(".")[0] in schema.PARTS else f"default {known.default!r}"
+    return f"{line}  {known.help} [{'; '.join(filter(None, (schema.words(known.kind), known.unit, default)))}]"
 
 
 def filled(config: Mapping[str, Any]) -> dict[str, Any]:

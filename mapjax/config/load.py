@@ -4,6 +4,7 @@
 value, which keeps its type. A key that does not exist is a mistake, and the near ones are named.
 """
 
+import functools
 import importlib.util
 import inspect
 import json
@@ -56,8 +57,14 @@ def recipe(name: str) -> dict[str, Any]:
     today = migrate.migrated(plain)
     schema.require_known(today, f"--config {name}")
     if today != plain:
-        print(f"warning: --config {name} is written for 0.1; {migrate.DEFAULTS_NOW}", file=sys.stderr)
+        _warn(f"--config {name} is written for 0.1; {migrate.DEFAULTS_NOW}")
     return today
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Say it once: a study loads its experiment for every cell."""
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def with_data(config: ConfigDict, data: str) -> ConfigDict:
@@ -76,6 +83,8 @@ def call(name: str, function: str) -> Any:
     """
     path, _, variant = name.partition(":")
     file = find(path)
+    if file.suffix == ".json":
+        raise UserError(f"--config {name}: a config.json has no {function}(); name an experiment FILE.py.")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None, "find gives files of Python only"
     module = importlib.util.module_from_spec(spec)
@@ -107,13 +116,13 @@ def call(name: str, function: str) -> Any:
 
 
 def find(name: str) -> pathlib.Path:
-    """Find an experiment file: its path, or the bare name of one that mapjax ships, as "detect".
+    """Find an experiment file, or a config.json: its path, or the bare name of one that mapjax ships, as "detect".
 
     Raises:
       UserError: no such file.
     """
     file = pathlib.Path(name)
-    if file.is_file() and file.suffix == ".py":
+    if file.is_file() and file.suffix in (".py", ".json"):
         return file
     package = pathlib.Path(__file__).parents[1]
     shipped = {

@@ -114,17 +114,24 @@ def gather(own: dict[Any, Any]) -> list[dict[Any, Any]]:
     return [_unpack(row[:length].tobytes()) for row, length in zip(np.asarray(rows), lengths.tolist())]
 
 
-def make_mesh(sizes: Mapping[str, int], say: Callable[[str], Any] = print) -> Mesh:
+def make_mesh(sizes: Mapping[str, int], batch: int, say: Callable[[str], Any] = print) -> Mesh:
     """Make the mesh of a trained run, or one that shares out the batch where other devices are here than there were.
 
-    Scores are the same on any mesh.
+    Scores are the same on any mesh. Devices that would have none of a batch are left out: images that are answered one
+    by one, each in a frame of its own, cannot share a batch with others.
+
+    Args:
+      batch: images answered at once.
     """
     try:
-        return shard.make_mesh(sizes)
+        mesh = shard.make_mesh(sizes)
     except UserError:
         mesh = shard.make_mesh({"data": -1})
         say(f"the mesh of the run does not fit the devices here; scoring with mesh.data={mesh.size}")
-        return mesh
+    if mesh.shape["data"] > batch and mesh.shape["fsdp"] == 1 and jax.process_count() == 1:
+        used = mesh.size // mesh.shape["data"] * batch
+        return shard.make_mesh({**mesh.shape, "data": batch}, jax.devices()[:used])
+    return mesh
 
 
 def place(variables: Variables, mesh: Mesh) -> Variables:

@@ -107,6 +107,8 @@ def make(node: Mapping[str, Any], *, peak: float, clock: Clock) -> optax.Schedul
             raise UserError(f"schedule.{word} is not known.{near(word, options)}")
     options |= node
     name, warmup = options["name"], clock.steps(options["warmup"], "schedule.warmup")
+    if "%" in str(options["warmup"]) and warmup > clock.total:
+        raise UserError(f"schedule.warmup={options['warmup']!r} must be at most 100 % of the training.")
     if name not in SCHEDULES:
         raise UserError(f"schedule.name={name!r} is not known.{near(name, SCHEDULES)}")
     takes = inspect.signature(SCHEDULES[name]).parameters

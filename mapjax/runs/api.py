@@ -9,9 +9,10 @@ import base64
 import dataclasses
 import functools
 import html
+import numbers
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -20,6 +21,7 @@ from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from mapjax.config import load as configs
+from mapjax.config import migrate
 from mapjax.engine import evaluate as scoring
 from mapjax.errors import UserError
 from mapjax.report import views
@@ -118,10 +120,10 @@ class Trained:
           found.names, found.boxes, found.scores        # of a detector
           PIL.Image.fromarray(found.drawing).save("seen.png")
         """
-        if not 0 <= score <= 1:
-            raise UserError(f"score={score} must be from 0 to 1.")
+        if not isinstance(score, numbers.Real) or not 0 <= score <= 1:
+            raise UserError(f"score={score!r} must be from 0 to 1.")
         single = isinstance(images, np.ndarray) or (isinstance(images, Image) and not pathlib.Path(images).is_dir())
-        given = [images] if isinstance(images, Image) else list(images)
+        given = [images] if isinstance(images, Image) else list(images) if isinstance(images, Iterable) else [images]
         files = [file for one in given for file in _files(one)]
         show = functools.partial(views.show, classes=self.classes, score=score, enlarge=enlarge)
         transform = sources.make_transform(self.config, augment=False)
@@ -149,10 +151,10 @@ class Trained:
         """
         source = scores.open_source(self.config, self.classes, data=data, split=split)
         quiet = log.Log(None, quiet=True)
-        mesh = scoring.make_mesh(self.config.mesh.to_dict(), quiet.say)
+        mesh = scoring.make_mesh(self.config.mesh.to_dict(), self.config.eval_batch, quiet.say)
         metric = setup.make_metric(self.config, self.task, source)
-        answered = evaluation.make_evaluation(self.config, self.task, metric, source, mesh, quiet)
-        return answered(scoring.place(self.variables, mesh)).metrics
+        placed = scoring.place(self.variables, mesh)
+        return evaluation.make_evaluation(self.config, self.task, metric, source, mesh, quiet, placed)(placed).metrics
 
 
 def load(source: str | os.PathLike, *, checkpoint: str | int = "best", **overrides: Any) -> Trained:
@@ -173,6 +175,8 @@ def load(source: str | os.PathLike, *, checkpoint: str | int = "best", **overrid
       run.predict("photo.jpg")
       mapjax.load("efficientnet_lite0").predict("photo.jpg").label
     """
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(f"{source!r} is no run; name its folder, as 'runs/mine', or weights.")
     path, chosen = pathlib.Path(source), _as_text(overrides)
     if not path.is_dir() and pretrained.is_named(os.fspath(source)):
         found = pretrained.load(os.fspath(source), overrides=chosen)
@@ -183,7 +187,7 @@ def load(source: str | os.PathLike, *, checkpoint: str | int = "best", **overrid
 
 
 def fit(
-    config: str | ConfigDict,
+    config: str | os.PathLike | Mapping[str, Any] | ConfigDict,
     *,
     workdir: str | os.PathLike | None = None,
     data: str | None = None,
@@ -194,7 +198,7 @@ def fit(
     A run that was stopped goes on where it was, when its folder is named; a finished one is only evaluated again.
 
     Args:
-      config: "detect:bccd", "mine.py:large", the config.json of a run, or a config of your own making.
+      config: "detect:bccd", "mine.py:large", the config.json of a run, or a dict of your own making.
       workdir: folder of the run; by default runs/DATE-NAME.
       data: a data set, as "voc:DIR"; by default the config's.
       **overrides: keys of the config with their values; one inside another by `**{"optimizer.learning_rate": 3e-4}`.
@@ -207,12 +211,17 @@ def fit(
       run.evaluate(split="test")
     """
     text = _as_text(overrides)
-    if isinstance(config, str):
+    if isinstance(config, str | os.PathLike):
+        config = os.fspath(config)
         experiment, name = configs.find(config.partition(":")[0]), configs.label(config)
         chosen = configs.load(config, text, data=data)
     else:
         experiment, name = None, "fit"
-        chosen = configs.from_dict(configs.to_dict(config)) if data is None else configs.with_data(config, data)
+        if not isinstance(config, Mapping | ConfigDict):
+            raise UserError(f"config={config!r} must be the name of one, as 'detect:bccd', or a dict.")
+        plain = configs.to_dict(config) if isinstance(config, ConfigDict) else _plain(config)
+        chosen = configs.from_dict(migrate.migrated(plain))
+        chosen = chosen if data is None else configs.with_data(chosen, data)
         configs.override_all(chosen, text)
     folder = workdirs.dated(name) if workdir is None else pathlib.Path(workdir)
     training.fit(chosen, folder, experiment)
@@ -240,9 +249,11 @@ def evaluate(
     return _loaded(run).evaluate(data, split=split)
 
 
-def _files(image: Image) -> Sequence[Any]:
+def _files(image: Any) -> Sequence[Any]:
     if isinstance(image, np.ndarray):
         return [image]
+    if not isinstance(image, str | os.PathLike):
+        raise UserError(f"{image!r} is no image; give a path, an array (uint8, h w 3, RGB) or a list of these.")
     if not pathlib.Path(image).exists():
         raise UserError(f"{image}: there is no such image, and no such folder of images.")
     return predicting.find_images(image)
@@ -254,7 +265,19 @@ def _loaded(run: Trained | str | os.PathLike) -> Trained:
 
 def _as_text(overrides: Mapping[str, Any]) -> dict[str, str]:
     """Write values as the command line has them."""
-    return {key: value if isinstance(value, str) else repr(value) for key, value in overrides.items()}
+    plain = {key: _plain(value) for key, value in overrides.items()}
+    return {key: value if isinstance(value, str) else repr(value) for key, value in plain.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Give a value as a config has it: numbers of NumPy's as Python's, paths as text."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _found(answer: predicting.Answer | predicting.Unreadable, show: Any) -> Found:

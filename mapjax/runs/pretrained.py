@@ -57,7 +57,10 @@ def is_named(source: str) -> bool:
 def _find(source: str) -> tuple[Recipe, Mapping[str, np.ndarray]]:
     """Give what the weights are, and their tensors."""
     if name := _before_file(source):
-        return recipes.find(name), files.read(source.removeprefix(f"{name}:"))
+        file = source.removeprefix(f"{name}:")
+        if not file:
+            raise UserError(f"{source} names no file after the colon; write {name}:FILE, or {name} alone.")
+        return recipes.find(name), files.read(pathlib.Path(file).expanduser())
     if _is_file(source):
         path = pathlib.Path(source).expanduser()
         tensors = files.read(path)

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from mapjax.engine import optimizer, schedule, step
+from mapjax.runs import networks
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Model, State, Task
 
@@ -51,7 +52,7 @@ def make(
     jitted = jax.jit(made, donate_argnums=0, out_shardings=(places, None))
 
     def compiled(batch: Batch) -> Any:
-        with jax.set_mesh(mesh):
+        with jax.set_mesh(mesh), networks.fitting(config):
             return jitted.lower(like, batch).compile()
 
     return Program(init, places, like, compiled), rate

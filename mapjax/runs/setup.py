@@ -65,8 +65,8 @@ def build(
     Args:
       mesh: other devices than the config's.
       opened: what `sources.open_sources` gave, or what stands in for data that is not here.
-      stand_in: gives what stands in for the data of a further stream that is not here, or None.
       counts: stands in for counting the training examples, and pixels, of each class, where only shapes matter.
+      stand_in: gives what stands in for the data of a further stream that is not here, or None.
 
     Raises:
       UserError: something in the config, or in the data, that the user can mend.

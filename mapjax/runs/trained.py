@@ -5,6 +5,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
+from mapjax import paths
 from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.runs import networks
@@ -36,14 +40,39 @@ def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[
     folder = pathlib.Path(folder)
     config: Any = configs.saved(workdir.read_json(folder / "config.json"), str(folder / "config.json"))
     configs.override_all(config, overrides or {})
-    classes = tuple(workdir.read_json(folder / "classes.json"))
+    classes = _classes(folder / "classes.json")
     task = networks.make_task(config, classes)
     keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep, read_only=True)
     with contextlib.closing(keeper):
         # Of several processes, the first says which: another may not see the newest yet.
         step = int(distributed.share("step", str(_pick(keeper, folder, which) if distributed.is_chief() else 0)))
         saved = keeper.restore_variables(step)
+    _require_fitting(config, task, saved, folder)
     return Loaded(config, classes, task, saved, step)
+
+
+def _classes(file: pathlib.Path) -> tuple[str, ...]:
+    names = workdir.read_json(file)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{file} is damaged: it must be a list of the names of the classes; restore it.")
+    return tuple(names)
+
+
+def _require_fitting(config: Any, task: Task, saved: Variables, folder: pathlib.Path) -> None:
+    """Refuse a config, or classes, that make another network than was trained."""
+    image = jax.ShapeDtypeStruct((1, *config.image_size, 3), np.uint8)
+    try:
+        wanted = jax.eval_shape(task.init, jax.random.key(0), {"image": image})
+    except KeyError:  # a task whose network looks at more of a batch than its images
+        return
+    old, new = (dict(zip(paths.paths(tree), map(np.shape, jax.tree.leaves(tree)))) for tree in (saved, wanted))
+    for path in sorted(old.keys() | new.keys()):
+        if old.get(path) != new.get(path):
+            was, is_now = (f"has the shape {one[path]}" if path in one else "is not there" for one in (old, new))
+            raise UserError(
+                f"{folder}: {path} {was} in the checkpoint, and by the config and classes.json {is_now}; undo what was "
+                "changed of the model, the image_size or the classes."
+            )
 
 
 def _pick(keeper: checkpoint.Checkpoints, folder: pathlib.Path, which: str) -> int:
@@ -54,6 +83,6 @@ def _pick(keeper: checkpoint.Checkpoints, folder: pathlib.Path, which: str) -> i
         return steps[-1]
     if which == "best":
         return keeper.best_step() or steps[-1]
-    if which.isdigit() and int(which) in steps:
+    if which.isdecimal() and int(which) in steps:
         return int(which)
     raise UserError(f"--checkpoint {which}: {folder} holds {', '.join(map(str, steps))}; or say last or best.")

@@ -162,7 +162,7 @@ def read_rules(pairs: Any) -> Rules:
             expression, spec = pair
             names = [name for part in spec for name in _axes(part)]
             re.compile(expression)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, re.error) as error:
             raise UserError(f"rules={pair!r}: write pairs, as in (('mlp/0/kernel$', (None, 'model')),).") from error
         for name in names:
             if name not in AXES:

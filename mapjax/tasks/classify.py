@@ -1,5 +1,6 @@
 """Classification: an image becomes a label, or any number of them."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -59,7 +60,7 @@ def make(
       mean, std: of the images, RGB, 0 to 1.
 
     Raises:
-      UserError: an unknown loss, weighting or set of views.
+      UserError: an unknown loss, weighting or set of views, or a number that cannot be.
     """
     if loss not in LOSSES:
         raise UserError(f"task.loss={loss!r} is not known.{near(loss, LOSSES)}")
@@ -67,6 +68,17 @@ def make(
         raise UserError(f"task.views={views!r} is not known.{near(views, VIEWS)}")
     if loss == "sigmoid" and logit_adjustment:
         raise UserError("task.logit_adjustment is for task.loss='softmax', where one class excludes the others.")
+    shares = {"label_smoothing": label_smoothing, "mix_probability": mix_probability, "beta": beta}
+    least = {
+        "focal": focal,
+        "mixup": mixup,
+        "cutmix": cutmix,
+        "auxiliary": auxiliary,
+        "logit_adjustment": logit_adjustment,
+    }
+    for key, value in (shares | least).items():
+        if not isinstance(value, int | float) or not 0 <= value <= (1 if key in shares else math.inf):
+            raise UserError(f"task.{key}={value!r} must be {'from 0 to 1' if key in shares else 'at least 0'}.")
     counts = class_counts() if class_counts and (weighting != "none" or logit_adjustment) else None
     criterion = _criterion(loss, counts, len(classes), label_smoothing, focal, weighting, beta, logit_adjustment)
 

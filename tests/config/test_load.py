@@ -158,6 +158,13 @@ def test_a_file_that_is_no_experiment(tmp_path, name, text, message):
         configs.load(str(tmp_path / name))
 
 
+def test_a_config_of_a_run_has_a_file_but_no_sweep(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert configs.find(str(tmp_path / "config.json")) == tmp_path / "config.json"
+    with pytest.raises(UserError, match=r"a config\.json has no sweep\(\); name an experiment"):
+        configs.call(str(tmp_path / "config.json"), "sweep")
+
+
 def test_a_file_called_as_a_recipe_is_no_obstacle(tmp_path, monkeypatch):
     (tmp_path / "detect").touch()
     monkeypatch.chdir(tmp_path)

@@ -47,10 +47,13 @@ def test_the_table_has_each_key_once_with_its_meaning():
     lines = keys.table(config).splitlines()
     written = [line.split("=")[0].removeprefix("--config.") for line in lines if line.startswith("--config.")]
     expected = [*dict(keys.flat_values(config)), *keys.optional(config.to_dict())]
+    expected += [f"streams.NAME.{name}" for name in schema.STREAM]
     assert len(written) == len(set(written)) and set(written) == set(expected)
     for key in schema.KEYS.values():
         assert sum(key.help in line for line in lines) == 1, key
-    assert "--config.batch=4                            size of a training step, over all devices [examples]" in lines
+    said = "size of a training step, over all devices [a whole number; examples; default 32]"
+    assert f"--config.batch=4                            {said}" in lines
+    assert sum(schema.STREAM["share"].help in line for line in lines) == 1
     more = keys.table(configs.from_dict({"streams": {"more": {"data": {"name": "digits"}}}})).splitlines()
     assert sum(schema.STREAM["share"].help in line for line in more) == 1
     assert any(line.startswith("--config.model.name=faster_rcnn ") and "a part of models" in line for line in lines)

@@ -1,5 +1,6 @@
 """Evaluation counts every image once, on any number of processes, and none that could not be read."""
 
+import inspect
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from mapjax.data import pipeline
 from mapjax.data.formats import scenes
@@ -55,6 +57,21 @@ def test_the_batch_size_changes_nothing(batch):
     assert one.images == other.images == 7
     assert one.metrics == other.metrics
     assert 0.5 < one.metrics["AP"] < 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch", "data"),
+    [({"data": -1}, 1, 1), ({"data": -1}, 3, 3), ({"data": -1}, 32, 8), ({"data": 4, "fsdp": 2}, 1, 4)],
+)
+def test_devices_that_would_have_none_of_a_batch_are_left_out(monkeypatch, sizes, batch, data):
+    """Of 8; but not where parameters are split over them."""
+
+    def made(sizes, devices=None):
+        found = [8 if sizes.get(axis) == -1 else sizes.get(axis, 1) for axis in shard.AXES]
+        return AbstractMesh(tuple(found), shard.AXES)
+
+    monkeypatch.setattr(shard, "make_mesh", made)
+    assert inspect.unwrap(evaluate.make_mesh)(sizes, batch).shape["data"] == data
 
 
 def test_an_unreadable_image_is_not_counted():

@@ -51,3 +51,8 @@ def test_mistakes():
         schedule.make({"name": "cosin"}, peak=1.0, clock=CLOCK)
     with pytest.raises(UserError, match=r"schedule\.fina is not known\. Did you mean 'final'"):
         schedule.make({"name": "cosine", "fina": 0.1}, peak=1.0, clock=CLOCK)
+
+
+def test_a_warm_up_longer_than_the_training():
+    with pytest.raises(UserError, match=r"schedule\.warmup='200 %' must be at most 100 % of the training"):
+        schedule.make({"warmup": "200 %"}, peak=1.0, clock=schedule.Clock(2, 10, 20))

@@ -49,7 +49,7 @@ def states(workdir: pathlib.Path) -> dict[str, int]:
 def ran(tmp_path_factory):
     """A study of two cells that run and one that does not, once run."""
     folder = tmp_path_factory.mktemp("study")
-    name = study(folder, "{'plain': {}, 'slow': {'optimizer.learning_rate': 1e-4}, 'broken': {'image_size': (-1, 8)}}")
+    name = study(folder, "{'plain': {}, 'slow': {'optimizer.learning_rate': 1e-4}, 'broken': {'duration': '0 steps'}}")
     done = subprocess.run(
         [sys.executable, "launch/ablate.py", "--config", name, "--workdir", str(folder / "out"), "--bundle"],
         cwd=ROOT, capture_output=True, text=True, timeout=400,
@@ -61,7 +61,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(ran):
     _, folder, done = ran
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"1/3  plain, seed 0: finished in [\d.]+ min  eta", done.stdout)
-    assert "broken, seed 0: FAILED" in done.stdout and "image_size=(-1, 8) must be height and width" in done.stdout
+    assert "broken, seed 0: FAILED" in done.stdout and "must be at least one step" in done.stdout
     assert "1 of 3 runs failed" in done.stdout and "Traceback" not in done.stdout + done.stderr
     table = (folder / "table.md").read_text()
     assert "| plain (baseline) |" in table and "| slow |" in table and "| broken (0 of 1 seeds) | – |" in table

@@ -1,7 +1,9 @@
 """import mapjax: load, fit, predict and evaluate, as a script or a notebook calls them."""
 
 import base64
+import inspect
 import re
+import shutil
 
 import cv2
 import jax
@@ -14,7 +16,7 @@ import mapjax
 from mapjax.config import load as configs
 from mapjax.data.formats import digits
 from mapjax.report import overlay
-from mapjax.runs import trained
+from mapjax.runs import api, trained
 from mapjax.task import Task
 
 SMALL = {"duration": "4 steps", "batch": 16, "eval_batch": 180, "model.width": 4, "every.log": "2 steps"}
@@ -147,6 +149,53 @@ def test_mistakes_are_sentences(tmp_path, run):
         mapjax.load(tmp_path / "nowhere")
     with pytest.raises(mapjax.UserError, match=r"holds 4; or say last or best"):
         mapjax.load(run.folder, checkpoint=3)
+
+
+def test_what_is_no_run_image_or_config_is_told(run, tmp_path):
+    # As they are called without the checks of types that tests have.
+    load, fit, predict = (inspect.unwrap(one) for one in (api.load, api.fit, api.Trained.predict))
+    wrong = [
+        (lambda: load(5), "5 is no run; name its folder"),
+        (lambda: mapjax.load(run.folder, checkpoint="²"), "holds 4; or say last or best"),
+        (lambda: predict(run, None), "None is no image"),
+        (lambda: predict(run, [[PHOTO]]), "is no image; give a path, an array"),
+        (lambda: predict(run, PHOTO, score="x"), "score='x' must be from 0 to 1"),
+        (lambda: fit(5), "config=5 must be the name of one"),
+        (lambda: mapjax.fit({"modle": {}}), "there is no key 'modle'. Did you mean 'model'"),
+        (lambda: mapjax.fit({"batch": np.int64(4)}), "the config names no data"),
+        (lambda: mapjax.fit("classify", init_from=tmp_path / "no.npz"), r"/no\.npz: there is no such weight file"),
+    ]
+    for call, message in wrong:
+        with pytest.raises(mapjax.UserError, match=message):
+            call()
+    text = api._as_text({"ema": np.float64(0.5), "eval_size": (np.int64(8), 8), "data.path": tmp_path})
+    assert text == {"ema": "0.5", "eval_size": "(8, 8)", "data.path": str(tmp_path)}
+
+
+def test_another_network_than_was_trained_is_told(run, tmp_path):
+    for overrides in ({"model.width": 5}, {"model": "{'name': 'resnet', 'depth': 18}"}):
+        with pytest.raises(mapjax.UserError, match=r"params/.* in the checkpoint, and by the config and classes\.json"):
+            mapjax.load(run.folder, **overrides)
+    for key, value in (("eval_batch", 0), ("dtype", "float99"), ("input.threads", -2), ("eval_size", (8,))):
+        with pytest.raises(mapjax.UserError, match=f"--config.{key}=.* must be"):
+            mapjax.load(run.folder, **{key: value})
+    shutil.copytree(run.folder, tmp_path / "copy")
+    for classes, message in (
+        ('["a", "b"]', r"\(10,\) in the checkpoint, and by the config .* shape \(2,\)"),
+        ('"x"', "is damaged"),
+    ):
+        (tmp_path / "copy" / "classes.json").write_text(classes)
+        with pytest.raises(mapjax.UserError, match=message):
+            mapjax.load(tmp_path / "copy")
+    (tmp_path / "copy" / "config.json").write_text('"x"')
+    with pytest.raises(mapjax.UserError, match=r"config\.json is no config of a run"):
+        mapjax.load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("metric", ["iou", "precision"])
+def test_the_metric_of_another_task_is_told(run, metric):
+    with pytest.raises(mapjax.UserError, match=r"model='tiny' and task='classify', metrics=.* do not go together"):
+        mapjax.load(run.folder, metrics=(metric,)).evaluate()
 
 
 def test_what_the_package_exports():

@@ -40,7 +40,7 @@ def test_a_file_by_itself_or_after_a_name(tensors, tmp_path):
             np.testing.assert_array_equal(found[name], tensors[name].astype(np.float32))
 
 
-def test_tensors_of_another_network_are_refused(tensors, tmp_path):
+def test_tensors_of_another_network_are_refused(tensors, tmp_path, monkeypatch):
     file = tmp_path / "mine.safetensors"
     weights.save(file, tensors | {"classifier.3.bias": np.zeros(10, np.float32)})
     with pytest.raises(UserError, match=r"mobilenet_v3_small.DEFAULT:.*mine.safetensors: tensor 'classifier.3.bias'"):
@@ -51,6 +51,11 @@ def test_tensors_of_another_network_are_refused(tensors, tmp_path):
         pretrained.is_named(str(file)) and pretrained.is_named("torchvision/alexnet:x") and pretrained.is_named("a.pth")
     )
     assert not pretrained.is_named("runs/mine")
+    with pytest.raises(UserError, match="names no file after the colon; write torchvision/alexnet:FILE"):
+        pretrained.load("torchvision/alexnet:")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=f"{tmp_path}/x.pth: there is no such weight file"):
+        pretrained.load("torchvision/alexnet:~/x.pth")
     with pytest.raises(UserError, match="there is no such weight file"):
         pretrained.load(str(tmp_path / "absent.pth"))
 

@@ -10,7 +10,7 @@ import pytest
 from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.plan import step
-from mapjax.runs import setup, sources
+from mapjax.runs import networks, setup, sources
 from mapjax.sharding import mesh
 
 EXPERIMENT = "experiments/detect.py"
@@ -77,6 +77,38 @@ def test_splits_by_name(tmp_path):
     assert (seen.split, held_out.split) == ("a", "b")
     with pytest.raises(UserError, match="no split 'c'; there is: a, b"):
         sources.open_sources(configs.load(EXPERIMENT, {"splits.eval": "c"}, data=data))
+
+
+def test_data_without_what_the_task_learns_from():
+    for name, needs in (("detect", "boxes"), ("segment", "label_map")):
+        with pytest.raises(UserError, match=f"digits: its images have label, and task '.*' learns from {needs}"):
+            sources.open_sources(configs.load(name, data="digits"))
+
+
+TASK = """
+from mapjax.tasks import classify
+
+def make(*, model, classes, image_size, class_counts, weights):
+    if len(weights) != len(classes):
+        raise ValueError("a weight for each class")
+    return classify.make(model=model, classes=classes, image_size=image_size, class_counts=class_counts)
+"""
+
+
+def test_what_a_task_needs_is_asked_before_its_classes_are_known(tmp_path, monkeypatch):
+    package = tmp_path / "own_tasks"
+    package.mkdir()
+    (package / "asked.py").write_text(TASK)
+    (package / "told.py").write_text(TASK + "NEEDS = 'label'")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def asked(name, weights):
+        node = {"name": f"own_tasks.{name}", "weights": weights}
+        return networks.needs(configs.from_dict(configs.to_dict(configs.load("classify")) | {"task": node}))
+
+    assert asked("asked", (1, 2)) == asked("told", (1, 2, 3)) == "label"
+    with pytest.raises(UserError, match=r"known yet \(a weight for each class\); write .* NEEDS = 'label'"):
+        asked("asked", (1, 2, 3))
 
 
 @pytest.mark.parametrize(("kind", "shown"), [("uniform", 6), ("over", 8), ("under", 4)])

@@ -178,6 +178,7 @@ def test_rules_of_a_person_must_fit(rules, message):
     [
         ((("kernel", ("modl",)),), r"names the axis 'modl'.*'model'"),
         (("kernel",), r"write pairs"),
+        ((("[", ("model",)),), r"write pairs"),
         (((5, ()),), r"write pairs"),
     ],
 )

@@ -187,6 +187,15 @@ def test_features_come_by_name():
 def test_mistakes():
     with pytest.raises(UserError, match=r"loss='softmx' is not known\. Did you mean 'softmax'"):
         make(loss="softmx")
+    for key, value in (
+        ("label_smoothing", 2.0),
+        ("focal", -1.0),
+        ("mixup", -1.0),
+        ("cutmix", -0.1),
+        ("mix_probability", 1.5),
+    ):
+        with pytest.raises(UserError, match=f"task.{key}={value} must be"):
+            make(**{key: value})
     with pytest.raises(UserError, match=r"views='tens' is not known\. Did you mean 'ten'"):
         make(views="tens")
     with pytest.raises(UserError, match="need the counts of the classes"):
