@@ -6,7 +6,7 @@
         scenes: the detector of detect.py on the embedded scenes, trained for fewer steps, with AdamW.
 
 In a checkout, `python launch/ablate.py --config experiments/ablate_augment.py` is the same. The baseline is without any
-augmentation. What was found stands in the README.
+augmentation. What was found: docs/results.md.
 """
 
 from typing import Any

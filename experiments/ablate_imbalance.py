@@ -3,7 +3,7 @@
     mapjax ablate --config ablate_imbalance
 
 In a checkout, `python launch/ablate.py --config experiments/ablate_imbalance.py` is the same. The baseline is without
-any remedy. What was found, by class too, stands in the README.
+any remedy. What was found, by class too: docs/results.md.
 """
 
 from typing import Any

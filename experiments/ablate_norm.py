@@ -3,7 +3,7 @@
     mapjax ablate --config ablate_norm
 
 In a checkout, `python launch/ablate.py --config experiments/ablate_norm.py` is the same. Every cell sees as many
-images, with a learning rate in proportion to the batch. What was found stands in the README.
+images, with a learning rate in proportion to the batch. What was found: docs/results.md.
 """
 
 from typing import Any

@@ -21,7 +21,7 @@
         vit_large: ViT-L/16 from random weights with the recipe of He et al. 2021, 200 epochs; for a pod.
 
 In a checkout, `python launch/main.py --config experiments/classify.py:cifar10` is the same. A recipe says only what
-differs from the defaults of mapjax/config/schema.py. What each takes and reaches stands in the README's table.
+differs from the defaults of mapjax/config/schema.py. What each takes and reaches: docs/results.md.
 """
 
 from typing import Any

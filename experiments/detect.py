@@ -10,7 +10,7 @@
         coco_2x: the same for 26 epochs, as torchvision trains it.
 
 In a checkout, `python launch/main.py --config experiments/detect.py:bccd` is the same. A recipe says only what differs
-from the defaults of mapjax/config/schema.py. What each takes and reaches stands in the README's table.
+from the defaults of mapjax/config/schema.py. What each takes and reaches: docs/results.md.
 """
 
 from typing import Any

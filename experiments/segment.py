@@ -14,7 +14,7 @@
         voc: DeepLabV3 on a ResNet-50 with torchvision's optimizer and losses; for accelerators.
 
 In a checkout, `python launch/main.py --config experiments/segment.py:camvid` is the same. A recipe says only what
-differs from the defaults of mapjax/config/schema.py. What each takes and reaches stands in the README's table.
+differs from the defaults of mapjax/config/schema.py. What each takes and reaches: docs/results.md.
 """
 
 from typing import Any

@@ -37,6 +37,7 @@ Train vision models in JAX. To begin, without any data of yours: mapjax train --
 CLOSING = """
 A config is one that mapjax ships, as classify, detect or segment:VARIANT, or a FILE.py of yours.
 mapjax PROGRAM --help tells more. In a checkout python launch/PROGRAM.py is the same; launch/main.py is mapjax train.
+The documentation begins with docs/index.md, and first steps with docs/start.md.
 """
 
 

@@ -17,6 +17,19 @@ from typing import Any, NoReturn
 from mapjax.errors import UserError, near
 from mapjax.runtime import allocator, distributed, signals
 
+PAGES = {  # of the documentation, by program
+    "train": "train",
+    "predict": "predict",
+    "evaluate": "evaluate",
+    "probe": "evaluate",
+    "prepare": "data",
+    "plan": "planning",
+    "bench": "performance",
+    "ablate": "studies",
+    "soak": "robustness",
+    "memory": "robustness",
+}
+
 
 def parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Make the parser of `mapjax NAME`, whose help shows what the program is for, and examples to copy."""
@@ -25,7 +38,7 @@ def parser(name: str, description: str, examples: str) -> argparse.ArgumentParse
         prog=f"mapjax {name}",
         description=textwrap.dedent(description),
         epilog=f"examples:\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}\n\n"
-        f"In a checkout python launch/{script}.py is the same program.",
+        f"In a checkout python launch/{script}.py is the same program. Its documentation: docs/{PAGES[name]}.md",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -1,0 +1,1 @@
+"""Complete parts of your own: network, metric, data format, augmentation, task, and the experiment with them."""
