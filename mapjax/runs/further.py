@@ -17,7 +17,7 @@ from mapjax.data import labels, streams
 from mapjax.data.source import Source
 from mapjax.data.streams import Stream
 from mapjax.errors import UserError, near
-from mapjax.runs import networks, sources
+from mapjax.runs import sources
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch
 
@@ -49,16 +49,16 @@ def _stream(config: Any, train: Source, name: str, asked: Mapping[str, Any], sta
         raise UserError(
             f"{where}: share={asked['share']} of batch={config.batch} leaves nothing; give its own batch=N."
         )
-    source = stand_in(asked["data"]) or _open(config, train, where, asked)
+    source = stand_in(asked["data"]) or _open(train, where, asked)
     seen = asked["transform"] or config.transform.to_dict()
     transform = parts.make("data.transforms", seen, size=config.image_size)
     return streams.make(name, source, transform if needs else _unlabelled(transform), batch=batch, seed=config.seed)
 
 
-def _open(config: Any, train: Source, where: str, asked: Mapping[str, Any]) -> Source:
+def _open(train: Source, where: str, asked: Mapping[str, Any]) -> Source:
     needs, split = asked["needs"], asked["split"]
     if not needs:
-        return parts.make("data.formats", asked["data"], split=split, needs=networks.needs(config))
+        return parts.make("data.formats", asked["data"], split=split, needs="")
     source = sources.open_format(asked["data"], split, needs, f"{where}.needs={needs!r}")
     if source.classes != train.classes:
         raise UserError(f"{where} has the classes {', '.join(source.classes)}, not {', '.join(train.classes)}.")

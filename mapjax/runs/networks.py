@@ -15,9 +15,9 @@ UNKNOWN = ("one", "another")  # classes that stand in until the data has told it
 
 
 def make_model(config: Any, classes: int) -> Model:
-    """Make the network of a config for so many classes."""
-    size = config.image_size
-    return parts.make("models", config.model.to_dict(), classes=classes, dtype=config.dtype, image_size=size)
+    """Make the network of a config for so many classes; for none, of images without labels, it has no classifier."""
+    options = {"classes": classes or None, "dtype": config.dtype, "image_size": config.image_size}
+    return parts.make("models", config.model.to_dict(), **options)
 
 
 def make_task(

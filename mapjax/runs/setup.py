@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from mapjax import stages
 from mapjax.config import load as configs
 from mapjax.config import schema
 from mapjax.data import sampling
@@ -86,6 +87,8 @@ def build(
     batches = tuple(
         sources.abstract_batch(train, transform, config.batch, sharding) | beside for _, transform in transforms
     )
+    for batch in batches:
+        stages.check("batch", batch)
     made, rate = program.make(config, model, task, batches[-1], clock, mesh)
     metric = make_metric(config, task, held_out)
     return Setup(

@@ -2,6 +2,7 @@
 
 import shutil
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -118,3 +119,14 @@ def test_bench_and_plan_know_the_streams(config):
     assert note == "nowhere (streams.unlabelled) is not here: planned with the main data in its place"
     (planned,) = step.planned(config, source, source, mesh.make_mesh({"data": 1}, jax.devices()[:1])).streams
     assert planned.source is source and planned.batch == 8
+
+
+def test_images_without_labels_are_a_stream(tmp_path):
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
+    streams = {"unlabelled": {"data": {"name": "folder", "path": str(tmp_path)}, "batch": 2}}
+    config = configs.from_dict(
+        configs.to_dict(configs.load("classify", SMALL | {"task.name": "classify"})) | {"streams": streams}
+    )
+    seen = setup.build(config).batches[0]["unlabelled"]
+    assert seen["image"].shape == (2, 8, 8, 3) and seen.keys().isdisjoint(further.LABELS)
