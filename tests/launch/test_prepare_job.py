@@ -60,10 +60,12 @@ def test_images_in_two_splits_are_told(tmp_path, capsys):
         text = f"<annotation><object><name>cat</name>{box}</object></annotation>"
         (tmp_path / "voc" / "Annotations" / f"{name}.xml").write_text(text)
         PIL.Image.new("RGB", (5, 6)).save(tmp_path / "voc" / "JPEGImages" / f"{name}.png")
-    for split, names in {"train": "a\nb", "val": "b\nc"}.items():
+    for split, names in {"train": "a\nb", "val": "b\nc", "trainval": "a\nb\nc"}.items():
         (tmp_path / "voc" / "ImageSets" / "Main" / f"{split}.txt").write_text(names)
     program("prepare")(["--data", f"voc:{tmp_path / 'voc'}", "--out", str(tmp_path / "out"), "--workers", "1"])
-    assert "warning: 1 of the 2 images of 'val' are in 'train' too" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "warning: 1 of the 2 images of 'val' are in 'train' too" in told
+    assert "trainval is left out" in told and "--splits trainval,test keeps it" in told
 
 
 def test_mistakes_of_the_command(images, tmp_path):

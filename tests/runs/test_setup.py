@@ -96,14 +96,14 @@ def make(*, model, classes, image_size, class_counts, weights):
 
 
 def test_what_a_task_needs_is_asked_before_its_classes_are_known(tmp_path, monkeypatch):
-    package = tmp_path / "own_tasks"
+    package = tmp_path / "own_needs"
     package.mkdir()
     (package / "asked.py").write_text(TASK)
     (package / "told.py").write_text(TASK + "NEEDS = 'label'")
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def asked(name, weights):
-        node = {"name": f"own_tasks.{name}", "weights": weights}
+        node = {"name": f"own_needs.{name}", "weights": weights}
         return networks.needs(configs.from_dict(configs.to_dict(configs.load("classify")) | {"task": node}))
 
     assert asked("asked", (1, 2)) == asked("told", (1, 2, 3)) == "label"

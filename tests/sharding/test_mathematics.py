@@ -114,9 +114,12 @@ def value_and_gradient(name, **options):
 
 
 def trained(name, accumulate):
-    """The scalars of three steps, and the state after them."""
+    """The scalars of three steps from the same parameters, and the state after them."""
     task, tx = task_of(name), optax.sgd(1e-2 if "vit" in name else 1e-3, momentum=0.9)
-    state = train.draw_state(lambda batch: train.init_state(task, tx, batch, seed=0, ema=0.0), batch_of(name))
+    shapes = jax.eval_shape(lambda: train.init_state(task, tx, batch_of(name), seed=0, ema=0.0))
+    params, stats = drawn(name)["params"], drawn(name)["stats"]
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    state = state._replace(params=params, stats=stats, opt=tx.init(params))
     step = jax.jit(train.make_step(task, tx, seed=0, accumulate=accumulate), compiler_options=QUICKLY)
     scalars = []
     for seed in range(3):

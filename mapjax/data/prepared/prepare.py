@@ -90,6 +90,15 @@ def _kinds_of(source: Source) -> list[str]:
     return []
 
 
+def has_split(node: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a source has a split."""
+    try:
+        parts.make("data.formats", node, split=name)
+    except NoSuchSplit:
+        return False
+    return True
+
+
 def make_plan(
     sources: Mapping[str, Source], out: pathlib.Path, count: int, shuffle: int | None, needs: str | None = None
 ) -> Plan:
