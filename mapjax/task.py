@@ -47,7 +47,9 @@ class Model(NamedTuple):
 class Context(NamedTuple):
     """What a loss may know besides its variables and its batch.
 
-    key: of this step. step: its number, from 0. progress: the share of training that is over, 0 to 1.
+    key: of this step.
+    step: its number, from 0.
+    progress: the share of training that is over, 0 to 1.
     ema: the averaged parameters, None where none are kept; a teacher without further ado.
     """
 

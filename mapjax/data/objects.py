@@ -17,7 +17,8 @@ MIN_SIDE = 1.0  # pixels of the frame; thinner boxes have no anchor and no meani
 class Motion(NamedTuple):
     """Where labels go: the matrix from their frame to one of height, width, and what becomes of the objects.
 
-    rows: of the objects that are kept. boxes: of all objects, in the new frame (map_boxes).
+    rows: of the objects that are kept.
+    boxes: of all objects, in the new frame (map_boxes).
     """
 
     matrix: geometry.Matrix

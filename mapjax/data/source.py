@@ -74,9 +74,11 @@ class Records(Sequence[Record]):
 class Source(NamedTuple):
     """One split of a data set.
 
-    name: as the user wrote it, "voc:DIR"; split: "train", "val", …
-    classes: the names, in order of their 0-based class; category_ids: the data set's own number for each
-      (COCO's category id; 1, 2, … elsewhere), written to predictions.json.
+    name: as the user wrote it, "voc:DIR".
+    split: "train", "val", …
+    classes: the names, in order of their 0-based class.
+    category_ids: the data set's own number for each (COCO's category id; 1, 2, … elsewhere), written to
+      predictions.json.
     records: random access; record i is the same every time.
     dropped: what was left out, by reason, each with the file or annotation it was: {"empty box": ["a.xml #3"]}.
     fingerprint: changes whenever the split's content does.

@@ -51,7 +51,8 @@ def temperature(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"])
     HOTTEST, and 1 where T makes no difference.
 
     Args:
-      logits: or log-probabilities, finite. labels: 0-based classes.
+      logits: or log-probabilities, finite.
+      labels: 0-based classes.
     """
     inverse = 1.0
     slope, curve = _derivatives(logits, labels, inverse)

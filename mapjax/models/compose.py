@@ -19,7 +19,8 @@ def make_backbone(network: str, node: Mapping[str, Any], dtype: str, **offered: 
     """Make the backbone that a config node names, without a classifier.
 
     Args:
-      network: whose backbone it is, for messages. offered: as for `parts.make`.
+      network: whose backbone it is, for messages.
+      offered: as for `parts.make`.
 
     Raises:
       UserError: no such network, or the node says something of classes.

@@ -81,7 +81,8 @@ class Wrapped(nn.Module):
 class Conv(nn.Module):
     """Convolution of NHWC images.
 
-    kernel: k or (rows, columns). padding: zeros on each side, (rows, columns); None is torch's k // 2 (times the
+    kernel: k or (rows, columns).
+    padding: zeros on each side, (rows, columns); None is torch's k // 2 (times the
     dilation), "SAME" TensorFlow's. groups: of channels; as many as channels is a depthwise convolution.
     """
 

@@ -179,7 +179,8 @@ def max_pool(
     As maxima of slices, one axis after the other: the gradient of XLA's windows is 4 to 16 times slower on a CPU.
 
     Args:
-      padding: never the largest. ceil: a last window that is only partly inside counts too (torch's ceil_mode).
+      padding: never the largest.
+      ceil: a last window that is only partly inside counts too (torch's ceil_mode).
     """
     if size == stride and padding == 0 and not ceil:
         return pooling.max_pool(x, size)[0]

@@ -20,8 +20,10 @@ def map_back(
     """Sample maps bilinearly at the pixels of the original images; beyond their border the last value goes on.
 
     Args:
-      maps: over the frame, at any stride. matrix: original pixels → pixels of the frame; of each axis by itself, as in
-        evaluation (no rotation or shear). frame: its height, width. size: r, s of the result.
+      maps: over the frame, at any stride.
+      matrix: original pixels → pixels of the frame; of each axis by itself, as in evaluation (no rotation or shear).
+      frame: its height, width.
+      size: r, s of the result.
     """
     rows = _places(matrix[:, 1, 1], matrix[:, 1, 2], size[0], maps.shape[1], frame[0])
     columns = _places(matrix[:, 0, 0], matrix[:, 0, 2], size[1], maps.shape[2], frame[1])

@@ -24,7 +24,8 @@ def match(
     Matcher, except that a truth which no anchor touches claims none.
 
     Args:
-      iou: overlap of m truths with n anchors. valid: which truths are real; there may be none, or m = 0.
+      iou: overlap of m truths with n anchors.
+      valid: which truths are real; there may be none, or m = 0.
     """
     if iou.shape[0] == 0:
         return jnp.full(iou.shape[1], BACKGROUND)

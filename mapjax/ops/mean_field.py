@@ -26,10 +26,13 @@ Grid = tuple[int, int, int]  # images, rows and columns of tiles; together n
 class Kernels(NamedTuple):
     """The two Gaussian kernels, and how finely and how far they are summed.
 
-    position, colour: standard deviations of the bilateral kernel, in pixels and in units of the image (0.25 of a
-      image whose standard deviation is 1 is 14 of 256 levels). smoothness: of the spatial kernel, in pixels.
-    stride: side of a cell in pixels. tile: side in cells of what shares a product. reach: cells beyond its tile that
-      a pixel hears of, on each side. Time and memory grow with (tile + 2 reach)², a number for each pixel.
+    position, colour: standard deviations of the bilateral kernel, in pixels and in units of the image (0.25 of a image
+      whose standard deviation is 1 is 14 of 256 levels).
+    smoothness: of the spatial kernel, in pixels.
+    stride: side of a cell in pixels.
+    tile: side in cells of what shares a product.
+    reach: cells beyond its tile that a pixel hears of, on each side. Time and memory grow with (tile + 2 reach)², a
+      number for each pixel.
     """
 
     position: float = 20.0
@@ -43,8 +46,9 @@ class Kernels(NamedTuple):
 class Energy(NamedTuple):
     """What is learned: how loud each class speaks in each kernel, and the price of two classes together.
 
-    bilateral, spatial: (c) weights. compatibility: (c c), of the class heard and the class of the listener; Potts'
-      model is 1 off the diagonal and 0 on it.
+    bilateral, spatial: (c) weights.
+    compatibility: (c c), of the class heard and the class of the listener; Potts' model is 1 off the diagonal and 0 on
+      it.
     """
 
     bilateral: Any
@@ -68,7 +72,8 @@ def infer(
     the logits of every iteration are kept and all else is computed again. No forward-mode derivative.
 
     Args:
-      image: colours, of any number of channels. iterations: with 0 the logits come back.
+      image: colours, of any number of channels.
+      iterations: with 0 the logits come back.
     """
     size = logits.shape[1], logits.shape[2]
     rows, columns = (-(-length // _side(kernels)) for length in size)

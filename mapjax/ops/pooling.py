@@ -28,7 +28,8 @@ def unpool(
     """Put each value where the largest of its window was, among zeros (Zeiler et al. 2011).
 
     Args:
-      places: as `max_pool` gives them. shape: rows and columns of the map that was pooled, h and w.
+      places: as `max_pool` gives them.
+      shape: rows and columns of the map that was pooled, h and w.
     """
     b, i, j, c = x.shape
     spread = [jnp.where(places == place, x, 0) for place in range(size**2)]

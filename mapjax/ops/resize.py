@@ -58,7 +58,8 @@ def resize_positions(
     """Position embeddings of a class token and a grid of patches, for another grid: bicubic, corners on corners.
 
     Args:
-      embedding: s = 1 + rows*columns of `positions`. grid: rows and columns wanted, t = 1 + rows*columns.
+      embedding: s = 1 + rows*columns of `positions`.
+      grid: rows and columns wanted, t = 1 + rows*columns.
     """
     if positions == grid:
         return embedding

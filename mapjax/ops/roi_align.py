@@ -44,9 +44,11 @@ def roi_align(
     """Pool each box from the pyramid level of its size.
 
     Args:
-      features: one map a level (h w c), finest first. strides: pixels per feature cell, powers of 2, rising by 2.
+      features: one map a level (h w c), finest first.
+      strides: pixels per feature cell, powers of 2, rising by 2.
       boxes: in pixels of the input. A box narrower than a cell is pooled as if it were one cell wide.
-      pool: bins along each axis. samples: bilinear samples along each axis of a bin.
+      pool: bins along each axis.
+      samples: bilinear samples along each axis of a bin.
     """
     level = assign_levels(boxes, int(np.log2(strides[0])), int(np.log2(strides[-1]))) - int(np.log2(strides[0]))
     scale = 1 / jnp.asarray(strides, boxes.dtype)[level]

@@ -33,10 +33,12 @@ _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 class Work(NamedTuple):
     """An instruction as scheduled, and its costs over a whole step.
 
-    count: how often it runs; known: False where it is in a loop whose turns depend on data, which counts as one turn.
-    flops, bytes: of all runs. cycles: of all runs, as the TPU's compiler estimates; 0 where it does not say.
-    kind: of what it does, by kinds.py. serves: what a copy between two memories is made for, whose kind it has; of
-      others the instruction itself.
+    count: how often it runs.
+    known: False where it is in a loop whose turns depend on data, which counts as one turn.
+    flops, bytes: of all runs.
+    cycles: of all runs, as the TPU's compiler estimates; 0 where it does not say.
+    kind: of what it does, by kinds.py.
+    serves: what a copy between two memories is made for, whose kind it has; of others the instruction itself.
     """
 
     instruction: hlo.Instruction

@@ -28,7 +28,8 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 class Array(NamedTuple):
     """One array of a shape: element type, sizes, how it is stored.
 
-    space: the memory of its layout (0: the chip's main memory). order: its axes from the one that varies fastest on.
+    space: the memory of its layout (0: the chip's main memory).
+    order: its axes from the one that varies fastest on.
     tile: sizes to multiples of which the fastest axes are padded, the fastest last; () where there is no padding.
     """
 
@@ -60,7 +61,9 @@ class Array(NamedTuple):
 class Instruction(NamedTuple):
     """One line of a computation.
 
-    shape: text of its result's shape; operands: names of the instructions it reads; arguments: the text between its
+    shape: text of its result's shape.
+    operands: names of the instructions it reads.
+    arguments: the text between its
     parentheses; attributes: the text after them.
     """
 

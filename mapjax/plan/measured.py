@@ -18,8 +18,11 @@ _AROUND = ("while", "conditional", "call")  # their time is that of what they ru
 class Part(NamedTuple):
     """The time of the instructions of one kind from one source file, in one run of the program.
 
-    where: the file, "backward" after it for what a gradient added. kind: of the instructions. runs: how many.
-    seconds: added up over threads, so all parts together may be longer than the run. share: of all parts.
+    where: the file, "backward" after it for what a gradient added.
+    kind: of the instructions.
+    runs: how many.
+    seconds: added up over threads, so all parts together may be longer than the run.
+    share: of all parts.
     """
 
     where: str
@@ -33,7 +36,8 @@ def parts(call: Callable[[], object], text: str, *, runs: int = 3) -> list[Part]
     """Run a compiled program under the profiler, and say where its time goes, the longest part first.
 
     Args:
-      call: runs the program once, to its end; it has been run before. text: `compiled.as_text()`.
+      call: runs the program once, to its end; it has been run before.
+      text: `compiled.as_text()`.
     """
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

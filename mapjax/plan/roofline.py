@@ -15,7 +15,9 @@ from mapjax.plan.cost import Work
 class Bound(NamedTuple):
     """Seconds of a step on one chip; None where nothing is published of the chip.
 
-    compute: all FLOPs at the peak. memory: all bytes at the memory's bandwidth. network: all collectives at the links'
+    compute: all FLOPs at the peak.
+    memory: all bytes at the memory's bandwidth.
+    network: all collectives at the links'
     bandwidth. work: each instruction takes the longer of its compute and its memory, one after the other.
     step: the longer of work and network, as if all sending were hidden behind the work; the bound.
     estimate: the same, each instruction at least as long as the compiler's own estimate says, and nothing hidden: work

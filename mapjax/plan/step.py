@@ -54,10 +54,15 @@ class Shares(NamedTuple):
 class Compiled(NamedTuple):
     """A compiled step, as the compiler describes it for one device; sizes in bytes.
 
-    text: the program; shares: what goes in, by the shapes; arguments: what goes in, as laid out; outputs; aliased: what
+    text: the program.
+    shares: what goes in, by the shapes.
+    arguments: what goes in, as laid out; outputs.
+    aliased: what
     of the outputs takes the place of arguments; temporaries: activations, gradients and whatever else lives only within
     the step; code: the program itself. flops, bytes: the compiler's own counts, bodies of loops once.
-    parameters: their number; steps: of an epoch; seconds: that compiling took.
+    parameters: their number.
+    steps: of an epoch.
+    seconds: that compiling took.
     """
 
     text: str
@@ -176,7 +181,8 @@ def evaluation_peak(config: Config, seen: Source, held_out: Source, mesh: Mesh) 
     """Give the bytes that a device needs while `held_out` is scored in training, whose state stays where it is.
 
     Args:
-      config: of the run. seen: the training split.
+      config: of the run.
+      seen: the training split.
 
     Raises:
       TooLarge: the compiler finds no room for it.

@@ -43,7 +43,8 @@ class Sent(NamedTuple):
 class Plan(NamedTuple):
     """What is to be expected of a step on a mesh; figures are of one chip.
 
-    shares: by source file; kinds: the same by kind of work.
+    shares: by source file.
+    kinds: the same by kind of work.
     unknown: instructions in loops whose turns depend on data; each such loop counts as one turn.
     bubble: the share of the step that a chip idles in a pipeline. Its idle turns are in all figures: there a chip works
       on nothing.

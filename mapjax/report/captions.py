@@ -23,7 +23,8 @@ def below(
     """Write a line for each class below an image, on a bar as long as its probability.
 
     Args:
-      image: RGB. lines: names and probabilities, 0 to 1.
+      image: RGB.
+      lines: names and probabilities, 0 to 1.
       enlarge: show an image that is less than WIDTH wide and high as many whole times larger as fit; up to 64 pixels
         long without smoothing.
       colours: of the bars, which are blue without.

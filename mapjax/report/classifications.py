@@ -181,8 +181,11 @@ def show(
     """Show the most probable classes of one image, as values (to 0.0001) and as bars drawn below it.
 
     Args:
-      result: a row of the task's Result. image: upright RGB. classes: their names.
-      score: from here on a class counts as found. enlarge: draw a small image several times as large.
+      result: a row of the task's Result.
+      image: upright RGB.
+      classes: their names.
+      score: from here on a class counts as found.
+      enlarge: draw a small image several times as large.
     """
     probabilities = np.nan_to_num(np.asarray(result["probabilities"], np.float32))
     order = np.argsort(-probabilities, kind="stable")

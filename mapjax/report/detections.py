@@ -167,8 +167,11 @@ def show(
     """Show the detections on one image, the most confident first: boxes to 0.01 pixel, scores to 0.0001.
 
     Args:
-      result: a row of the task's Result. image: upright RGB. classes: their names.
-      score: the least confidence. enlarge: draw on a small image 2 or 4 times as large, so that labels can be read.
+      result: a row of the task's Result.
+      image: upright RGB.
+      classes: their names.
+      score: the least confidence.
+      enlarge: draw on a small image 2 or 4 times as large, so that labels can be read.
     """
     order = np.argsort(-result["scores"], kind="stable")
     keep = order[(result["valid"] & (result["scores"] >= score))[order]]

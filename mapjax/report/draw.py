@@ -54,7 +54,8 @@ def detections(
     """Draw boxes and labels on a copy of an image.
 
     Args:
-      image: RGB. marks: what to draw, the last on top.
+      image: RGB.
+      marks: what to draw, the last on top.
       scale: enlarge the image this many times first (`enlargement` picks one), so that lines stay thin and
         letters readable on a small one.
     """

@@ -25,9 +25,12 @@ KINDS = {
 class Finding(NamedTuple):
     """One detection and what became of it, or one missed truth.
 
-    kind: a key of KINDS. index: the record in its source. row: the detection's row in the counts, or for a missed
+    kind: a key of KINDS.
+    index: the record in its source.
+    row: the detection's row in the counts, or for a missed
     truth its row in the record. box: x1,y1,x2,y2 in original pixels. label: its class. score: 0 for a missed truth.
-    truth: the row of the truth concerned, -1 without one. iou: with that truth.
+    truth: the row of the truth concerned, -1 without one.
+    iou: with that truth.
     """
 
     kind: str

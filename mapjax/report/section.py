@@ -21,8 +21,10 @@ class Section(NamedTuple):
 class Shown(NamedTuple):
     """An answer to one image.
 
-    values: plain ones for JSON. drawing: the image with what was found.
-    findings: how many things were found. said: what they are, in a few words.
+    values: plain ones for JSON.
+    drawing: the image with what was found.
+    findings: how many things were found.
+    said: what they are, in a few words.
     label_map: the class of each pixel, of a segmenter.
     """
 

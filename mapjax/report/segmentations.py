@@ -26,7 +26,9 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
     """Make the sections of a report on label maps.
 
     Args:
-      source: the evaluated split. counts: what mapjax.metrics.iou counted. metrics: "IoU/CLASS", … for the table.
+      source: the evaluated split.
+      counts: what mapjax.metrics.iou counted.
+      metrics: "IoU/CLASS", … for the table.
     """
     scored = {index: iou.image_iou(counts["images"][index]) for index in counts["maps"]}
     worst = sorted(scored, key=lambda index: (scored[index], index))[: iou.WORST]
@@ -116,7 +118,10 @@ def show(
 
     Args:
       result: a row of the task's Result: "map_logits" (p q c), and the "matrix" that leads to its places.
-      image: upright RGB. classes: their names. score: of no meaning here. enlarge: draw a small image larger.
+      image: upright RGB.
+      classes: their names.
+      score: of no meaning here.
+      enlarge: draw a small image larger.
     """
     del score
     labels = map_back(result["map_logits"], result["matrix"], image.shape[:2])
@@ -136,7 +141,9 @@ def map_back(
     """Give the class of every pixel of an original image, sampling the scores bilinearly.
 
     Args:
-      logits: a map of any size. matrix: original pixels → its places, as pixels of their own. size: of the image.
+      logits: a map of any size.
+      matrix: original pixels → its places, as pixels of their own.
+      size: of the image.
     """
     back = (geometry.translate(-0.5, -0.5) @ matrix.astype(np.float64) @ geometry.translate(0.5, 0.5))[:2]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

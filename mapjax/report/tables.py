@@ -11,7 +11,8 @@ def by_class(
     """Tabulate the classes: whole numbers, then figures from 0 to 1, the first of them with a bar.
 
     Args:
-      classes: their names. counts: the numbers of each class by the head of their column.
+      classes: their names.
+      counts: the numbers of each class by the head of their column.
       metrics: "FIGURE/CLASS", -1 (shown as –) where there is nothing to measure.
       figures: the head of the column by the name of the figure.
     """

@@ -47,8 +47,11 @@ def show(
     """Show the answer to one image, as values and as a drawing.
 
     Args:
-      result: a row of a task's Result. image: upright RGB. classes: their names.
-      score: from here on an answer counts as found. enlarge: draw a small image several times as large.
+      result: a row of a task's Result.
+      image: upright RGB.
+      classes: their names.
+      score: from here on an answer counts as found.
+      enlarge: draw a small image several times as large.
 
     Raises:
       UserError: a kind of result that has no view.

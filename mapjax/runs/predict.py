@@ -66,7 +66,8 @@ def predict(
     The next batch is decoded while the device works on one, so at most two batches of images are in memory.
 
     Args:
-      answer: evaluate.make_answer(task). variables: of the trained task.
+      answer: evaluate.make_answer(task).
+      variables: of the trained task.
       files: images of any size and format that data.images.read knows, arrays too; those answer to the name "array".
       transform: data.transforms.make(…) without augmentation.
       batch: images the device answers at once; a last smaller batch is filled up.
@@ -146,8 +147,10 @@ def save(
     if the run is interrupted.
 
     Args:
-      found: what `predict` yields. names: of the drawings, one for each item (`output_names`).
-      out: the folder, made if need be. show: (result, image) -> Shown, as report/views.py has it.
+      found: what `predict` yields.
+      names: of the drawings, one for each item (`output_names`).
+      out: the folder, made if need be.
+      show: (result, image) -> Shown, as report/views.py has it.
 
     Raises:
       UserError: the folder cannot be written.

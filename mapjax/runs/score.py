@@ -30,9 +30,11 @@ def open_source(config: Any, classes: Sequence[str], *, data: str | None = None,
     """Open what is to be scored, with its classes in the order in which the run learned them.
 
     Args:
-      config: of the run. classes: that it learned.
-      data: other data as on the command line, "voc:DIR"; nothing of it is held out. split: its name; None is the run's
-        held-out split, or where other data has none of that name its val, test or train.
+      config: of the run.
+      classes: that it learned.
+      data: other data as on the command line, "voc:DIR"; nothing of it is held out.
+      split: its name; None is the run's held-out split, or where other data has none of that name its val, test or
+        train.
 
     Raises:
       UserError: no such data or split, or it has a class that the run did not learn.

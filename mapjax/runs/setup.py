@@ -29,10 +29,13 @@ from mapjax.task import Batch, Metric, Model, Task
 class Setup(NamedTuple):
     """What a run is made of; fixed while it lasts.
 
-    config: with the splits that were chosen. train, held_out: the two splits. sampler: which records an epoch shows.
+    config: with the splits that were chosen.
+    train, held_out: the two splits.
+    sampler: which records an epoch shows.
     metric: against the truth of `held_out`; one for the whole run.
     streams: what a batch holds besides the main data.
-    transforms: of training, each with the step from which on it holds; batches: the shapes of theirs, in that order.
+    transforms: of training, each with the step from which on it holds.
+    batches: the shapes of theirs, in that order.
     rate: the learning rate by step.
     """
 

@@ -39,7 +39,9 @@ class Run:
 class Spent:
     """What training took, over all sessions of a run; saved with every checkpoint.
 
-    wall_s: everything; trained_s: in the loop, without evaluations; waited_s: of that, for input.
+    wall_s: everything.
+    trained_s: in the loop, without evaluations.
+    waited_s: of that, for input.
     unreadable: images met that could not be read, file → reason.
     skipped: steps left out because their loss or gradient was not finite.
     """

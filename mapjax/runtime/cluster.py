@@ -45,7 +45,9 @@ def find_place(
 
     Args:
       environ: os.environ.
-      coordinator: "host:port". processes: their number. process: of this one. Flags go before the environment.
+      coordinator: "host:port".
+      processes: their number.
+      process: of this one. Flags go before the environment.
       tpu: whether the machine has TPU chips.
 
     Returns:

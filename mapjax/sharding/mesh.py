@@ -223,7 +223,8 @@ def use(block: PyTree, rules: Rules) -> PyTree:
     """Gather one block of a stack along `fsdp`, where there is such an axis in context; it stays split by its rules.
 
     Args:
-      block: its parameters, without the axis that numbers the blocks. rules: of a block by itself.
+      block: its parameters, without the axis that numbers the blocks.
+      rules: of a block by itself.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if size(mesh, "fsdp") == 1:

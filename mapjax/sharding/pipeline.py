@@ -49,7 +49,8 @@ def apply(
       block: (one block's slice of `stack`, x, number) -> x of the same shape and dtype; each part of a batch that a
         device works on has a number of its own.
       stack: what the blocks differ in; every leaf has depth as its first axis.
-      x: the batch. micro_batches: that it is cut into; only where there is a pipeline.
+      x: the batch.
+      micro_batches: that it is cut into; only where there is a pipeline.
       exact: refuse a batch that does not divide into so many; else it is cut into fewer.
       partly: it is one of several stacks, and where its depth does not divide, every device applies it all; else that
         is refused.

@@ -28,8 +28,10 @@ class Answers(NamedTuple):
 class Ranked(NamedTuple):
     """Detections of one class, the most confident first, against the truth at each IoU threshold.
 
-    image: of each. hits: the places of those that found an object, in order; of thresholds with fewer the rest is d.
-    passed: counts neither way (a crowd's). objects: in each image.
+    image: of each.
+    hits: the places of those that found an object, in order; of thresholds with fewer the rest is d.
+    passed: counts neither way (a crowd's).
+    objects: in each image.
     """
 
     image: Int[np.ndarray, " d"]

@@ -152,7 +152,9 @@ def compare(
     times of 100, by the spread over seeds of all cells of the bundle together.
 
     Args:
-      before: study.json of the bundle. study: what was run of it. about: study.json now.
+      before: study.json of the bundle.
+      study: what was run of it.
+      about: study.json now.
     """
     alike = all(before.get(name) == about[name] for name in ("environment", "code"))
     known = {one["name"]: one["metrics"] for one in before["cells"]}

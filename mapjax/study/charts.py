@@ -79,8 +79,10 @@ def parallel(
     """Draw a line for each trial through its places on parallel axes; the last axis is the score, which colours it.
 
     Args:
-      axes: the value of each trial on every axis. labels: of axes whose values are only places of names.
-      log: axes that are logarithmic. direction: "max" or "min", as a score is better.
+      axes: the value of each trial on every axis.
+      labels: of axes whose values are only places of names.
+      log: axes that are logarithmic.
+      direction: "max" or "min", as a score is better.
     """
     width, height, top, bottom = 760, 300, 40, 260
     places = np.linspace(70, width - 90, len(axes))

@@ -26,7 +26,8 @@ COSTS = {  # of result.json: what it is called in the table, and by what it is m
 class Compared(NamedTuple):
     """One metric of one cell.
 
-    by_seed: the figure of each seed that is there. seeds, images: the differences to the baseline, p corrected for as
+    by_seed: the figure of each seed that is there.
+    seeds, images: the differences to the baseline, p corrected for as
     many comparisons as there are cells; None for the baseline itself, or where there is nothing to compare.
     best: the best of all cells, and significantly other than the baseline.
     """
@@ -47,7 +48,9 @@ class Compared(NamedTuple):
 class Row(NamedTuple):
     """A cell in the table.
 
-    metrics: by name, {} without any figure. missing: seeds without figures. unreported: why a metric has none of a seed
+    metrics: by name, {} without any figure.
+    missing: seeds without figures.
+    unreported: why a metric has none of a seed
     that is there, in sentences.
     """
 

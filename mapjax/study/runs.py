@@ -40,7 +40,8 @@ TAIL = 5  # lines that are told of a run that failed
 class Job(NamedTuple):
     """One cell with one seed, its whole config, the folder of its run, and what it is known by.
 
-    code, revision: of which the key was made; "" for whatever there is. weights: checksums of those that it starts
+    code, revision: of which the key was made; "" for whatever there is.
+    weights: checksums of those that it starts
     from. test_data: of each test that is scored on other data than the cell's, their fingerprint.
     """
 
@@ -72,7 +73,8 @@ def jobs(study: sweep.Study, root: pathlib.Path, code: str = "") -> list[Job]:
     """List what is to be run, seed by seed, so that a study that is cut off has all cells of the first.
 
     Args:
-      root: the folder of the study. code: of which all runs are to be, where that of now may be another.
+      root: the folder of the study.
+      code: of which all runs are to be, where that of now may be another.
 
     Raises:
       UserError: data of a cell or test that cannot be opened.
@@ -149,7 +151,8 @@ def run_one(
     """Run one job to its end, and score it on the study's tests; what it prints goes to log.txt in its folder.
 
     Args:
-      device: as for `run_all`. stopping: is asked twice a second, and ends the job by a signal; it saves then.
+      device: as for `run_all`.
+      stopping: is asked twice a second, and ends the job by a signal; it saves then.
     """
     began = time.perf_counter()
     try:

@@ -55,7 +55,8 @@ def draws(figure: Callable[[Int[np.ndarray, " n"]], float], images: int) -> Floa
     """Give a figure of the images as they are, and of RESAMPLES other sets drawn from them; the same sets every time.
 
     Args:
-      figure: of how often each image counts (n,). images: n.
+      figure: of how often each image counts (n,).
+      images: n.
     """
     rng = np.random.default_rng(0)
     drawn = (np.bincount(rng.integers(0, images, images), minlength=images) for _ in range(RESAMPLES))

@@ -23,7 +23,9 @@ def run_and_write(
     """Run what is not finished and write the tables.
 
     Args:
-      folder: of the study. devices: as for runs.run_all. bundled: write study.zip as well.
+      folder: of the study.
+      devices: as for runs.run_all.
+      bundled: write study.zip as well.
       before: study.json of the bundle whose study this is; reproduced.md then says what came out the same.
       cluster: where to run instead, as for clusters.run_all.
 

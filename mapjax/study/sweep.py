@@ -36,7 +36,8 @@ _NAME = re.compile(r"[\w.+=-]+")
 class Sweep(NamedTuple):
     """A study as its experiment file declares it.
 
-    cells: names with what they change in `get_config()`, by dotted keys; a mapping, or pairs. baseline: the cell that
+    cells: names with what they change in `get_config()`, by dotted keys; a mapping, or pairs.
+    baseline: the cell that
     the others are compared with. metrics: names of figures in result.json, the most telling first, each "max" or "min"
     as is better; "top1@turned" is top1 in the test "turned". seeds: of every cell. tests: names with what they change
     when a trained run is scored once more, such as {"turned": {"corruption": {"rotate": 30.0}}}. by_class: the figure
@@ -84,7 +85,9 @@ def load(experiment: str, *, data: str | None = None, more: Mapping[str, str] | 
     """Read the sweep of an experiment file.
 
     Args:
-      experiment: FILE[:VARIANT]. data: other data for all cells, "voc:DIR". more: overrides of all cells, as text.
+      experiment: FILE[:VARIANT].
+      data: other data for all cells, "voc:DIR".
+      more: overrides of all cells, as text.
 
     Raises:
       UserError: no sweep there, a cell twice, a key that does not exist, or a baseline, metric or seed that cannot be.

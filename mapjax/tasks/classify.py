@@ -44,12 +44,13 @@ def make(
     """Make the classification task.
 
     Args:
-      model: its outputs hold "logits"; others whose names begin with "aux" are trained as well. classes: their names.
-      image_size: height, width of the network's input in training, and of each view. class_counts: gives the
-        training examples of each class, for `weighting` and `logit_adjustment`.
+      model: its outputs hold "logits"; others whose names begin with "aux" are trained as well.
+      classes: their names.
+      image_size: height, width of the network's input in training, and of each view.
+      class_counts: gives the training examples of each class, for `weighting` and `logit_adjustment`.
       loss: "softmax" (one class an image) or "sigmoid" (each class for itself; for several labels an image).
-      label_smoothing: share of the target spread evenly (Szegedy et al. 2016). focal: the exponent γ that makes easy
-        examples count less (Lin et al. 2017); 0 is cross-entropy.
+      label_smoothing: share of the target spread evenly (Szegedy et al. 2016).
+      focal: the exponent γ that makes easy examples count less (Lin et al. 2017); 0 is cross-entropy.
       weighting: of the classes: "none", "inverse", "sqrt" or "effective" (with `beta`), as in ops/imbalance.py.
       logit_adjustment: the factor τ of the classes' log-frequencies in the loss (Menon et al. 2021), 0 or about 1.
       mixup, cutmix: the α of each (0: none), for `mix_probability` of the batches.

@@ -43,15 +43,20 @@ def make(
 
     Args:
       model: its outputs hold "map_logits" (b i j c) at any stride; others whose names begin with "aux" and end with
-        "map_logits" are trained as well. classes: their names. image_size: height, width of its input in training.
+        "map_logits" are trained as well.
+      classes: their names.
+      image_size: height, width of its input in training.
       pixel_counts: gives the training pixels of each class, and those of the images that have it, for `weighting`.
       losses: their factors by name: cross_entropy (1 by default), focal, ohem, dice, lovasz (ops/pixel_losses.py).
       weighting: of the classes: "none"; "median" (median frequency: Eigen & Fergus 2015); "inverse" or "sqrt" of
-        ops/imbalance.py. heaviest: the largest weight there may be.
-      auxiliary: factor of the losses of auxiliary heads. auxiliary_losses: these, where they are others than `losses`.
+        ops/imbalance.py.
+      heaviest: the largest weight there may be.
+      auxiliary: factor of the losses of auxiliary heads.
+      auxiliary_losses: these, where they are others than `losses`.
       flip, scales: in evaluation the probabilities are averaged over the mirrored image and its sizes.
-      window: height, width of windows that slide over the image in evaluation, whose scores are averaged; () takes
-        the image whole. overlap: of neighbouring windows, at least this share of a side.
+      window: height, width of windows that slide over the image in evaluation, whose scores are averaged; () takes the
+        image whole.
+      overlap: of neighbouring windows, at least this share of a side.
       mean, std: of the images, RGB, 0 to 1.
 
     Raises:
@@ -147,8 +152,10 @@ def slide(answer: Callable[[Any], Any], images, window: tuple[int, int], overlap
     """Average the scores of windows that slide over images.
 
     Args:
-      answer: images (b p q 3) of the window's size → scores (b i j c) at any stride. images: (b h w 3).
-      window: p, q; cut to the images' size. overlap: of neighbours, at least this share of a side.
+      answer: images (b p q 3) of the window's size → scores (b i j c) at any stride.
+      images: (b h w 3).
+      window: p, q; cut to the images' size.
+      overlap: of neighbours, at least this share of a side.
 
     Returns:
       Scores (b h w c).

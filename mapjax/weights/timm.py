@@ -62,7 +62,8 @@ def from_timm(tensors: Tensors, family: str) -> dict[str, np.ndarray]:
     """Rename timm's tensors to torchvision's names, which `from_torchvision` takes.
 
     Args:
-      tensors: timm's names → arrays. family: a key of FAMILIES.
+      tensors: timm's names → arrays.
+      family: a key of FAMILIES.
 
     Raises:
       UserError: there is no such family, or a name that it does not have.

@@ -32,7 +32,10 @@ _SHOWN = 4
 class Transfer(NamedTuple):
     """The filled variables, in which what was loaded is NumPy's; and the torchvision names of what became of tensors.
 
-    loaded: as they are. interpolated: loaded for another grid of patches. resized: of another size. other_classes: of
+    loaded: as they are.
+    interpolated: loaded for another grid of patches.
+    resized: of another size.
+    other_classes: of
     the right size, but learned for other classes. fresh: not in the file. unused: in the file only.
     """
 
@@ -57,7 +60,8 @@ class Given(NamedTuple):
 class Target(NamedTuple):
     """The network to fill: its classes, the size of its images, and the sharding of every leaf of its state.
 
-    heads: as its Model has them. sized: names of the tensors whose size depends on the number of classes.
+    heads: as its Model has them.
+    sized: names of the tensors whose size depends on the number of classes.
     """
 
     classes: Sequence[str]
@@ -71,7 +75,8 @@ def start_from(given: Given, state: State, target: Target, say: Callable[[Any], 
     """Replace the parameters and statistics of a drawn state by given ones; print a table.
 
     Args:
-      given: what `read` gives. state: as drawn, over any number of processes; the optimizer's state is kept.
+      given: what `read` gives.
+      state: as drawn, over any number of processes; the optimizer's state is kept.
 
     Raises:
       UserError: its tensors are not those of this network.

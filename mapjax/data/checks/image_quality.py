@@ -11,7 +11,8 @@ from mapjax.data.source import Source
 class ImageSummary(NamedTuple):
     """What one split holds.
 
-    dropped: how many were left out, by reason, and one example. files: the image files, where they are files.
+    dropped: how many were left out, by reason, and one example.
+    files: the image files, where they are files.
     """
 
     name: str

@@ -20,9 +20,13 @@ _EXTREMES = 3
 class LabelSummary(NamedTuple):
     """What one split holds.
 
-    per_class: images of each class. several: an image may have any number of classes.
-    without_label: images without any class; labels: over all images; out_of_range: labels outside the list of classes.
-    dropped: how many were left out, by reason, and one example. files: the image files, where they are files.
+    per_class: images of each class.
+    several: an image may have any number of classes.
+    without_label: images without any class.
+    labels: over all images.
+    out_of_range: labels outside the list of classes.
+    dropped: how many were left out, by reason, and one example.
+    files: the image files, where they are files.
     """
 
     name: str

@@ -27,10 +27,13 @@ _THREADS = 8
 class MapSummary(NamedTuple):
     """What one split holds; pixels are those of the `looked_at` masks.
 
-    per_class: pixels of each class. void: pixels without one; out_of_range: with one outside the list of classes.
+    per_class: pixels of each class.
+    void: pixels without one.
+    out_of_range: with one outside the list of classes.
     largest: height, width of the least frame that holds every image.
     unreadable: masks that could not be read, with the reason of the first.
-    dropped: how many were left out, by reason, and one example. files: the image files, where they are files.
+    dropped: how many were left out, by reason, and one example.
+    files: the image files, where they are files.
     """
 
     name: str

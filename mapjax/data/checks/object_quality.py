@@ -24,8 +24,10 @@ class ObjectSummary(NamedTuple):
 
     sides: the 5, 50 and 95 % quantiles of the square root of the boxes' areas, in original pixels.
     sizes: boxes that are small, medium and large by COCO's borders.
-    crowded: images with more than `max_boxes` boxes. dropped: how many were left out, by reason, and one example.
-    more: rows of the table on masks and keypoints; lacking: what is not there to learn from, or nothing.
+    crowded: images with more than `max_boxes` boxes.
+    dropped: how many were left out, by reason, and one example.
+    more: rows of the table on masks and keypoints.
+    lacking: what is not there to learn from, or nothing.
     files: paths of the images; none of generated ones.
     """
 

@@ -25,9 +25,13 @@ Dropped = dict[str, list[str]]
 class Split(NamedTuple):
     """One split as its JSON file lists it.
 
-    file, content: the JSON. names: of the classes; numbers: category id → class, -1 for those not asked for.
-    listed: all images of the file by id; labels: of those of this split that are there, by id, without objects yet.
-    folder: of the images. dropped: what is missing.
+    file, content: the JSON.
+    names: of the classes.
+    numbers: category id → class, -1 for those not asked for.
+    listed: all images of the file by id.
+    labels: of those of this split that are there, by id, without objects yet.
+    folder: of the images.
+    dropped: what is missing.
     """
 
     file: pathlib.Path

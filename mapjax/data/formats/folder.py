@@ -26,8 +26,11 @@ _FORM = "it needs DIR/train/CLASS/*.jpg or DIR/CLASS/*.jpg"
 class _Tree(NamedTuple):
     """What a folder or an archive holds, below the one folder around everything.
 
-    images: names of the image files, sorted; others: of other files; folders: of folders, maybe only the empty ones.
-    images: positions in `images` → the images. sizes: bytes of each as stored; empty where they are not known.
+    images: names of the image files, sorted.
+    others: of other files.
+    folders: of folders, maybe only the empty ones.
+    images: positions in `images` → the images.
+    sizes: bytes of each as stored; empty where they are not known.
     """
 
     image_files: list[str]

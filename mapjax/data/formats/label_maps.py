@@ -27,8 +27,10 @@ UNLISTED = "unlisted"
 class Coding(NamedTuple):
     """What the pixels of masks mean.
 
-    classes: the names; ids: the id (position in the list of names) that stands for each.
-    table: id → class, VOID where it has none. known: which ids the list has.
+    classes: the names.
+    ids: the id (position in the list of names) that stands for each.
+    table: id → class, VOID where it has none.
+    known: which ids the list has.
     colours: red·65536 + green·256 + blue of the known colours, ascending, and colour_classes: the class of each.
     origin: what lists the classes, mend: what else helps against an id that it does not have, and palette: what gives
       the colours, for messages.
@@ -107,7 +109,8 @@ def make_coding(
       names: of all ids, in order. One name at several places is one class.
       origin: what lists them, for messages: a file.
       void: ids or names of those that are no classes, besides 255 and VOID_NAMES; UNLISTED is every id without a name.
-      palette: the colour of names. palette_origin: what gives them, for messages.
+      palette: the colour of names.
+      palette_origin: what gives them, for messages.
       classes: which names are classes, in order; all others are void. By default all that are not void.
       mend: what else than a line more helps against an id that is not listed, for messages.
 

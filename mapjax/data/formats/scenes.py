@@ -48,8 +48,8 @@ def make(
       split: "train" or "val".
       seed: of the scenes; the division of the digits into the splits is always the same.
       size: height, width of the scenes in pixels.
-      digits: least and most digits a scene (a digit that finds no room is left out). train_digits: in training, if
-        these shall be more, so that there is more to learn from a scene.
+      digits: least and most digits a scene (a digit that finds no room is left out).
+      train_digits: in training, if these shall be more, so that there is more to learn from a scene.
       digit_size: least and largest side in pixels of the square in which a digit is written.
       train_length, val_length: scenes in each split.
       needs: what the task learns from: with "label_map" records have that and no boxes.

@@ -97,7 +97,8 @@ def map_record(
     """Read the image of a record and map it into the frame: `image`, `matrix` and `size`; and the matrix in float64.
 
     Args:
-      config: of the augmentation, complete; None for evaluation. fit: of evaluation, whose frames may be others.
+      config: of the augmentation, complete; None for evaluation.
+      fit: of evaluation, whose frames may be others.
 
     Raises:
       UserError: an image that cannot be read, or has another size than its labels were drawn on.

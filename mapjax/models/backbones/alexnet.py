@@ -98,7 +98,8 @@ def make(*, width: float = 1.0, classes: int | None = None, dropout: float = 0.5
     with classes also "fc6" and "fc7" (b 4096, after ReLU) and "logits" (b classes, float32).
 
     Args:
-      width: factor of all channel counts. dropout: before fc6 and fc7. dtype: of the arithmetic; parameters are
-        float32. Kernels start as torchvision's, biases at zero.
+      width: factor of all channel counts.
+      dropout: before fc6 and fc7.
+      dtype: of the arithmetic; parameters are float32. Kernels start as torchvision's, biases at zero.
     """
     return model_of(AlexNet(width, classes, dropout, jnp.dtype(dtype)), levels=LEVELS, heads=HEADS, rules=RULES)

@@ -100,9 +100,11 @@ def make(
     """Make a CifarNet: images (b h w 3, normalised; any size from 10) → features by name, and "logits" (b classes).
 
     Args:
-      widths: channels of the three blocks. momentum: of the running statistics. logit_scale: a constant factor.
-      classes: of "logits"; without there is no classifier. dtype: of the arithmetic; parameters, "pool" and
-        "logits" are float32.
+      widths: channels of the three blocks.
+      momentum: of the running statistics.
+      logit_scale: a constant factor.
+      classes: of "logits"; without there is no classifier.
+      dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
     """
     first, second, third = widths
     module = CifarNet((first, second, third), momentum, logit_scale, classes, jnp.dtype(dtype))

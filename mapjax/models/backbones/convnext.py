@@ -166,11 +166,14 @@ def make(
     """Make a ConvNeXt: images (b h w 3, normalised; any size from 32) → features by name, and "logits" (b classes).
 
     Args:
-      variant: "tiny", "small", "base" or "large". depths, widths: blocks and channels of its stages, if others.
-      layer_scale: what the scale of each branch begins with. stochastic_depth: rate of the last block, with a linear
-        ramp from 0 at the first (None: the variant's, 0.1, 0.4, 0.5 or 0.5).
-      classes: of "logits"; without there is no classifier. remat: recompute blocks in the backward pass to save
-        memory. dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
+      variant: "tiny", "small", "base" or "large".
+      depths, widths: blocks and channels of its stages, if others.
+      layer_scale: what the scale of each branch begins with.
+      stochastic_depth: rate of the last block, with a linear ramp from 0 at the first (None: the variant's, 0.1, 0.4,
+        0.5 or 0.5).
+      classes: of "logits"; without there is no classifier.
+      remat: recompute blocks in the backward pass to save memory.
+      dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
 
     Raises:
       UserError: no such variant, or another number of depths than of widths.

@@ -132,15 +132,17 @@ def make(
     Features are "stem" (stride 2), "stage1" … "stage7" (strides 2, 4, 8, 16, 16, 32, 32), "head" (32) and "pool" (b c).
 
     Args:
-      variant: "b0" … "b7", "lite0" … "lite4". width, depth: further factors of its channels and blocks.
-      dropout: before the last layer. drop_path: share of the images that leave out a block in training (stochastic
-        depth): 0 at the first block, growing in equal steps to almost this at the last.
-      epsilon, momentum: of batch normalization. padding: "torch" (k // 2 on each side) or "SAME" (TensorFlow's rule).
-        None is what the published weights (torchvision's, TensorFlow's of Lite) were trained with; timm's "tf_…"
-        have padding "SAME" and epsilon 1e-3.
+      variant: "b0" … "b7", "lite0" … "lite4".
+      width, depth: further factors of its channels and blocks.
+      dropout: before the last layer.
+      drop_path: share of the images that leave out a block in training (stochastic depth): 0 at the first block,
+        growing in equal steps to almost this at the last.
+      epsilon, momentum: of batch normalization.
+      padding: "torch" (k // 2 on each side) or "SAME" (TensorFlow's rule). None is what the published weights
+        (torchvision's, TensorFlow's of Lite) were trained with; timm's "tf_…" have padding "SAME" and epsilon 1e-3.
       norm: "batch", "frozen" (running statistics, never trained) or "group".
-      remat: recompute blocks in the backward pass to save memory. dtype: of the arithmetic; parameters, "pool" and
-        "logits" are float32.
+      remat: recompute blocks in the backward pass to save memory.
+      dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
 
     Raises:
       UserError: a variant, norm or padding that does not exist.

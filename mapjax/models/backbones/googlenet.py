@@ -189,10 +189,13 @@ def make(
     paper adds their losses at a weight of 0.3).
 
     Args:
-      width: factor of all channel counts. transform_input: turn images normalised with ImageNet's mean and deviation
-        into values between -1 and 1, as torchvision's published weights expect. aux: whether there are auxiliary
-        heads. dropout, dropout_aux: before the last layer of the head and of the auxiliary heads. remat: recompute
-        each block in the backward pass to save memory. dtype: of the arithmetic; parameters are float32.
+      width: factor of all channel counts.
+      transform_input: turn images normalised with ImageNet's mean and deviation into values between -1 and 1, as
+        torchvision's published weights expect.
+      aux: whether there are auxiliary heads.
+      dropout, dropout_aux: before the last layer of the head and of the auxiliary heads.
+      remat: recompute each block in the backward pass to save memory.
+      dtype: of the arithmetic; parameters are float32.
     """
     arguments = (width, transform_input, aux, classes, dropout, dropout_aux, remat)
     return model_of(GoogLeNet(*arguments, jnp.dtype(dtype)), levels=levels_of(), heads=HEADS, rules=RULES)

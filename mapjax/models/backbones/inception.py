@@ -209,10 +209,13 @@ def make(
     loss at a weight of 0.4).
 
     Args:
-      width: factor of all channel counts. transform_input: turn images normalised with ImageNet's mean and deviation
-        into values between -1 and 1, as torchvision's published weights expect. aux: whether there is an auxiliary
-        head; to train with it, sides have to be 299 or more. dropout: before the last layer. remat: recompute each
-        block in the backward pass to save memory. dtype: of the arithmetic; parameters are float32.
+      width: factor of all channel counts.
+      transform_input: turn images normalised with ImageNet's mean and deviation into values between -1 and 1, as
+        torchvision's published weights expect.
+      aux: whether there is an auxiliary head; to train with it, sides have to be 299 or more.
+      dropout: before the last layer.
+      remat: recompute each block in the backward pass to save memory.
+      dtype: of the arithmetic; parameters are float32.
     """
     arguments = (width, transform_input, aux, classes, dropout, remat)
     return model_of(InceptionV3(*arguments, jnp.dtype(dtype)), levels=LEVELS, heads=HEADS, rules=RULES)

@@ -260,15 +260,18 @@ def make(
     large: 2, 4, 8, 16, 16, 32, small: 4, 8, 16, 16, 32), "head" (versions 2 and 3, stride 32) and "pool" (b c).
 
     Args:
-      version: 1, 2 or 3. size: of version 3, "large" or "small". width: factor of all channel counts.
-      dropout: before the last layer. epsilon, momentum: of batch normalization; None is what the published weights
-        (timm's of version 1, torchvision's of 2 and 3) were trained with; timm's of version 3 have epsilon 1e-5.
+      version: 1, 2 or 3.
+      size: of version 3, "large" or "small".
+      width: factor of all channel counts.
+      dropout: before the last layer.
+      epsilon, momentum: of batch normalization; None is what the published weights (timm's of version 1, torchvision's
+        of 2 and 3) were trained with; timm's of version 3 have epsilon 1e-5.
       norm: "batch", "frozen" (running statistics, never trained) or "group".
       padding: "torch" (k // 2 on each side) or "SAME" (TensorFlow's rule, for weights that come from there).
-      dilated: the last stage of version 3 has dilation 2 instead of a stride (torchvision's `dilated`). blocks: give
-        the maps "block1", … of each of its blocks too.
-      remat: recompute blocks in the backward pass to save memory. dtype: of the arithmetic; parameters, "pool" and
-        "logits" are float32.
+      dilated: the last stage of version 3 has dilation 2 instead of a stride (torchvision's `dilated`).
+      blocks: give the maps "block1", … of each of its blocks too.
+      remat: recompute blocks in the backward pass to save memory.
+      dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
 
     Raises:
       UserError: a version, size, norm or padding that does not exist, or what only version 3 has for another.

@@ -245,19 +245,23 @@ def make(
     """Make a ResNet: images (b h w 3, normalised) → features by name, and "logits" (b classes) if `classes` is given.
 
     Args:
-      depth: 18, 34, 50, 101 or 152. width: factor of all channel counts.
+      depth: 18, 34, 50, 101 or 152.
+      width: factor of all channel counts.
       groups, width_per_group: of the inner convolutions of a bottleneck (depth 50 and more): 32 and 4 is ResNeXt's
         32x4d, 1 and 128 a Wide ResNet "-2".
       stem: "imagenet" (7×7 of stride 2 and a pool), or "small" for images of about 32×32 (3×3 and no stride, as
         the CIFAR networks of the paper begin).
-      norm: "batch", "frozen" (running statistics, never trained) or "group". epsilon: added to its variance.
-      zero_init: each block starts as the identity (Goyal et al. 2017). remat: recompute blocks in the backward
-        pass to save memory. dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
+      norm: "batch", "frozen" (running statistics, never trained) or "group".
+      epsilon: added to its variance.
+      zero_init: each block starts as the identity (Goyal et al. 2017).
+      remat: recompute blocks in the backward pass to save memory.
+      dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
       output_stride: 32, 16 or 8 (with the stem "imagenet"): the last stages are dilated instead of strided, as
         torchvision's `replace_stride_with_dilation` has it.
       stages: how many of the four there are: a network on it that reads no coarser maps needs no more.
       stacked: hold all blocks of a stage but the first in one array a parameter, as a mesh with `pipe` needs them; not
-        with norm="batch". micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
+        with norm="batch".
+      micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
 
     Raises:
       UserError: a depth, norm or stem that there is not, or options that do not go together.

@@ -77,9 +77,10 @@ def make(
 
     Args:
       width: channels of the stem, doubled by each of three layers; Page's is 64.
-      activation: "relu", "celu" (α = 0.075) or "gelu". logit_scale: a constant factor of the logits; Page's is 0.125.
-      classes: of "logits"; without there is no classifier. dtype: of the arithmetic; parameters, "pool" and
-        "logits" are float32.
+      activation: "relu", "celu" (α = 0.075) or "gelu".
+      logit_scale: a constant factor of the logits; Page's is 0.125.
+      classes: of "logits"; without there is no classifier.
+      dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
 
     Raises:
       UserError: no such activation.

@@ -40,7 +40,8 @@ def make(*, width: int = 24, dropout: float = 0.0, classes: int | None = None, d
 
     Args:
       width: channels of the first two convolutions; the other two have twice as many (24: 38 thousand parameters).
-      dropout: rate before the classifier. classes: of "logits"; without there is no classifier.
+      dropout: rate before the classifier.
+      classes: of "logits"; without there is no classifier.
       dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
     """
     module = Tiny(width, dropout, classes, jnp.dtype(dtype))

@@ -194,9 +194,12 @@ def make(
     with classes also "fc6" and "fc7" (b 4096, after ReLU) and "logits" (b classes, float32).
 
     Args:
-      depth: 11, 13, 16 or 19 layers with weights. batch_norm: after each convolution (which keeps its bias).
-      width: factor of all channel counts. dropout: after fc6 and fc7. remat: recompute each stage in the backward
-        pass to save memory. dtype: of the arithmetic; parameters are float32.
+      depth: 11, 13, 16 or 19 layers with weights.
+      batch_norm: after each convolution (which keeps its bias).
+      width: factor of all channel counts.
+      dropout: after fc6 and fc7.
+      remat: recompute each stage in the backward pass to save memory.
+      dtype: of the arithmetic; parameters are float32.
       convolutional: without classes, give "fc6" and "fc7" as maps of stride 32 (of the same weights: Long et al.
         2015), and no "pool"; dropout after fc6.
 

@@ -251,17 +251,18 @@ def make(
     last, normalized; "pool" is the normalized class token.
 
     Args:
-      variant: "small", "base", "large" or "huge". patch: side of a patch in pixels (16 or 32; 14 for huge).
+      variant: "small", "base", "large" or "huge".
+      patch: side of a patch in pixels (16 or 32; 14 for huge).
       image_size: of the grid of position embeddings; images of other sizes get interpolated ones.
       width, depth, heads, mlp: of the tokens, in layers, of attention, of the MLP's hidden layer, if others than the
         variant's.
-      dropout, attention_dropout: rates; stochastic_depth: rate of the last layer, with a linear ramp from 0 at the
-        first.
+      dropout, attention_dropout: rates.
+      stochastic_depth: rate of the last layer, with a linear ramp from 0 at the first.
       attention: give "attention" too, the weights of every layer (b depth heads s s, s = 1 + patches, the class token
         first, float32): b*depth*heads*s² numbers, and no fused kernel.
       remat: recompute layers in the backward pass to save memory; "dots" keeps the results of matrix products.
       stacked: hold the parameters of all layers in one array each, as a mesh with `pipe` needs them.
-        micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
+      micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
       dtype: of the arithmetic; parameters, "pool" and
         "logits" are float32.
 

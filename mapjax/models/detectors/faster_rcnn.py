@@ -29,7 +29,9 @@ NORMS = ("none", "batch", "frozen", "group")
 class Backbone(nn.Module):
     """A network "body", then a pyramid "fpn" over some of its maps: images → the maps of both by name.
 
-    shown: the body's maps that are given. reads: those that the pyramid is built on, strides: theirs. names: of the
+    shown: the body's maps that are given.
+    reads: those that the pyramid is built on, strides: theirs.
+    names: of the
     pyramid's maps.
     """
 
@@ -57,7 +59,8 @@ def centred(x, grid: Sequence[int]):
 class FasterRCNN(nn.Module):
     """The parameter tree: "backbone", "rpn", "roi_heads".
 
-    pooled: the pyramid's maps that boxes are pooled from, and strides: of these, rising by 2. pool: bins per axis.
+    pooled: the pyramid's maps that boxes are pooled from, and strides: of these, rising by 2.
+    pool: bins per axis.
     """
 
     backbone: Backbone
@@ -127,9 +130,11 @@ def make(
       anchor_sizes: for each pyramid level (`levels` and one coarser) the anchors' sizes √area in pixels of the
         input; None: one of 8 times the level's stride.
       ratios: the anchors' heights over widths, the same on each level.
-      rpn_depth: convolutions before the scores of anchors. box_convs: those of the box head, in place of its first
-        dense layer. norm: "none", "batch", "frozen" or "group", of an FPN and of these convolutions.
-      representation: width of the box head. pool: bins per axis of a pooled box.
+      rpn_depth: convolutions before the scores of anchors.
+      box_convs: those of the box head, in place of its first dense layer.
+      norm: "none", "batch", "frozen" or "group", of an FPN and of these convolutions.
+      representation: width of the box head.
+      pool: bins per axis of a pooled box.
       dtype: of the arithmetic; parameters, scores and offsets are float32.
 
     Raises:

@@ -17,7 +17,8 @@ from mapjax.sharding.mesh import Rules
 class RoiHeads(nn.Module):
     """Pooled features (n p p d) → logits (n c+1), background first, and offsets (n c+1 4).
 
-    convs: convolutions of the pooled features' channels in place of the first dense layer. norm: after each of them.
+    convs: convolutions of the pooled features' channels in place of the first dense layer.
+    norm: after each of them.
     """
 
     classes: int

@@ -18,7 +18,8 @@ STRIDES = (4, 8, 16, 32)
 class Pyramid(NamedTuple):
     """A neck `(maps of the backbone, train) -> maps, finest first, of which the last is one more on top`.
 
-    reads: names of the backbone's maps. names, strides: of the maps it gives; "p2" has stride 2².
+    reads: names of the backbone's maps.
+    names, strides: of the maps it gives; "p2" has stride 2².
     """
 
     neck: nn.Module
@@ -39,7 +40,8 @@ def over(
     """Choose the pyramid over a backbone.
 
     Args:
-      node: the backbone's, for messages. levels: its maps' strides.
+      node: the backbone's, for messages.
+      levels: its maps' strides.
       wanted: the maps to build on, by name or by stride; None: those of `STRIDES`, as far as there are such.
       channels, norm, dtype: of the neck.
 

@@ -45,9 +45,11 @@ def make(
     Args:
       unary: a model of the config that gives "map_logits", as {"name": "unet"}; classes, dtype and image_size are
         offered to it.
-      iterations: of mean field, in training and after it. position, smoothness: reach of the bilateral and of the
-        spatial kernel, standard deviations in pixels of the input. colour: that of the bilateral kernel in units of
-        the normalised image (0.25 is 14 of 256 levels of an image normalised as ImageNet's are).
+      iterations: of mean field, in training and after it.
+      position, smoothness: reach of the bilateral and of the spatial kernel, standard deviations in pixels of the
+        input.
+      colour: that of the bilateral kernel in units of the normalised image (0.25 is 14 of 256 levels of an image
+        normalised as ImageNet's are).
       stride, tile, reach: how finely and how far messages go (mapjax.ops.mean_field.Kernels).
       dtype: of the network's arithmetic; the CRF's, its parameters and all logits are float32.
 

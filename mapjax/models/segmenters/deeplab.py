@@ -100,8 +100,10 @@ def make(
         "mobilenet" (version 3, large, dilated); published weights of it fit in.
       rates: dilations of the pyramid; None is 12, 24, 36 (torchvision's), and half of these with output_stride 16, as
         the paper has it.
-      aux: give "aux_map_logits" too, of an earlier map. norm: of the heads.
-      dropout: after the pyramid. dtype: of the arithmetic; parameters and logits are float32.
+      aux: give "aux_map_logits" too, of an earlier map.
+      norm: of the heads.
+      dropout: after the pyramid.
+      dtype: of the arithmetic; parameters and logits are float32.
 
     Raises:
       UserError: another backbone.

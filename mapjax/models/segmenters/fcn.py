@@ -111,7 +111,8 @@ def make(
       backbone: a node of the config that names "vgg" or "resnet"; published weights of it fit in. A ResNet has
         output_stride 8 unless the node has another.
       variant: on VGG, "32s", "16s" or "8s" (None): the stride of the finest map whose scores count.
-      aux: on a ResNet, give "aux_map_logits" too, of "layer3". norm: of the heads on a ResNet.
+      aux: on a ResNet, give "aux_map_logits" too, of "layer3".
+      norm: of the heads on a ResNet.
       dropout: before the scores (and after fc6 of a VGG); None is 0.5 on VGG, 0.1 on a ResNet.
       dtype: of the arithmetic; parameters and logits are float32.
 

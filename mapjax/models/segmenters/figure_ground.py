@@ -29,7 +29,10 @@ class FigureGround(nn.Module):
     The auxiliary ones are the same numbers, but train only what tells the things apart, not the figure: their share of
     a loss over all pixels is small where the figure is.
 
-    figure: draws the score of being figure (b i j 1). deep: the map that is averaged. stride: of that. windows: their
+    figure: draws the score of being figure (b i j 1).
+    deep: the map that is averaged.
+    stride: of that.
+    windows: their
     sides in its places.
     """
 
@@ -61,7 +64,8 @@ def mean_around(
     Where a window holds no weight the mean is 0.
 
     Args:
-      stride: pixels a side under each place. window: side in places, odd.
+      stride: pixels a side under each place.
+      window: side in places, odd.
     """
     rows, columns = features.shape[1:3]
     shares = nn.avg_pool(weights, (stride,) * 2, (stride,) * 2, padding="SAME")[:, :rows, :columns]
@@ -93,10 +97,12 @@ def make(
     Args:
       classes: the background, which is the first, and one or more things.
       backbone: a node of the config that names a network with maps of several strides; published weights of it fit in.
-      stride: of the map that is averaged in windows. windows: their sides in places of that map, odd numbers; window ·
-        stride pixels are about as large as a small or a large thing.
+      stride: of the map that is averaged in windows.
+      windows: their sides in places of that map, odd numbers; window · stride pixels are about as large as a small or a
+        large thing.
       width: channels of the figure's decoder at a map of stride 1, twice as many at stride 2, and so on.
-      norm: "batch", "group" or "none", of that decoder. dtype: of the arithmetic; parameters and logits are float32.
+      norm: "batch", "group" or "none", of that decoder.
+      dtype: of the arithmetic; parameters and logits are float32.
 
     Raises:
       UserError: fewer than two classes, no or even windows, an unknown norm, or a backbone without a map of that stride

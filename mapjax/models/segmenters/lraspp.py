@@ -74,9 +74,11 @@ def make(
     in.
 
     Args:
-      width: factor of the backbone's channels. channels: of the head. norm: "batch", "frozen" or "group", of both.
-      remat: recompute blocks in the backward pass to save memory. dtype: of the arithmetic; parameters and logits
-        are float32.
+      width: factor of the backbone's channels.
+      channels: of the head.
+      norm: "batch", "frozen" or "group", of both.
+      remat: recompute blocks in the backward pass to save memory.
+      dtype: of the arithmetic; parameters and logits are float32.
 
     Raises:
       UserError: no such norm.

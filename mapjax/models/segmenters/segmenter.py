@@ -95,7 +95,8 @@ def make(
       backbone: a node of the config that names "vit"; published weights of it fit in. Its position embeddings are
         those of its own image_size (224 if not given), interpolated for others.
       decoder: "mask" (a transformer with a token for each class; at least 2 classes) or "linear".
-      layers, dropout: of the mask transformer. dtype: of the arithmetic; parameters and logits are float32.
+      layers, dropout: of the mask transformer.
+      dtype: of the arithmetic; parameters and logits are float32.
 
     Raises:
       UserError: another backbone, an unknown decoder, or a mask transformer for one class.

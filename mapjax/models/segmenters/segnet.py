@@ -90,7 +90,8 @@ def make(*, classes: int, encoder: str = "vgg16", width: float = 1.0, kernel: in
 
     Args:
       encoder: "vgg16" (with batch normalization; torchvision's vgg16_bn fits in) or "small" (four convolutions).
-      width: factor of all channel counts. kernel: of "small": SegNet-Basic has 7, which costs five times as much as 3.
+      width: factor of all channel counts.
+      kernel: of "small": SegNet-Basic has 7, which costs five times as much as 3.
       dtype: of the arithmetic; parameters and logits are float32.
 
     Raises:

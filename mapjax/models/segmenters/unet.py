@@ -74,7 +74,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Features by name → "map_logits" (b i j classes, float32), `finer` times the resolution of the first of `names`.
 
-    names: of the maps, finest first. widths: channels at each of them but the last. supervised: in training the other
+    names: of the maps, finest first.
+    widths: channels at each of them but the last.
+    supervised: in training the other
     levels give "aux{i}_map_logits" too.
     """
 
@@ -153,13 +155,15 @@ def make(
         each stride is read, whatever the network. Published weights of it fit in.
       depth: how often its own encoder halves the image; None is 4. A backbone has its own.
       width: channels of the first level, doubled with each halving up to `widest`; None is 32, on a backbone 16, of
-        stride 1 there. stride: of that first level of its own encoder; None is 1. With 2 it costs a quarter.
-      norm: "batch", "group" or "none", of the decoder and its own encoder. dropout: on the coarsest map.
+        stride 1 there.
+      stride: of that first level of its own encoder; None is 1. With 2 it costs a quarter.
+      norm: "batch", "group" or "none", of the decoder and its own encoder.
+      dropout: on the coarsest map.
       subpixel: where the finest map has a stride, each of its places has scores for all pixels under it; without, one
         score for them all.
       supervised: train scores of every level of the decoder, as auxiliary ones (deep supervision: Lee et al. 2015).
-      remat: recompute levels in the backward pass to save memory. dtype: of the arithmetic; parameters and logits
-        are float32.
+      remat: recompute levels in the backward pass to save memory.
+      dtype: of the arithmetic; parameters and logits are float32.
 
     Raises:
       UserError: an unknown norm, a depth or stride beside a backbone, or a backbone whose maps have one stride only.

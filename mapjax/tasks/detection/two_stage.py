@@ -54,13 +54,15 @@ def make(
       pre_nms_*, post_nms_*: proposals of each pyramid level before, and of an image after, suppression at
         IoU `rpn_nms`, in training and in prediction.
       rpn_score_threshold: a proposal needs this score or a higher one, 0 to 1.
-      rpn_samples, rpn_positives: anchors of an image that the first stage's loss looks at, and the largest share
-        of objects among them. rpn_iou: an anchor is background below the first IoU with the truth, an object
-        from the second on. samples, positives, iou: the same of proposals and the second stage.
+      rpn_samples, rpn_positives: anchors of an image that the first stage's loss looks at, and the largest share of
+        objects among them.
+      rpn_iou: an anchor is background below the first IoU with the truth, an object from the second on.
+      samples, positives, iou: the same of proposals and the second stage.
       box_weights: scale of the second stage's four box offsets.
-      score_threshold, box_nms, detections: a detection needs a higher score; suppression within a class; how many
-        are kept of an image. candidates: the best (box, class) pairs of an image that go into suppression
-        (torchvision has no such limit; it matters where more than that many pairs pass the threshold).
+      score_threshold, box_nms, detections: a detection needs a higher score; suppression within a class; how many are
+        kept of an image.
+      candidates: the best (box, class) pairs of an image that go into suppression (torchvision has no such limit; it
+        matters where more than that many pairs pass the threshold).
       mean, std: of the images, RGB, 0 to 1.
     """
     chosen = partial(propose, threshold=rpn_nms, score_threshold=rpn_score_threshold)
@@ -155,9 +157,13 @@ def propose(
     """The best boxes of the first stage for one image.
 
     Args:
-      objectness (r), deltas (r 4): of all anchors. extent (4): the image, to which boxes are clipped.
-      anchors: one array a level. before: of each level that go into suppression. after: that come out of it.
-      threshold: of suppression. score_threshold: boxes of a lower score are left out.
+      objectness (r), deltas (r 4): of all anchors.
+      extent (4): the image, to which boxes are clipped.
+      anchors: one array a level.
+      before: of each level that go into suppression.
+      after: that come out of it.
+      threshold: of suppression.
+      score_threshold: boxes of a lower score are left out.
 
     Returns:
       boxes (after 4), best first, and which of them are real (after).
@@ -199,7 +205,8 @@ def first_stage_loss(key, objectness, deltas, truth, mask, *, anchors, iou, samp
     """Losses of a batch's anchors, drawn at random: object or background, and the box offsets of objects.
 
     Args:
-      key, objectness, deltas, truth, mask: with the batch as leading axis. iou: (background below, object from).
+      key, objectness, deltas, truth, mask: with the batch as leading axis.
+      iou: (background below, object from).
     """
 
     def one(key, objectness, deltas, truth, mask):
@@ -262,8 +269,10 @@ def detect(
     """The second stage's answer for one image: boxes (k 4), scores, classes and valid (k), best first.
 
     Args:
-      logits (n c+1), deltas (n c+1 4): of the proposals (n 4), of which `real` (n) are real. extent (4): the image.
-      score_threshold: scores must be higher. nms_threshold: IoU above which the weaker of a class is suppressed.
+      logits (n c+1), deltas (n c+1 4): of the proposals (n 4), of which `real` (n) are real.
+      extent (4): the image.
+      score_threshold: scores must be higher.
+      nms_threshold: IoU above which the weaker of a class is suppressed.
       count: k.
       candidates: the best so many (proposal, class) pairs enter suppression.
     """
