@@ -30,10 +30,12 @@ class Kind(NamedTuple):
     move(record, motion) -> the labels in another frame
     layout: the arrays in which the labels of many records stand end to end, and what counts the rows of each: RECORD
       (one a record), OBJECTS (one an object), or another array that holds their numbers. {}: a record alone holds them.
-    store(record) -> the record with the labels as arrays, as shards have it; restore(record) -> the record again
+    store(record) -> the record with the labels as arrays, as shards have it
+    restore(record) -> the record again
     fault(record) -> what is wrong with the labels of a record, or nothing
-    measure(record) -> an array to count; count(measures of records) -> rows for the table of checks, and what is not
-      there to learn from, or nothing. None where a module of data/checks counts this kind.
+    measure(record) -> an array to count
+    count(measures of records) -> rows for the table of checks, and what is not there to learn from, or nothing. None
+      where a module of data/checks counts this kind.
     known(records) -> whether `Records` say, without one being made, that they have the kind
     """
 

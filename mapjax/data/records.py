@@ -16,8 +16,8 @@ from mapjax.data.source import Record, Records
 class Labels(NamedTuple):
     """The labels of one image: size height, width; a row of each list per object.
 
-    segmentations: polygons or run lengths (coco_masks.py), keypoints: x,y,visibility (k 3); both are empty unless asked
-    for.
+    segmentations: polygons or run lengths (coco_masks.py); empty unless asked for.
+    keypoints: x,y,visibility (k 3); likewise.
     """
 
     id: int

@@ -18,7 +18,11 @@ _KEPT = 4  # epochs whose order is kept
 
 
 class Sampler(NamedTuple):
-    """length: positions of an epoch; order: epoch → the record at each of them, int64 (length,)."""
+    """Which records an epoch shows.
+
+    length: positions of an epoch.
+    order: epoch → the record at each of them, int64 (length,).
+    """
 
     length: int
     order: Callable[[int], np.ndarray]

@@ -35,9 +35,12 @@ def make(source: Source, tolerance: float = 0.0075) -> Metric:
       tolerance: distance within which contours agree, as a share of the diagonal of the largest image.
 
     Its scalars, the most telling first; -1 is "nothing to measure":
-      mIoU: intersection over union, the mean over the classes. pixel_accuracy: share of the pixels that are right;
-      class_accuracy: the mean of that over the classes. fwIoU: IoU weighted by the classes' pixels.
-      dice: 2 · both / (true + predicted), the mean over the classes. boundary_f1: of the contours, likewise.
+      mIoU: intersection over union, the mean over the classes.
+      pixel_accuracy: share of the pixels that are right.
+      class_accuracy: the mean of that over the classes.
+      fwIoU: IoU weighted by the classes' pixels.
+      dice: 2 · both / (true + predicted), the mean over the classes.
+      boundary_f1: of the contours, likewise.
       IoU/CLASS, accuracy/CLASS, dice/CLASS, boundary_f1/CLASS.
     """
     kept = frozenset(np.unique(np.linspace(0, max(len(source.records) - 1, 0), SHOWN).astype(int)).tolist())

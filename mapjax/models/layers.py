@@ -1,8 +1,7 @@
 """The layers that all networks here are made of, and `model_of`, which makes a Model of a Linen module.
 
 Names of modules follow torchvision's tree; leaves are `kernel`, `scale`, `bias` (parameters) and `mean`, `var`
-(statistics), and `map_kernel`, a dense kernel over a whole map. Parameters are float32; `dtype` is that of the
-arithmetic.
+(statistics), and `map_kernel`, a dense kernel over a whole map. Parameters are float32; `dtype` is the arithmetic's.
 """
 
 import math
@@ -82,8 +81,8 @@ class Conv(nn.Module):
     """Convolution of NHWC images.
 
     kernel: k or (rows, columns).
-    padding: zeros on each side, (rows, columns); None is torch's k // 2 (times the
-    dilation), "SAME" TensorFlow's. groups: of channels; as many as channels is a depthwise convolution.
+    padding: zeros on each side, (rows, columns); None is torch's k // 2 (times the dilation), "SAME" TensorFlow's.
+    groups: of channels; as many as channels is a depthwise convolution.
     """
 
     features: int

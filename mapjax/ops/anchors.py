@@ -22,8 +22,9 @@ def grid_anchors(
     """Anchors of one level in pixels of the input, ordered by row, column, then anchor: n = rows · columns · a.
 
     Args:
-      image, grid: (height, width) of the network's input and of the level's features. The stride is their
-        integer quotient, as in torchvision, which like mapjax pads its input to multiples of 32 before.
+      image: (height, width) of the network's input.
+      grid: (height, width) of the level's features. The stride is the integer quotient of both, as in torchvision,
+        which like mapjax pads its input to multiples of 32 before.
     """
     stride_y, stride_x = image[0] // grid[0], image[1] // grid[1]
     y, x = np.meshgrid(np.arange(grid[0]) * stride_y, np.arange(grid[1]) * stride_x, indexing="ij")

@@ -26,8 +26,9 @@ Grid = tuple[int, int, int]  # images, rows and columns of tiles; together n
 class Kernels(NamedTuple):
     """The two Gaussian kernels, and how finely and how far they are summed.
 
-    position, colour: standard deviations of the bilateral kernel, in pixels and in units of the image (0.25 of a image
-      whose standard deviation is 1 is 14 of 256 levels).
+    position: standard deviation of the bilateral kernel in pixels.
+    colour: its standard deviation in units of the image (0.25 of an image whose standard deviation is 1 is 14 of 256
+      levels).
     smoothness: of the spatial kernel, in pixels.
     stride: side of a cell in pixels.
     tile: side in cells of what shares a product.

@@ -17,13 +17,12 @@ class Chip(NamedTuple):
 
     flops: peak of bfloat16 products per second.
     hbm: bytes of its memory.
-    bandwidth: bytes per second between it and
-    the chip; link: bytes per second that it sends to its neighbours, over all links. None: nothing is published.
+    bandwidth: bytes per second between it and the chip.
+    link: bytes per second that it sends to its neighbours, over all links. None: nothing is published.
     clock: cycles per second of its matrix units, for the compiler's estimates in cycles.
     kinds: what jax calls such a device (`device_kind`).
     layouts: the slices that are offered, chips along each side of the torus.
-    cubes: other sides that are multiples of
-    four can be had too.
+    cubes: other sides that are multiples of four can be had too.
     """
 
     name: str

@@ -22,11 +22,11 @@ class Collective(NamedTuple):
 
     kind: one of KINDS.
     bytes: of its result on one device.
-    axes: the mesh axes along which the devices of a group
-    differ, in the mesh's order; op_name: the path of JAX's operation, "" where the compiler does not say.
+    axes: the mesh axes along which the devices of a group differ, in the mesh's order.
+    op_name: the path of JAX's operation, "" where the compiler does not say.
     count: how often it runs in a step.
-    known: False where it is in a loop whose turns depend on data; each such loop
-    counts as one turn then. size: devices of a group.
+    known: False where it is in a loop whose turns depend on data; each such loop counts as one turn then.
+    size: devices of a group.
     """
 
     kind: str

@@ -63,8 +63,8 @@ class Instruction(NamedTuple):
 
     shape: text of its result's shape.
     operands: names of the instructions it reads.
-    arguments: the text between its
-    parentheses; attributes: the text after them.
+    arguments: the text between its parentheses.
+    attributes: the text after them.
     """
 
     name: str

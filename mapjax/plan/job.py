@@ -18,7 +18,10 @@ HERE = 0.85  # of the memory of local devices that a step may take
 
 
 class Asked(NamedTuple):
-    """What is to be planned: see mapjax plan. mesh: sizes by axis; None takes the config's."""
+    """What is to be planned: see mapjax plan.
+
+    mesh: sizes by axis; None takes the config's.
+    """
 
     name: str
     config: Config

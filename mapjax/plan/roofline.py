@@ -17,11 +17,11 @@ class Bound(NamedTuple):
 
     compute: all FLOPs at the peak.
     memory: all bytes at the memory's bandwidth.
-    network: all collectives at the links'
-    bandwidth. work: each instruction takes the longer of its compute and its memory, one after the other.
+    network: all collectives at the links' bandwidth.
+    work: each instruction takes the longer of its compute and its memory, one after the other.
     step: the longer of work and network, as if all sending were hidden behind the work; the bound.
     estimate: the same, each instruction at least as long as the compiler's own estimate says, and nothing hidden: work
-    and network one after the other. This is the figure by which meshes are ranked; it is no bound.
+      and network one after the other. This is the figure by which meshes are ranked; it is no bound.
     """
 
     compute: float | None

@@ -56,10 +56,12 @@ class Compiled(NamedTuple):
 
     text: the program.
     shares: what goes in, by the shapes.
-    arguments: what goes in, as laid out; outputs.
-    aliased: what
-    of the outputs takes the place of arguments; temporaries: activations, gradients and whatever else lives only within
-    the step; code: the program itself. flops, bytes: the compiler's own counts, bodies of loops once.
+    arguments: what goes in, as laid out.
+    outputs: what comes out.
+    aliased: what of the outputs takes the place of arguments.
+    temporaries: activations, gradients and whatever else lives only within the step.
+    code: the program itself.
+    flops, bytes: the compiler's own counts, bodies of loops once.
     parameters: their number.
     steps: of an epoch.
     seconds: that compiling took.

@@ -27,8 +27,10 @@ class Finding(NamedTuple):
 
     kind: a key of KINDS.
     index: the record in its source.
-    row: the detection's row in the counts, or for a missed
-    truth its row in the record. box: x1,y1,x2,y2 in original pixels. label: its class. score: 0 for a missed truth.
+    row: the detection's row in the counts, or for a missed truth its row in the record.
+    box: x1,y1,x2,y2 in original pixels.
+    label: its class.
+    score: 0 for a missed truth.
     truth: the row of the truth concerned, -1 without one.
     iou: with that truth.
     """

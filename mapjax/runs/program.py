@@ -17,7 +17,9 @@ from mapjax.task import Batch, Model, State, Task
 class Program(NamedTuple):
     """The train step of a config on a mesh, and the state that it takes.
 
-    init(batch) -> the state of step 0. places: where its parts are. like: their shapes, with these placements.
+    init(batch) -> the state of step 0.
+    places: where its parts are.
+    like: their shapes, with these placements.
     compile(batch) -> step(state, batch), compiled for batches of that shape; the state is donated.
     """
 

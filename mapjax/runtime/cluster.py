@@ -44,10 +44,10 @@ def find_place(
     """Say where this process stands, from its flags and else from what a cluster's launcher puts into the environment.
 
     Args:
-      environ: os.environ.
+      environ: os.environ; flags, the next three, go before it.
       coordinator: "host:port".
       processes: their number.
-      process: of this one. Flags go before the environment.
+      process: of this one.
       tpu: whether the machine has TPU chips.
 
     Returns:

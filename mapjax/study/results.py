@@ -27,8 +27,8 @@ class Compared(NamedTuple):
     """One metric of one cell.
 
     by_seed: the figure of each seed that is there.
-    seeds, images: the differences to the baseline, p corrected for as
-    many comparisons as there are cells; None for the baseline itself, or where there is nothing to compare.
+    seeds, images: the differences to the baseline, p corrected for as many comparisons as there are cells; None for the
+      baseline itself, or where there is nothing to compare.
     best: the best of all cells, and significantly other than the baseline.
     """
 
@@ -50,8 +50,7 @@ class Row(NamedTuple):
 
     metrics: by name, {} without any figure.
     missing: seeds without figures.
-    unreported: why a metric has none of a seed
-    that is there, in sentences.
+    unreported: why a metric has none of a seed that is there, in sentences.
     """
 
     name: str

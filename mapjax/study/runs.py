@@ -41,8 +41,8 @@ class Job(NamedTuple):
     """One cell with one seed, its whole config, the folder of its run, and what it is known by.
 
     code, revision: of which the key was made; "" for whatever there is.
-    weights: checksums of those that it starts
-    from. test_data: of each test that is scored on other data than the cell's, their fingerprint.
+    weights: checksums of those that it starts from.
+    test_data: of each test that is scored on other data than the cell's, their fingerprint.
     """
 
     cell: sweep.Cell

@@ -37,12 +37,15 @@ class Sweep(NamedTuple):
     """A study as its experiment file declares it.
 
     cells: names with what they change in `get_config()`, by dotted keys; a mapping, or pairs.
-    baseline: the cell that
-    the others are compared with. metrics: names of figures in result.json, the most telling first, each "max" or "min"
-    as is better; "top1@turned" is top1 in the test "turned". seeds: of every cell. tests: names with what they change
-    when a trained run is scored once more, such as {"turned": {"corruption": {"rotate": 30.0}}}. by_class: the figure
-    whose classes the page compares, such as "recall" for "recall/CLASS". ranges: keys of the config that a search may
-    choose: ("uniform", low, high), ("log", low, high), ("int", low, high) or ("choice", one, other, …).
+    baseline: the cell that the others are compared with.
+    metrics: names of figures in result.json, the most telling first, each "max" or "min" as is better; "top1@turned" is
+      top1 in the test "turned".
+    seeds: of every cell.
+    tests: names with what they change when a trained run is scored once more, such as {"turned": {"corruption":
+      {"rotate": 30.0}}}.
+    by_class: the figure whose classes the page compares, such as "recall" for "recall/CLASS".
+    ranges: keys of the config that a search may choose: ("uniform", low, high), ("log", low, high), ("int", low, high)
+      or ("choice", one, other, …).
     """
 
     cells: Mapping[str, Overrides] | Iterable[tuple[str, Overrides]]

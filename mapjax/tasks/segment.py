@@ -53,7 +53,8 @@ def make(
       heaviest: the largest weight there may be.
       auxiliary: factor of the losses of auxiliary heads.
       auxiliary_losses: these, where they are others than `losses`.
-      flip, scales: in evaluation the probabilities are averaged over the mirrored image and its sizes.
+      flip: in evaluation the probabilities are averaged over the image and the mirrored one.
+      scales: in evaluation they are averaged over the image in these sizes.
       window: height, width of windows that slide over the image in evaluation, whose scores are averaged; () takes the
         image whole.
       overlap: of neighbouring windows, at least this share of a side.

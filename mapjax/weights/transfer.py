@@ -35,8 +35,9 @@ class Transfer(NamedTuple):
     loaded: as they are.
     interpolated: loaded for another grid of patches.
     resized: of another size.
-    other_classes: of
-    the right size, but learned for other classes. fresh: not in the file. unused: in the file only.
+    other_classes: of the right size, but learned for other classes.
+    fresh: not in the file.
+    unused: in the file only.
     """
 
     variables: Variables
@@ -119,7 +120,8 @@ def sized_by_classes(variables: Variables, more: Variables) -> frozenset[str]:
     """Name the tensors whose size depends on the number of classes.
 
     Args:
-      variables, more: of a network, and of the same for one class more; only their shapes matter.
+      variables: of a network; only their shapes matter.
+      more: of the same for one class more.
     """
     ours, theirs = weights.shapes(variables), weights.shapes(more)
     return frozenset(name for name, shape in ours.items() if theirs.get(name) != shape)

@@ -26,7 +26,9 @@ class Check(NamedTuple):
     """The check of what labels belong to.
 
     summary: the type of its summaries.
-    inspect(source, max_boxes) -> summary · class_counts(source) -> (c) · table(*summaries) -> what rich prints
+    inspect(source, max_boxes) -> summary
+    class_counts(source) -> (c)
+    table(*summaries) -> what rich prints
     require_trainable(source, summary): raises UserError where there is nothing to learn.
     """
 

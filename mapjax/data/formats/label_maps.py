@@ -31,9 +31,11 @@ class Coding(NamedTuple):
     ids: the id (position in the list of names) that stands for each.
     table: id → class, VOID where it has none.
     known: which ids the list has.
-    colours: red·65536 + green·256 + blue of the known colours, ascending, and colour_classes: the class of each.
-    origin: what lists the classes, mend: what else helps against an id that it does not have, and palette: what gives
-      the colours, for messages.
+    colours: red·65536 + green·256 + blue of the known colours, ascending.
+    colour_classes: the class of each.
+    origin: what lists the classes, for messages.
+    mend: what else helps against an id that it does not have, for messages.
+    palette: what gives the colours, for messages.
     """
 
     classes: tuple[str, ...]

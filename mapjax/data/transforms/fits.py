@@ -40,8 +40,9 @@ def choose(
       kind: "letterbox": the whole image, magnified until it just fits, at the top left; "stretch": its sides scaled on
         their own; "shorter": at the top left, with its shorter side of a length.
       frame: height, width of the one frame of all images.
-      shorter, longest: sides of the image in pixels for "shorter": the one has this length, unless the other would be
-        longer than that (0: however long); rounded as in `resized`.
+      shorter: side of the image in pixels for "shorter": it has this length, unless the other would be longer than
+        `longest`; rounded as in `resized`.
+      longest: for "shorter", the most pixels of the longer side (0: however long).
       multiple: for "shorter", each image has the frame of its own size, rounded up to multiples of this; 0: all have
         `frame`, and what is too large for it is letterboxed.
       smooth: for "shorter", average where the image shrinks, as torchvision's segmenters do; its detectors do not.

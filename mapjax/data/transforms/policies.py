@@ -59,7 +59,8 @@ def draw_rand_augment(
     """Draw the operations of RandAugment.
 
     Args:
-      count, magnitude: how many, and how strong, 0 to 30.
+      count: how many.
+      magnitude: how strong, 0 to 30.
       frame: height, width.
       names: of the operations to draw from; by default `STANDARD`.
     """

@@ -167,7 +167,8 @@ def make(
 
     Args:
       variant: "tiny", "small", "base" or "large".
-      depths, widths: blocks and channels of its stages, if others.
+      depths: blocks of its stages, if others.
+      widths: channels of its stages, if others.
       layer_scale: what the scale of each branch begins with.
       stochastic_depth: rate of the last block, with a linear ramp from 0 at the first (None: the variant's, 0.1, 0.4,
         0.5 or 0.5).

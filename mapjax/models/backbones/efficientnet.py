@@ -133,13 +133,15 @@ def make(
 
     Args:
       variant: "b0" … "b7", "lite0" … "lite4".
-      width, depth: further factors of its channels and blocks.
+      width: a further factor of its channels.
+      depth: a further factor of its blocks.
       dropout: before the last layer.
       drop_path: share of the images that leave out a block in training (stochastic depth): 0 at the first block,
         growing in equal steps to almost this at the last.
-      epsilon, momentum: of batch normalization.
-      padding: "torch" (k // 2 on each side) or "SAME" (TensorFlow's rule). None is what the published weights
-        (torchvision's, TensorFlow's of Lite) were trained with; timm's "tf_…" have padding "SAME" and epsilon 1e-3.
+      epsilon: of batch normalization. None, here and in the next two, is what the published weights (torchvision's,
+        TensorFlow's of Lite) were trained with; timm's "tf_…" have epsilon 1e-3 and padding "SAME".
+      momentum: of batch normalization.
+      padding: "torch" (k // 2 on each side) or "SAME" (TensorFlow's rule).
       norm: "batch", "frozen" (running statistics, never trained) or "group".
       remat: recompute blocks in the backward pass to save memory.
       dtype: of the arithmetic; parameters, "pool" and "logits" are float32.

@@ -193,7 +193,8 @@ def make(
       transform_input: turn images normalised with ImageNet's mean and deviation into values between -1 and 1, as
         torchvision's published weights expect.
       aux: whether there are auxiliary heads.
-      dropout, dropout_aux: before the last layer of the head and of the auxiliary heads.
+      dropout: before the last layer of the head.
+      dropout_aux: before the last layer of the auxiliary heads.
       remat: recompute each block in the backward pass to save memory.
       dtype: of the arithmetic; parameters are float32.
     """

@@ -82,8 +82,8 @@ class InvertedResidual(nn.Module):
     """A branch, and the input added where it has the branch's shape.
 
     branch: its name, "block", or "conv" in MobileNet-V2, where the projection is bare.
-    drop_path: share of the
-    images whose branch is left out in training. convolution: what every ConvNorm takes.
+    drop_path: share of the images whose branch is left out in training.
+    convolution: what every ConvNorm takes.
     """
 
     block: Block

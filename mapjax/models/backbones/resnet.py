@@ -87,7 +87,7 @@ class Stage(nn.Module):
     """Blocks "0", "1", …: the first with the stride; `dilations` of the first and of the others.
 
     stacked: all blocks but the first have their parameters in one array each, "stack", with the block as first axis:
-    one is compiled for all of them, and a mesh's `pipe` cuts them where their number divides over it.
+      one is compiled for all of them, and a mesh's `pipe` cuts them where their number divides over it.
     """
 
     blocks: int

@@ -115,7 +115,7 @@ class Layers(nn.Module):
     """Layers "encoder_layer_0", …: all their tokens and attention weights.
 
     stacked: the parameters of all layers are one array each, "stack", with the layer as the first axis: one layer is
-    compiled instead of depth, and the layers can be cut over a mesh's `pipe` (then only the last tokens are given).
+      compiled instead of depth, and the layers can be cut over a mesh's `pipe` (then only the last tokens are given).
     """
 
     depth: int
@@ -254,8 +254,10 @@ def make(
       variant: "small", "base", "large" or "huge".
       patch: side of a patch in pixels (16 or 32; 14 for huge).
       image_size: of the grid of position embeddings; images of other sizes get interpolated ones.
-      width, depth, heads, mlp: of the tokens, in layers, of attention, of the MLP's hidden layer, if others than the
-        variant's.
+      width: of the tokens, if another than the variant's; so are the next three.
+      depth: layers.
+      heads: of attention.
+      mlp: width of the MLP's hidden layer.
       dropout, attention_dropout: rates.
       stochastic_depth: rate of the last layer, with a linear ramp from 0 at the first.
       attention: give "attention" too, the weights of every layer (b depth heads s s, s = 1 + patches, the class token
@@ -263,8 +265,7 @@ def make(
       remat: recompute layers in the backward pass to save memory; "dots" keeps the results of matrix products.
       stacked: hold the parameters of all layers in one array each, as a mesh with `pipe` needs them.
       micro_batches: that a batch is cut into in such a mesh: many for a small bubble.
-      dtype: of the arithmetic; parameters, "pool" and
-        "logits" are float32.
+      dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
 
     Raises:
       UserError: no such variant, a width that the heads do not divide, an image_size that the patch does not divide.

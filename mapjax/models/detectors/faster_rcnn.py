@@ -30,9 +30,9 @@ class Backbone(nn.Module):
     """A network "body", then a pyramid "fpn" over some of its maps: images → the maps of both by name.
 
     shown: the body's maps that are given.
-    reads: those that the pyramid is built on, strides: theirs.
-    names: of the
-    pyramid's maps.
+    reads: those that the pyramid is built on.
+    strides: theirs.
+    names: of the pyramid's maps.
     """
 
     body: nn.Module
@@ -59,7 +59,8 @@ def centred(x, grid: Sequence[int]):
 class FasterRCNN(nn.Module):
     """The parameter tree: "backbone", "rpn", "roi_heads".
 
-    pooled: the pyramid's maps that boxes are pooled from, and strides: of these, rising by 2.
+    pooled: the pyramid's maps that boxes are pooled from.
+    strides: of these, rising by 2.
     pool: bins per axis.
     """
 

@@ -27,7 +27,9 @@ class RPN(nn.Module):
 class Head(nn.Module):
     """Maps (b h w channels) of all levels → scores (b r) and offsets (b r 4) of their anchors, the same for all levels.
 
-    r is by level, row, column, and anchor. depth: of convolutions before them.
+    r is by level, row, column, and anchor.
+
+    depth: of convolutions before them.
     """
 
     channels: int

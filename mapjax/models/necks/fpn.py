@@ -15,7 +15,9 @@ from mapjax.models.layers import Conv, Norm, kaiming_uniform
 class FPN(nn.Module):
     """Backbone features, finest first → as many maps of `channels`, and one more of twice the last stride.
 
-    Each map has the stride of the one before it, or twice that. norm: after each convolution, in place of its bias.
+    Each map has the stride of the one before it, or twice that.
+
+    norm: after each convolution, in place of its bias.
     """
 
     channels: int = 256

@@ -20,8 +20,9 @@ gelu = partial(nn.gelu, approximate=False)
 class SimplePyramid(nn.Module):
     """The last of the features → a map of `channels` for each of `strides`, and one more of twice the last stride.
 
-    Finer maps are made by transposed convolutions, coarser ones by pools. stride: of the features, a power of 2, as
-    all strides are.
+    Finer maps are made by transposed convolutions, coarser ones by pools.
+
+    stride: of the features, a power of 2, as all strides are.
     """
 
     stride: int

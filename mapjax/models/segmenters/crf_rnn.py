@@ -46,8 +46,8 @@ def make(
       unary: a model of the config that gives "map_logits", as {"name": "unet"}; classes, dtype and image_size are
         offered to it.
       iterations: of mean field, in training and after it.
-      position, smoothness: reach of the bilateral and of the spatial kernel, standard deviations in pixels of the
-        input.
+      position: reach of the bilateral kernel, a standard deviation in pixels of the input.
+      smoothness: reach of the spatial kernel, likewise.
       colour: that of the bilateral kernel in units of the normalised image (0.25 is 14 of 256 levels of an image
         normalised as ImageNet's are).
       stride, tile, reach: how finely and how far messages go (mapjax.ops.mean_field.Kernels).

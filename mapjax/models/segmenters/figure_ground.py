@@ -32,8 +32,7 @@ class FigureGround(nn.Module):
     figure: draws the score of being figure (b i j 1).
     deep: the map that is averaged.
     stride: of that.
-    windows: their
-    sides in its places.
+    windows: their sides in its places.
     """
 
     figure: Decoder

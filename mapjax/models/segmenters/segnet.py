@@ -59,8 +59,8 @@ class Decoder(nn.Module):
     """Features with places → "map_logits" (b h w classes, float32).
 
     stages: channels of the convolutions of each stage of the encoder, finest first; the decoder has them in reverse,
-    but that the last convolution of a stage goes to the channels of the next finer one. The very last goes to classes,
-    by a kernel of `last`; one of 1 comes after that convolution (SegNet-Basic), a larger one in its place.
+      but that the last convolution of a stage goes to the channels of the next finer one. The very last goes to
+      classes, by a kernel of `last`; one of 1 comes after that convolution (SegNet-Basic), a larger one in its place.
     """
 
     stages: tuple[tuple[int, ...], ...]

@@ -76,8 +76,7 @@ class Decoder(nn.Module):
 
     names: of the maps, finest first.
     widths: channels at each of them but the last.
-    supervised: in training the other
-    levels give "aux{i}_map_logits" too.
+    supervised: in training the other levels give "aux{i}_map_logits" too.
     """
 
     names: tuple[str, ...]

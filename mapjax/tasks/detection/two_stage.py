@@ -54,13 +54,14 @@ def make(
       pre_nms_*, post_nms_*: proposals of each pyramid level before, and of an image after, suppression at
         IoU `rpn_nms`, in training and in prediction.
       rpn_score_threshold: a proposal needs this score or a higher one, 0 to 1.
-      rpn_samples, rpn_positives: anchors of an image that the first stage's loss looks at, and the largest share of
-        objects among them.
+      rpn_samples: anchors of an image that the first stage's loss looks at.
+      rpn_positives: the largest share of objects among them.
       rpn_iou: an anchor is background below the first IoU with the truth, an object from the second on.
       samples, positives, iou: the same of proposals and the second stage.
       box_weights: scale of the second stage's four box offsets.
-      score_threshold, box_nms, detections: a detection needs a higher score; suppression within a class; how many are
-        kept of an image.
+      score_threshold: a detection needs a higher score.
+      box_nms: suppression within a class.
+      detections: how many are kept of an image.
       candidates: the best (box, class) pairs of an image that go into suppression (torchvision has no such limit; it
         matters where more than that many pairs pass the threshold).
       mean, std: of the images, RGB, 0 to 1.
