@@ -4,10 +4,9 @@ They are plain text with sections (Args, Returns, Raises, Example), and names in
 so all else is escaped.
 """
 
-import inspect
 import re
 import textwrap
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 SECTIONS = {"Args": "Arguments", "Raises": "Raises", "Returns": "Returns", "Yields": "Yields", "Example": "Example"}
@@ -24,21 +23,16 @@ def setup(app: Any) -> dict[str, bool]:
 
 def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Replace the lines of a docstring by reStructuredText."""
-    del app, name, options
-    try:
-        known = set(inspect.signature(obj).parameters)
-    except (TypeError, ValueError):
-        known = set()
-    lines[:] = list(render("\n".join(lines), fields=what == "class", known=known))
+    del app, name, obj, options
+    lines[:] = list(render("\n".join(lines), fields=what == "class"))
 
 
-def render(text: str, *, fields: bool, known: Collection[str] = ()) -> Iterator[str]:
+def render(text: str, *, fields: bool) -> Iterator[str]:
     """Write a docstring as reStructuredText.
 
     Args:
       text: without its own indentation.
       fields: lines "name: meaning" are those of a class.
-      known: names of its parameters; each of them begins an entry of the arguments, also within a line.
     """
     free: list[str] = []
     lines = text.splitlines()
@@ -52,11 +46,11 @@ def render(text: str, *, fields: bool, known: Collection[str] = ()) -> Iterator[
         free, inside = [], []
         while lines and (not lines[0].strip() or lines[0].startswith(" ")):
             inside.append(lines.pop(0))
-        yield from section(found[1], textwrap.dedent("\n".join(inside)).strip("\n").splitlines(), known)
+        yield from section(found[1], textwrap.dedent("\n".join(inside)).strip("\n").splitlines())
     yield from prose(free, fields)
 
 
-def section(kind: str, lines: list[str], known: Collection[str]) -> Iterator[str]:
+def section(kind: str, lines: list[str]) -> Iterator[str]:
     """Write a section as a field of a field list."""
     yield ""
     yield f":{SECTIONS[kind]}:"
@@ -66,21 +60,11 @@ def section(kind: str, lines: list[str], known: Collection[str]) -> Iterator[str
         yield from (f"      {line}" for line in lines)
     else:
         for first, more in blocks(lines):
-            for entry in entries(" ".join([first, *map(str.strip, more)]), known if kind == "Args" else ()):
-                found = ENTRY.match(entry) if kind in ("Args", "Raises") else None
-                said = f"**{escape(found[1], names=True)}**: {escape(found[2])}" if found else escape(entry)
-                yield f"   * {said}"
+            entry = " ".join([first, *map(str.strip, more)])
+            found = ENTRY.match(entry) if kind in ("Args", "Raises") else None
+            said = f"**{escape(found[1], names=True)}**: {escape(found[2])}" if found else escape(entry)
+            yield f"   * {said}"
     yield ""
-
-
-def entries(text: str, known: Collection[str]) -> Iterator[str]:
-    """Cut "one: its meaning. other: its own" before each name that is known."""
-    start = 0
-    for found in re.finditer(r"(?<=[.;]) ((?:\w+, )*\w+)(?: \([^)]*\))?: ", text):
-        if set(found[1].split(", ")) <= set(known):
-            yield text[start : found.start()].rstrip(";")
-            start = found.start() + 1
-    yield text[start:]
 
 
 def prose(lines: list[str], fields: bool) -> Iterator[str]:
