@@ -10,7 +10,17 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """One clear sentence for a mistake that the user can mend."""
+    """One clear sentence for a mistake that the user can mend.
+
+    Example:
+      >>> import mapjax
+      >>> from mapjax.config import load
+      >>> try:
+      ...     load.load("clasify")
+      ... except mapjax.UserError as error:
+      ...     print(error)
+      --config clasify: there is no such file. Did you mean 'classify'?
+    """
 
 
 class NoSuchSplit(UserError):

@@ -34,6 +34,16 @@ class Model(NamedTuple):
     heads: expressions (re.search) of the paths of parameters whose size depends on the classes, with all that goes with
       them: what a network of other classes has of its own.
     rules: (expression, PartitionSpec) in order: how its parameters are split over the axis `model`, and `pipe`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mapjax
+      >>> def apply(variables, images, *, train, key):
+      ...     return {"logits": images.mean((1, 2))}, variables["stats"]
+      >>> colours = mapjax.Model(lambda key, images: {"params": {}, "stats": {}}, apply)
+      >>> outputs, _ = colours.apply(colours.init(None, None), jnp.ones((2, 8, 8, 3)), train=False, key=None)
+      >>> outputs["logits"].shape
+      (2, 3)
     """
 
     init: Callable[..., Variables]
@@ -51,6 +61,11 @@ class Context(NamedTuple):
     step: its number, from 0.
     progress: the share of training that is over, 0 to 1.
     ema: the averaged parameters, None where none are kept; a teacher without further ado.
+
+    Example:
+      >>> import mapjax
+      >>> mapjax.Context(key=None, step=50, progress=0.5).progress
+      0.5
     """
 
     key: Any
@@ -69,6 +84,18 @@ class Metric(NamedTuple):
     best: the scalar by which checkpoints are ranked; higher is better.
     score(result, batch) -> what `measure` takes in place of the result: compared with the truth on the device, in the
       jit that answered. None: `measure` takes the result itself.
+
+    Example:
+      >>> import mapjax
+      >>> metric = mapjax.Metric(
+      ...     measure=lambda result, batch: (int(batch["mask"].sum()),),
+      ...     merge=lambda one, other: (one[0] + other[0],),
+      ...     summarize=lambda counts: {"images": float(counts[0])},
+      ...     files=lambda counts: {},
+      ...     best="images",
+      ... )
+      >>> metric.summarize(metric.merge((3,), (4,)))
+      {'images': 7.0}
     """
 
     measure: Callable[[Any, Batch], Counts]
@@ -91,6 +118,14 @@ class Task(NamedTuple):
     metrics: the names of its metrics, parts of mapjax.metrics; the first one ranks checkpoints.
 
     The batch's "image" may be uint8, or floats that `normalize` has given: so gradients reach the pixels.
+
+    Example:
+      >>> from mapjax.config import parts
+      >>> model = parts.make("models", {"name": "tiny", "width": 4}, classes=2, dtype="float32")
+      >>> offered = {"model": model, "classes": ("cat", "dog"), "image_size": (8, 8)}
+      >>> task = parts.make("tasks", {"name": "classify"}, **offered)
+      >>> task.needs, task.metrics
+      ('label', ('classification',))
     """
 
     needs: str
@@ -103,7 +138,14 @@ class Task(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a train step changes; donated to it and returned by it."""
+    """All that a train step changes; donated to it and returned by it.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax import task
+      >>> int(task.State(jnp.array(3), params={}, stats={}, opt=(), ema=None).step)
+      3
+    """
 
     step: Int[Array, ""]
     params: Params

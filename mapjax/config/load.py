@@ -33,6 +33,11 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
 
     Raises:
       UserError: no such file or variant, an unknown key, a value of another type, or no name of a part.
+
+    Example:
+      >>> from mapjax.config import load
+      >>> load.load("classify", {"optimizer.learning_rate": "3e-3"}).optimizer.learning_rate
+      0.003
     """
     config: Any = _read(pathlib.Path(name)) if name.endswith(".json") else from_dict(recipe(name))
     config = with_data(config, data) if data is not None else config
@@ -44,11 +49,14 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
 def recipe(name: str) -> dict[str, Any]:
     """Give what an experiment file says, as a plain dict without the defaults; another recipe may begin with it.
 
-    Example:
-      >>> recipe("detect:bccd") | {"batch": 8}
-
     Raises:
       UserError: no such file or variant, an unknown key, or a value of another type.
+
+    Example:
+      >>> from mapjax.config import load
+      >>> mine = load.recipe("detect:bccd") | {"batch": 8}
+      >>> mine["image_size"], mine["batch"]
+      ((240, 320), 8)
     """
     found = call(name, "get_config")
     plain = found.to_dict() if isinstance(found, ConfigDict) else found
@@ -203,6 +211,11 @@ def from_dict(values: Mapping[str, Any], origin: str = "config") -> ConfigDict:
 
     Raises:
       UserError: a key that no run has, or a value that cannot be.
+
+    Example:
+      >>> from mapjax.config import load
+      >>> load.from_dict({"batch": 8, "image_size": [32, 32]}).image_size
+      (32, 32)
     """
 
     def restore(value: Any) -> Any:

@@ -59,7 +59,8 @@ def overrides(given: Mapping[str, Any]) -> dict[str, Any]:
     """Give overrides under the names of today: dotted key → value; where both names of a key are given, the new counts.
 
     Example:
-      >>> overrides({"shift.rotate": 25, "task.name": "detect"})
+      >>> from mapjax.config import migrate
+      >>> migrate.overrides({"shift.rotate": 25, "task.name": "detect"})
       {'corruption.rotate': 25, 'task.name': 'two_stage'}
     """
     found: dict[str, Any] = {}

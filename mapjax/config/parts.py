@@ -22,6 +22,11 @@ def make(kind: str, node: Mapping[str, Any], **offered: Any) -> Any:
 
     Raises:
       UserError: no such part (the near names are listed), or a keyword its `make` does not take.
+
+    Example:
+      >>> from mapjax.config import parts
+      >>> parts.make("models", {"name": "tiny", "width": 8}, classes=10, dtype="float32").levels
+      {'layer1': 1, 'layer2': 2}
     """
     arguments = dict(node)
     name = arguments.pop("name", None)
@@ -43,7 +48,13 @@ def make(kind: str, node: Mapping[str, Any], **offered: Any) -> Any:
 
 
 def names(kind: str) -> list[str]:
-    """List the parts of one kind that mapjax ships: the modules that have a `make`."""
+    """List the parts of one kind that mapjax ships: the modules that have a `make`.
+
+    Example:
+      >>> from mapjax.config import parts
+      >>> parts.names("tasks")
+      ['classify', 'segment', 'two_stage']
+    """
     modules = {name: importlib.import_module(path) for name, path in _modules(kind).items()}
     return sorted(name for name, module in modules.items() if hasattr(module, "make"))
 

@@ -24,7 +24,13 @@ class Rule(NamedTuple):
 
 
 class Key(NamedTuple):
-    """One key: `kind` is the type of its values, `unit` theirs, `help` one line, `rule` which of them can be."""
+    """One key: `kind` is the type of its values, `unit` theirs, `help` one line, `rule` which of them can be.
+
+    Example:
+      >>> from mapjax.config import schema
+      >>> schema.KEYS["eval_size"].unit
+      'pixels'
+    """
 
     default: Any
     kind: type | UnionType
@@ -150,7 +156,13 @@ _WORDS |= {tuple: "a tuple", dict: "a dict", NoneType: "None"}
 
 
 def defaults() -> dict[str, Any]:
-    """Give the config of which nothing is said: nested, and with parts that have no name yet."""
+    """Give the config of which nothing is said: nested, and with parts that have no name yet.
+
+    Example:
+      >>> from mapjax.config import schema
+      >>> schema.defaults()["image_size"]
+      (224, 224)
+    """
     whole: dict[str, Any] = {}
     for key, one in KEYS.items():
         node, last = _place(whole, key)
@@ -162,7 +174,8 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     """Give a plain config with every key of a run: where it says nothing, the default.
 
     Example:
-      >>> complete({"batch": 8, "optimizer": {"name": "sgd"}})["optimizer"]["momentum"]
+      >>> from mapjax.config import schema
+      >>> schema.complete({"batch": 8, "optimizer": {"name": "sgd"}})["optimizer"]["momentum"]
       0.9
     """
     whole = defaults()

@@ -32,7 +32,13 @@ def scale(x: Number, y: Number | None = None) -> Matrix:
 
 
 def rotate(degrees: Number) -> Matrix:
-    """Return the rotation about the origin, clockwise as seen (y grows downwards)."""
+    """Return the rotation about the origin, clockwise as seen (y grows downwards).
+
+    Example:
+      >>> from mapjax.data import geometry
+      >>> geometry.rotate(90).round().tolist()
+      [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
     sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
     return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
 
@@ -61,18 +67,35 @@ def letterbox(size: tuple[Number, Number], frame: Size) -> Matrix:
     """Return the largest magnification at which `size` (height, width) fits in `frame`, placed at its top left.
 
     Only an image so long that its short side would be thinner than a pixel is stretched, to one pixel.
+
+    Example:
+      >>> from mapjax.data import geometry
+      >>> geometry.letterbox((10, 20), (40, 40)).diagonal().tolist()
+      [2.0, 2.0, 1.0]
     """
     fit = min(frame[0] / size[0], frame[1] / size[1])
     return scale(max(fit, 1 / size[1]), max(fit, 1 / size[0]))
 
 
 def about(matrix: Matrix, x: Number, y: Number) -> Matrix:
-    """Return `matrix` applied about the point (x, y) instead of the origin."""
+    """Return `matrix` applied about the point (x, y) instead of the origin.
+
+    Example:
+      >>> from mapjax.data import geometry
+      >>> geometry.about(geometry.scale(2), 5, 5).tolist()
+      [[2.0, 0.0, -5.0], [0.0, 2.0, -5.0], [0.0, 0.0, 1.0]]
+    """
     return translate(x, y) @ matrix @ translate(-x, -y)
 
 
 def compose(*matrices: Matrix) -> Matrix:
-    """Return the mapping that applies the matrices in the order given, the first one first."""
+    """Return the mapping that applies the matrices in the order given, the first one first.
+
+    Example:
+      >>> from mapjax.data import geometry
+      >>> geometry.compose(geometry.scale(2), geometry.translate(1, 0)).tolist()
+      [[2.0, 0.0, 1.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]]
+    """
     return reduce(lambda first, then: then @ first, matrices, identity())
 
 
@@ -81,6 +104,11 @@ def invert(matrix: Matrix) -> Matrix:
 
     Raises:
       ZeroDivisionError: a matrix that flattens the plane.
+
+    Example:
+      >>> from mapjax.data import geometry
+      >>> geometry.invert(geometry.translate(3, 4))[:2, 2].tolist()
+      [-3.0, -4.0]
     """
     (a, b, x), (c, d, y), _ = matrix.tolist()
     over = 1 / (a * d - b * c)  # by hand: LAPACK takes 50 times as long for so small a matrix
@@ -89,25 +117,53 @@ def invert(matrix: Matrix) -> Matrix:
 
 
 def map_points(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
-    """Map points x,y (key points, or the corners of polygons); the dtype is kept."""
+    """Map points x,y (key points, or the corners of polygons); the dtype is kept.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data import geometry
+      >>> geometry.map_points(geometry.scale(2, 3), np.array([[1.0, 1.0]])).tolist()
+      [[2.0, 3.0]]
+    """
     return (points @ matrix[:2, :2].T + matrix[:2, 2]).astype(points.dtype)
 
 
 def map_boxes(matrix: Matrix, boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
-    """Map boxes x1,y1,x2,y2 to the smallest upright boxes around their four mapped corners; the dtype is kept."""
+    """Map boxes x1,y1,x2,y2 to the smallest upright boxes around their four mapped corners; the dtype is kept.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data import geometry
+      >>> geometry.map_boxes(geometry.flip_horizontal(10), np.array([[1.0, 2, 4, 6]])).tolist()
+      [[6.0, 2.0, 9.0, 6.0]]
+    """
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     mapped = map_points(matrix, corners)
     return np.concatenate([mapped.min(axis=1), mapped.max(axis=1)], axis=1)
 
 
 def clip_boxes(boxes: Float[np.ndarray, "n 4"], size: Size) -> Float[np.ndarray, "n 4"]:
-    """Cut boxes off at the border of a frame of height, width."""
+    """Cut boxes off at the border of a frame of height, width.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data import geometry
+      >>> geometry.clip_boxes(np.array([[-1.0, 2, 14, 6]]), (8, 10)).tolist()
+      [[0.0, 2.0, 10.0, 6.0]]
+    """
     height, width = size
     return np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))
 
 
 def box_areas(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
-    """Return width times height, 0 for a box turned inside out."""
+    """Return width times height, 0 for a box turned inside out.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data import geometry
+      >>> geometry.box_areas(np.array([[1.0, 2, 4, 6]])).tolist()
+      [12.0]
+    """
     return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
 
 
@@ -161,7 +217,14 @@ def map_masks(matrix: Matrix, masks: Bool[np.ndarray, "n h w"], size: Size) -> B
 
 
 def map_labels(matrix: Matrix, labels: UInt8[np.ndarray, "h w"], size: Size, fill: int) -> UInt8[np.ndarray, "h2 w2"]:
-    """Map a label map into a frame of height, width: a pixel has the class from where its centre comes, else `fill`."""
+    """Map a label map into a frame of height, width: a pixel has the class from where its centre comes, else `fill`.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data import geometry
+      >>> geometry.map_labels(geometry.scale(2), np.array([[1]], np.uint8), (2, 3), fill=255).tolist()
+      [[1, 1, 255], [1, 1, 255]]
+    """
     height, width = size
     centred = _on_pixel_centres(matrix)[:2]
     mapped = cv2.warpAffine(
@@ -180,13 +243,27 @@ def mask_outline(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
 
 
 def mask_bounds(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "4"]:
-    """Return the smallest box x1,y1,x2,y2 around the mask's pixels (whole squares); all zeros for an empty mask."""
+    """Return the smallest box x1,y1,x2,y2 around the mask's pixels (whole squares); all zeros for an empty mask.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data import geometry
+      >>> geometry.mask_bounds(np.eye(3, 4, 1, dtype=bool)).tolist()
+      [1.0, 0.0, 4.0, 3.0]
+    """
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return np.array([x, y, x + width, y + height], np.float64)
 
 
 def bounds(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "4"]:
-    """Return the smallest upright box x1,y1,x2,y2 around points; all zeros for no points."""
+    """Return the smallest upright box x1,y1,x2,y2 around points; all zeros for no points.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data import geometry
+      >>> geometry.bounds(np.array([[3.0, 1.0], [2.0, 5.0]])).tolist()
+      [2.0, 1.0, 3.0, 5.0]
+    """
     if len(points) == 0:
         return np.zeros(4, points.dtype)
     return np.concatenate([points.min(axis=0), points.max(axis=0)])

@@ -37,6 +37,11 @@ class Kind(NamedTuple):
     count(measures of records) -> rows for the table of checks, and what is not there to learn from, or nothing. None
       where a module of data/checks counts this kind.
     known(records) -> whether `Records` say, without one being made, that they have the kind
+
+    Example:
+      >>> from mapjax.data import labels
+      >>> labels.KINDS["boxes"].keys
+      ('boxes', 'classes', 'crowd', 'areas')
     """
 
     keys: tuple[str, ...]

@@ -14,7 +14,16 @@ Record = dict[str, Any]  # keys: stages.py
 
 
 class Records(Sequence[Record]):
-    """Random access to `length` records; `at(index)` makes one when it is asked for. Picklable where `at` is."""
+    """Random access to `length` records; `at(index)` makes one when it is asked for. Picklable where `at` is.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data.source import Records
+      >>> labels = np.array([0, 1, 1], np.int32)
+      >>> records = Records(3, lambda index: {"id": index, "file": f"{index}.png"}, labels=labels)
+      >>> len(records), records[1]["file"], records.labels().tolist()
+      (3, '1.png', [0, 1, 1])
+    """
 
     def __init__(
         self,
@@ -83,6 +92,14 @@ class Source(NamedTuple):
     dropped: what was left out, by reason, each with the file or annotation it was: {"empty box": ["a.xml #3"]}.
     fingerprint: changes whenever the split's content does.
     keypoints: the names of the keypoints of an object, where the records have them.
+
+    Example:
+      >>> import numpy as np
+      >>> import mapjax
+      >>> records = [{"id": 0, "file": "a", "image": np.zeros((4, 6, 3), np.uint8), "label": np.int32(1)}]
+      >>> source = mapjax.Source("mine", "train", ("cat", "dog"), (1, 2), records, {}, "1")
+      >>> source.classes[source.records[0]["label"]]
+      'dog'
     """
 
     name: str

@@ -46,10 +46,20 @@ def make(source: Source) -> Metric:
       top1, top5: share of the images whose class is the most probable, or among the five (for more than 5 classes).
       f1, precision, recall: means over the classes with truth; f1_weighted, precision_weighted, recall_weighted: by
         the number of truths.
-      nll: mean negative log-likelihood of the truth, in nats. ece: expected calibration error, 15 bins.
+      nll: mean negative log-likelihood of the truth, in nats.
+      ece: expected calibration error, 15 bins.
       temperature: that which makes the truth most likely, fitted on all measured images.
       ece_scaled: the error left after scaling each half of the images by the temperature fitted on the other half.
       precision/CLASS, recall/CLASS, f1/CLASS.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data.formats import digits
+      >>> from mapjax.metrics import accuracy
+      >>> metric = accuracy.make(digits.make(split="val"))
+      >>> batch = {"label": np.array([3, 5]), "index": np.arange(2), "mask": np.array([True, True])}
+      >>> metric.summarize(metric.measure({"probabilities": np.eye(10, dtype="float32")[[3, 4]]}, batch))["top1"]
+      0.5
     """
 
     def summarize(counts: Counts) -> dict[str, float]:

@@ -42,6 +42,12 @@ def make(source: Source, tolerance: float = 0.0075) -> Metric:
       dice: 2 · both / (true + predicted), the mean over the classes.
       boundary_f1: of the contours, likewise.
       IoU/CLASS, accuracy/CLASS, dice/CLASS, boundary_f1/CLASS.
+
+    Example:
+      >>> from mapjax.data.formats import scenes
+      >>> from mapjax.metrics import iou
+      >>> iou.make(scenes.make(split="val", val_length=2, needs="label_map")).best
+      'mIoU'
     """
     kept = frozenset(np.unique(np.linspace(0, max(len(source.records) - 1, 0), SHOWN).astype(int)).tolist())
 

@@ -31,9 +31,19 @@ def make(source: Source) -> Metric:
     Its scalars, the most telling first; -1 is "nothing to measure":
       mAP: mean over the classes with truth of the average precision, the area under precision over recall as a step
         function (scikit-learn's, without interpolation).
-      f1, precision, recall: means over those classes, at probability 0.5; f1_micro: of all decisions together.
+      f1, precision, recall: means over those classes, at probability 0.5.
+      f1_micro: of all decisions together.
       ece: expected calibration error of all decisions, 15 bins of the probability of "yes".
       AP/CLASS, f1/CLASS, precision/CLASS, recall/CLASS.
+
+    Example:
+      >>> import numpy as np
+      >>> import mapjax
+      >>> from mapjax.metrics import multilabel
+      >>> metric = multilabel.make(mapjax.Source("", "val", ("cat", "dog"), (1, 2), [], {}, ""))
+      >>> batch = {"labels": np.eye(2, dtype=bool), "index": np.arange(2), "mask": np.array([True, True])}
+      >>> metric.summarize(metric.measure({"probabilities": np.eye(2, dtype="float32")}, batch))["mAP"]
+      1.0
     """
 
     def summarize(counts: Counts) -> dict[str, float]:

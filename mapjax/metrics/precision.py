@@ -41,6 +41,12 @@ def make(source: Source) -> Metric:
 
     Only measured images count, so a part of a split can be scored. A figure without any truth to measure (no large
     object, say) is -1, as in pycocotools.
+
+    Example:
+      >>> from mapjax.data.formats import scenes
+      >>> from mapjax.metrics import precision
+      >>> precision.make(scenes.make(split="val", val_length=2)).best
+      'AP'
     """
 
     truth = functools.partial(coco_truth, source)

@@ -10,45 +10,97 @@ MAX_LOG_SCALE = math.log(1000.0 / 16)  # a decoded box is at most 62.5 times its
 
 
 def area(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
-    """Width times height, in pixels²; negative for a box whose corners are crossed in one direction."""
+    """Width times height, in pixels²; negative for a box whose corners are crossed in one direction.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> boxes.area(jnp.array([[0.0, 0, 2, 3]])).tolist()
+      [6.0]
+    """
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def pairwise_intersection(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Area shared by each box of `a` and each of `b`, in pixels²."""
+    """Area shared by each box of `a` and each of `b`, in pixels².
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> a, b = jnp.array([[0.0, 0, 2, 2]]), jnp.array([[1.0, 0, 3, 2]])
+      >>> boxes.pairwise_intersection(a, b).tolist()
+      [[2.0]]
+    """
     width = jnp.minimum(a[:, None, 2], b[None, :, 2]) - jnp.maximum(a[:, None, 0], b[None, :, 0])
     height = jnp.minimum(a[:, None, 3], b[None, :, 3]) - jnp.maximum(a[:, None, 1], b[None, :, 1])
     return jnp.maximum(width, 0) * jnp.maximum(height, 0)
 
 
 def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Intersection over union of each box of `a` with each of `b`; 0 where both are empty."""
+    """Intersection over union of each box of `a` with each of `b`; 0 where both are empty.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> a, b = jnp.array([[0.0, 0, 2, 2]]), jnp.array([[0.0, 0, 1, 2]])
+      >>> boxes.pairwise_iou(a, b).tolist()
+      [[0.5]]
+    """
     shared = pairwise_intersection(a, b)
     union = area(a)[:, None] + area(b)[None, :] - shared
     return jnp.where(union > 0, shared / jnp.where(union > 0, union, 1), 0)
 
 
 def pairwise_coverage(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Share of each box of `a` that lies in each box of `b`: intersection over the area of `a`; 0 if `a` is empty."""
+    """Share of each box of `a` that lies in each box of `b`: intersection over the area of `a`; 0 if `a` is empty.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> a, b = jnp.array([[0.0, 0, 2, 2]]), jnp.array([[1.0, 0, 3, 2]])
+      >>> boxes.pairwise_coverage(a, b).tolist()
+      [[0.5]]
+    """
     size = area(a)[:, None]
     return jnp.where(size > 0, pairwise_intersection(a, b) / jnp.where(size > 0, size, 1), 0)
 
 
 def clip(boxes: Float[Array, "*b n 4"], extent: Num[Array, "*b 4"]) -> Float[Array, "*b n 4"]:
-    """Clip boxes to the box `extent` (x1,y1,x2,y2), one per list of boxes."""
+    """Clip boxes to the box `extent` (x1,y1,x2,y2), one per list of boxes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> boxes.clip(jnp.array([[-1.0, 2, 14, 6]]), jnp.array([0.0, 0, 10, 8])).tolist()
+      [[0.0, 2.0, 10.0, 6.0]]
+    """
     low, high = extent[..., None, :2], extent[..., None, 2:]
     corners = [jnp.clip(boxes[..., :2], low, high), jnp.clip(boxes[..., 2:], low, high)]
     return jnp.concatenate(corners, -1)
 
 
 def cxcywh_to_xyxy(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
-    """Centre x, centre y, width, height → corners."""
+    """Centre x, centre y, width, height → corners.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> boxes.cxcywh_to_xyxy(jnp.array([2.0, 2, 4, 2])).tolist()
+      [0.0, 1.0, 4.0, 3.0]
+    """
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return jnp.concatenate([centre - half, centre + half], -1)
 
 
 def xyxy_to_cxcywh(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
-    """Corners → centre x, centre y, width, height."""
+    """Corners → centre x, centre y, width, height.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> boxes.xyxy_to_cxcywh(jnp.array([0.0, 1, 4, 3])).tolist()
+      [2.0, 2.0, 4.0, 2.0]
+    """
     size = boxes[..., 2:] - boxes[..., :2]
     return jnp.concatenate([boxes[..., :2] + size / 2, size], -1)
 
@@ -59,6 +111,12 @@ def encode(
     """Offsets dx,dy,dw,dh of boxes relative to anchors (Ren et al. 2015, Faster R-CNN, eq. 2), times `weights`.
 
     Finite for degenerate boxes and anchors too, so that padded rows may be masked after encoding.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> boxes.encode(jnp.array([1.0, 0, 5, 4]), jnp.array([0.0, 0, 4, 4])).tolist()
+      [0.25, 0.0, 0.0, 0.0]
     """
     ours, theirs = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors)
     size, anchor_size = jnp.maximum(ours[..., 2:], 1e-6), jnp.maximum(theirs[..., 2:], 1e-6)
@@ -69,7 +127,14 @@ def encode(
 def decode(
     deltas: Float[Array, "*b 4"], anchors: Float[Array, "*b 4"], weights: Sequence[int | float] = (1, 1, 1, 1)
 ) -> Float[Array, "*b 4"]:
-    """Boxes from offsets relative to anchors: the inverse of `encode`, the scale limited to exp(MAX_LOG_SCALE)."""
+    """Boxes from offsets relative to anchors: the inverse of `encode`, the scale limited to exp(MAX_LOG_SCALE).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> boxes.decode(jnp.array([0.25, 0, 0, 0]), jnp.array([0.0, 0, 4, 4])).tolist()
+      [1.0, 0.0, 5.0, 4.0]
+    """
     theirs = xyxy_to_cxcywh(anchors)
     deltas = deltas / jnp.asarray(weights, deltas.dtype)
     centre = deltas[..., :2] * theirs[..., 2:] + theirs[..., :2]
@@ -78,7 +143,14 @@ def decode(
 
 
 def transform(boxes: Float[Array, "*b n 4"], matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b n 4"]:
-    """Map boxes by a 3×3 affine matrix (x,y,1 as columns): the box that encloses the four mapped corners."""
+    """Map boxes by a 3×3 affine matrix (x,y,1 as columns): the box that encloses the four mapped corners.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> boxes.transform(jnp.array([[1.0, 2, 4, 6]]), jnp.diag(jnp.array([2.0, 2, 1]))).tolist()
+      [[2.0, 4.0, 8.0, 12.0]]
+    """
     x = boxes[..., jnp.array([0, 2, 2, 0])]
     y = boxes[..., jnp.array([1, 1, 3, 3])]
     m = matrix[..., None, None, :, :]
@@ -88,7 +160,14 @@ def transform(boxes: Float[Array, "*b n 4"], matrix: Float[Array, "*b 3 3"]) -> 
 
 
 def invert_affine(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3 3"]:
-    """Inverse of affine matrices in closed form (the last row is 0,0,1): no library call, so it shards."""
+    """Inverse of affine matrices in closed form (the last row is 0,0,1): no library call, so it shards.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> boxes.invert_affine(jnp.diag(jnp.array([2.0, 4, 1]))).diagonal().tolist()
+      [0.5, 0.25, 1.0]
+    """
     a, b, x = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 0, 2]
     c, d, y = matrix[..., 1, 0], matrix[..., 1, 1], matrix[..., 1, 2]
     determinant = a * d - b * c

@@ -23,6 +23,11 @@ def class_weights(
 
     Raises:
       UserError: an unknown weighting, or a beta out of range.
+
+    Example:
+      >>> from mapjax.ops import imbalance
+      >>> print(imbalance.class_weights([90, 10], "inverse").round(2))
+      [0.56 5.  ]
     """
     if weighting not in WEIGHTINGS:
         raise UserError(f"task.weighting={weighting!r} is not known.{near(weighting, WEIGHTINGS)}")
@@ -42,6 +47,12 @@ def class_weights(
 
 
 def log_prior(counts: Sequence[int] | np.ndarray) -> Float[np.ndarray, "c"]:
-    """Logarithm of the share of each class, one example added to each so that none is impossible."""
+    """Logarithm of the share of each class, one example added to each so that none is impossible.
+
+    Example:
+      >>> from mapjax.ops import imbalance
+      >>> print(imbalance.log_prior([89, 9]).round(2))
+      [-0.11 -2.3 ]
+    """
     n = np.asarray(counts, np.float64) + 1
     return np.log(n / n.sum()).astype(np.float32)

@@ -20,13 +20,29 @@ Loss = Float[Array, ""]
 
 
 def cross_entropy(logits: Logits, labels: Labels, weights: Weights) -> Loss:
-    """Negative log-likelihood of the true classes in nats: the mean weighted by class, as torch's."""
+    """Negative log-likelihood of the true classes in nats: the mean weighted by class, as torch's.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import pixel_losses
+      >>> logits, labels = jnp.zeros((1, 1, 2, 2)), jnp.array([[[0, 1]]])
+      >>> print(f"{pixel_losses.cross_entropy(logits, labels, jnp.ones(2)):.3f}")
+      0.693
+    """
     each, weight = _likelihood(logits, labels, weights)
     return _mean(each, weight)
 
 
 def focal(logits: Logits, labels: Labels, weights: Weights, gamma: float = 2.0) -> Loss:
-    """Cross-entropy times (1 - p)^gamma, p that of the true class (Lin et al. 2017): easy pixels count less."""
+    """Cross-entropy times (1 - p)^gamma, p that of the true class (Lin et al. 2017): easy pixels count less.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import pixel_losses
+      >>> logits, labels = jnp.zeros((1, 1, 2, 2)), jnp.array([[[0, 1]]])
+      >>> print(f"{pixel_losses.focal(logits, labels, jnp.ones(2), gamma=2.0):.3f}")
+      0.173
+    """
     each, weight = _likelihood(logits, labels, weights)
     return _mean(each * losses.modulated(-jnp.expm1(-each), gamma), weight)
 
@@ -35,6 +51,13 @@ def ohem(logits: Logits, labels: Labels, weights: Weights, threshold: float = 0.
     """Cross-entropy of the hard pixels only (online hard example mining: Shrivastava et al. 2016).
 
     Hard are those whose true class has a probability below `threshold`, and at least that `share` of all pixels.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import pixel_losses
+      >>> logits, labels = jnp.zeros((1, 1, 2, 2)), jnp.array([[[0, 1]]])
+      >>> print(f"{pixel_losses.ohem(logits, labels, jnp.ones(2), threshold=0.7):.3f}")
+      0.693
     """
     each, weight = _likelihood(logits, labels, weights)
     known = jnp.where(weight > 0, jax.lax.stop_gradient(each), -1.0)
@@ -44,7 +67,15 @@ def ohem(logits: Logits, labels: Labels, weights: Weights, threshold: float = 0.
 
 
 def dice(logits: Logits, labels: Labels, weights: Weights) -> Loss:
-    """1 - Dice of soft masks over the whole batch (Milletari et al. 2016), the mean over the classes that occur."""
+    """1 - Dice of soft masks over the whole batch (Milletari et al. 2016), the mean over the classes that occur.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import pixel_losses
+      >>> logits, labels = jnp.zeros((1, 1, 2, 2)), jnp.array([[[0, 1]]])
+      >>> print(f"{pixel_losses.dice(logits, labels, jnp.ones(2)):.3f}")
+      0.500
+    """
     truth, known = _one_hot(labels, logits.shape[-1])
     chance = jax.nn.softmax(logits) * known[..., None]
     both, total = ((x.sum((0, 1, 2))) for x in (chance * truth, chance + truth))
@@ -53,7 +84,15 @@ def dice(logits: Logits, labels: Labels, weights: Weights) -> Loss:
 
 
 def lovasz(logits: Logits, labels: Labels, weights: Weights) -> Loss:
-    """Lovász-softmax (Berman et al. 2018): a convex surrogate of 1 - IoU, the mean over the classes that occur."""
+    """Lovász-softmax (Berman et al. 2018): a convex surrogate of 1 - IoU, the mean over the classes that occur.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import pixel_losses
+      >>> logits, labels = jnp.zeros((1, 1, 2, 2)), jnp.array([[[0, 1]]])
+      >>> print(f"{pixel_losses.lovasz(logits, labels, jnp.ones(2)):.3f}")
+      0.500
+    """
     truth, known = _one_hot(labels, logits.shape[-1])
     truth = truth.reshape(-1, logits.shape[-1])
     error = jnp.abs(truth - jax.nn.softmax(logits).reshape(truth.shape)) * known.reshape(-1, 1)

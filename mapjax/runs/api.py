@@ -52,6 +52,13 @@ class Found(NamedTuple):
     label: the most probable class of the image.
     probabilities: of all classes.
     label_map: the class of each pixel of `image`, as a place in the run's `classes`.
+
+    Example:
+      >>> import numpy as np
+      >>> import mapjax
+      >>> image = np.zeros((4, 6, 3), np.uint8)
+      >>> mapjax.Found("a.jpg", image, image, ["cat"], "cat 90 %")
+      Found(a.jpg, 6×4: cat 90 %)
     """
 
     file: str
@@ -91,6 +98,10 @@ class Trained:
     task: what its network was trained for.
     variables: its parameters and statistics.
     answer: function(variables, batch) -> Result, compiled once for each shape.
+
+    Example:
+      run = mapjax.load("runs/mine")
+      run.classes, run.step, run.config.image_size
     """
 
     folder: pathlib.Path

@@ -37,6 +37,9 @@ class Setup(NamedTuple):
     transforms: of training, each with the step from which on it holds.
     batches: the shapes of theirs, in that order.
     rate: the learning rate by step.
+
+    Example:
+      setup.build(load.load("classify")).train.classes
     """
 
     config: Any
@@ -74,6 +77,13 @@ def build(
 
     Raises:
       UserError: something in the config, or in the data, that the user can mend.
+
+    Example:
+      >>> from mapjax.config import load
+      >>> from mapjax.runs import setup
+      >>> made = setup.build(load.load("classify"))
+      >>> len(made.train.records), made.metric.best
+      (1438, 'top1')
     """
     mesh = shard.make_mesh(config.mesh.to_dict()) if mesh is None else mesh
     require_sound(config, mesh)

@@ -62,6 +62,14 @@ def make(
 
     Raises:
       UserError: an unknown loss, weighting or set of views, or a number that cannot be.
+
+    Example:
+      >>> from mapjax.models.backbones import tiny
+      >>> from mapjax.tasks import classify
+      >>> model = tiny.make(width=4, classes=2)
+      >>> task = classify.make(model=model, classes=("cat", "dog"), image_size=(8, 8), label_smoothing=0.1)
+      >>> task.needs, task.metrics
+      ('label', ('classification',))
     """
     if loss not in LOSSES:
         raise UserError(f"task.loss={loss!r} is not known.{near(loss, LOSSES)}")

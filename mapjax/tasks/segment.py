@@ -62,6 +62,14 @@ def make(
 
     Raises:
       UserError: an unknown loss or weighting, or views that cannot be.
+
+    Example:
+      >>> from mapjax.models.segmenters import unet
+      >>> from mapjax.tasks import segment
+      >>> model = unet.make(depth=2, width=4, classes=2)
+      >>> task = segment.make(model=model, classes=("sky", "sea"), image_size=(8, 8), losses={"dice": 1.0})
+      >>> task.needs, task.metrics
+      ('label_map', ('iou',))
     """
     factors = _factors(losses)
     beside = factors if auxiliary_losses is None else _factors(auxiliary_losses, "auxiliary_losses")

@@ -19,6 +19,15 @@ def load(source: str) -> dict[str, np.ndarray]:
 
     Raises:
       UserError: no such file or name, or one that cannot be read.
+
+    Example:
+      >>> import tempfile
+      >>> import numpy as np
+      >>> from mapjax import weights
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     weights.save(f"{folder}/mine.npz", {"fc.bias": np.zeros(3, np.float32)})
+      ...     {name: tensor.shape for name, tensor in weights.load(f"{folder}/mine.npz").items()}
+      {'fc.bias': (3,)}
     """
     path = pathlib.Path(source).expanduser()
     if path.is_file():

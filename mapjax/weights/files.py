@@ -73,6 +73,15 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
 
     Raises:
       UserError: another extension, a dtype that the format does not have, or it cannot be written.
+
+    Example:
+      >>> import tempfile
+      >>> import numpy as np
+      >>> from mapjax import weights
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     weights.save(f"{folder}/mine.safetensors", {"fc.bias": np.zeros(3, np.float32)})
+      ...     sorted(weights.load(f"{folder}/mine.safetensors"))
+      ['fc.bias']
     """
     path = pathlib.Path(path)
     if (extension := path.suffix.lower()) not in _WRITERS:

@@ -57,6 +57,10 @@ def make(
 
     Raises:
       UserError: nothing there by these names; JSON that is cut short, lacks a key or has ids that are no numbers.
+
+    Example:
+      source = coco.make(split="val", path="DIR", classes=("person", "car"))
+      source.records[0]["boxes"], source.category_ids
     """
     where = f"coco:{path if path is not None else annotations}"
     if needs == "label_map":

@@ -40,6 +40,12 @@ def make(
 
     Raises:
       UserError: another split, or a share or ratio out of range.
+
+    Example:
+      >>> from mapjax.data.formats import digits
+      >>> source = digits.make(split="val")
+      >>> len(source.records), source.records[0]["image"].shape
+      (359, (8, 8, 3))
     """
     if split not in SPLITS:
         raise NoSuchSplit(f"digits has no split {split!r}.{near(split, SPLITS)}")

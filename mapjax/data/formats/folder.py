@@ -78,6 +78,17 @@ def make(
 
     Raises:
       UserError: nothing there, no class folders, no such split, or a class that training has no images of.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> import cv2, numpy as np
+      >>> from mapjax.data.formats import folder
+      >>> with tempfile.TemporaryDirectory() as path:
+      ...     for name in ("cat", "dog"):
+      ...         (pathlib.Path(path) / "train" / name).mkdir(parents=True)
+      ...         _ = cv2.imwrite(f"{path}/train/{name}/1.png", np.zeros((4, 6, 3), np.uint8))
+      ...     folder.make(split="train", path=path, hold_out=0).classes
+      ('cat', 'dog')
     """
     where = f"folder:{path}"
     tree = _read_archive(path) if pathlib.Path(path).is_file() else _read_folder(path)

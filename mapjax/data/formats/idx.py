@@ -57,6 +57,10 @@ def make(
 
     Raises:
       UserError: no such files or split, a file that is cut short or of another kind, or a label outside the list.
+
+    Example:
+      source = idx.make(split="test", path="DIR")        # as MNIST is published
+      source.records[0]["image"], source.classes
     """
     where = f"idx:{path}"
     root = pathlib.Path(path)

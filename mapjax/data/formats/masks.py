@@ -47,6 +47,10 @@ def make(
 
     Raises:
       UserError: no such folder, no list of classes, no such split, a split without images or masks, or none that fit.
+
+    Example:
+      source = masks.make(split="val", path="DIR", classes=("sky", "sea"))
+      source.records[0]["label_map"]
     """
     where = f"masks:{path}"
     if needs not in ("label_map", ""):

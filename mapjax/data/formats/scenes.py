@@ -56,6 +56,12 @@ def make(
 
     Raises:
       UserError: another split, or sizes and numbers that make no scene.
+
+    Example:
+      >>> from mapjax.data.formats import scenes
+      >>> record = scenes.make(split="val", size=(64, 64), val_length=1).records[0]
+      >>> record["image"].shape, len(record["boxes"]) == len(record["classes"])
+      ((64, 64, 3), True)
     """
     if split not in SPLITS:
         raise NoSuchSplit(f"scenes has no split {split!r}.{near(split, SPLITS)}")

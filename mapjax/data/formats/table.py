@@ -61,6 +61,17 @@ def make(
 
     Raises:
       UserError: no such file or split, no header, a label outside the list, or one that training does not have.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> import cv2, numpy as np
+      >>> from mapjax.data.formats import table
+      >>> with tempfile.TemporaryDirectory() as path:
+      ...     _ = cv2.imwrite(f"{path}/a.png", np.zeros((4, 6, 3), np.uint8))
+      ...     file = pathlib.Path(path) / "labels.csv"
+      ...     _ = file.write_text("path,label\\na.png,cat\\n")
+      ...     table.make(split="train", path=str(file), hold_out=0).records[0]["file"]
+      'a.png'
     """
     where = f"table:{path}"
     file = pathlib.Path(path)

@@ -62,6 +62,10 @@ def make(
     Raises:
       UserError: no such data set or split, not prepared, stored as tfrecord, other features, or a label outside the
         list.
+
+    Example:
+      source = tfds.make(split="test", path="cifar10")
+      len(source.records), source.classes
     """
     import tensorflow_datasets
 

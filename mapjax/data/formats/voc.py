@@ -66,6 +66,10 @@ def make(
 
     Raises:
       UserError: no such folder, not a VOC folder, or no such split.
+
+    Example:
+      source = voc.make(split="val", path="VOCdevkit/VOC2012")
+      source.records[0]["boxes"], source.dropped
     """
     if needs == "label_map":
         return voc_segmentation.open_split(split, seed, path, classes, hold_out, void)

@@ -139,6 +139,10 @@ def make(
     Raises:
       UserError: no index there, one of another version, no such split, labels of another kind, or a file that is
         missing, cut short or damaged.
+
+    Example:
+      source = reader.make(split="train", path="DIR")        # which mapjax prepare wrote
+      len(source.records), source.classes
     """
     where = f"array_record:{path}"
     index = read_index(path)

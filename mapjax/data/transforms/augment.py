@@ -84,6 +84,12 @@ def complete(config: Mapping[str, Any] | None, defaults: Mapping[str, Any] = DEF
 
     Raises:
       UserError: an unknown key (the near ones are named) or a value out of its range.
+
+    Example:
+      >>> from mapjax.data.transforms import augment
+      >>> config = augment.complete({"rotate": 10.0})
+      >>> config["rotate"], config["flip_horizontal"]
+      (10.0, 0.0)
     """
     given = dict(config or {})
     for key, value in given.items():
@@ -133,6 +139,13 @@ def draw_matrix(
 
     Args:
       config: from `complete`.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data.transforms import augment
+      >>> config = augment.complete({"flip_horizontal": 1.0})
+      >>> augment.draw_matrix(config, np.random.default_rng(0), size=(10, 20), frame=(20, 40)).tolist()
+      [[-2.0, 0.0, 40.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]]
     """
     left, top, width, height = 0.0, 0.0, float(size[1]), float(size[0])
     if rng.random() < config["crop"]:
@@ -147,7 +160,15 @@ def draw_matrix(
 
 
 def draw_motion(config: Mapping[str, Any], rng: np.random.Generator) -> geometry.Matrix:
-    """Draw the mirroring, magnification, tilt and turn about the origin."""
+    """Draw the mirroring, magnification, tilt and turn about the origin.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data.transforms import augment
+      >>> config = augment.complete({"flip_horizontal": 1.0})
+      >>> augment.draw_motion(config, np.random.default_rng(0)).diagonal().tolist()
+      [-1.0, 1.0, 1.0]
+    """
     flips = zip(rng.random(2).tolist(), (config["flip_horizontal"], config["flip_vertical"]))
     across, down = (-1.0 if drawn < share else 1.0 for drawn, share in flips)
     low, high = config["scale"]
@@ -160,7 +181,16 @@ def draw_motion(config: Mapping[str, Any], rng: np.random.Generator) -> geometry
 def draw_shift(
     config: Mapping[str, Any], rng: np.random.Generator, size: tuple[geometry.Number, geometry.Number]
 ) -> geometry.Matrix:
-    """Draw the shift, at most a share of a height, width."""
+    """Draw the shift, at most a share of a height, width.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data.transforms import augment
+      >>> config = augment.complete({"translate": 0.1})
+      >>> shift = augment.draw_shift(config, np.random.default_rng(0), size=(100, 200))
+      >>> bool(abs(shift[0, 2]) <= 20 and abs(shift[1, 2]) <= 10)
+      True
+    """
     across, down = (config["translate"] * rng.uniform(-1, 1, size=2)).tolist()
     return geometry.translate(across * size[1], down * size[0])
 
@@ -170,6 +200,13 @@ def draw_colours(config: Mapping[str, Any], rng: np.random.Generator) -> Colours
 
     Args:
       config: from `complete`.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data.transforms import augment
+      >>> change = augment.draw_colours(augment.complete({"brightness": 0.3}), np.random.default_rng(0))
+      >>> change(np.full((2, 2, 3), 100, np.uint8)).shape
+      (2, 2, 3)
     """
     names = ("brightness", "contrast", "saturation")
     brightness, contrast, saturation = (1 + config[name] * rng.uniform(-1, 1) for name in names)

@@ -53,6 +53,17 @@ def make(
     Raises:
       UserError: a size or max_boxes that is not positive, or a bad augmentation or fit; by the transform, an image
         that cannot be read.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data.transforms import boxes
+      >>> image, size = np.zeros((20, 40, 3), np.uint8), np.array([20, 40], np.int32)
+      >>> objects = {"boxes": np.array([[4, 4, 8, 8]], np.float32), "classes": np.zeros(1, np.int32)}
+      >>> objects |= {"crowd": np.zeros(1, bool), "areas": np.array([16], np.float32)}
+      >>> record = {"id": 0, "file": "a", "image": image, "size": size, **objects}
+      >>> example = boxes.make(size=(40, 80), max_boxes=2)(record, np.random.default_rng(0))
+      >>> example["boxes"].tolist(), example["valid"].tolist()
+      ([[8.0, 8.0, 16.0, 16.0], [0.0, 0.0, 0.0, 0.0]], [True, False])
     """
     frame = (int(size[0]), int(size[1]))
     if min(frame) < 1 or max_boxes < 1:

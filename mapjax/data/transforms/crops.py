@@ -53,6 +53,14 @@ def make(
 
     Raises:
       UserError: a bad size, fit, share, interpolation or augmentation; by the transform, an image that cannot be read.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data.transforms import crops
+      >>> record = {"id": 0, "file": "a", "image": np.zeros((20, 40, 3), np.uint8), "label": np.int32(1)}
+      >>> example = crops.make(size=(16, 16))(record, np.random.default_rng(0))
+      >>> example["image"].shape, int(example["label"])
+      ((16, 16, 3), 1)
     """
     frame = (int(size[0]), int(size[1]))
     colour = tuple(int(level) for level in fill)

@@ -43,6 +43,15 @@ def make(
 
     Raises:
       UserError: a bad size, fit or augmentation; by the transform, an image or label map that cannot be read.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data.transforms import pixelwise
+      >>> record = {"id": 0, "file": "a", "image": np.zeros((2, 2, 3), np.uint8), "size": np.array([2, 2], np.int32)}
+      >>> record["label_map"] = np.array([[0, 1], [1, 0]], np.uint8)
+      >>> example = pixelwise.make(size=(4, 6))(record, np.random.default_rng(0))
+      >>> example["label_map"].tolist()
+      [[0, 0, 1, 1, 255, 255], [0, 0, 1, 1, 255, 255], [1, 1, 0, 0, 255, 255], [1, 1, 0, 0, 255, 255]]
     """
     frame = (int(size[0]), int(size[1]))
     if min(frame) < 1:

@@ -101,5 +101,11 @@ def make(*, width: float = 1.0, classes: int | None = None, dropout: float = 0.5
       width: factor of all channel counts.
       dropout: before fc6 and fc7.
       dtype: of the arithmetic; parameters are float32. Kernels start as torchvision's, biases at zero.
+
+    Example:
+      >>> from mapjax.models.backbones import alexnet
+      >>> levels = alexnet.make(classes=10).levels
+      >>> levels["conv1"], levels["pool5"]
+      (4, 32)
     """
     return model_of(AlexNet(width, classes, dropout, jnp.dtype(dtype)), levels=LEVELS, heads=HEADS, rules=RULES)

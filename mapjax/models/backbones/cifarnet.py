@@ -105,6 +105,11 @@ def make(
       logit_scale: a constant factor.
       classes: of "logits"; without there is no classifier.
       dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
+
+    Example:
+      >>> from mapjax.models.backbones import cifarnet
+      >>> cifarnet.make(classes=10).levels
+      {'stem': 1, 'layer1': 2, 'layer2': 4, 'layer3': 8}
     """
     first, second, third = widths
     module = CifarNet((first, second, third), momentum, logit_scale, classes, jnp.dtype(dtype))

@@ -178,6 +178,11 @@ def make(
 
     Raises:
       UserError: no such variant, or another number of depths than of widths.
+
+    Example:
+      >>> from mapjax.models.backbones import convnext
+      >>> convnext.make(variant="tiny", classes=10).levels
+      {'stem': 4, 'layer1': 4, 'layer2': 8, 'layer3': 16, 'layer4': 32}
     """
     if variant not in VARIANTS:
         raise UserError(f"convnext has no variant={variant!r}.{near(variant, VARIANTS)}")

@@ -148,6 +148,12 @@ def make(
 
     Raises:
       UserError: a variant, norm or padding that does not exist.
+
+    Example:
+      >>> from mapjax.models.backbones import efficientnet
+      >>> levels = efficientnet.make(variant="b0", classes=10).levels
+      >>> levels["stage3"], levels["head"]
+      (8, 32)
     """
     if variant not in VARIANTS:
         raise UserError(f"efficientnet has no variant={variant!r}.{near(str(variant), VARIANTS)}")

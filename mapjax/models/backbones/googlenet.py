@@ -197,6 +197,12 @@ def make(
       dropout_aux: before the last layer of the auxiliary heads.
       remat: recompute each block in the backward pass to save memory.
       dtype: of the arithmetic; parameters are float32.
+
+    Example:
+      >>> from mapjax.models.backbones import googlenet
+      >>> levels = googlenet.make(classes=10).levels
+      >>> len(levels), levels["inception4a"]
+      (11, 16)
     """
     arguments = (width, transform_input, aux, classes, dropout, dropout_aux, remat)
     return model_of(GoogLeNet(*arguments, jnp.dtype(dtype)), levels=levels_of(), heads=HEADS, rules=RULES)

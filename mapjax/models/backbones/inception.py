@@ -216,6 +216,12 @@ def make(
       dropout: before the last layer.
       remat: recompute each block in the backward pass to save memory.
       dtype: of the arithmetic; parameters are float32.
+
+    Example:
+      >>> from mapjax.models.backbones import inception
+      >>> levels = inception.make(classes=10).levels
+      >>> len(levels), levels["Mixed_6a"]
+      (13, 16)
     """
     arguments = (width, transform_input, aux, classes, dropout, remat)
     return model_of(InceptionV3(*arguments, jnp.dtype(dtype)), levels=LEVELS, heads=HEADS, rules=RULES)

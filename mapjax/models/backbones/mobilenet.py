@@ -275,6 +275,11 @@ def make(
 
     Raises:
       UserError: a version, size, norm or padding that does not exist, or what only version 3 has for another.
+
+    Example:
+      >>> from mapjax.models.backbones import mobilenet
+      >>> mobilenet.make(version=3, size="small", classes=10).levels
+      {'stem': 2, 'stage1': 4, 'stage2': 8, 'stage3': 16, 'stage4': 16, 'head': 32, 'stage5': 32}
     """
     if version not in DEFAULTS:
         raise UserError(f"a mobilenet of version={version!r} does not exist: choose 1, 2 or 3.")

@@ -265,6 +265,11 @@ def make(
 
     Raises:
       UserError: a depth, norm or stem that there is not, or options that do not go together.
+
+    Example:
+      >>> from mapjax.models.backbones import resnet
+      >>> resnet.make(depth=18, classes=10).levels
+      {'stem': 2, 'layer1': 4, 'layer2': 8, 'layer3': 16, 'layer4': 32}
     """
     _require_known(depth, norm, stem)
     if stacked and norm == "batch":

@@ -84,6 +84,11 @@ def make(
 
     Raises:
       UserError: no such activation.
+
+    Example:
+      >>> from mapjax.models.backbones import resnet9
+      >>> resnet9.make(classes=10).levels
+      {'stem': 1, 'layer1': 2, 'layer2': 4, 'layer3': 8}
     """
     if activation not in ACTIVATIONS:
         raise UserError(f"resnet9 has no activation={activation!r}.{near(activation, ACTIVATIONS)}")

@@ -43,6 +43,11 @@ def make(*, width: int = 24, dropout: float = 0.0, classes: int | None = None, d
       dropout: rate before the classifier.
       classes: of "logits"; without there is no classifier.
       dtype: of the arithmetic; parameters, "pool" and "logits" are float32.
+
+    Example:
+      >>> from mapjax.models.backbones import tiny
+      >>> tiny.make(width=8, classes=10).levels
+      {'layer1': 1, 'layer2': 2}
     """
     module = Tiny(width, dropout, classes, jnp.dtype(dtype))
     return model_of(module, levels={"layer1": 1, "layer2": 2}, heads=("^fc/",))

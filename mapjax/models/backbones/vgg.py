@@ -205,6 +205,12 @@ def make(
 
     Raises:
       UserError: there is no such depth, or classes for a convolutional one.
+
+    Example:
+      >>> from mapjax.models.backbones import vgg
+      >>> levels = vgg.make(depth=11, classes=10).levels
+      >>> len(levels), levels["pool4"]
+      (10, 16)
     """
     if depth not in STAGES:
         raise UserError(f"a vgg of depth={depth} does not exist: choose one of {', '.join(map(str, STAGES))}.")

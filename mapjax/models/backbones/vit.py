@@ -269,6 +269,12 @@ def make(
 
     Raises:
       UserError: no such variant, a width that the heads do not divide, an image_size that the patch does not divide.
+
+    Example:
+      >>> from mapjax.models.backbones import vit
+      >>> levels = vit.make(variant="small", classes=10).levels
+      >>> len(levels), levels["map"]
+      (14, 16)
     """
     if variant not in VARIANTS:
         raise UserError(f"vit has no variant={variant!r}.{near(variant, VARIANTS)}")

@@ -140,6 +140,12 @@ def make(
 
     Raises:
       UserError: a backbone without maps to build on, levels that do not follow each other, or options out of range.
+
+    Example:
+      >>> from mapjax.models.detectors import faster_rcnn
+      >>> model = faster_rcnn.make(backbone={"name": "resnet", "depth": 18}, classes=20)
+      >>> sorted(model.calls), model.levels
+      (['anchors', 'regions'], {'p2': 4, 'p3': 8, 'p4': 16, 'p5': 32})
     """
     _require_sound(backbone, levels, ratios, norm)
     least = {"channels": (channels, 1), "rpn_depth": (rpn_depth, 1), "box_convs": (box_convs, 0)}

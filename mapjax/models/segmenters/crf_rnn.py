@@ -55,6 +55,16 @@ def make(
 
     Raises:
       UserError: an option is out of range, or the network gives no "map_logits" (when it is first applied).
+
+    Example:
+      >>> import jax
+      >>> from mapjax.models.segmenters import crf_rnn
+      >>> model = crf_rnn.make(unary={"name": "unet", "depth": 2, "width": 4}, classes=3)
+      >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+      >>> outputs, _ = jax.eval_shape(lambda v, x: model.apply(v, x, train=False, key=None), variables, images)
+      >>> outputs["map_logits"].shape
+      (1, 32, 32, 3)
     """
     if "classes" in unary:
         raise UserError("crf_rnn: its unary takes no 'classes'; the data set has them.")

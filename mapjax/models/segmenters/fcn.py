@@ -118,6 +118,16 @@ def make(
 
     Raises:
       UserError: another backbone, an unknown variant, or what only the other backbone has.
+
+    Example:
+      >>> import jax
+      >>> from mapjax.models.segmenters import fcn
+      >>> model = fcn.make(backbone={"name": "vgg", "depth": 11}, classes=3)
+      >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+      >>> outputs, _ = jax.eval_shape(lambda v, x: model.apply(v, x, train=False, key=None), variables, images)
+      >>> outputs["map_logits"].shape
+      (1, 32, 32, 3)
     """
     name = backbone.get("name")
     if name == "resnet":

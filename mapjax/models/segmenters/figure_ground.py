@@ -106,6 +106,16 @@ def make(
     Raises:
       UserError: fewer than two classes, no or even windows, an unknown norm, or a backbone without a map of that stride
         and a finer one.
+
+    Example:
+      >>> import jax
+      >>> from mapjax.models.segmenters import figure_ground
+      >>> model = figure_ground.make(windows=(1, 5), classes=3)
+      >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+      >>> outputs, _ = jax.eval_shape(lambda v, x: model.apply(v, x, train=False, key=None), variables, images)
+      >>> outputs["map_logits"].shape
+      (1, 32, 32, 3)
     """
     if classes < 2:
         raise UserError("figure_ground: the first class is the background; it needs one more.")

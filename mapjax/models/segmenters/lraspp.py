@@ -82,6 +82,11 @@ def make(
 
     Raises:
       UserError: no such norm.
+
+    Example:
+      >>> from mapjax.models.segmenters import lraspp
+      >>> lraspp.make(classes=21).heads
+      ('(?<![^/])backbone/classifier/', '^classifier/')
     """
     backbone = mobilenet.make(
         version=3, size="large", width=width, norm=norm, dilated=True, blocks=True, remat=remat, dtype=dtype

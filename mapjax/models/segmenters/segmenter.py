@@ -100,6 +100,16 @@ def make(
 
     Raises:
       UserError: another backbone, an unknown decoder, or a mask transformer for one class.
+
+    Example:
+      >>> import jax
+      >>> from mapjax.models.segmenters import segmenter
+      >>> model = segmenter.make(backbone={"name": "vit", "variant": "small", "depth": 1}, decoder="linear", classes=3)
+      >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+      >>> outputs, _ = jax.eval_shape(lambda v, x: model.apply(v, x, train=False, key=None), variables, images)
+      >>> outputs["map_logits"].shape
+      (1, 2, 2, 3)
     """
     if backbone.get("name") != "vit":
         raise UserError(f"segmenter stands on the backbone 'vit', not on {backbone.get('name')!r}.")

@@ -96,6 +96,16 @@ def make(*, classes: int, encoder: str = "vgg16", width: float = 1.0, kernel: in
 
     Raises:
       UserError: no such encoder, or a kernel for VGG-16.
+
+    Example:
+      >>> import jax
+      >>> from mapjax.models.segmenters import segnet
+      >>> model = segnet.make(encoder="small", classes=3)
+      >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+      >>> outputs, _ = jax.eval_shape(lambda v, x: model.apply(v, x, train=False, key=None), variables, images)
+      >>> outputs["map_logits"].shape
+      (1, 32, 32, 3)
     """
     if encoder not in ENCODERS:
         raise UserError(f"segnet has no encoder={encoder!r}.{near(encoder, ENCODERS)}")

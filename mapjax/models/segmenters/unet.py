@@ -166,6 +166,16 @@ def make(
 
     Raises:
       UserError: an unknown norm, a depth or stride beside a backbone, or a backbone whose maps have one stride only.
+
+    Example:
+      >>> import jax
+      >>> from mapjax.models.segmenters import unet
+      >>> model = unet.make(depth=2, width=4, classes=3)
+      >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+      >>> outputs, _ = jax.eval_shape(lambda v, x: model.apply(v, x, train=False, key=None), variables, images)
+      >>> outputs["map_logits"].shape
+      (1, 32, 32, 3)
     """
     if norm not in NORMS:
         raise UserError(f"unet has no norm={norm!r}.{near(norm, NORMS)}")

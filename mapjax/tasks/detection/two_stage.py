@@ -65,6 +65,14 @@ def make(
       candidates: the best (box, class) pairs of an image that go into suppression (torchvision has no such limit; it
         matters where more than that many pairs pass the threshold).
       mean, std: of the images, RGB, 0 to 1.
+
+    Example:
+      >>> from mapjax.models.detectors import faster_rcnn
+      >>> from mapjax.tasks.detection import two_stage
+      >>> model = faster_rcnn.make(backbone={"name": "resnet", "depth": 18}, classes=2)
+      >>> task = two_stage.make(model=model, score_threshold=0.05)
+      >>> task.needs, task.metrics
+      ('boxes', ('precision',))
     """
     chosen = partial(propose, threshold=rpn_nms, score_threshold=rpn_score_threshold)
     propose_train = partial(chosen, before=pre_nms_train, after=post_nms_train)
