@@ -60,8 +60,8 @@ def make(
     Example:
       >>> from mapjax.data.transforms import mixed_boxes
       >>> transform = mixed_boxes.make(size=(64, 64), max_boxes=8, augment={"flip_horizontal": 0.5}, probability=0.3)
-      >>> hasattr(transform, "mix")
-      False
+      >>> transform.companions
+      1
     """
     numbers = all(isinstance(value, (int, float)) for value in (probability, alpha))
     if not numbers or not 0 <= probability <= 1 or alpha <= 0:
