@@ -39,7 +39,11 @@ class Setup(NamedTuple):
     rate: the learning rate by step.
 
     Example:
-      setup.build(load.load("classify")).train.classes
+      >>> from mapjax.config import load
+      >>> from mapjax.runs import setup
+      >>> made = setup.build(load.load("classify", {"batch": "32"}))
+      >>> made.train.classes[:3], made.batches[0]["image"].shape
+      (('0', '1', '2'), (32, 8, 8, 3))
     """
 
     config: Any

@@ -59,8 +59,18 @@ def make(
       UserError: nothing there by these names; JSON that is cut short, lacks a key or has ids that are no numbers.
 
     Example:
-      source = coco.make(split="val", path="DIR", classes=("person", "car"))
-      source.records[0]["boxes"], source.category_ids
+      >>> import json, pathlib, tempfile
+      >>> import cv2, numpy as np
+      >>> from mapjax.data.formats import coco
+      >>> with tempfile.TemporaryDirectory() as path:
+      ...     _ = cv2.imwrite(f"{path}/a.png", np.zeros((4, 6, 3), np.uint8))
+      ...     images = [{"id": 1, "file_name": "a.png", "height": 4, "width": 6}]
+      ...     objects = [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 1, 2, 2], "area": 4, "iscrowd": 0}]
+      ...     said = {"images": images, "annotations": objects, "categories": [{"id": 7, "name": "cat"}]}
+      ...     _ = (pathlib.Path(path) / "a.json").write_text(json.dumps(said))
+      ...     source = coco.make(split="train", annotations=f"{path}/a.json", images=path, hold_out=0)
+      ...     source.classes, source.category_ids, source.records[0]["boxes"].tolist()
+      (('cat',), (7,), [[1.0, 1.0, 3.0, 3.0]])
     """
     where = f"coco:{path if path is not None else annotations}"
     if needs == "label_map":

@@ -59,8 +59,17 @@ def make(
       UserError: no such files or split, a file that is cut short or of another kind, or a label outside the list.
 
     Example:
-      source = idx.make(split="test", path="DIR")        # as MNIST is published
-      source.records[0]["image"], source.classes
+      >>> import pathlib, tempfile
+      >>> import numpy as np
+      >>> from mapjax.data.formats import idx
+      >>> arrays = {"images-idx3": np.zeros((2, 4, 4), np.uint8), "labels-idx1": np.array([0, 1], np.uint8)}
+      >>> with tempfile.TemporaryDirectory() as path:
+      ...     for name, array in arrays.items():
+      ...         head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+      ...         _ = (pathlib.Path(path) / f"train-{name}-ubyte").write_bytes(head + array.tobytes())
+      ...     source = idx.make(split="train", path=path, hold_out=0)
+      ...     source.classes, source.records[1]["image"].shape
+      (('0', '1'), (4, 4, 3))
     """
     where = f"idx:{path}"
     root = pathlib.Path(path)

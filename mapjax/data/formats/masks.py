@@ -49,8 +49,16 @@ def make(
       UserError: no such folder, no list of classes, no such split, a split without images or masks, or none that fit.
 
     Example:
-      source = masks.make(split="val", path="DIR", classes=("sky", "sea"))
-      source.records[0]["label_map"]
+      >>> import pathlib, tempfile
+      >>> import cv2, numpy as np
+      >>> from mapjax.data.formats import masks
+      >>> with tempfile.TemporaryDirectory() as path:
+      ...     for name, shape in {"images": (4, 6, 3), "masks": (4, 6)}.items():
+      ...         (pathlib.Path(path) / name).mkdir()
+      ...         _ = cv2.imwrite(f"{path}/{name}/a.png", np.zeros(shape, np.uint8))
+      ...     source = masks.make(split="train", path=path, classes=("sky", "sea"), hold_out=0)
+      ...     source.classes, source.records[0]["label_map"].shape
+      (('sky', 'sea'), (4, 6))
     """
     where = f"masks:{path}"
     if needs not in ("label_map", ""):

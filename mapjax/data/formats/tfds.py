@@ -64,6 +64,7 @@ def make(
         list.
 
     Example:
+      from mapjax.data.formats import tfds
       source = tfds.make(split="test", path="cifar10")
       len(source.records), source.classes
     """

@@ -68,8 +68,19 @@ def make(
       UserError: no such folder, not a VOC folder, or no such split.
 
     Example:
-      source = voc.make(split="val", path="VOCdevkit/VOC2012")
-      source.records[0]["boxes"], source.dropped
+      >>> import pathlib, tempfile
+      >>> import cv2, numpy as np
+      >>> from mapjax.data.formats import voc
+      >>> box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox>"
+      >>> with tempfile.TemporaryDirectory() as path:
+      ...     for name in ("Annotations", "JPEGImages"):
+      ...         (pathlib.Path(path) / name).mkdir()
+      ...     _ = cv2.imwrite(f"{path}/JPEGImages/a.jpg", np.zeros((4, 6, 3), np.uint8))
+      ...     text = f"<annotation><filename>a.jpg</filename><object><name>cat</name>{box}</object></annotation>"
+      ...     _ = (pathlib.Path(path) / "Annotations" / "a.xml").write_text(text)
+      ...     source = voc.make(split="train", path=path, hold_out=0)
+      ...     source.classes, source.records[0]["boxes"].tolist()
+      (('cat',), [[1.0, 1.0, 3.0, 3.0]])
     """
     if needs == "label_map":
         return voc_segmentation.open_split(split, seed, path, classes, hold_out, void)

@@ -141,6 +141,7 @@ def make(
         missing, cut short or damaged.
 
     Example:
+      from mapjax.data.prepared import reader
       source = reader.make(split="train", path="DIR")        # which mapjax prepare wrote
       len(source.records), source.classes
     """
