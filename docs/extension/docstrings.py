@@ -12,7 +12,7 @@ from typing import Any
 SECTIONS = {"Args": "Arguments", "Raises": "Raises", "Returns": "Returns", "Yields": "Yields", "Example": "Example"}
 HEADING = re.compile(r"(Args|Raises|Returns|Yields|Example):\s*$")
 ENTRY = re.compile(r"([*\w][\w*, .]*(?:\([^)]*\))?(?: -> [^:;]+)?): (.*)")
-FIELD = re.compile(r"([a-z]\w*(?:, \w+)*(?:\([^)]*\) -> [^;:]+)?)(?:: |; )(.*)")
+FIELD = re.compile(r"([a-z]\w*(?:, \w+)*|[a-z]\w*\([^)]*\))(: | (?=-> ))(.*)")
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -76,7 +76,8 @@ def prose(lines: list[str], fields: bool) -> Iterator[str]:
             if not listing:
                 yield ""
             listing = True
-            yield f"* **{escape(found[1], names=True)}**: {escape(' '.join([found[2], *map(str.strip, more)]))}"
+            said = escape(" ".join([found[3], *map(str.strip, more)]))
+            yield f"* **{escape(found[1], names=True)}**{found[2]}{said}"
             continue
         if listing:
             yield ""
