@@ -12,7 +12,6 @@ import functools
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from mapjax.cli import network, terminal
 from mapjax.errors import UserError
@@ -47,19 +46,10 @@ def main(argv: Sequence[str]) -> int:
 
     from mapjax.engine import evaluate
     from mapjax.report import views
-    from mapjax.runs import sources
     from mapjax.runtime import log
 
     loaded = network.load(arguments, overrides)
-    config: Any = loaded.config
-    found = predict.predict(
-        evaluate.make_answer(loaded.task),
-        loaded.variables,
-        files,
-        sources.make_transform(config, augment=False),
-        batch=min(config.eval_batch, len(files)),
-        threads=config.input.threads,
-    )
+    found = predict.by_config(loaded.config, evaluate.make_answer(loaded.task), loaded.variables, files)
     names = predict.output_names(files, arguments.images)
     tracked = log.Log(None).track(found, "predict", len(files))
     options = {"classes": loaded.classes, "score": arguments.score, "enlarge": arguments.enlarge}

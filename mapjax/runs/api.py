@@ -25,7 +25,7 @@ from mapjax.config import migrate
 from mapjax.engine import evaluate as scoring
 from mapjax.errors import UserError
 from mapjax.report import views
-from mapjax.runs import evaluation, pretrained, setup, sources, trained
+from mapjax.runs import evaluation, pretrained, setup, trained
 from mapjax.runs import fit as training
 from mapjax.runs import predict as predicting
 from mapjax.runs import score as scores
@@ -137,10 +137,7 @@ class Trained:
         given = [images] if isinstance(images, Image) else list(images) if isinstance(images, Iterable) else [images]
         files = [file for one in given for file in _files(one)]
         show = functools.partial(views.show, classes=self.classes, score=score, enlarge=enlarge)
-        transform = sources.make_transform(self.config, augment=False)
-        batch = max(min(self.config.eval_batch, len(files)), 1)
-        threads = self.config.input.threads
-        answers = predicting.predict(self.answer, self.variables, files, transform, batch=batch, threads=threads)
+        answers = predicting.by_config(self.config, self.answer, self.variables, files)
         found = [_found(answer, show) for answer in answers]
         return found[0] if single else found
 

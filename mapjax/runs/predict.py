@@ -22,6 +22,7 @@ from mapjax.data import images, pipeline
 from mapjax.errors import UserError
 from mapjax.report import overlay
 from mapjax.report.section import Shown
+from mapjax.runs import sources
 from mapjax.task import Batch, Result, Variables
 
 MOST_JPEG = 65_500  # pixels a side
@@ -81,6 +82,18 @@ def predict(
             yield from _answers(answer, variables, waiting, batch)
             waiting = loading
         yield from _answers(answer, variables, waiting, batch)
+
+
+def by_config(
+    config: Any,
+    answer: Callable[[Variables, Batch], Result],
+    variables: Variables,
+    files: Sequence[str | os.PathLike | np.ndarray],
+) -> Iterator[Answer | Unreadable]:
+    """Answer images as the config of a run says: the view of its evaluation, its batch, its threads."""
+    transform = sources.make_transform(config, augment=False)
+    batch = max(min(config.eval_batch, len(files)), 1)
+    return predict(answer, variables, files, transform, batch=batch, threads=config.input.threads)
 
 
 def batch_of(images: Sequence[np.ndarray], transform: Callable[..., Any]) -> Batch:
