@@ -49,9 +49,9 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.runtime import log
 
     loaded = network.load(arguments, overrides)
-    found = predict.by_config(loaded.config, evaluate.make_answer(loaded.task), loaded.variables, files)
+    answers = predict.by_config(loaded.config, evaluate.make_answer(loaded.task), loaded.variables, files)
     names = predict.output_names(files, arguments.images)
-    tracked = log.Log(None).track(found, "predict", len(files))
+    tracked = log.Log(None).track(answers, "predict", len(files))
     options = {"classes": loaded.classes, "score": arguments.score, "enlarge": arguments.enlarge}
     show = network.with_categories(functools.partial(views.show, **options), loaded.classes)
     saved = predict.save(tracked, names, arguments.out, show)
@@ -61,5 +61,6 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--images {arguments.images}: none of the {len(files)} image(s) can be read.")
     print("\n".join(saved.said))
     left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
-    print(f"{saved.findings} finding(s) on {saved.images} image(s) in {arguments.out}{left}")
+    found = f"{saved.findings} finding(s) from a score of {arguments.score:g} on"
+    print(f"{saved.images} image(s) answered in {arguments.out}, {found}{left}")
     return 0

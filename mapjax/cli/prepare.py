@@ -80,7 +80,10 @@ def _prepare(arguments: Any, say: Any) -> tuple[dict[str, Any], int]:
     asked = tuple(name.strip() for name in arguments.splits.split(",") if name.strip())
     sources = prepare.open_splits(node, asked, arguments.needs)
     if not asked and prepare.has_split(node, "trainval"):
-        say.say("trainval is left out, and a recipe that names it will take train: --splits trainval,test keeps it.")
+        say.say(
+            "trainval is left out: a recipe that names it, as detect:bccd, trains on train and is scored on val; "
+            "--splits trainval,test keeps it."
+        )
     for warning in _overlaps(node["name"], sources):  # once prepared, the files cannot be told to be the same
         say.say(f"warning: {warning}")
     out = pathlib.Path(arguments.out)

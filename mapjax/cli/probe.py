@@ -1,7 +1,7 @@
 """Ask how much a layer of a trained classifier knows: PCA of its features, then classical classifiers.
 
 Fits a linear probe, k-NN, an SVM, a decision tree and naive Bayes on the features of the train split, scores them on
-the held-out one, prints one table and writes probe.json. The layer "pixels" is the baseline: no network at all.
+the held-out one, prints one table and writes probe-LAYER.json. The layer "pixels" is the baseline: no network at all.
 """
 
 import argparse

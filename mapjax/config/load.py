@@ -4,6 +4,7 @@
 value, which keeps its type. A key that does not exist is a mistake, and the near ones are named.
 """
 
+import copy
 import functools
 import importlib.util
 import inspect
@@ -46,27 +47,41 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
     return config
 
 
-def recipe(name: str) -> dict[str, Any]:
-    """Give what an experiment file says, as a plain dict without the defaults; another recipe may begin with it.
+def recipe(name: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Give what an experiment file says, as a plain dict without the defaults; a recipe of one's own may start from it.
+
+    Args:
+      name: as for `load`.
+      changes: dotted key → value; what lies beside such a key stays as it was.
 
     Raises:
       UserError: no such file or variant, an unknown key, or a value of another type.
 
     Example:
       >>> from mapjax.config import load
-      >>> mine = load.recipe("detect:bccd") | {"batch": 8}
-      >>> mine["image_size"], mine["batch"]
-      ((240, 320), 8)
+      >>> mine = load.recipe("detect:bccd", {"batch": 8, "optimizer.weight_decay": 0.01})
+      >>> mine["batch"], mine["optimizer"]
+      (8, {'learning_rate': 0.0005, 'weight_decay': 0.01})
     """
     found = call(name, "get_config")
     plain = found.to_dict() if isinstance(found, ConfigDict) else found
     if not isinstance(plain, Mapping):
         raise UserError(f"--config {name}: get_config() must give a dict, not {found!r}.")
+    plain = _changed(plain, changes or {})
     today = migrate.migrated(plain)
     schema.require_known(today, f"--config {name}")
     if today != plain:
         _warn(f"--config {name} is written for 0.1; {migrate.DEFAULTS_NOW}")
     return today
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    whole = copy.deepcopy(dict(values))
+    for key, value in changes.items():
+        *way, last = key.split(".")
+        node = functools.reduce(lambda inner, name: inner.setdefault(name, {}), way, whole)
+        node[last] = value
+    return whole
 
 
 @functools.cache
@@ -120,7 +135,8 @@ def call(name: str, function: str) -> Any:
     except (KeyError, ValueError) as error:
         if not variant or known is not None:
             raise
-        raise UserError(f"--config {name}: there is no variant {variant!r} ({error}).") from error
+        reason = "" if str(error) == repr(variant) else f" ({error})"
+        raise UserError(f"--config {name}: there is no variant {variant!r}{reason}.") from error
 
 
 def find(name: str) -> pathlib.Path:

@@ -63,12 +63,12 @@ def find(kind: str, name: str) -> Any:
     """Give the `make` of a part by its name; errors as for `make`."""
     if not isinstance(name, str):
         raise UserError(f"a part of {kind} is called by a text, not {name!r}; one of {', '.join(names(kind))}.")
-    path = name if "." in name else _modules(kind).get(name, f"mapjax.{kind}.{name}")
+    path = _modules(kind).get(name, name)  # one that is not here is a module of a user's
     try:
         found = importlib.util.find_spec(path)
     except (ImportError, ValueError):  # a parent that is not there, or no name at all ("../data")
         found = None
-    if found is None and "." in name and not name.startswith("mapjax."):
+    if found is None and "." in name:
         raise UserError(
             f"{kind} part {name!r}: there is no such module; a module of yours lies in the folder where you start, "
             "beside the config that names it, or on PYTHONPATH."

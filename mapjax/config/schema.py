@@ -80,7 +80,13 @@ KEYS: dict[str, Key] = {
     "splits.train": Key(
         "train", str | tuple, "", "split to learn from; of several, the first that the data has", _SPLIT
     ),
-    "splits.eval": Key("val", str | tuple, "", "held-out split to score; likewise", _SPLIT),
+    "splits.eval": Key(
+        "val",
+        str | tuple,
+        "",
+        "held-out split to score; of several, the one in the place of splits.train's",
+        _SPLIT,
+    ),
     "image_size": Key((224, 224), tuple, "pixels", "height and width of the images in training", _SIZE),
     "eval_size": Key(None, tuple | None, "pixels", "height and width in evaluation; None: image_size", _SIZE),
     "progressive_sizes": Key((), tuple, "share, pixels", "images that grow: ((0.0, (128, 128)), (0.6, (192, 192)))"),

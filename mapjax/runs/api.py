@@ -12,6 +12,7 @@ import html
 import numbers
 import os
 import pathlib
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -87,7 +88,7 @@ class Found(NamedTuple):
         return f'<figure><img src="data:image/png;base64,{data}" alt="{said}"><figcaption>{said}</figcaption></figure>'
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Trained:
     """A trained run to ask: `load` and `fit` give one.
 
@@ -107,10 +108,16 @@ class Trained:
     folder: pathlib.Path
     step: int
     classes: tuple[str, ...]
-    config: Any = dataclasses.field(repr=False)
-    task: Task = dataclasses.field(repr=False)
-    variables: Variables = dataclasses.field(repr=False)
-    answer: scoring.Answer = dataclasses.field(repr=False)
+    config: Any
+    task: Task
+    variables: Variables
+    answer: scoring.Answer
+
+    def __repr__(self) -> str:
+        """Say which run it is, and what it knows in short."""
+        short = reprlib.Repr()
+        short.maxtuple = 12
+        return f"Trained(folder={self.folder!r}, step={self.step}, classes={short.repr(self.classes)})"
 
     def predict(self, images: Image | Sequence[Image], *, score: float = 0.5, enlarge: bool = False) -> Any:
         """Answer images.

@@ -71,9 +71,10 @@ def open_sources(config: Any) -> tuple[Any, Source, Source]:
         chosen = configs.from_dict(configs.to_dict(config) | {"splits": {"train": learnt, "eval": held}})
         try:
             sources = make_source(chosen, "eval"), make_source(chosen, "train")
-        except NoSuchSplit:
+        except NoSuchSplit as error:
             if number == longest:
-                raise
+                hint = "name others by --config.splits.train and .eval; a val that is not there is held out of train"
+                raise NoSuchSplit(f"{str(error).rstrip('.')}; {hint}.") from error
             continue
         break
     held_out, seen = sources

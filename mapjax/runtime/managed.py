@@ -1,6 +1,7 @@
 """What checkpoint.py adds to Orbax's manager: nobody told of its steps, the best of them kept, folders made at once."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 ERRORS = 100  # of one save that are heard at most
+
+# Whoever loads a run only reads its checkpoints: no warning is due.
+logging.getLogger("absl").addFilter(lambda record: "Given directory is read only" not in str(record.msg))
 
 
 class Manager(ocp.CheckpointManager):

@@ -31,6 +31,7 @@ def test_a_dotted_name_comes_from_anywhere(tmp_path, monkeypatch):
     (tmp_path / "mine" / "__init__.py").write_text("")
     (tmp_path / "mine" / "net.py").write_text("def make(*, size, classes):\n    return size * classes\n")
     monkeypatch.syspath_prepend(tmp_path)
+    assert parts.make("models", {"name": "my_parts", "size": 3}, classes=4) == 12
     assert parts.make("models", {"name": "mine.net", "size": 3}, classes=4) == 12
     assert "mine.net" in sys.modules
     with pytest.raises(UserError, match=r"models part 'mine.nett': there is no such module; a module of yours lies in"):

@@ -51,7 +51,11 @@ def test_predict(workdir, tmp_path, capsys):
         arguments = ["--workdir", str(workdir), "--images", str(images), "--out", str(out), "--score", "0.7"]
         assert program("predict")(arguments) == 0
     said = capsys.readouterr()
-    assert "3 finding(s) on 3 image(s)" in said.out and "a.png: 1\n" in said.out and "broken.jpg" in said.err
+    assert (
+        f"3 image(s) answered in {out}, 3 finding(s) from a score of 0.7 on" in said.out
+        and "a.png: 1\n" in said.out
+        and "broken.jpg" in said.err
+    )
     rows = json.loads((out / "predictions.json").read_text())
     assert [row["drawing"] for row in rows] == ["a.jpg", "a-2.jpg", "sub/b.jpg"]
     assert [row["boxes"] for row in rows] == [[[0, 0, 50, row["height"]]] for row in rows]
