@@ -18,6 +18,7 @@ import mapjax  # noqa: E402
 
 project = "mapjax"
 author = "the mapjax authors"
+project_copyright = f"2026, {author}"
 version = release = mapjax.__version__
 
 extensions = [
