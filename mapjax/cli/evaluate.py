@@ -28,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--data", metavar="FORMAT:PATH", help="other data, as for mapjax train")
     parser.add_argument("--split", metavar="NAME", help="the split to score (the run's held-out one)")
     parser.add_argument(
-        "--out", type=pathlib.Path, metavar="DIR", help="where to write (WORKDIR/evaluation-SPLIT; a dated folder)"
+        "--out",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="where to write (WORKDIR/evaluation-SPLIT; or a dated folder)",
     )
     terminal.add_overrides(parser, "answer with another value of the run's config")
     cluster.add_arguments(parser)
@@ -61,15 +64,10 @@ def main(argv: Sequence[str]) -> int:
     if not chief:
         return 0
     folder = arguments.workdir or workdir.dated(pathlib.PurePosixPath(name).stem)
-    out = arguments.out or folder / f"evaluation-{source.split}"
-    result = {
-        "metrics": found.metrics,
-        "checkpoint": loaded.step,
-        "eval_images": found.images,
-        "eval_s": found.seconds,
-        "data": score.described(source),
-        **workdir.environment(mesh),
-    }
+    asked = {"data": score.described(source), "checkpoint": loaded.step, "overrides": overrides}
+    out = arguments.out or score.folder_for(folder / f"evaluation-{source.split}", asked)
+    result = {"metrics": found.metrics, **asked, "eval_images": found.images, "eval_s": found.seconds}
+    result |= workdir.environment(mesh)
     title = f"{pathlib.Path(name).name}: {source.name}, {source.split}"
     score.write(out, metric, source, found.counts, result, config, title=title)
     log.console.print(score.table(found.metrics), crop=False)  # in full, also where the terminal is narrow

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -133,6 +134,22 @@ def write(
 def described(source: Source) -> dict[str, str]:
     """Say which data a result stands for."""
     return {"name": source.name, "split": source.split, "fingerprint": source.fingerprint}
+
+
+def folder_for(base: pathlib.Path, asked: Mapping[str, Any]) -> pathlib.Path:
+    """Give the folder of an evaluation: `base`, or with a number behind it where others were made there before.
+
+    Args:
+      base: the folder of the first.
+      asked: what is scored and how, as result.json has it; the same again replaces what it gave.
+    """
+
+    def is_for_it(folder: pathlib.Path) -> bool:
+        held = workdir.read_json(folder / "result.json") if (folder / "result.json").exists() else asked
+        return all(held.get(key) == value for key, value in asked.items())
+
+    numbered = (base.with_name(f"{base.name}-{number}") for number in itertools.count(2))
+    return next(filter(is_for_it, itertools.chain([base], numbered)))
 
 
 def table(metrics: Mapping[str, float]) -> RenderableType:

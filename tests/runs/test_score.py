@@ -17,6 +17,18 @@ from mapjax.runs import score
 from mapjax.stages import VOID
 
 
+def test_an_evaluation_of_something_else_gets_a_folder_of_its_own(tmp_path):
+    base, first, second = tmp_path / "evaluation-val", {"checkpoint": 7, "overrides": {}}, {"checkpoint": 9}
+    assert score.folder_for(base, first) == base
+    for folder, asked in ((base, first), (tmp_path / "evaluation-val-2", first | second)):
+        assert score.folder_for(base, asked) == folder
+        folder.mkdir()
+        (folder / "result.json").write_text(json.dumps(asked | {"metrics": {}}))
+        assert score.folder_for(base, asked) == folder  # the same again
+    other = first | {"overrides": {"eval_size": "(8, 8)"}}
+    assert score.folder_for(base, other) == tmp_path / "evaluation-val-3"
+
+
 def source_of(classes=("cat", "dog")):
     records = [
         {
