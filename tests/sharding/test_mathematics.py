@@ -95,9 +95,13 @@ def batch_of(name, seed=0):
 
 @functools.cache
 def drawn(name):
+    """Parameters and statistics as drawn."""
+    return jax.jit(task_of(name).init, compiler_options=QUICKLY)(jax.random.key(0), batch_of(name))
+
+
+def noisy(name):
     """Parameters as drawn, with noise: some layers start at zero, and would hide what is before them."""
-    init = jax.jit(task_of(name).init, compiler_options=QUICKLY)
-    variables = init(jax.random.key(0), batch_of(name))
+    variables = drawn(name)
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda one: one + 0.05 * rng.normal(size=one.shape).astype("f"), variables["params"])
     return variables | {"params": params}
@@ -105,7 +109,7 @@ def drawn(name):
 
 def value_and_gradient(name, **options):
     """The loss of the first batch and its gradient."""
-    task, variables = task_of(name, **options), drawn(name)
+    task, variables = task_of(name, **options), noisy(name)
 
     def loss(params):
         return task.loss(variables | {"params": params}, batch_of(name), Context(jax.random.key(2)))[0]
