@@ -145,8 +145,13 @@ def folder_for(base: pathlib.Path, asked: Mapping[str, Any]) -> pathlib.Path:
     """
 
     def is_for_it(folder: pathlib.Path) -> bool:
-        held = workdir.read_json(folder / "result.json") if (folder / "result.json").exists() else asked
-        return all(held.get(key) == value for key, value in asked.items())
+        if not (folder / "result.json").exists():
+            return True
+        try:
+            held = workdir.read_json(folder / "result.json")
+        except UserError:  # damaged: what it was for is not known
+            return False
+        return isinstance(held, dict) and asked == {key: held.get(key) for key in asked}
 
     numbered = (base.with_name(f"{base.name}-{number}") for number in itertools.count(2))
     return next(filter(is_for_it, itertools.chain([base], numbered)))

@@ -27,6 +27,9 @@ def test_an_evaluation_of_something_else_gets_a_folder_of_its_own(tmp_path):
         assert score.folder_for(base, asked) == folder  # the same again
     other = first | {"overrides": {"eval_size": "(8, 8)"}}
     assert score.folder_for(base, other) == tmp_path / "evaluation-val-3"
+    for damaged in ('{"checkpoint"', "[]"):
+        (base / "result.json").write_text(damaged)
+        assert score.folder_for(base, first) == tmp_path / "evaluation-val-3"
 
 
 def source_of(classes=("cat", "dog")):

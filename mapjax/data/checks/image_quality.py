@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from rich.console import Group
 
-from mapjax.data.checks import label_quality
+from mapjax.data.checks import overview
 from mapjax.data.source import Source
 
 
@@ -28,11 +28,11 @@ def inspect(source: Source) -> ImageSummary:
         name=source.name,
         split=source.split,
         images=len(source.records),
-        dropped={reason: (len(where), where[0]) for reason, where in source.dropped.items() if where},
-        files=label_quality.files_of(source),
+        dropped=overview.dropped_of(source),
+        files=overview.files_of(source),
     )
 
 
 def table(*summaries: ImageSummary) -> Group:
     """Lay the summaries of the splits side by side, to print with rich."""
-    return label_quality.side_by_side(summaries, lambda one: {"images": str(one.images)}, (), lambda one: [])
+    return overview.side_by_side(summaries, lambda one: {"images": str(one.images)}, (), lambda one: [])

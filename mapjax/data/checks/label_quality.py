@@ -1,20 +1,15 @@
 """The start-up check of labels of whole images: images of each class, how uneven they are, what was left out."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from mapjax.data import splits
+from mapjax.data.checks import overview
 from mapjax.data.source import Source, labels_of
 from mapjax.errors import UserError
-
-_SHOWN = 30  # classes with a row each; of more, the extremes
-_EXTREMES = 3
 
 
 class LabelSummary(NamedTuple):
@@ -55,8 +50,8 @@ def inspect(source: Source) -> LabelSummary:
         without_label=int((~labels.any(1)).sum()) if several else 0,
         labels=int(labels.sum()) if several else len(labels),
         out_of_range=outside,
-        dropped={reason: (len(where), where[0]) for reason, where in source.dropped.items() if where},
-        files=files_of(source),
+        dropped=overview.dropped_of(source),
+        files=overview.files_of(source),
     )
 
 
@@ -69,65 +64,9 @@ def class_counts(source: Source) -> Int[np.ndarray, " c"]:
     return np.bincount(known, minlength=len(source.classes))
 
 
-def files_of(source: Source) -> frozenset[str]:
-    """Return the paths of the images, where they are files."""
-    known: Any = getattr(source.records, "files", None)
-    if known is not None:
-        return frozenset(known() or ())
-    return frozenset(record["image"] for record in source.records if isinstance(record["image"], str))
-
-
 def table(*summaries: LabelSummary) -> Group:
     """Lay the summaries of the splits side by side, to print with rich."""
-    return side_by_side(summaries, _rows, shown(summaries[0]), _notes)
-
-
-def _count(summary: Any, name: str) -> str:
-    return str(summary.per_class.get(name, 0))
-
-
-def side_by_side(
-    summaries: Sequence[Any],
-    rows: Callable[[Any], dict[str, str]],
-    classes: Iterable[str],
-    notes: Callable[..., Any],
-    value: Callable[[Any, str], str] = _count,
-) -> Group:
-    """Lay out summaries with a column each: their `rows`, the `value` of each of `classes`, and `notes` below."""
-    sheet = Table(title=Text(summaries[0].name) if summaries else None, title_justify="left")
-    sheet.add_column("")
-    for summary in summaries:
-        sheet.add_column(summary.split, justify="right")
-    found = [rows(summary) for summary in summaries]
-    for label in dict.fromkeys(label for row in found for label in row):
-        sheet.add_row(label, *(row.get(label, "0") for row in found))
-    sheet.add_section()
-    for name in classes:
-        sheet.add_row(Text(f"class {name}"), *(value(summary, name) for summary in summaries))
-    return Group(sheet, *(Text(note) for summary in summaries for note in [*left_out(summary), *notes(summary)]))
-
-
-def left_out(summary: Any) -> list[str]:
-    """Say what was left out of a split, a sentence for each reason."""
-    return [
-        f"left out of {summary.split}: {count} × {reason}, such as {where}"
-        for reason, (count, where) in summary.dropped.items()
-    ]
-
-
-def why(source: Source) -> str:
-    """Say what was left out of a source, at the end of a sentence on what is not there."""
-    reasons = "; ".join(f"{len(lost)} × {reason}" for reason, lost in source.dropped.items())
-    return f" Left out were {reasons}." if reasons else ""
-
-
-def shown(summary: Any) -> list[str]:
-    """Return the classes of a summary that get a row: all, or the largest and the smallest of many."""
-    names = list(summary.per_class)
-    if len(names) <= _SHOWN:
-        return names
-    ranked = sorted(names, key=lambda name: -summary.per_class[name])
-    return [*ranked[:_EXTREMES], *ranked[-_EXTREMES:]]
+    return overview.side_by_side(summaries, _rows, overview.shown(summaries[0]), _notes)
 
 
 def _rows(summary: LabelSummary) -> dict[str, str]:

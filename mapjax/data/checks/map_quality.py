@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from rich.console import Group
 
 from mapjax.data import splits
-from mapjax.data.checks import label_quality
+from mapjax.data.checks import overview
 from mapjax.data.source import Source, label_map_of, largest_size, truth_of
 from mapjax.errors import UserError
 from mapjax.stages import VOID
@@ -64,7 +64,7 @@ def inspect(source: Source) -> MapSummary:
         out_of_range=int(pixels[known:VOID].sum()),
         largest=largest_size(source),
         unreadable=(len(reasons), reasons[0] if reasons else ""),
-        dropped={reason: (len(where), where[0]) for reason, where in source.dropped.items() if where},
+        dropped=overview.dropped_of(source),
         files=_files(source),
     )
 
@@ -107,7 +107,7 @@ def _files(source: Source) -> frozenset[str]:
 
 def table(*summaries: MapSummary) -> Group:
     """Lay the summaries of the splits side by side, to print with rich."""
-    return label_quality.side_by_side(summaries, _rows, label_quality.shown(summaries[0]), _notes, _share)
+    return overview.side_by_side(summaries, _rows, overview.shown(summaries[0]), _notes, _share)
 
 
 def _rows(summary: MapSummary) -> dict[str, str]:

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from rich.console import Group
 
 from mapjax.data import labels
-from mapjax.data.checks import label_quality
+from mapjax.data.checks import overview
 from mapjax.data.geometry import box_areas
 from mapjax.data.labels import KINDS
 from mapjax.data.source import Source, truth_of
@@ -77,7 +77,7 @@ def inspect(source: Source, max_boxes: int) -> ObjectSummary:
         max_boxes=max_boxes,
         more={title: figure for rows, _ in counted for title, figure in rows.items()},
         lacking=next((lacking for _, lacking in counted if lacking), ""),
-        dropped={reason: (len(where), where[0]) for reason, where in source.dropped.items() if where},
+        dropped=overview.dropped_of(source),
         files=files,
     )
 
@@ -133,7 +133,7 @@ def _looked_at(source: Source) -> int:
 def table(*summaries: ObjectSummary) -> Group:
     """Lay the summaries of the splits side by side, to print with rich."""
     classes = dict.fromkeys(name for summary in summaries for name in summary.per_class)
-    return label_quality.side_by_side(summaries, _rows, classes, _notes)
+    return overview.side_by_side(summaries, _rows, classes, _notes)
 
 
 def _rows(summary: ObjectSummary) -> dict[str, str]:
@@ -173,7 +173,7 @@ def require_trainable(source: Source, summary: ObjectSummary) -> None:
         )
     if summary.boxes == summary.crowd:
         raise UserError(
-            f"{where} has no boxes to learn from in its {len(source.records)} images.{label_quality.why(source)}"
+            f"{where} has no boxes to learn from in its {len(source.records)} images.{overview.why(source)}"
         )
     if summary.lacking:
         raise UserError(f"{where} has {summary.lacking} in the images looked at; correct the labels.")

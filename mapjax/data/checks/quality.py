@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from rich.console import Group
 
-from mapjax.data.checks import image_quality, label_quality, map_quality, object_quality
+from mapjax.data.checks import image_quality, label_quality, map_quality, object_quality, overview
 from mapjax.data.checks.image_quality import ImageSummary
 from mapjax.data.checks.label_quality import LabelSummary
 from mapjax.data.checks.map_quality import MapSummary
@@ -118,7 +118,7 @@ def require_trainable(source: Source, summary: AnySummary) -> None:
     """
     where = f"{source.name}, split {source.split!r},"
     if len(source.records) == 0:
-        raise UserError(f"{where} has no images; check the path and the split.{label_quality.why(source)}")
+        raise UserError(f"{where} has no images; check the path and the split.{overview.why(source)}")
     if not source.classes and not isinstance(summary, ImageSummary):
-        raise UserError(f"{where} has no classes; its annotations name none.{label_quality.why(source)}")
+        raise UserError(f"{where} has no classes; its annotations name none.{overview.why(source)}")
     next(one for one in CHECKS.values() if isinstance(summary, one.summary)).require_trainable(source, summary)

@@ -91,10 +91,10 @@ def _kinds_of(source: Source) -> list[str]:
 
 
 def has_split(node: Mapping[str, Any], name: str) -> bool:
-    """Tell whether a source has a split."""
+    """Tell whether a source has a split that can be opened."""
     try:
         parts.make("data.formats", node, split=name)
-    except NoSuchSplit:
+    except UserError:
         return False
     return True
 

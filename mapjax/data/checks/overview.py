@@ -1,0 +1,74 @@
+"""What the checks of all labels share: the image files, what was left out, and a table with a column for each split."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from mapjax.data.source import Source
+
+_SHOWN = 30  # classes with a row each; of more, the extremes
+_EXTREMES = 3
+
+
+def files_of(source: Source) -> frozenset[str]:
+    """Return the paths of the images, where they are files."""
+    known: Any = getattr(source.records, "files", None)
+    if known is not None:
+        return frozenset(known() or ())
+    return frozenset(record["image"] for record in source.records if isinstance(record["image"], str))
+
+
+def dropped_of(source: Source) -> dict[str, tuple[int, str]]:
+    """Count what was left out, by reason, each with an example."""
+    return {reason: (len(where), where[0]) for reason, where in source.dropped.items() if where}
+
+
+def shown(summary: Any) -> list[str]:
+    """Return the classes of a summary that get a row: all, or the largest and the smallest of many."""
+    names = list(summary.per_class)
+    if len(names) <= _SHOWN:
+        return names
+    ranked = sorted(names, key=lambda name: -summary.per_class[name])
+    return [*ranked[:_EXTREMES], *ranked[-_EXTREMES:]]
+
+
+def _count(summary: Any, name: str) -> str:
+    return str(summary.per_class.get(name, 0))
+
+
+def side_by_side(
+    summaries: Sequence[Any],
+    rows: Callable[[Any], dict[str, str]],
+    classes: Iterable[str],
+    notes: Callable[..., Any],
+    value: Callable[[Any, str], str] = _count,
+) -> Group:
+    """Lay out summaries with a column each: their `rows`, the `value` of each of `classes`, and `notes` below."""
+    sheet = Table(title=Text(summaries[0].name) if summaries else None, title_justify="left")
+    sheet.add_column("")
+    for summary in summaries:
+        sheet.add_column(summary.split, justify="right")
+    found = [rows(summary) for summary in summaries]
+    for label in dict.fromkeys(label for row in found for label in row):
+        sheet.add_row(label, *(row.get(label, "0") for row in found))
+    sheet.add_section()
+    for name in classes:
+        sheet.add_row(Text(f"class {name}"), *(value(summary, name) for summary in summaries))
+    return Group(sheet, *(Text(note) for summary in summaries for note in [*left_out(summary), *notes(summary)]))
+
+
+def left_out(summary: Any) -> list[str]:
+    """Say what was left out of a split, a sentence for each reason."""
+    return [
+        f"left out of {summary.split}: {count} × {reason}, such as {where}"
+        for reason, (count, where) in summary.dropped.items()
+    ]
+
+
+def why(source: Source) -> str:
+    """Say what was left out of a source, at the end of a sentence on what is not there."""
+    reasons = "; ".join(f"{len(lost)} × {reason}" for reason, lost in source.dropped.items())
+    return f" Left out were {reasons}." if reasons else ""
