@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from mapjax.errors import UserError, near
-from mapjax.runtime import allocator, distributed, signals
+from mapjax.runtime import allocator, console, distributed, signals
 
 PAGES = {  # of the documentation, by program
     "train": "train",
@@ -119,8 +119,6 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         if "jax" in sys.modules:
             _leave(130)
         code = 130
-    except BrokenPipeError:
-        code = 141
     except SystemExit as error:
         if distributed.begun():
             distributed.fail(f"asked to leave ({error.code})", error.code if isinstance(error.code, int) else 1)
@@ -152,6 +150,7 @@ def settle(*, quiet: bool) -> None:
         # there are cores and devices; where collectives hold all of it, all wait for ever.
         os.environ.setdefault("NPROC", "256")
     sys.path.append(os.getcwd())  # a part named in a config may be a module there, as with python -m
+    console.outlast()
     allocator.keep()
     # Tracing makes millions of small objects that stay: a warm start of detect takes an eighth less where Python looks
     # for garbage among them less often.

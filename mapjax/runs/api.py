@@ -99,6 +99,7 @@ class Trained:
     task: what its network was trained for.
     variables: its parameters and statistics.
     answer: function(variables, batch) -> Result, compiled once for each shape.
+    learned: the fingerprints of its data.
 
     Example:
       run = mapjax.load("runs/mine")
@@ -112,6 +113,7 @@ class Trained:
     task: Task
     variables: Variables
     answer: scoring.Answer
+    learned: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Say which run it is, and what it knows in short."""
@@ -164,7 +166,7 @@ class Trained:
         Example:
           mapjax.load("runs/mine").evaluate(data="voc:DIR", split="test")["AP50"]
         """
-        source = scores.open_source(self.config, self.classes, data=data, split=split)
+        source = scores.open_source(self.config, self.classes, data=data, split=split, learned=self.learned)
         quiet = log.Log(None, quiet=True)
         mesh = scoring.make_mesh(self.config.mesh.to_dict(), self.config.eval_batch, quiet.say)
         metric = setup.make_metric(self.config, self.task, source)
@@ -198,7 +200,7 @@ def load(source: str | os.PathLike, *, checkpoint: str | int = "best", **overrid
     else:
         found = trained.load(path, which=str(checkpoint), overrides=chosen)
     answer = scoring.make_answer(found.task)
-    return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer)
+    return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer, found.learned)
 
 
 def fit(

@@ -61,15 +61,20 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
     say(quality.table(*summaries))
     if shared := quality.overlap(*summaries):
         say(f"warning: {shared}")
-    if chief and (moved := workdir.open_for(folder, configs.to_dict(setup.config), seen.classes)):
-        say(f"the same experiment, placed otherwise: {moved}")
-    if jax.process_count() > 1:
-        distributed.require_seen(folder / "config.json")
     with contextlib.ExitStack() as stack:
+        moved = ""
+        if chief:
+            stack.enter_context(workdir.alone(folder))
+            if moved := workdir.open_for(folder, configs.to_dict(setup.config), seen.classes):
+                say(f"the same experiment, placed otherwise: {moved}")
+        if jax.process_count() > 1:
+            distributed.require_seen(folder / "config.json")
         keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep)
         stack.callback(keeper.close)
         this = Run(setup, folder, keeper, began, workdir.code(sources))
         trainer = training.prepare(this, given, say)
+        if moved:
+            workdir.move(folder, configs.to_dict(setup.config))
         log = logs.Log(folder, start=trainer.start, quiet=not chief)
         stack.callback(log.close)
         return _train_and_finish(this, trainer, log)

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +18,17 @@ from mapjax.task import Task, Variables
 
 
 class Loaded(NamedTuple):
-    """A trained task: what predicts, evaluates, explains and exports starts from."""
+    """A trained task: what predicts, evaluates, explains and exports starts from.
+
+    learned: the fingerprints of its data: "fingerprint" of what it was trained on, "eval" of what was held out.
+    """
 
     config: Any
     classes: tuple[str, ...]
     task: Task
     variables: Variables
     step: int
+    learned: Mapping[str, str] = MappingProxyType({})
 
 
 def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[str, str] | None = None) -> Loaded:
@@ -46,9 +51,10 @@ def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[
     with contextlib.closing(keeper):
         # Of several processes, the first says which: another may not see the newest yet.
         step = int(distributed.share("step", str(_pick(keeper, folder, which) if distributed.is_chief() else 0)))
-        saved = keeper.restore_variables(step)
+        saved, data = keeper.restore_variables(step), keeper.read_meta(step).get("data", {})
     _require_fitting(config, task, saved, folder)
-    return Loaded(config, classes, task, saved, step)
+    learned = {name: value for name, value in data.items() if isinstance(value, str)}
+    return Loaded(config, classes, task, saved, step, learned)
 
 
 def _classes(file: pathlib.Path) -> tuple[str, ...]:

@@ -162,6 +162,13 @@ class Checkpoints:
         average = found.get("ema")
         return {"params": found["params"] if average is None else average, "stats": found.get("stats") or {}}
 
+    def read_meta(self, step: int) -> dict[str, Any]:
+        """Read the `meta` that a step was saved with; {} where it cannot be read."""
+        try:
+            return dict(self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"])
+        except Exception:  # as in restore; what needs it goes without
+            return {}
+
     def close(self) -> None:
         """Wait for the last save, and release the folder."""
         self.wait()
