@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.runtime import log, workdir
     from mapjax.sharding import mesh as shard
 
-    loaded = trained.load(arguments.workdir, which=arguments.checkpoint)
+    loaded = trained.load(arguments.workdir, which=arguments.checkpoint, trusted=arguments.trust)
     config, opened = _opened(loaded.config, arguments.data)
     mesh = shard.make_mesh({"data": -1})
     variables = evaluate.place(loaded.variables, mesh)
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--components", type=int, default=64, metavar="K", help="principal components; 0: all (64)")
     parser.add_argument("--data", metavar="FORMAT:PATH", help="other data, its own classes (the run's)")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
+    terminal.add_trust(parser)
     parser.add_argument(
         "--out", type=pathlib.Path, metavar="FILE", help="where the scores go (WORKDIR/probe-LAYER.json)"
     )

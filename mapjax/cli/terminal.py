@@ -56,7 +56,17 @@ def add_config(made: argparse.ArgumentParser, *, example: str = "batch=8", **opt
     """Add --config, and to its help --config.KEY with an example; `options` go to argparse."""
     text = "an experiment that mapjax ships, as detect or detect:bccd, or a file of yours"
     made.add_argument("--config", metavar="NAME_OR_FILE[:VARIANT]", **{"help": text, **options})
+    add_trust(made)
     add_overrides(made, f"replace a value of the config, as in --config.{example}")
+
+
+def add_trust(made: argparse.ArgumentParser) -> None:
+    """Add --trust."""
+    made.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the modules that a config.json or study.zip names and that are not mapjax's own: you know its author",
+    )
 
 
 def add_overrides(made: argparse.ArgumentParser, text: str) -> None:

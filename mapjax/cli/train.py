@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         overrides["init_from"] = arguments.init_from
     if arguments.batch not in (None, "auto"):
         overrides["batch"] = arguments.batch
-    config = configs.load(arguments.config, overrides, data=arguments.data)
+    config = configs.load(arguments.config, overrides, data=arguments.data, trust=arguments.trust)
     if arguments.keys:
         from mapjax.config import keys
 

@@ -17,12 +17,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mapjax.config import formats, migrate, schema
+from mapjax.config import foreign, formats, migrate, schema
 from mapjax.config.override import literal, override_all
 from mapjax.errors import UserError, near
 
 
-def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | None = None) -> ConfigDict:
+def load(
+    name: str, overrides: Mapping[str, str] | None = None, *, data: str | None = None, trust: bool = False
+) -> ConfigDict:
     """Load an experiment file over the defaults of schema.py, and apply overrides.
 
     Args:
@@ -31,6 +33,7 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
       overrides: dotted key → value as text.
       data: a data set as on the command line, "voc:DIR"; of `config.data` it leaves what that says of the same format,
         but no names of classes.
+      trust: a FILE.json may name modules that are not mapjax's own; their code is run.
 
     Raises:
       UserError: no such file or variant, an unknown key, a value of another type, or no name of a part.
@@ -40,7 +43,7 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
       >>> load.load("classify", {"optimizer.learning_rate": "3e-3"}).optimizer.learning_rate
       0.003
     """
-    config: Any = _read(pathlib.Path(name)) if name.endswith(".json") else from_dict(recipe(name))
+    config: Any = _read(pathlib.Path(name), trust) if name.endswith(".json") else from_dict(recipe(name))
     config = with_data(config, data) if data is not None else config
     override_all(config, overrides or {})
     schema.require_parts(config, f"--config {name}")
@@ -169,7 +172,7 @@ def label(name: str) -> str:
     return "-".join(filter(None, (pathlib.Path(path).stem, variant)))
 
 
-def _read(file: pathlib.Path) -> ConfigDict:
+def _read(file: pathlib.Path, trust: bool) -> ConfigDict:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -179,7 +182,7 @@ def _read(file: pathlib.Path) -> ConfigDict:
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--config {file} is no config of a run ({error}).") from error
-    return saved(values, f"--config {file}")
+    return saved(values, f"--config {file}", trust)
 
 
 def merged(variant: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -243,13 +246,15 @@ def from_dict(values: Mapping[str, Any], origin: str = "config") -> ConfigDict:
     return ConfigDict(restore(schema.complete(values))).lock()
 
 
-def saved(values: Any, origin: str = "config.json") -> ConfigDict:
+def saved(values: Any, origin: str = "config.json", trusted: foreign.Trusted = False) -> ConfigDict:
     """Make the config of a run from its config.json, whichever version wrote that; see migrate.py.
 
     Raises:
-      UserError: as `from_dict`, or it is no dict at all.
+      UserError: as `from_dict`, it is no dict at all, or it names a module that is not trusted.
     """
-    return from_dict(plain_saved(values, origin), origin)
+    plain = plain_saved(values, origin)
+    foreign.refuse(plain, origin, trusted)
+    return from_dict(plain, origin)
 
 
 def plain_saved(values: Any, origin: str) -> dict[str, Any]:

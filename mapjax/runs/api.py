@@ -174,13 +174,16 @@ class Trained:
         return evaluation.make_evaluation(self.config, self.task, metric, source, mesh, quiet, placed)(placed).metrics
 
 
-def load(source: str | os.PathLike, *, checkpoint: str | int = "best", **overrides: Any) -> Trained:
+def load(
+    source: str | os.PathLike, *, checkpoint: str | int = "best", trust: bool = False, **overrides: Any
+) -> Trained:
     """Load a trained run, or published weights.
 
     Args:
       source: the workdir of a run, as "runs/mine"; or weights: a name as "torchvision/resnet50.DEFAULT", a file of
         such, or NAME:FILE.
       checkpoint: of a run: "best" by its metric, "last", or a step.
+      trust: it may name modules that are not mapjax's own, whose code is run.
       **overrides: keys of its config to answer by, as for `fit`.
 
     Raises:
@@ -198,7 +201,7 @@ def load(source: str | os.PathLike, *, checkpoint: str | int = "best", **overrid
     if not path.is_dir() and pretrained.is_named(os.fspath(source)):
         found = pretrained.load(os.fspath(source), overrides=chosen)
     else:
-        found = trained.load(path, which=str(checkpoint), overrides=chosen)
+        found = trained.load(path, which=str(checkpoint), overrides=chosen, trusted=trust)
     answer = scoring.make_answer(found.task)
     return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer, found.learned)
 
@@ -242,7 +245,7 @@ def fit(
         configs.override_all(chosen, text)
     folder = workdirs.dated(name) if workdir is None else pathlib.Path(workdir)
     training.fit(chosen, folder, experiment)
-    return load(folder)
+    return load(folder, trust=True)
 
 
 def predict(run: Trained | str | os.PathLike, images: Image | Sequence[Image], *, score: float = 0.5) -> Any:

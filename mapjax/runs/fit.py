@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from mapjax import paths
-from mapjax.config import keys
+from mapjax.config import foreign, keys
 from mapjax.config import load as configs
 from mapjax.data.checks import quality
 from mapjax.data.source import Source
@@ -45,9 +45,9 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
     setups.require_sound(config, mesh)
     # As the first process sees it: only where all find nothing do all read what to start from.
     fresh = distributed.share("trained", str(workdir.is_trained(folder))) == str(False)
-    given = None
+    given, own = None, foreign.named_in(configs.to_dict(config)).values()
     if config.init_from and fresh:
-        given = givens.read(config.init_from)  # before anything slow: it may be misspelt
+        given = givens.read(config.init_from, own)  # before anything slow: it may be misspelt
     opened = data.open_sources(config)
     _, seen, held_out = opened
     distributed.require_same("data", {"train data": seen.fingerprint, "eval data": held_out.fingerprint})

@@ -17,7 +17,7 @@ from mapjax.config import load as configs
 from mapjax.config import parts
 from mapjax.data import labels
 from mapjax.data.checks import overview
-from mapjax.data.source import Record, Records, Source, truth_of
+from mapjax.data.source import Record, Records, Source, name_of, truth_of
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.report import page, views
 from mapjax.runs import sources
@@ -88,10 +88,18 @@ def seen_before(config: Any, source: Source, learned: Mapping[str, str]) -> str:
     if source.fingerprint in learned.get("fingerprint", "").split("+"):
         return f"the run was trained on these images: {says_nothing}."
     with contextlib.suppress(UserError):  # its data may be gone
-        train = overview.files_of(sources.make_source(config, "train"))
-        if shared := len(train & overview.files_of(source)):
+        train = sources.make_source(config, "train")
+        # Files by their paths; else names, which say something within one data set.
+        both = [
+            overview.files_of(one) or (_names(one) if one.name == source.name else set()) for one in (train, source)
+        ]
+        if shared := len(both[0] & both[1]):
             return f"the run was trained on {shared} of these {len(source.records)} images: {says_nothing}."
     return ""
+
+
+def _names(source: Source) -> set[str]:
+    return {name_of(source, index) for index in range(len(source.records))}
 
 
 def with_classes(source: Source, classes: Sequence[str]) -> Source:

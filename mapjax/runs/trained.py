@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from mapjax import paths
+from mapjax.config import foreign
 from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.runs import networks
@@ -31,19 +32,26 @@ class Loaded(NamedTuple):
     learned: Mapping[str, str] = MappingProxyType({})
 
 
-def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[str, str] | None = None) -> Loaded:
+def load(
+    folder: str | pathlib.Path,
+    *,
+    which: str = "last",
+    overrides: Mapping[str, str] | None = None,
+    trusted: foreign.Trusted = False,
+) -> Loaded:
     """Load a trained run.
 
     Args:
       folder: its workdir.
       which: "last", "best" (by the task's metric) or a step number.
       overrides: dotted key → value as text, of its config: how it answers, such as "task.views".
+      trusted: whether it may name modules that are not mapjax's own, whose code is run; or which.
 
     Raises:
       UserError: no run there, no checkpoint that can be read, or a key that its config has not.
     """
     folder = pathlib.Path(folder)
-    config: Any = configs.saved(workdir.read_json(folder / "config.json"), str(folder / "config.json"))
+    config: Any = configs.saved(workdir.read_json(folder / "config.json"), str(folder / "config.json"), trusted)
     configs.override_all(config, overrides or {})
     classes = _classes(folder / "classes.json")
     task = networks.make_task(config, classes)

@@ -24,7 +24,7 @@ import jax
 from jax.sharding import Mesh
 
 import mapjax
-from mapjax.config import keys
+from mapjax.config import foreign, keys
 from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.runtime import checksum, lock
@@ -95,7 +95,10 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
     before = configs.plain_saved(read_json(path / "config.json"), str(path / "config.json"))
     (old, old_places), (new, new_places) = (_parted(one, moved_data(before, config)) for one in (before, config))
     changed = list(configs.differences(old, new))
-    if changed:  # perhaps one of the two only writes what the other leaves at its default
+    own = foreign.named_in(config)
+    if (
+        changed and foreign.named_in(before).items() <= own.items()
+    ):  # perhaps one of the two only writes what the other leaves at its default
         old, new = (_parted(keys.filled(one), moved_data(before, config))[0] for one in (before, config))
         changed = list(configs.differences(old, new))
     if changed:

@@ -71,11 +71,12 @@ def write(path: pathlib.Path, study: sweep.Study, listed: Sequence[runs.Job], ab
         ) from error
 
 
-def read(path: pathlib.Path, data: str | None = None) -> tuple[sweep.Study, dict[str, Any]]:
+def read(path: pathlib.Path, data: str | None = None, trust: bool = False) -> tuple[sweep.Study, dict[str, Any]]:
     """Read the study of a bundle, and what study.json says.
 
     Args:
       data: where its data is on this machine, "voc:DIR"; what differs from the bundle's is told, by its fingerprint.
+      trust: its configs may name modules that are not mapjax's own; their code is run.
 
     Raises:
       UserError: no such file, or it is no bundle, or none that may be run.
@@ -87,7 +88,7 @@ def read(path: pathlib.Path, data: str | None = None) -> tuple[sweep.Study, dict
                 sweep.Cell(
                     one["name"],
                     migrate.overrides(one["overrides"]),
-                    _config(f"cells/{one['name']}.json", file, data),
+                    _config(f"cells/{one['name']}.json", file, data, trust),
                 )
                 for one in about["cells"]
             )
@@ -112,8 +113,8 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def _config(name: str, file: zipfile.ZipFile, data: str | None) -> ConfigDict:
-    config: Any = configs.saved(json.loads(file.read(name)), name)
+def _config(name: str, file: zipfile.ZipFile, data: str | None, trust: bool) -> ConfigDict:
+    config: Any = configs.saved(json.loads(file.read(name)), name, trust)
     given = configs.parse_data(data) if data else None
     if given is None or config.data.name != given["name"]:
         return configs.with_data(config, data) if data else config

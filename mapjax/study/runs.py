@@ -22,6 +22,7 @@ from typing import IO, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from mapjax.config import foreign
 from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.runs import sources
@@ -249,7 +250,9 @@ def _wait(process: subprocess.Popen, stopping: Callable[[], bool]) -> bool:
 
 def commands(study: sweep.Study, job: Job) -> list[list[str]]:
     """Give the commands that are left to run for a job: its training, then each test."""
-    workdir_of = ["--workdir", str(job.folder)]
+    # A study is of parts that its author trusts, or was told to trust.
+    trust = ["--trust"] if foreign.named_in(configs.to_dict(job.config)) else []
+    workdir_of = ["--workdir", str(job.folder), *trust]
     trained = (job.folder / "result.json").exists()
     listed = [] if trained else [("train", ["--config", str(job.folder / ASKED), *workdir_of])]
     for name, folder in tests(job, study).items():
