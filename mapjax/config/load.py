@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mapjax.config import foreign, formats, migrate, schema
+from mapjax.config import foreign, formats, migrate, schema, writable
 from mapjax.config.override import literal, override_all
 from mapjax.errors import UserError, near
 
@@ -180,7 +180,7 @@ def _read(file: pathlib.Path, trust: bool) -> ConfigDict:
         raise UserError(
             f"--config {file}: there is no such file." if missing else f"--config {file}: {error.strerror}."
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # as in workdir.read_json
         raise UserError(f"--config {file} is no config of a run ({error}).") from error
     return saved(values, f"--config {file}", trust)
 
@@ -261,6 +261,9 @@ def plain_saved(values: Any, origin: str) -> dict[str, Any]:
     """Give what a config.json says in today's words, without the defaults; errors as for `saved`."""
     if not isinstance(values, Mapping):
         raise UserError(f"{origin} is no config of a run: it holds {values!r} and no keys.")
+    for key, value in values.items():
+        if found := writable.fault((key, value)):
+            raise UserError(f"{origin}: the values of {str(key)[:40]!r} must be {found}.")
     today = migrate.saved(values)
     schema.require_known(today, origin)
     return today

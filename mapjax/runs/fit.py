@@ -14,6 +14,7 @@ from mapjax.config import load as configs
 from mapjax.data.checks import quality
 from mapjax.data.source import Source
 from mapjax.engine import evaluate as scoring
+from mapjax.errors import UserError
 from mapjax.runs import evaluation, score, training
 from mapjax.runs import given as givens
 from mapjax.runs import setup as setups
@@ -134,8 +135,9 @@ def _finish(this: Run, trainer: Trainer, log: logs.Log, state: State, final: sco
     # A finished run that is evaluated again keeps what its training took.
     took = {"wall_s": spent.wall_s, "peak_rss_mb": max(spent.peak_rss_mb, environment["peak_rss_mb"])}
     if trainer.start == setup.clock.total and path.exists():
-        before = workdir.read_json(path)
-        took = {name: before.get(name, value) for name, value in took.items()}
+        with contextlib.suppress(UserError, AttributeError):  # of a damaged one nothing is kept
+            before = workdir.read_json(path)
+            took = {name: before.get(name, value) for name, value in took.items()}
     result = {
         "metrics": final.metrics,
         "steps": int(state.step),

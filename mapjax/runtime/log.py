@@ -188,11 +188,13 @@ def drop_after(path: pathlib.Path, step: int) -> None:
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl; a line that a kill cut short is passed over."""
+    """Read metrics.jsonl; a line that a kill cut short, or that is of something else, is passed over."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("kind"), str) and isinstance(line.get("step"), int):
+                lines.append(line)
     return lines
 
 

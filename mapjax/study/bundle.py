@@ -22,6 +22,7 @@ from mapjax.study import runs, statistics, sweep
 from mapjax.study.results import Row
 
 ONE_SEED = 0.02  # how far figures near 1 may be apart where there is no spread over seeds to go by
+MOST_BYTES = 64 << 20  # of a file in a bundle, unpacked
 LEAST = 0.002  # and where there is, at least
 
 
@@ -83,7 +84,7 @@ def read(path: pathlib.Path, data: str | None = None, trust: bool = False) -> tu
     """
     try:
         with zipfile.ZipFile(path) as file:
-            about = json.loads(file.read("study.json"))
+            about = _json(file, "study.json")
             cells = tuple(
                 sweep.Cell(
                     one["name"],
@@ -113,8 +114,17 @@ _DAMAGE = (
 )  # fmt: skip
 
 
+def _json(file: zipfile.ZipFile, name: str) -> Any:
+    """Read a member, of which a small file may claim any length."""
+    with file.open(name) as member:
+        data = member.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{name} unpacks to more than {MOST_BYTES >> 20} MiB.")
+    return json.loads(data)
+
+
 def _config(name: str, file: zipfile.ZipFile, data: str | None, trust: bool) -> ConfigDict:
-    config: Any = configs.saved(json.loads(file.read(name)), name, trust)
+    config: Any = configs.saved(_json(file, name), name, trust)
     given = configs.parse_data(data) if data else None
     if given is None or config.data.name != given["name"]:
         return configs.with_data(config, data) if data else config
