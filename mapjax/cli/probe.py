@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mapjax.cli import terminal
+from mapjax.errors import UserError
 
 if TYPE_CHECKING:
     from mapjax.data.source import Source
 
 EXAMPLES = """
 mapjax probe --workdir runs/mine
-mapjax probe --workdir runs/mine --layer layer3 --components 32
+mapjax probe --workdir runs/mine --layer stage3 --components 32
 mapjax probe --workdir runs/mine --layer pixels --data folder:OTHER
 """
 
@@ -34,6 +35,8 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.sharding import mesh as shard
 
     loaded = trained.load(arguments.workdir, which=arguments.checkpoint, trusted=arguments.trust)
+    if loaded.task.needs != "label":
+        raise UserError(f"--workdir {arguments.workdir} learned from {loaded.task.needs}; a probe asks classifiers.")
     config, opened = _opened(loaded.config, arguments.data)
     mesh = shard.make_mesh({"data": -1})
     variables = evaluate.place(loaded.variables, mesh)

@@ -86,7 +86,8 @@ def parse(
     for word in argv:
         key = word.partition("=")[0]
         if key.startswith("--") and key not in (*options, "--") and not (config and key.startswith("--config.")):
-            raise UserError(f"unknown argument {word!r}.{near(key, options)}")
+            hint = _key_hint(word) if config else ""
+            raise UserError(f"unknown argument {word!r}.{hint or near(key, options)}")
     if argv and not argv[0].startswith("-"):
         hint = (
             f"did you mean --config {argv[0]}?" if "--config" in options else f"{made.prog} --help shows what it takes."
@@ -104,6 +105,20 @@ def parse(
             raise UserError(f"{key} needs a value: {key}=VALUE.")
         overrides[key.removeprefix("--config.")] = found
     return known, overrides
+
+
+def _key_hint(word: str) -> str:
+    """Say which key of a config an argument may mean, written as one of its own: --epochs, --lr, --dtype."""
+    from mapjax.config import schema
+
+    name, _, value = word.lstrip("-").replace("-", "_").partition("=")
+    if name in ("epochs", "steps", "examples"):
+        return f' Did you mean --config.duration="{value or "N"} {name}"?'
+    asked = {"lr": "learning_rate", "epoch": "duration", "iterations": "duration", "imgsz": "image_size"}.get(
+        name, name
+    )
+    known = [key for key in schema.KEYS if asked in (key, key.rpartition(".")[2])]
+    return f" Did you mean --config.{known[0]}={value or '…'}?" if known else ""
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:

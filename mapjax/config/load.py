@@ -111,17 +111,7 @@ def call(name: str, function: str) -> Any:
     file = find(path)
     if file.suffix == ".json":
         raise UserError(f"--config {name}: a config.json has no {function}(); name an experiment FILE.py.")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None, "find gives files of Python only"
-    module = importlib.util.module_from_spec(spec)
-    if (folder := str(file.parent.resolve())) not in sys.path:
-        sys.path.append(folder)  # for the parts of its author that lie beside it; none hides what is installed
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UserError(f"--config {path} is not Python: {error.msg} (line {error.lineno}).") from error
-    except ModuleNotFoundError as error:
-        raise UserError(f"--config {path} imports {error.name}, which is not there: install it, or mend it.") from error
+    module = _module(file, path)
     made, known = getattr(module, function, None), getattr(module, "VARIANTS", None)
     if not callable(made):
         raise UserError(f"--config {path}: the file defines no {function}().")
@@ -142,6 +132,28 @@ def call(name: str, function: str) -> Any:
         raise UserError(f"--config {name}: there is no variant {variant!r}{reason}.") from error
 
 
+def recipes() -> dict[str, tuple[str, ...]]:
+    """Give the variants of every experiment that mapjax ships and that is no study; the first is the default."""
+    listed = {name: file for name, file in sorted(_shipped().items()) if "\ndef sweep(" not in file.read_text("utf-8")}
+    return {name: tuple(getattr(_module(file, name), "VARIANTS", ())) for name, file in listed.items()}
+
+
+def _module(file: pathlib.Path, path: str) -> Any:
+    """Import an experiment file; `path` is what a message calls it."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None, "find gives files of Python only"
+    module = importlib.util.module_from_spec(spec)
+    if (folder := str(file.parent.resolve())) not in sys.path:
+        sys.path.append(folder)  # for the parts of its author that lie beside it; none hides what is installed
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"--config {path} is not Python: {error.msg} (line {error.lineno}).") from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"--config {path} imports {error.name}, which is not there: install it, or mend it.") from error
+    return module
+
+
 def find(name: str) -> pathlib.Path:
     """Find an experiment file, or a config.json: its path, or the bare name of one that mapjax ships, as "detect".
 
@@ -151,10 +163,7 @@ def find(name: str) -> pathlib.Path:
     file = pathlib.Path(name)
     if file.is_file() and file.suffix in (".py", ".json"):
         return file
-    package = pathlib.Path(__file__).parents[1]
-    shipped = {
-        found.stem: found for where in (package.parent, package) for found in (where / "experiments").glob("*.py")
-    }
+    shipped = _shipped()
     if name in shipped:
         return shipped[name]
     if file.is_file():
@@ -164,6 +173,11 @@ def find(name: str) -> pathlib.Path:
     folder = file.parent if file.parent.is_dir() else pathlib.Path("experiments")
     beside = [str(found) for found in folder.glob("*.py")]
     raise UserError(f"--config {name}: there is no such file.{near(name, [*beside, *shipped])}")
+
+
+def _shipped() -> dict[str, pathlib.Path]:
+    package = pathlib.Path(__file__).parents[1]
+    return {found.stem: found for where in (package.parent, package) for found in (where / "experiments").glob("*.py")}
 
 
 def label(name: str) -> str:
@@ -198,8 +212,10 @@ def parse_data(text: str) -> dict[str, Any]:
     known = formats.known()
     if os.sep in name or (pathlib.Path(name).exists() and name not in known):
         raise UserError(f"--data {text}: say its format before the path: voc:{name}, coco:{name} or folder:{name}.")
-    if name not in known and "." not in name:
-        raise UserError(f"--data {text}: there is no format {name!r}.{near(name, known)}")
+    if name not in known and importlib.util.find_spec(name.partition(".")[0] or "?") is None:
+        close = near(name, known)
+        every = "" if close.startswith(" Known") else f" Known: {', '.join(known)}; or a module of yours."
+        raise UserError(f"--data {text}: there is no format {name!r}.{close}{every}")
     if not rest and not formats.is_embedded(name):
         raise UserError(f"--data {text}: say where the data is: {name}:PATH.")
     if not rest:

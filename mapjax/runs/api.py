@@ -13,6 +13,7 @@ import numbers
 import os
 import pathlib
 import reprlib
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -198,7 +199,8 @@ def load(
     if not isinstance(source, str | os.PathLike):
         raise UserError(f"{source!r} is no run; name its folder, as 'runs/mine', or weights.")
     path, chosen = pathlib.Path(source), _as_text(overrides)
-    if not path.is_dir() and pretrained.is_named(os.fspath(source)):
+    is_word = not isinstance(source, os.PathLike) and os.sep not in source and not path.exists()
+    if not path.is_dir() and (is_word or pretrained.is_named(os.fspath(source))):
         found = pretrained.load(os.fspath(source), overrides=chosen)
     else:
         found = trained.load(path, which=str(checkpoint), overrides=chosen, trusted=trust)
@@ -225,6 +227,7 @@ def fit(
 
     Raises:
       UserError: something that you can mend, in one sentence.
+      KeyboardInterrupt, SystemExit: it was stopped by Ctrl-C or another signal, and is saved.
 
     Example:
       run = mapjax.fit("detect:bccd", data="voc:DIR", duration="20 epochs", batch=8)
@@ -244,7 +247,9 @@ def fit(
         chosen = chosen if data is None else configs.with_data(chosen, data)
         configs.override_all(chosen, text)
     folder = workdirs.dated(name) if workdir is None else pathlib.Path(workdir)
-    training.fit(chosen, folder, experiment)
+    if stopped := training.fit(chosen, folder, experiment).get("stopped"):
+        # It is saved; what called this has been asked to end too.
+        raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
     return load(folder, trust=True)
 
 

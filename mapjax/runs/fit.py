@@ -107,6 +107,11 @@ def _train_and_finish(this: Run, trainer: Trainer, log: logs.Log) -> dict[str, A
         step = int(state.step)
         found.clear()
         found[step] = answer(evaluation.trained_variables(state))
+        if best not in found[step].metrics:
+            raise UserError(
+                f"metrics: {best!r}, by which the best checkpoint is chosen, is none of the scores that were given: "
+                f"{', '.join(found[step].metrics)}; mend `best` of the metric."
+            )
         log.record("eval", step, {"epoch": setup.clock.epoch(step), **found[step].metrics})
         this.keeper.score(step, found[step].metrics[best])
         overall = {name: value for name, value in found[step].metrics.items() if "/" not in name and value != -1}

@@ -15,6 +15,7 @@ import os
 import pathlib
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -211,7 +212,7 @@ def environment(mesh: Mesh) -> dict[str, Any]:
         "mesh": {axis: int(size) for axis, size in mesh.shape.items()},
         "revision": revision(),
         "code": code(sources()),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "peak_rss_mb": peak_rss_mb(),
         "peak_device_mb": peak_device_mb(),
     }
