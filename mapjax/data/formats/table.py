@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mapjax.data import labelled, splits
-from mapjax.data.formats.folder import Paths
+from mapjax.data.formats.folder_tree import Paths
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
@@ -95,7 +95,7 @@ def make(
     kept = labelled.rows_of(part, files, labels, seed, hold_out)
     chosen = [files[row] for row in kept]
     images = Paths(str(file.parent), chosen)
-    return labelled.make_source(where, split, names, chosen, labels[kept], images, dropped=left_out, on_disk=True)
+    return labelled.make_source(where, split, names, chosen, labels[kept], images, dropped=left_out, on_disk=chosen)
 
 
 def _read(file: pathlib.Path) -> tuple[bool, dict[str, list[_Row]], Dropped]:
