@@ -6,8 +6,11 @@ JSON and comparing work with that. What goes to people, to pages or to other lib
 
 import codecs
 import contextlib
+import os
 import re
 import sys
+
+from mapjax.errors import UserError
 
 ESCAPED = "mapjax.escaped"  # for the `errors` of text that people read: what cannot be encoded is escaped
 JSON = "backslashreplace"  # for the `errors` of JSON that is written as it reads: "\udcc4" is JSON's own escape
@@ -41,6 +44,19 @@ def encoded(name: str) -> bytes:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return name.encode("utf-8", "surrogatepass")
+
+
+def require_text(path: str | os.PathLike, what: str) -> None:
+    """Stop at a folder whose name the libraries that write there cannot take; `what` names it for the message.
+
+    Raises:
+      UserError: it, or a folder that it is in, has bytes that are no UTF-8.
+    """
+    whole = os.path.abspath(path)
+    try:
+        whole.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{what} {shown(whole)}: its name is no UTF-8; name another folder, or rename it.") from error
 
 
 def settle_streams() -> None:
