@@ -128,6 +128,36 @@ def test_splits_in_many_spellings(tmp_path, write, spelled, around):
     assert len(unlabelled.records) == 4
 
 
+LAYOUTS = {  # as data sets are found on the web: names of the images, and the first of train and of test
+    "intel": (
+        ["seg_train/seg_train/a/1.jpg", "seg_train/seg_train/b/2.jpg", "seg_test/seg_test/a/3.jpg"],
+        ["seg_pred/seg_pred/4.jpg"],
+    ),
+    "twice": (["train/train/a/1.jpg", "train/train/b/2.jpg", "test/test/a/3.jpg"], []),
+    "affix": (["flowers-Train/a/1.jpg", "flowers-Train/b/2.jpg", "flowers-Test/a/3.jpg"], []),
+    "deep": (
+        ["ILSVRC/Data/CLS-LOC/train/a/1.jpg", "ILSVRC/Data/CLS-LOC/train/b/2.jpg", "ILSVRC/Data/CLS-LOC/test/a/3.jpg"],
+        ["ILSVRC/Data/CLS-LOC/val/4.jpg"],
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_in_use(tmp_path, layout):
+    names, beside = LAYOUTS[layout]
+    path = write_folder(tmp_path, content([*names, *beside, "ILSVRC/Annotations/train/a.xml"]))
+    train, test = (folder.make(split=split, path=path, hold_out=0) for split in ("train", "test"))
+    assert train.classes == test.classes == ("a", "b")
+    assert [r["image"].removeprefix(f"{path}/") for r in (*train.records, *test.records)] == names
+    assert len(train.dropped.get("image outside the folders of splits", [])) == len(beside)
+    assert len(folder.make(split="test", path=path, needs="").records) == 1
+
+
+def test_files_beside_the_folder_around_everything_do_not_hide_it(tmp_path):
+    path = write_folder(tmp_path, content(["food/images/a/1.jpg", "food/images/b/2.jpg", "food/meta/train.txt"]))
+    assert folder.make(split="train", path=path, hold_out=0).classes == ("a", "b")
+
+
 def test_another_folder_of_the_same_split_is_counted(tmp_path):
     path = write_folder(tmp_path, content([*SPLIT, "validation/cat/g.png", "val/cat/h.png", "val/dog/i.png"]))
     source = folder.make(split="val", path=path)
@@ -307,6 +337,12 @@ def test_a_link_to_a_folder_is_followed_and_a_ring_ends(tmp_path):
         ),
         ([*SPLIT[:4], "val/e.png"], {}, r"images in val but no class folders.*a share of train to be held out instead"),
         ([*SPLIT[:5], "test/f.png"], {"split": "test"}, "images in test but no class folders there"),
+        ([*SPLIT[:4], "val/images/e.png"], {}, r"images in val but no class folders there \(val/images/e.png\)"),
+        (
+            ["train_a/1.png", "train_b/2.png", "test_a/3.png", "test_b/4.png"],
+            {},
+            "which name a split and a class at once",
+        ),
         (["a/train/good/1.png", "b/train/good/2.png"], {}, "folders of splits in several places, a/, b/; name one"),
         (
             ["cat/train/1.png", "dog/test/2.png"],

@@ -72,7 +72,7 @@ def read(path: str, labelled: bool, classes: Collection[str]) -> Tree:
         files, folders, real, closed = _walk(path)
     rows = [row for row, name in enumerate(files) if _is_visible(name)]
     names = [files[row] for row in rows]
-    around = folder_layout.around(names, folders, where, labelled, classes)
+    around = folder_layout.around([name for name in names if folder_layout.is_image(name)], where, labelled, classes)
     shown_rows = [row for row, name in zip(rows, names) if name.startswith(around) and folder_layout.is_image(name)]
     inner = folder_layout.inside(names, around)
     image_files = [files[row][len(around) :] for row in shown_rows]
