@@ -286,6 +286,21 @@ def test_links_to_files_are_followed_for_the_overlap(tmp_path):
     assert quality.overlap(one, two).startswith("1 of the 1 images of 'val' are in 'train' too")
 
 
+def test_links_in_an_archive_are_told_too(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as packed:
+        for number, name in enumerate(SPLIT[:4]):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(number))
+            packed.addfile(info, io.BytesIO(png(number)))
+        info = tarfile.TarInfo("val")
+        info.type, info.linkname = tarfile.SYMTYPE, "train"
+        packed.addfile(info)
+    one, two = (
+        quality.inspect(folder.make(split=split, path=str(tmp_path / "x.tar")), 0) for split in ("train", "val")
+    )
+    assert quality.overlap(one, two).startswith("4 of the 4 images of 'val' are in 'train' too")
+
+
 def test_links_that_multiply_are_refused(tmp_path):
     for one in range(8):
         (tmp_path / str(one)).mkdir()

@@ -81,7 +81,9 @@ def read(path: str, labelled: bool, classes: Collection[str]) -> Tree:
     folders = folder_layout.inside(folders, around)
     if listing is not None:
         members = listing.members.take(np.array(shown_rows, np.int64))
-        return Tree(image_files, others, folders, beside, [], members.take, members.sizes, [])
+        starts = members.starts.tolist()
+        real = [f"{path} at {start}" for start in starts] if len(set(starts)) < len(starts) else []
+        return Tree(image_files, others, folders, beside, [], members.take, members.sizes, real)
     top = os.path.join(path, around.rstrip("/")) if around else path
     root = os.path.realpath(path)
     targets = [real.get(files[row]) or os.path.join(root, files[row]) for row in shown_rows] if real else []
