@@ -13,6 +13,7 @@ import pytest
 from mapjax.data import images, pipeline
 from mapjax.data.checks import quality
 from mapjax.data.formats import folder
+from mapjax.data.prepared import prepare
 from mapjax.data.source import labels_of
 from mapjax.data.transforms import crops
 from mapjax.errors import NoSuchSplit, UserError
@@ -386,6 +387,14 @@ def test_a_split_without_class_folders_stops_only_those_who_need_it(tmp_path):
     assert len(source.records) == 4
     assert source.dropped == {"image outside the folders of splits": ["test/f.png", "val/e.png"]}
     assert [r["file"] for r in folder.make(split="val", path=path, needs="").records] == ["val/e.png"]
+    for asked, found in ((["train", "test"], None), ([], None), (["train"], ["train"])):
+        if found:
+            assert [*prepare.open_splits({"name": "folder", "path": path}, asked)] == found
+        else:  # of "train" a share would be held out, or a test asked for is none
+            with pytest.raises(NoSuchSplit, match="but no class folders there"):
+                prepare.open_splits({"name": "folder", "path": path}, asked)
+    os.rename(tmp_path / "val", tmp_path.with_name("elsewhere"))
+    assert [*prepare.open_splits({"name": "folder", "path": path}, [])] == ["train", "val"]
 
 
 def test_one_class_only_cannot_train(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mapjax.data import images, splits
-from mapjax.errors import UserError
+from mapjax.errors import NoSuchSplit, UserError
 from mapjax.runtime.names import shown
 
 FORM = "it needs DIR/train/CLASS/*.jpg or DIR/CLASS/*.jpg"
@@ -102,7 +102,7 @@ def require_class_folders(layout: Layout, split: str, hold_out: float | int, whe
     """Stop where the images of the split that is asked for are there, but in no class folders.
 
     Raises:
-      UserError: they are; or those of "val", of which a share of "train" would take the place.
+      NoSuchSplit: they are; or those of "val", of which a share of "train" would take the place.
     """
     kinds = {splits.kind_of(split)}
     if splits.is_held_out(split, layout.prefixes, hold_out):
@@ -114,7 +114,7 @@ def require_class_folders(layout: Layout, split: str, hold_out: float | int, whe
             mend = f"sort them into {shown(name)}/CLASS/"
             if splits.kind_of(name) == "val":
                 mend += ", or move them away for a share of train to be held out instead (hold_out)"
-            raise UserError(
+            raise NoSuchSplit(
                 f"{where} has images in {shown(name)} but no class folders there ({shown(example)}); {mend}."
             )
 
