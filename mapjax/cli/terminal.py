@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from mapjax.errors import UserError, near
-from mapjax.runtime import allocator, console, distributed, signals
+from mapjax.runtime import allocator, console, distributed, names, signals
 
 PAGES = {  # of the documentation, by program
     "train": "train",
@@ -177,6 +177,7 @@ def settle(*, quiet: bool) -> None:
     sys.path.append(os.getcwd())  # a part named in a config may be a module there, as with python -m
     console.outlast()
     allocator.keep()
+    names.settle_streams()
     # Tracing makes millions of small objects that stay: a warm start of detect takes an eighth less where Python looks
     # for garbage among them less often.
     gc.set_threshold(20_000, 20, 20)

@@ -31,7 +31,7 @@ from mapjax.runs import evaluation, pretrained, setup, trained
 from mapjax.runs import fit as training
 from mapjax.runs import predict as predicting
 from mapjax.runs import score as scores
-from mapjax.runtime import log
+from mapjax.runtime import log, names
 from mapjax.runtime import workdir as workdirs
 from mapjax.task import Task, Variables
 
@@ -78,7 +78,7 @@ class Found(NamedTuple):
     def __repr__(self) -> str:
         """Say in a line what was found, without the arrays."""
         height, width = self.image.shape[:2]
-        return f"Found({self.file}, {width}×{height}: {self.said})"
+        return names.shown(f"Found({self.file}, {width}×{height}: {self.said})")
 
     def _repr_png_(self) -> bytes:
         return cv2.imencode(".png", self.drawing[..., ::-1])[1].tobytes()

@@ -17,6 +17,7 @@ from mapjax.engine import evaluate as scoring
 from mapjax.errors import UserError
 from mapjax.runs import evaluation, score, training
 from mapjax.runs import given as givens
+from mapjax.runs import held_out as shares
 from mapjax.runs import setup as setups
 from mapjax.runs import sources as data
 from mapjax.runs.training import Run, Spent, Trainer
@@ -50,9 +51,9 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
     if config.init_from and fresh:
         given = givens.read(config.init_from, own)  # before anything slow: it may be misspelt
     opened = data.open_sources(config)
-    _, seen, held_out = opened
+    chosen, seen, held_out = opened
     distributed.require_same("data", {"train data": seen.fingerprint, "eval data": held_out.fingerprint})
-    summaries = _check_data(seen, held_out, config.transform.get("max_boxes", 0))
+    summaries = _check_data(chosen, seen, held_out)
     setup = setups.build(config, mesh=mesh, opened=opened)
     further = {f"streams.{one.name}": one.source.fingerprint for one in setup.streams}
     if further:
@@ -62,6 +63,8 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
     say(quality.table(*summaries))
     if shared := quality.overlap(*summaries):
         say(f"warning: {shared}")
+    if told := shares.warning(chosen, summaries[0], summaries[1], held_out):
+        say(f"warning: {told}")
     with contextlib.ExitStack() as stack:
         moved = ""
         if chief:
@@ -89,11 +92,13 @@ def _facts(config: Any, mesh: Mesh, sources: dict[str, str]) -> dict[str, Any]:
     return {**values, **environment["versions"], **sources, **where}
 
 
-def _check_data(seen: Source, held_out: Source, max_boxes: int) -> list[Any]:
+def _check_data(config: Any, seen: Source, held_out: Source) -> list[Any]:
     """Summarize what the data holds, and stop where training could not work."""
+    max_boxes = config.transform.get("max_boxes", 0)
     summaries = [quality.inspect(source, max_boxes) for source in (seen, held_out)]
-    for source, summary in zip((seen, held_out), summaries):
-        quality.require_trainable(source, summary)
+    quality.require_trainable(seen, summaries[0])
+    with shares.explained(config):
+        quality.require_trainable(held_out, summaries[1])
     return summaries
 
 

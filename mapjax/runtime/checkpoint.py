@@ -26,7 +26,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from mapjax import paths
 from mapjax.errors import UserError
-from mapjax.runtime import checksum, distributed, managed, workdir
+from mapjax.runtime import checksum, distributed, managed, names, workdir
 from mapjax.task import State, Variables
 
 SCORES = "scores.json"  # {step: score}
@@ -52,6 +52,7 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, *, keep: int = 2, read_only: bool = False):
         self.folder = folder.resolve()
+        names.require_text(self.folder, "--workdir")
         self.failed: list[str] = []
         self.waited_s = 0.0  # that training waited for files to be written
         self._told_slow = False
