@@ -195,7 +195,7 @@ def save(
                     mask.write_bytes(overlay.png(shown.label_map))
                     row["mask"] = mask.relative_to(out).as_posix()
                 if len(saved.said) < MOST_SAID:
-                    saved.said.append(f"{item.file}: {shown.said}")
+                    saved.said.append(f"{texts.shown(item.file)}: {shown.said}")
                 rows.append(json.dumps(row, ensure_ascii=False))
                 saved = saved._replace(images=saved.images + 1, findings=saved.findings + shown.findings)
         finally:

@@ -302,6 +302,21 @@ def test_links_in_an_archive_are_told_too(tmp_path):
     assert quality.overlap(one, two).startswith("4 of the 4 images of 'val' are in 'train' too")
 
 
+def test_folders_that_cannot_be_read_are_counted(tmp_path, monkeypatch):
+    path = write_folder(tmp_path, content(["cat/a.png", "dog/b.png", "lost+found/c.png"]))
+    scan = os.scandir
+
+    def closed(place):
+        if "lost+found" in place:
+            raise PermissionError(13, "Permission denied")
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    source = folder.make(split="train", path=path, hold_out=0)
+    assert source.classes == ("cat", "dog")
+    assert source.dropped == {"empty class folder": ["lost+found"], "folder that cannot be read": ["lost+found/"]}
+
+
 def test_links_that_multiply_are_refused(tmp_path):
     for one in range(8):
         (tmp_path / str(one)).mkdir()

@@ -113,15 +113,15 @@ def _walk(path: str) -> tuple[list[str], list[str], dict[str, str], list[str]]:
     while waiting:
         below, target, above = waiting.pop()
         place = os.path.join(path, below)
-        above |= {_identity(place)}
-        visits[_identity(place)] += 1
-        if visits[_identity(place)] > _MOST_VISITS:
-            raise UserError(f"{shown(place)}: links lead to this folder more than {_MOST_VISITS} times; remove some.")
         try:
-            entries = list(os.scandir(place))
+            entries, identity = list(os.scandir(place)), _identity(place)
         except OSError:
             closed.append(below or path)
             continue
+        above |= {identity}
+        visits[identity] += 1
+        if visits[identity] > _MOST_VISITS:
+            raise UserError(f"{shown(place)}: links lead to this folder more than {_MOST_VISITS} times; remove some.")
         for entry in entries:
             name = below + entry.name
             leads = os.path.realpath(entry.path) if entry.is_symlink() else f"{target}/{entry.name}" if target else ""
