@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mapjax.errors import UserError
-from mapjax.weights import files
+from mapjax.weights import budget, files
 
 WEIGHT = np.arange(24, dtype=np.float32).reshape(2, 3, 4) / 7
 FORMATS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
@@ -58,7 +58,7 @@ def test_there_and_back(extension, tmp_path):
 def test_a_prefix_of_all_names_is_taken_off(extension, tmp_path):
     path = tmp_path / f"w{extension}"
     files.write(path, {"module.a": WEIGHT, "module._orig_mod.b": WEIGHT})
-    assert set(files.read(path)) == {"a", "_orig_mod.b"}
+    assert set(files.read(path)) == {"a", "b"}
     files.write(path, {"module._orig_mod.a": WEIGHT})
     assert set(files.read(path)) == {"a"}
     files.write(path, {"module.a": WEIGHT, "b": WEIGHT})
@@ -101,7 +101,7 @@ def test_missing_and_unknown_files(tmp_path):
     files.write(tmp_path / "resnet18.pth", {"a": WEIGHT})
     refused(tmp_path / "resnet81.pth", r"there is no such weight file\. Did you mean 'resnet18\.pth'\?")
     refused(tmp_path / "none" / "w.npz", r"there is no such weight file\.$")
-    refused(tmp_path / "w.h5", r"is no weight file: its name should end in \.safetensors, \.npz, \.pth, \.pt, \.bin\.")
+    refused(tmp_path / "w.h5", r"there is no such weight file\.")
     (tmp_path / "w.pth").mkdir()
     refused(tmp_path / "w.pth", "cannot be read")
 
@@ -112,10 +112,10 @@ def test_an_empty_file_and_one_of_another_format(extension, tmp_path):
     path.write_bytes(b"")
     refused(path, "is empty|is cut short")
     path.write_bytes(b"<!DOCTYPE html><html><body>404 not found</body></html>")
-    refused(path, "is not a file of torch.save: it begins with b'<!DOCTYP'|is no safetensors file|is no .npz file")
+    refused(path, "is a web page and not the file that it tells of")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("photo.jpg", b"\xff\xd8")
-    refused(path, "is a zip, but not one of torch.save|is no safetensors file|is no .npz file")
+    refused(path, r"is a zip, but not one of torch\.save or NumPy: it holds 'photo\.jpg'")
 
 
 @pytest.mark.parametrize("extension", [".safetensors", ".npz", ".pth"])
@@ -173,8 +173,8 @@ def test_npz_whose_sizes_lie(tmp_path, monkeypatch):
             archive.writestr("w.npy", content)
         refused(path, match)
     np.savez_compressed(path, w=np.zeros(100_000, np.float32))
-    monkeypatch.setattr(files, "_SMALL", 1000)
-    refused(path, "more than a hundred times its size")
+    monkeypatch.setattr(budget, "UNPACKED", 1000)
+    refused(path, r"asks for more than [\d,]+ unpacked bytes, .* MAPJAX_WEIGHTS_BUDGET=10 ")
 
 
 @pytest.mark.parametrize("extension", [".npz", ".safetensors", ".pth"])

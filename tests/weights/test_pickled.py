@@ -17,7 +17,7 @@ from mapjax.weights.pickled import Call, Executable, NotPlain, interpret
 
 PROTOCOLS = range(5)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
-keys = st.none() | st.integers() | st.text() | st.binary() | st.floats(allow_nan=False)
+keys = st.none() | st.integers(1 - 2**63, 2**63 - 1) | st.text() | st.binary() | st.floats(allow_nan=False)
 plain = st.recursive(
     scalars,
     lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(keys, inner),

@@ -141,8 +141,8 @@ def test_torch_weights_in_a_checkpoint(legacy, tmp_path, caplog):
     path = write_torch(tmp_path / "w.pth", value, legacy, **{"0": WEIGHT, "9": np.float32([1])})
     with caplog.at_level(logging.WARNING):
         found = files.read(path)
-    assert list(found) == ["w"] and np.array_equal(found["w"], WEIGHT)
-    assert caplog.messages == [f"{path}: taking the weights under 'model'"]
+    assert list(found) == ["e"] and np.array_equal(found["e"], WEIGHT)
+    assert caplog.messages == [f"{path}: taking the weights under 'ema', and not those under 'model'"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,9 @@ def test_torch_weights_in_a_checkpoint(legacy, tmp_path, caplog):
         ({"state_dict": one_tensor("a"), "model": one_tensor("b")}, "a"),
         ({"model": {"state_dict": one_tensor("c")}}, "c"),
         ({"state_dict": {"epoch": 1}, "model_state_dict": one_tensor("d")}, "d"),
-        ({"ema": one_tensor("e"), "params": one_tensor("f")}, "f"),
+        ({"params": one_tensor("f"), "model_ema": one_tensor("e")}, "e"),
+        ({"net": {**one_tensor("f"), **one_tensor("g")}, "ema": one_tensor("e")}, "fg"),
+        ({"weights": one_tensor("f")}, "f"),
         ({"ema": one_tensor("e"), "optimizer": one_tensor("g")}, "e"),
         ({**one_tensor("h"), "model": "resnet50"}, "h"),
         (collections.OrderedDict(one_tensor("i")), "i"),
@@ -159,7 +161,7 @@ def test_torch_weights_in_a_checkpoint(legacy, tmp_path, caplog):
 )
 def test_which_weights_are_taken(value, taken, tmp_path):
     path = write_torch(tmp_path / "w.pth", value, **{"0": WEIGHT})
-    assert list(files.read(path)) == [taken]
+    assert list(files.read(path)) == list(taken)
 
 
 def test_a_storage_that_no_weight_uses_is_not_read(tmp_path):
