@@ -5,11 +5,12 @@ import os
 from mapjax.errors import UserError
 
 VARIABLE = "MAPJAX_WEIGHTS_BUDGET"  # how many times as much is allowed, of all below
-ELEMENTS = 2_000_000  # instructions of a pickle, and the items that are copied while it is read
+ELEMENTS = 1_000_000  # instructions of a pickle, and the items that are copied while it is read
 PICKLE = 2**26  # bytes of a pickle, which has no numbers of tensors
 HEADER = 2**24  # bytes of the header of a .safetensors, and of a zip's table of contents
-TENSORS = 100_000
+TENSORS = 50_000
 NAME = 1000  # characters of a tensor's name, with the keys that lead to it
+UNUSED = 2**28  # bytes of a storage that is read that belong to no tensor
 UNPACKED = 2**29  # bytes that a compressed .npz may unpack to, whatever its own size
 
 

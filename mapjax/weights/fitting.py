@@ -132,15 +132,14 @@ def _say(chosen: _Found, found: Sequence[_Found], file: Stored, source: str) -> 
     if not chosen.prefix or not chosen.fits:
         return
     fitting = {way.prefix for way in found if way.fits == chosen.fits}
-    averaged = {group for group in file.groups.values() if stored.is_averaged(group)}
-    others = [
-        shown(other.removesuffix("."))
-        for other in sorted(fitting | averaged)
-        if not other.startswith(chosen.prefix) and not chosen.prefix.startswith(other)
-    ]
-    beside = f", and not those under {', '.join(others[:3])}" if others else ""
+    averaged = {prefix for prefix in prefixes(file.shapes) if stored.is_averaged(prefix)}
+    others: list[str] = []
+    for other in sorted(fitting | averaged):  # of one within another the outer
+        if not other.startswith((chosen.prefix, *others)) and not chosen.prefix.startswith(other):
+            others.append(other)
+    beside = f", and not those under {', '.join(shown(other[:-1]) for other in others[:3])}" if others else ""
     kind = " (averaged over the training)" if chosen.averaged else ""
-    _log.warning("%s: taking the weights under %s%s%s", source, shown(chosen.prefix.removesuffix(".")), kind, beside)
+    _log.warning("%s: taking the weights under %s%s%s", source, shown(chosen.prefix[:-1]), kind, beside)
 
 
 def _like(shape: tuple[int, ...]) -> np.ndarray:

@@ -82,8 +82,8 @@ def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Header:
     length = entry.file_size - start.tell()
     if not all(0 <= side < 2**48 for side in shape) or length != dtype.itemsize * math.prod(shape):
         raise NotPlain(
-            f"is damaged: tensor {shown(_name(entry))} has {length} bytes, which is not its size, {shape[:4]} of "
-            f"{dtype}."
+            f"is damaged: tensor {shown(_name(entry))} has {length} bytes, which is not its size, "
+            f"{shown(str(shape))[1:-1]} of {dtype}."
         )
     return Header(shape, fortran, dtype, start.tell())
 

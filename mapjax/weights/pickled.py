@@ -147,7 +147,7 @@ def _set_items(take: Callable[[_Machine], list[Any]]) -> Callable[[_Machine, Any
 
 
 def _mapping(pairs: Any = ()) -> dict[Any, Any]:
-    return {key: value for key, value in pairs if _is_key(key)}
+    return {key: value for key, value in (pairs.items() if isinstance(pairs, dict) else pairs) if _is_key(key)}
 
 
 def _is_key(value: Any) -> bool:

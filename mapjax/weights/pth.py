@@ -10,6 +10,7 @@ import os
 import pathlib
 import pickle
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -47,6 +48,11 @@ class Storage(NamedTuple):
     dtype: np.dtype
     count: int
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.count * self.dtype.itemsize
+
 
 class Tensor(NamedTuple):
     """A strided view of a storage; offset and strides are counted in elements of `dtype`."""
@@ -80,6 +86,10 @@ def index(path: pathlib.Path) -> Stored:
     if not tensors:
         raise NotPlain("holds no tensors by name; save a state dict: torch.save(model.state_dict(), FILE).")
 
+    used = Counter[str]()
+    for tensor in tensors.values():
+        used[tensor.storage.name] += math.prod(tensor.shape) * tensor.dtype.itemsize
+
     def read(names: Iterable[tuple[str, ...]]) -> Iterator[np.ndarray]:
         elements: dict[tuple[str, np.dtype], np.ndarray] = {}
         with path.open("rb") as file:
@@ -87,6 +97,8 @@ def index(path: pathlib.Path) -> Stored:
             for keys in names:
                 tensor = tensors[keys]
                 if (place := (tensor.storage.name, tensor.dtype)) not in elements:
+                    there = min(tensor.storage.size, path.stat().st_size)  # else it is told to be cut short
+                    budget.require(there - used[tensor.storage.name], budget.UNUSED, "bytes that belong to no tensor")
                     elements[place] = _elements(bytes_of(tensor.storage), tensor.dtype)
                 yield _view(keys[-1], tensor, elements[place])
 
@@ -151,9 +163,20 @@ def _zip_contents(file: io.BufferedIOBase) -> Contents:
 
     def reader(file: io.BufferedIOBase) -> Callable[[Storage], bytes]:
         again = zips.contents(file)[0]
-        return lambda storage: _checked(storage, content(f"{root}data/{storage.name}", again))
 
-    if root + "byteorder" in entries and entries[root + "byteorder"].file_size != len("little"):
+        def bytes_of(storage: Storage) -> bytes:
+            name = f"{root}data/{storage.name}"
+            if name in entries and (found := entries[name].file_size) != storage.size:
+                raise NotPlain(
+                    f"is cut short or damaged: storage {shown(storage.name)} has {found} bytes, and its tensors need "
+                    f"{storage.size}."
+                )
+            return content(name, again)
+
+        return bytes_of
+
+    order = entries.get(root + "byteorder")
+    if order is not None and (order.file_size != len(b"little") or content(order.filename) != b"little"):
         raise NotPlain(_BIG_ENDIAN)
     budget.require(entries[root + "data.pkl"].file_size, budget.PICKLE, "bytes of a pickle")
     return Contents(interpret(content(root + "data.pkl"), KNOWN, _storage), reader)
@@ -178,7 +201,7 @@ def _legacy_contents(file: io.BufferedIOBase) -> Contents:
 
     def storage_of(identity: Any) -> Storage:
         storage = _storage(identity)
-        sizes[storage.name] = storage.count * storage.dtype.itemsize
+        sizes[storage.name] = storage.size
         return storage
 
     value = interpret(file, KNOWN, storage_of)
@@ -194,27 +217,16 @@ def _legacy_contents(file: io.BufferedIOBase) -> Contents:
         whole = file.seek(0, os.SEEK_END)
 
         def bytes_of(storage: Storage) -> bytes:
-            size = storage.count * storage.dtype.itemsize
-            if storage.name not in places or places[storage.name] + 8 + size > whole:
+            if storage.name not in places or places[storage.name] + 8 + storage.size > whole:
                 raise NotPlain(f"is cut short or damaged: it has no whole storage {shown(storage.name)}.")
             file.seek(places[storage.name])
             if int.from_bytes(file.read(8), "little") != storage.count:
                 raise NotPlain(f"is cut short or damaged: storage {shown(storage.name)} is not where it belongs.")
-            return file.read(size)
+            return file.read(storage.size)
 
         return bytes_of
 
     return Contents(value, reader)
-
-
-def _checked(storage: Storage, data: bytes) -> bytes:
-    needed = storage.count * storage.dtype.itemsize
-    if len(data) != needed:
-        raise NotPlain(
-            f"is cut short or damaged: storage {shown(storage.name)} has {len(data)} bytes, and its tensors need "
-            f"{needed}."
-        )
-    return data
 
 
 def _storage(identity: Any) -> Storage:
