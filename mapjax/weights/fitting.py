@@ -81,7 +81,7 @@ def best(file: Stored, wanted: Shapes, source: str) -> Part:
     arrays = next(itertools.islice(readings(arrays), chosen.reading, None))
     tensors = {chosen.place + name: array for name, array in arrays.items()}
     for name, shape in wanted.items():
-        if name in tensors and tensors[name].shape == shape:
+        if name in tensors and (tensors[name].shape == shape or name.endswith(POSITIONS)):
             tensors[name] = _numbers(name, tensors[name], source)
     outside = sorted(name for name in shapes if not name.startswith(chosen.prefix))
     return Part(chosen.prefix, chosen.place, tensors, outside)
