@@ -46,6 +46,8 @@ def index(path: pathlib.Path) -> Stored:
             archive, entries = zips.contents(file)
             members = {_name(entry): entry for entry in entries.values()}
             for (name,) in names:
+                if name not in members:
+                    raise NotPlain("has changed while it was read.")
                 yield _array(archive, members[name], headers[name])
 
     return stored.named((((name,), header.shape) for name, header in headers.items()), read)

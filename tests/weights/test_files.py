@@ -274,3 +274,13 @@ def test_members_that_overlap(tmp_path):
     data[entry + 20 : entry + 28] = struct.pack("<II", 9000, 9000)
     path.write_bytes(data)
     refused(path, "longer than the file, so that they overlap")
+
+
+@pytest.mark.parametrize("extension", [".npz", ".safetensors", ".pth"])
+def test_a_file_that_changes_while_it_is_read(extension, tmp_path):
+    path = tmp_path / f"w{extension}"
+    files.write(path, {"a": WEIGHT})
+    found = files.index(path)
+    files.write(path, {"b": WEIGHT[0]})
+    with pytest.raises(UserError, match=f"^{path} "):
+        found.read(["a"])
