@@ -19,9 +19,10 @@ from mapjax.errors import UserError
 from mapjax.runs import networks
 from mapjax.runs.trained import Loaded
 from mapjax.task import Batch, Prediction, Result, Task, Variables
-from mapjax.weights import class_names, files, names, recipes
+from mapjax.weights import class_names, files, fitting, names, recipes
 from mapjax.weights.recipes import Recipe
 from mapjax.weights.recognise import recognise
+from mapjax.weights.stored import Stored
 
 EVAL_BATCH = 8
 DATA = {"imagenet": "folder", "coco": "coco", "voc": "voc"}  # format that is meant where --data says a path only
@@ -54,19 +55,19 @@ def is_named(source: str) -> bool:
     return _before_file(source) is not None or _is_name(source) or _is_file(source)
 
 
-def _find(source: str) -> tuple[Recipe, Mapping[str, np.ndarray]]:
-    """Give what the weights are, and their tensors."""
+def _find(source: str) -> tuple[Recipe, Stored]:
+    """Give what the weights are, and where their tensors are read."""
     if name := _before_file(source):
         file = source.removeprefix(f"{name}:")
         if not file:
             raise UserError(f"{source} names no file after the colon; write {name}:FILE, or {name} alone.")
-        return recipes.find(name), files.read(pathlib.Path(file).expanduser())
+        return recipes.find(name), files.index(pathlib.Path(file).expanduser())
     if _is_file(source):
         path = pathlib.Path(source).expanduser()
-        tensors = files.read(path)
-        return recipes.find(recognise(path, tensors)), tensors
+        tensors = files.index(path)
+        return recipes.find(recognise(path, tensors.shapes)), tensors
     recipe = recipes.find(source)
-    return recipe, files.read(names.fetch(recipe.name))
+    return recipe, files.index(names.fetch(recipe.name))
 
 
 def _before_file(source: str) -> str | None:
@@ -81,7 +82,7 @@ def _is_name(text: str) -> bool:
 
 def _is_file(text: str) -> bool:
     path = pathlib.Path(text).expanduser()
-    return path.is_file() or path.suffix in files.EXTENSIONS
+    return path.is_file() or path.suffix.lower() in files.EXTENSIONS
 
 
 def config_of(recipe: Recipe) -> Any:
@@ -108,11 +109,11 @@ def channels_of(recipe: Recipe) -> tuple[str, ...]:
     return tuple(by_id.get(str(number), f"nothing ({number})") for number in range(1, recipe.channels + 1))
 
 
-def fill(tensors: Mapping[str, np.ndarray], task: Task, size: tuple[int, int], source: str) -> Variables:
+def fill(tensors: Stored, task: Task, size: tuple[int, int], source: str) -> Variables:
     """Fill the variables of a task's network.
 
     Args:
-      tensors: by torchvision's names, or another project's that are known.
+      tensors: under torchvision's names, or another project's that are known, with any prefix.
       size: height, width of its images.
       source: of the tensors, for the message.
 
@@ -121,11 +122,9 @@ def fill(tensors: Mapping[str, np.ndarray], task: Task, size: tuple[int, int], s
     """
     image = jax.ShapeDtypeStruct((1, *size, 3), np.uint8)
     shapes = jax.eval_shape(task.init, jax.random.key(0), {"image": image})
-    wanted = set(weights.shapes(shapes))
-    readings = list(weights.readings(tensors))
-    best = max(readings, key=lambda reading: len(wanted & set(reading)))
+    part = fitting.best(tensors, weights.shapes(shapes), source)
     try:
-        return weights.from_torchvision(best, shapes)
+        return weights.from_torchvision(part.tensors, shapes)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
 

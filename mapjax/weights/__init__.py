@@ -1,21 +1,21 @@
 """Weights from files and from other projects, under their names and layouts; no pickle is ever executed."""
 
 import pathlib
-from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mapjax.errors import UserError
-from mapjax.weights import files, names, timm
-from mapjax.weights.translate import from_torchvision, new_name, replace, shapes, to_torchvision
+from mapjax.weights import files, names
+from mapjax.weights.fitting import readings
+from mapjax.weights.stored import Stored
+from mapjax.weights.translate import from_torchvision, replace, shapes, to_torchvision
 
-__all__ = ["from_torchvision", "load", "readings", "replace", "save", "shapes", "to_torchvision"]
+__all__ = ["from_torchvision", "index", "load", "readings", "replace", "save", "shapes", "to_torchvision"]
 
 save = files.write
 
 
 def load(source: str) -> dict[str, np.ndarray]:
-    """Read the tensors of a file (.safetensors, .npz, .pth, .pt) or of a published name, fetched once.
+    """Read the tensors of a file (.safetensors, .npz or torch's) or of a published name, fetched once.
 
     Raises:
       UserError: no such file or name, or one that cannot be read.
@@ -29,16 +29,19 @@ def load(source: str) -> dict[str, np.ndarray]:
       ...     {name: tensor.shape for name, tensor in weights.load(f"{folder}/mine.npz").items()}
       {'fc.bias': (3,)}
     """
+    return files.read(_file(source))
+
+
+def index(source: str) -> Stored:
+    """Read the names and shapes of what `load` reads; of a checkpoint those of all that it holds.
+
+    Raises:
+      UserError: no such file or name, or one that cannot be read.
+    """
+    return files.index(_file(source))
+
+
+def _file(source: str) -> pathlib.Path:
+    """Give the file that is meant, fetched where it is a published name."""
     path = pathlib.Path(source).expanduser()
-    if path.is_file():
-        return files.read(path)
-    if path.suffix in files.EXTENSIONS:
-        raise UserError(f"{path}: there is no such weight file.")
-    return files.read(names.fetch(source))
-
-
-def readings(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """Give the tensors under their own names, then under torchvision's where they may be another project's."""
-    counted = {new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
-    yield counted
-    yield from timm.renamings(counted)
+    return path if path.exists() or path.suffix.lower() in files.EXTENSIONS else names.fetch(source)

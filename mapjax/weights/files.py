@@ -1,17 +1,15 @@
 """Weight files: tensors by name, read and written in three formats, none of which can run anything.
 
-`.safetensors` (the format to prefer), `.npz`, and torch's `.pth`, `.pt`, `.bin` (both its formats; see `pth.py`).
+`.safetensors` (the format to prefer), `.npz`, and torch's `.pth` (both its formats; see `pth.py`). The content tells
+which of them a file is, and not its name.
 """
 
 import contextlib
 import logging
-import math
 import os
 import pathlib
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -20,21 +18,29 @@ import safetensors
 import safetensors.numpy
 
 from mapjax.errors import UserError, near
-from mapjax.weights import pth
-from mapjax.weights.pickled import NotPlain
+from mapjax.weights import budget, npz, pth, stored, zips
+from mapjax.weights.budget import NotPlain
+from mapjax.weights.stored import Stored, shown
 
-PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and torch.compile
-_EXPANSION = 100  # a compressed .npz may hold so many times its own size; more is a zip bomb
-_SMALL = 2**30  # bytes, which are no bomb
+PREFIXES = ("module.",)  # of torch's DataParallel
+_OTHERS = {  # how files begin that are taken for weights, and what they are
+    b"\x89HDF": "is an HDF5 file, as Keras writes; convert its tensors to .safetensors",
+    b"version https://git-lfs": "is a pointer of Git LFS and not the file itself; fetch that with git lfs pull",
+    b"<": "is a web page and not the file that it tells of; download that",
+    b"{": "is JSON; name the file of tensors that it tells of",
+    b"\x1f\x8b": "is a compressed archive; unpack it first",
+    b"BZh": "is a compressed archive; unpack it first",
+    b"\xfd7zXZ": "is a compressed archive; unpack it first",
+}
 _log = logging.getLogger(__name__)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the tensors of a weight file.
 
-    In torch's files the weights may be nested in a checkpoint, under `pth.KEYS`: "state_dict", "model",
-    "model_state_dict", "params", "ema", the first that holds tensors; which one it was is logged. What else it holds is
-    ignored. A prefix that all names have, "module." or "_orig_mod.", is taken off.
+    Of a checkpoint with several state dicts, as under "model" and "model_ema", the one with the most tensors is taken,
+    and of those the averaged one; which it was is logged. (Where a network is to be filled, `fitting.best` asks it
+    instead.) A prefix "module." that all names have is taken off, and "_orig_mod." wherever it is.
 
     Returns:
       Arrays by name, in the file's order for torch's files: of the dtype in the file (float16 stays float16), only
@@ -43,11 +49,47 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
       UserError: it is missing, of another format, cut short or damaged, holds executable pickle, or no tensors.
     """
+    found = index(path)
+    sizes = Counter(found.groups.values())
+    group = max(sizes, key=lambda group: (sizes[group], stored.is_averaged(group), group != ""))
+    if group:
+        others = [shown(other[:-1]) for other in sizes if other != group and 2 * sizes[other] >= sizes[group]]
+        beside = f", and not those under {', '.join(others[:3])}" if others else ""
+        _log.warning("%s: taking the weights under %s%s", path, shown(group[:-1]), beside)
+    chosen = [name for name, its in found.groups.items() if its == group]
+    tensors = {name.removeprefix(group): tensor for name, tensor in found.read(chosen).items()}
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def index(path: str | os.PathLike[str]) -> Stored:
+    """Read the names and shapes of all tensors in a weight file; they themselves are read when they are asked for.
+
+    Raises:
+      UserError: as `read`; a tensor that is damaged is told when it is asked for.
+    """
     path = pathlib.Path(path)
-    if (extension := path.suffix.lower()) not in _READERS:
-        raise UserError(f"{path} is no weight file: its name should end in {', '.join(EXTENSIONS)}.")
+    with _telling(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise NotPlain("is no regular file; copy what it gives to one.")
+        found = _indexer(path)(path)
+        if not found.shapes:
+            raise NotPlain("holds no tensors; name a file with weights.")
+
+    def read(names: Iterable[str]) -> dict[str, np.ndarray]:
+        with _telling(path):
+            return found.read(names)
+
+    return found._replace(read=read)
+
+
+@contextlib.contextmanager
+def _telling(path: pathlib.Path) -> Iterator[None]:
+    """Tell in one sentence, which begins with the file's name, why it cannot be read."""
     try:
-        tensors = _READERS[extension](path)
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such weight file.{_beside(path)}") from error
     except OSError as error:
@@ -56,12 +98,36 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ) from error
     except NotPlain as error:
         raise UserError(f"{path} {error}") from error
-    if not tensors:
-        raise UserError(f"{path} holds no tensors; name a file with weights.")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+
+
+def _indexer(path: pathlib.Path) -> Callable[[pathlib.Path], Stored]:
+    """Tell by its first bytes how a file is read."""
+    with path.open("rb") as file:
+        start = file.read(32)
+        if start.startswith((zips.START, zips.EMPTY)):
+            return _of_zip(zips.contents(file)[1])
+    if not start:
+        raise NotPlain("is empty.")
+    if start[8:9] == b"{":  # behind the length of the header, which may begin as a pickle does
+        return _index_safetensors
+    if start.startswith(b"\x80"):
+        return pth.index
+    for beginning, what in _OTHERS.items():
+        if start.startswith(beginning):
+            raise NotPlain(f"{what}.")
+    raise NotPlain(
+        f"is cut short, or of no known format: it begins with {start[:8]!r}; known are .safetensors, .npz and torch's "
+        ".pth."
+    )
+
+
+def _of_zip(members: Iterable[str]) -> Callable[[pathlib.Path], Stored]:
+    names = list(members)
+    if any(name.endswith("data.pkl") for name in names):
+        return pth.index
+    if strange := [name for name in names if not name.endswith(".npy")]:
+        raise NotPlain(f"is a zip, but not one of torch.save or NumPy: it holds {shown(strange[0])}.")
+    return npz.index
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
@@ -85,7 +151,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
     """
     path = pathlib.Path(path)
     if (extension := path.suffix.lower()) not in _WRITERS:
-        raise UserError(f"{path} is no weight file: its name should end in {', '.join(EXTENSIONS)}.")
+        raise UserError(f"{path} is no weight file: its name should end in {_WRITABLE}.")
     dtypes, writer = _WRITERS[extension]
     arrays = {name: _little(np.asarray(tensor)) for name, tensor in tensors.items()}
     if extension == ".npz":
@@ -107,68 +173,42 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
             partial.unlink()
 
 
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-    tensors, keys = pth.read(path)
-    if keys:
-        _log.warning("%s: taking the weights under %s", path, " → ".join(map(repr, keys)))
-    return tensors
+def _index_safetensors(path: pathlib.Path) -> Stored:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length < path.stat().st_size:  # else it is cut short
+        budget.require(length, budget.HEADER, "bytes of a header")
+    with _reading_safetensors(), safetensors.safe_open(path, framework="numpy") as file:
+        names = list(file.keys())
+        budget.require(len(names), budget.TENSORS, "tensors")
+        shapes = [((name,), tuple(file.get_slice(name).get_shape())) for name in names]
+
+    def read(names: Iterable[tuple[str, ...]]) -> Iterator[np.ndarray]:
+        with _reading_safetensors(), safetensors.safe_open(path, framework="numpy") as file:
+            for (name,) in names:
+                yield _widened(file.get_tensor(name))
+
+    return stored.named(shapes, read)
 
 
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    if not path.stat().st_size:
-        raise NotPlain("is empty.")
+@contextlib.contextmanager
+def _reading_safetensors() -> Iterator[None]:
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: _widened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise NotPlain(f"is cut short, or is no safetensors file ({error}).") from error
+        yield
+    except (safetensors.SafetensorError, OverflowError, ValueError) as error:
+        raise NotPlain(f"is cut short, or is no safetensors file ({_reason(error)}).") from error
     except (AttributeError, KeyError, TypeError) as error:  # how safetensors tells of a dtype that NumPy has not
         raise NotPlain(
-            f"holds a tensor of a dtype that NumPy does not have ({error}); convert it to float32."
+            f"holds a tensor of a dtype that NumPy does not have ({_reason(error)}); convert it to float32."
         ) from error
 
 
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > max(_SMALL, _EXPANSION * path.stat().st_size):
-                raise NotPlain("would unpack to more than a hundred times its size; save it with np.savez.")
-            return {entry.filename.removesuffix(".npy"): _read_npy(archive, entry) for entry in entries}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise NotPlain(f"is cut short, or is no .npz file ({error}).") from error
-
-
-def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    name = entry.filename.removesuffix(".npy")
-    with archive.open(entry) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = reader(file)
-        except (ValueError, SyntaxError, tokenize.TokenError) as error:  # NumPy reads a header as Python's text
-            raise NotPlain(f"is no .npz file of tensors: {entry.filename!r} in it is not an array.") from error
-        if dtype.kind not in "fciub":
-            raise NotPlain(
-                f"holds {name!r} of dtype {dtype}, which is no number (.npz keeps no bfloat16); leave it out."
-            )
-        data = file.read()
-    if len(data) != dtype.itemsize * math.prod(shape) or not all(0 <= size < 2**48 for size in shape):
-        raise NotPlain(f"is damaged: tensor {name!r} has {len(data)} bytes, which is not its size, {shape} of {dtype}.")
-    array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="), copy=False)
+def _reason(error: Exception) -> str:
+    return shown(str(error))[1:-1]
 
 
 def _write_safetensors(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     safetensors.numpy.save_file(dict(arrays), path)
-
-
-def _write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    # Not np.savez, whose own arguments are names that a tensor cannot have.
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def _little(array: np.ndarray) -> np.ndarray:
@@ -181,7 +221,7 @@ def _widened(array: np.ndarray) -> np.ndarray:
 
 
 def _beside(path: pathlib.Path) -> str:
-    known = [entry.name for entry in path.parent.glob("*") if entry.suffix.lower() in _READERS]
+    known = [entry.name for entry in path.parent.glob("*") if entry.suffix.lower() in EXTENSIONS]
     return near(path.name, known) if known else ""
 
 
@@ -192,19 +232,13 @@ _PLAIN = {f"{kind}{bits}" for kind, sizes in {"int": (8, 16, 32, 64), "uint": (8
     "float64",
 }
 _UNSIGNED = {"uint16", "uint32", "uint64"}
-_READERS: dict[str, Callable[[pathlib.Path], dict[str, np.ndarray]]] = {
-    ".safetensors": _read_safetensors,
-    ".npz": _read_npz,
-    ".pth": _read_torch,
-    ".pt": _read_torch,
-    ".bin": _read_torch,
-}
 _TORCH = (_PLAIN | {"bfloat16", "complex64", "complex128"}, pth.write)
 _WRITERS: dict[str, tuple[set[str], Callable[[pathlib.Path, Mapping[str, np.ndarray]], None]]] = {
     ".safetensors": (_PLAIN | _UNSIGNED | {"bfloat16", "complex64"}, _write_safetensors),
-    ".npz": (_PLAIN | _UNSIGNED | {"complex64", "complex128"}, _write_npz),
+    ".npz": (_PLAIN | _UNSIGNED | {"complex64", "complex128"}, npz.write),
     ".pth": _TORCH,
     ".pt": _TORCH,
     ".bin": _TORCH,
 }
-EXTENSIONS = tuple(_READERS)
+_WRITABLE = ", ".join(_WRITERS)
+EXTENSIONS = (*_WRITERS, ".ckpt", ".pkl", ".tar", ".th")  # what missing files of weights are known by

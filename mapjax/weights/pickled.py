@@ -5,15 +5,14 @@ is another machine for the same instructions: it has no import, and the only cal
 by the caller, under names that must match. What it builds is plain data, so nothing in a file can run.
 """
 
-import mmap
+import io
 import pickletools
 import warnings
-from collections.abc import Callable, Mapping
-from typing import IO, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sized
+from typing import Any, NamedTuple
 
-
-class NotPlain(Exception):
-    """Why a pickle is not plain data, told as the end of a sentence that begins with the file's name."""
+from mapjax.weights import budget
+from mapjax.weights.budget import NotPlain
 
 
 class Executable(NotPlain):
@@ -27,7 +26,7 @@ class Call(NamedTuple):
 
 
 def interpret(
-    stream: bytes | IO[bytes] | mmap.mmap, known: Mapping[str, Any], persistent: Callable[[Any], Any] | None = None
+    stream: bytes | io.BufferedIOBase, known: Mapping[str, Any], persistent: Callable[[Any], Any] | None = None
 ) -> Any:
     """Read one pickle, of any protocol up to 4.
 
@@ -38,20 +37,40 @@ def interpret(
 
     Returns:
       None, bool, int, float, str, bytes, tuples, lists, dicts, and what `known` and `persistent` made. A set becomes a
-      list. Entries of a dict whose key is not a str, a number, bytes or None are dropped, and so is the state of
-      objects: no hashing and no setting of attributes is left to the file.
+      list. Entries of a dict whose key is not a str, a number (of 64 bits), bytes or None are dropped, and so is the
+      state of objects: no hashing and no setting of attributes is left to the file.
 
     Raises:
       Executable: it names anything else.
-      NotPlain: it is cut short, or is no pickle.
+      NotPlain: it is cut short, is no pickle, or takes more than `budget` allows.
     """
     machine = _Machine({**PLAIN, **known}, persistent)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of strings that are badly written, which is damage like any other
-            return machine.run(stream)
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            return machine.run(_Bounded(io.BytesIO(stream) if isinstance(stream, bytes) else stream))
+    except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise NotPlain("is cut short or damaged: its list of tensors is not a whole pickle.") from error
+
+
+class _Bounded:
+    """A file of which only so many bytes can be read, whatever lengths a pickle gives."""
+
+    def __init__(self, file: io.BufferedIOBase):
+        self.file, self.limit = file, budget.allowed(budget.PICKLE)
+        self.left = self.limit
+
+    def read(self, count: int) -> bytes:
+        return self._counted(self.file.read(min(count, self.left + 1)))
+
+    def readline(self) -> bytes:
+        return self._counted(self.file.readline(self.left + 1))
+
+    def _counted(self, data: bytes) -> bytes:
+        self.left -= len(data)
+        if self.left < 0:
+            raise budget.exceeded(self.limit, "bytes of a pickle")
+        return data
 
 
 class _Machine:
@@ -62,15 +81,22 @@ class _Machine:
         self.stack: list[Any] = []
         self.aside: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.limit = self.left = budget.allowed(budget.ELEMENTS)
 
     def run(self, stream: Any) -> Any:
         for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name == "STOP":
                 break
+            self.spend(1)
             if opcode.name not in _INSTRUCTIONS:
                 raise NotPlain(f"holds the pickle instruction {opcode.name}, which plain data does not need.")
             _INSTRUCTIONS[opcode.name](self, argument)
         return self.stack.pop()
+
+    def spend(self, elements: int) -> None:
+        self.left -= elements
+        if self.left < 0:
+            raise budget.exceeded(self.limit, "elements of a pickle")
 
     def mark(self, _) -> None:
         self.aside.append(self.stack)
@@ -121,8 +147,12 @@ def _set_items(take: Callable[[_Machine], list[Any]]) -> Callable[[_Machine, Any
 
 
 def _mapping(pairs: Any = ()) -> dict[Any, Any]:
-    # Hashing nested tuples can take for ever, and no checkpoint needs them as keys.
-    return {key: value for key, value in pairs if isinstance(key, str | int | float | bytes | None)}
+    return {key: value for key, value in (pairs.items() if isinstance(pairs, dict) else pairs) if _is_key(key)}
+
+
+def _is_key(value: Any) -> bool:
+    """Tell what is hashed quickly and differently: nested tuples are not, and long integers may all have one hash."""
+    return isinstance(value, str | float | bytes | None) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def _of(kind: type, value: Any) -> Any:
@@ -167,7 +197,8 @@ def _push_known(machine: _Machine, name: str) -> None:
 
 def _call(machine: _Machine, _) -> None:
     function, arguments = machine.top(2)
-    machine.stack.append(_of(Call, function).make(*_of(tuple, arguments)))
+    machine.spend(sum(len(one) for one in _of(tuple, arguments) if isinstance(one, Sized)))  # it may copy them
+    machine.stack.append(_of(Call, function).make(*arguments))
 
 
 def _drop_state(machine: _Machine, _) -> None:
@@ -184,14 +215,23 @@ def _nothing(machine: _Machine, argument: Any) -> None:
     del machine, argument
 
 
-PLAIN = {  # what plain containers call in the older protocols
+_NOTHING = Call(lambda *_: None)
+PLAIN = {  # what plain containers call in the older protocols, and what checkpoints note of a training
     "collections.OrderedDict": Call(_mapping),
+    "collections.Counter": Call(_mapping),
+    "collections.defaultdict": Call(lambda *_: {}),
+    **{f"{module}.{kind}": None for module in ("builtins", "__builtin__") for kind in ("dict", "float", "int", "list")},
     "builtins.set": Call(lambda items=(): list(items)),
     "__builtin__.set": Call(lambda items=(): list(items)),
     "builtins.bytes": Call(lambda: b""),
     "__builtin__.bytes": Call(lambda: b""),
     "_codecs.encode": Call(lambda text, _: _of(str, text).encode("latin-1")),
     "argparse.Namespace": Call(lambda: {}),
+    **{
+        f"numpy.{core}.multiarray.{name}": _NOTHING for core in ("core", "_core") for name in ("scalar", "_reconstruct")
+    },
+    **dict.fromkeys(("numpy.dtype", "pathlib.PosixPath", "pathlib.WindowsPath", "torch.device"), _NOTHING),
+    "numpy.ndarray": None,
 }
 _NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
 _TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")

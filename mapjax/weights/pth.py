@@ -4,20 +4,24 @@ Two formats: since torch 1.6 a zip of `data.pkl` and one uncompressed file per s
 and then the storages. Either pickle holds plain containers and, for a tensor, which storage it views and how.
 """
 
+import io
 import math
-import mmap
+import os
 import pathlib
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
-from typing import IO, Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from mapjax.weights.pickled import Call, Executable, NotPlain, interpret
+from mapjax.weights import budget, stored, zips
+from mapjax.weights.budget import NotPlain
+from mapjax.weights.pickled import Call, Executable, interpret
+from mapjax.weights.stored import Stored, shown
 
-KEYS = ("state_dict", "model", "model_state_dict", "params", "ema")  # in which checkpoints keep weights; first wins
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the format before torch 1.6
 STORAGES = {
     "DoubleStorage": np.dtype(np.float64),
@@ -44,6 +48,11 @@ class Storage(NamedTuple):
     dtype: np.dtype
     count: int
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.count * self.dtype.itemsize
+
 
 class Tensor(NamedTuple):
     """A strided view of a storage; offset and strides are counted in elements of `dtype`."""
@@ -56,29 +65,44 @@ class Tensor(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a file's pickle says, and where to get the bytes of a storage from."""
+    """What a file's pickle says, and how the bytes of a storage are got out of the open file."""
 
     value: Any
-    bytes_of: Callable[[Storage], bytes]
+    reader: Callable[[io.BufferedIOBase], Callable[[Storage], bytes]]
 
 
-def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Read the tensors of a checkpoint, and tell under which keys it keeps them.
+def index(path: pathlib.Path) -> Stored:
+    """Read the names and shapes of the tensors of a checkpoint.
 
-    Storages that no such tensor uses, as an optimizer's state, are not read. Arrays of one storage share its memory.
+    Only the storages of the tensors that are asked for are read. Arrays of one storage share its memory.
 
     Raises:
-      NotPlain: it is not a whole file of this format, or holds more than tensors and containers.
+      NotPlain: it is not a whole file of this format, holds no tensors by name, or more than tensors and containers.
     """
     with path.open("rb") as file:
-        start = file.read(4)
-        if not start:
-            raise NotPlain("is empty.")
-        if start == b"PK\x03\x04":
-            with _open_zip(file) as archive:
-                return _arrays(_zip_contents(archive))
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            return _arrays(_legacy_contents(mapped))
+        is_zip = file.read(4) == zips.START
+        value, reader = _zip_contents(file) if is_zip else _legacy_contents(file)
+    tensors = dict(stored.walk(value, Tensor))
+    if not tensors:
+        raise NotPlain("holds no tensors by name; save a state dict: torch.save(model.state_dict(), FILE).")
+
+    used = Counter[str]()
+    for tensor in tensors.values():
+        used[tensor.storage.name] += math.prod(tensor.shape) * tensor.dtype.itemsize
+
+    def read(names: Iterable[tuple[str, ...]]) -> Iterator[np.ndarray]:
+        elements: dict[tuple[str, np.dtype], np.ndarray] = {}
+        with path.open("rb") as file:
+            bytes_of = reader(file)
+            for keys in names:
+                tensor = tensors[keys]
+                if (place := (tensor.storage.name, tensor.dtype)) not in elements:
+                    there = min(tensor.storage.size, path.stat().st_size)  # else it is told to be cut short
+                    budget.require(there - used[tensor.storage.name], budget.UNUSED, "bytes that belong to no tensor")
+                    elements[place] = _elements(bytes_of(tensor.storage), tensor.dtype)
+                yield _view(keys[-1], tensor, elements[place])
+
+    return stored.named(((keys, tensor.shape) for keys, tensor in tensors.items()), read)
 
 
 def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -100,35 +124,6 @@ def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
         archive.writestr("archive/version", "3\n")
 
 
-def weights_in(value: Any, depth: int = 3) -> tuple[dict[str, Tensor], tuple[str, ...]] | None:
-    """Find the tensors by name in a checkpoint: under the first of `KEYS` that holds any, else at this level.
-
-    Returns:
-      The tensors and the keys that lead to them, or None; whatever is not a tensor is left out.
-    """
-    if not isinstance(value, dict) or not depth:
-        return None
-    for key in KEYS:
-        if found := weights_in(value.get(key), depth - 1):
-            return found[0], (key, *found[1])
-    tensors = {key: tensor for key, tensor in value.items() if isinstance(key, str) and isinstance(tensor, Tensor)}
-    return (tensors, ()) if tensors else None
-
-
-def _arrays(contents: Contents) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    found = weights_in(contents.value)
-    if found is None:
-        raise NotPlain("holds no tensors by name; save a state dict: torch.save(model.state_dict(), FILE).")
-    tensors, keys = found
-    elements: dict[tuple[str, np.dtype], np.ndarray] = {}
-    for tensor in tensors.values():
-        if (key := (tensor.storage.name, tensor.dtype)) not in elements:
-            elements[key] = _elements(contents.bytes_of(tensor.storage), tensor.dtype)
-    return {
-        name: _view(name, tensor, elements[tensor.storage.name, tensor.dtype]) for name, tensor in tensors.items()
-    }, keys
-
-
 def _elements(data: bytes, dtype: np.dtype) -> np.ndarray:
     elements = np.frombuffer(data, dtype, len(data) // dtype.itemsize)
     return elements if dtype.isbuiltin == 1 else elements.astype(np.float32)  # bfloat16 and float8 are not NumPy's
@@ -139,7 +134,8 @@ def _view(name: str, tensor: Tensor, elements: np.ndarray) -> np.ndarray:
     end = tensor.offset + sum((size - 1) * stride for size, stride in steps) + 1 if all(tensor.shape) else 0
     if end > len(elements):
         raise NotPlain(
-            f"is cut short or damaged: tensor {name!r} needs {end} elements of its storage, which has {len(elements)}."
+            f"is cut short or damaged: tensor {shown(name)} needs {end} elements of its storage, which has "
+            f"{len(elements)}."
         )
     if not all(tensor.shape):
         return np.empty(tensor.shape, elements.dtype)
@@ -147,94 +143,98 @@ def _view(name: str, tensor: Tensor, elements: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(elements[tensor.offset :], tensor.shape, strides, writeable=False)
 
 
-def _open_zip(file: IO[bytes]) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise NotPlain("is cut short or damaged: its zip has no table of contents.") from error
-
-
-def _zip_contents(archive: zipfile.ZipFile) -> Contents:
-    entries = {info.filename: info for info in archive.infolist()}
+def _zip_contents(file: io.BufferedIOBase) -> Contents:
+    archive, entries = zips.contents(file)
     root = next((name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")), None)
     if root is None:
         raise NotPlain("is a zip, but not one of torch.save: it has no data.pkl.")
     if root + "constants.pkl" in entries:
         raise NotPlain("is a TorchScript program, not weights; save its tensors: torch.save(m.state_dict(), FILE).")
+    zips.require_apart(archive, file)
 
-    def content(name: str) -> bytes:
+    def content(name: str, archive: zipfile.ZipFile = archive) -> bytes:
         if name not in entries:
-            raise NotPlain(f"is cut short or damaged: its zip has no {name!r}.")
+            raise NotPlain(f"is cut short or damaged: its zip has no {shown(name)}.")
         info = entries[name]
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-            raise NotPlain(f"is not as torch.save writes it: {name!r} in it is compressed; save it again with torch.")
-        try:
+            raise NotPlain(f"is not as torch.save writes it: {shown(name)} in it is compressed; save it with torch.")
+        with zips.reading(name):
             return archive.read(info)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
-            raise NotPlain(f"is damaged, or was saved without checksums: that of {name!r} in it is wrong.") from error
 
-    def bytes_of(storage: Storage) -> bytes:
-        return _checked(storage, content(f"{root}data/{storage.name}"))
+    def reader(file: io.BufferedIOBase) -> Callable[[Storage], bytes]:
+        again = zips.contents(file)[0]
 
-    if root + "byteorder" in entries and content(root + "byteorder") != b"little":
+        def bytes_of(storage: Storage) -> bytes:
+            name = f"{root}data/{storage.name}"
+            if name in entries and (found := entries[name].file_size) != storage.size:
+                raise NotPlain(
+                    f"is cut short or damaged: storage {shown(storage.name)} has {found} bytes, and its tensors need "
+                    f"{storage.size}."
+                )
+            return content(name, again)
+
+        return bytes_of
+
+    order = entries.get(root + "byteorder")
+    if order is not None and (order.file_size != len(b"little") or content(order.filename) != b"little"):
         raise NotPlain(_BIG_ENDIAN)
-    return Contents(interpret(content(root + "data.pkl"), KNOWN, _storage), bytes_of)
+    budget.require(entries[root + "data.pkl"].file_size, budget.PICKLE, "bytes of a pickle")
+    return Contents(interpret(content(root + "data.pkl"), KNOWN, _storage), reader)
 
 
-def _legacy_contents(mapped: mmap.mmap) -> Contents:
+def _legacy_contents(file: io.BufferedIOBase) -> Contents:
+    file.seek(0)
+    start = file.read(8)
+    file.seek(0)
     try:
-        header = [interpret(mapped, {}) for _ in range(2)]
+        header = [interpret(file, {}) for _ in range(2)]
     except Executable:
         raise
     except NotPlain:
         header = []
     if header != [MAGIC, VERSION]:
-        raise NotPlain(f"is not a file of torch.save: it begins with {mapped[:8]!r}.")
-    system = interpret(mapped, {})
+        raise NotPlain(f"is not a file of torch.save: it begins with {start!r}.")
+    system = interpret(file, {})
     if not isinstance(system, dict) or not system.get("little_endian"):
         raise NotPlain(_BIG_ENDIAN)
     sizes: dict[str, int] = {}
 
     def storage_of(identity: Any) -> Storage:
         storage = _storage(identity)
-        sizes[storage.name] = storage.count * storage.dtype.itemsize
+        sizes[storage.name] = storage.size
         return storage
 
-    value = interpret(mapped, KNOWN, storage_of)
-    names = interpret(mapped, {})
+    value = interpret(file, KNOWN, storage_of)
+    names = interpret(file, {})
     if not isinstance(names, list) or not all(isinstance(name, str) and name in sizes for name in names):
         raise NotPlain("is damaged: its list of storages is not that of its tensors.")
-    places, place = {}, mapped.tell()
+    places, place = {}, file.tell()
     for name in names:
-        places[name] = place + 8  # behind the number of its elements
-        place += 8 + sizes[name]
+        places[name] = place
+        place += 8 + sizes[name]  # the number of its elements, and they
 
-    def bytes_of(storage: Storage) -> bytes:
-        if storage.name not in places:
-            raise NotPlain(f"is damaged: it has no storage {storage.name!r}.")
-        place, size = places[storage.name], sizes[storage.name]
-        if int.from_bytes(mapped[place - 8 : place], "little") != storage.count:
-            raise NotPlain(f"is cut short or damaged: storage {storage.name!r} is not where it belongs.")
-        return _checked(storage, mapped[place : place + size])
+    def reader(file: io.BufferedIOBase) -> Callable[[Storage], bytes]:
+        whole = file.seek(0, os.SEEK_END)
 
-    return Contents(value, bytes_of)
+        def bytes_of(storage: Storage) -> bytes:
+            if storage.name not in places or places[storage.name] + 8 + storage.size > whole:
+                raise NotPlain(f"is cut short or damaged: it has no whole storage {shown(storage.name)}.")
+            file.seek(places[storage.name])
+            if int.from_bytes(file.read(8), "little") != storage.count:
+                raise NotPlain(f"is cut short or damaged: storage {shown(storage.name)} is not where it belongs.")
+            return file.read(storage.size)
 
+        return bytes_of
 
-def _checked(storage: Storage, data: bytes) -> bytes:
-    needed = storage.count * storage.dtype.itemsize
-    if len(data) != needed:
-        raise NotPlain(
-            f"is cut short or damaged: storage {storage.name!r} has {len(data)} bytes, and its tensors need {needed}."
-        )
-    return data
+    return Contents(value, reader)
 
 
 def _storage(identity: Any) -> Storage:
     """Understand a persistent id: ("storage", type, name, device, count), with a view (always None) before 1.6."""
     match identity:
-        case ("storage", np.dtype() as dtype, str(name), _, int(count)) if count >= 0:
+        case ("storage", np.dtype() as dtype, str(name), _, int(count)) if 0 <= count < 2**48:
             return Storage(name, dtype, count)
-        case ("storage", np.dtype() as dtype, str(name), _, int(count), None) if count >= 0:
+        case ("storage", np.dtype() as dtype, str(name), _, int(count), None) if 0 <= count < 2**48:
             return Storage(name, dtype, count)
     raise NotPlain("holds a storage of a kind that is not known; load it in today's torch and save it again.")
 
@@ -252,11 +252,22 @@ def _typed(
     whole = all(type(number) is int and 0 <= number < 2**48 for number in numbers)
     if not isinstance(storage, Storage) or not isinstance(dtype, np.dtype) or not whole or len(shape) != len(strides):
         raise NotPlain("is damaged: it holds a tensor without a storage, a size or strides.")
-    if len(shape) > 32 or math.prod(shape) >= 2**48:
-        raise NotPlain(f"is damaged: it holds a tensor of {len(shape)} dimensions and {math.prod(shape)} elements.")
+    if len(shape) > 32 or math.prod(shape) > max(storage.count, budget.ELEMENTS):
+        raise NotPlain(
+            f"is damaged: it holds a tensor of {len(shape)} dimensions, of {shape[:4]} … elements, over a storage of "
+            f"{storage.count}."
+        )
     if any(more):
         raise NotPlain("holds a tensor that is conjugated or negated on demand; save tensor.resolve_conj() instead.")
     return Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
+
+
+def _of_type(function: Any, kind: Any, arguments: Any, state: Any) -> Tensor:
+    """Rebuild a tensor of a subclass; only what makes tensors is called."""
+    del kind, state
+    if function.make not in (_rebuilt, _typed):
+        raise NotPlain("is damaged: it holds a tensor that is made by what makes none.")
+    return function.make(*arguments)
 
 
 def _written(name: str, storage: str, number: str, tensor: np.ndarray) -> list[bytes]:
@@ -292,5 +303,5 @@ KNOWN: dict[str, Any] = {  # the names that torch's pickles may use, and what th
     "torch._utils._rebuild_tensor_v3": Call(_typed),
     "torch._utils._rebuild_parameter": Call(lambda tensor, grad, hooks: tensor),
     "torch._utils._rebuild_parameter_with_state": Call(lambda tensor, grad, hooks, state: tensor),
-    "torch._tensor._rebuild_from_type_v2": Call(lambda function, kind, arguments, state: function.make(*arguments)),
+    "torch._tensor._rebuild_from_type_v2": Call(_of_type),
 }

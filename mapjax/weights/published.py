@@ -1,7 +1,12 @@
 """The weights that torchvision's authors publish: of which network, under which name, in which file.
 
-The file's last part is the beginning of its SHA-256. The first table that has a network holds its DEFAULT.
+The file's last part is the beginning of its SHA-256, of which torchvision publishes no more; where the whole is known
+here it is in `SHA256`. The first table that has a network holds its DEFAULT.
 """
+
+SHA256 = {  # file without its ending → whole checksum
+    "efficientnet-lite0-57934424": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+}
 
 TORCHVISION_URL = "https://download.pytorch.org/models/"
 TORCHVISION: dict[str, dict[str, str]] = {

@@ -2,13 +2,12 @@
 
 import math
 import pathlib
-from collections.abc import Mapping
-
-import numpy as np
 
 from mapjax.errors import UserError
 from mapjax.weights import names, recipes
+from mapjax.weights.fitting import Shapes, prefixes
 from mapjax.weights.published import TORCHVISION
+from mapjax.weights.stored import counts
 
 NUMBERS = {  # in all tensors, without counters of batches; other weights of a network have as many
     "alexnet": 61_100_840,
@@ -69,12 +68,12 @@ NUMBERS = {  # in all tensors, without counters of batches; other weights of a n
 }
 
 
-def recognise(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> str:
+def recognise(path: pathlib.Path, shapes: Shapes) -> str:
     """Give the name of the published weights that a file has the form of.
 
     Args:
       path: a file that is called as a published one, or "resnet50.IMAGENET1K_V2.pth", is taken at its word.
-      tensors: what it holds, under torchvision's names.
+      shapes: of its tensors by name, with any prefix.
 
     Raises:
       UserError: the form is that of no network here, or of several that see images differently.
@@ -88,11 +87,12 @@ def recognise(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> str:
         network, _, kind = name.removeprefix("torchvision/").partition(".")
         if path.stem in (TORCHVISION[kind][network], f"{network}.{kind}"):
             return name
-    count = sum(math.prod(tensor.shape) for name, tensor in tensors.items() if not name.endswith("num_batches_tracked"))
-    fitting = [name for name in known if _numbers(name) == count]
+    sizes = {name: math.prod(shape) for name, shape in shapes.items() if not counts(name)}
+    totals = [sum(size for name, size in sizes.items() if name.startswith(prefix)) for prefix in prefixes(sizes)]
+    fitting = next(filter(None, ([name for name in known if _numbers(name) == total] for total in totals)), [])
     if not fitting:
         raise UserError(
-            f"{path}: its {len(tensors)} tensors are not those of a published network; say what it is by a name before "
+            f"{path}: its {len(sizes)} tensors are not those of a published network; say what it is by a name before "
             f"it, as in torchvision/resnet50.IMAGENET1K_V2:{path}, or start a training from it with --init_from."
         )
     if len(fitting) > 1:

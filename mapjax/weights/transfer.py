@@ -5,9 +5,9 @@ unless its size depends on the classes; so is one that is missing or has no plac
 the file, or this network, has nothing at all.
 """
 
+import itertools
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,9 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mapjax import weights
-from mapjax.errors import UserError, near
+from mapjax.errors import UserError
 from mapjax.ops.resize import resize_positions
 from mapjax.task import State, Variables
+from mapjax.weights import fitting, mismatch, stored
+from mapjax.weights.stored import Stored, shown
 
 Tensors = Mapping[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -38,6 +40,7 @@ class Transfer(NamedTuple):
     other_classes: of the right size, but learned for other classes.
     fresh: not in the file.
     unused: in the file only.
+    outside: of other modules or state dicts in the file.
     """
 
     variables: Variables
@@ -47,13 +50,14 @@ class Transfer(NamedTuple):
     other_classes: Sequence[str]
     fresh: Sequence[str]
     unused: Sequence[str]
+    outside: Sequence[str]
 
 
 class Given(NamedTuple):
     """Weights to start from: their source and tensors; the classes and the size of images they know, if known."""
 
     source: str
-    tensors: Tensors
+    tensors: Tensors | Stored
     classes: tuple[str, ...] | None = None
     image_size: Size | None = None
 
@@ -108,12 +112,12 @@ def _placed(leaf: Any, place: jax.sharding.Sharding) -> jax.Array:
 
 
 def read(source: str) -> Given:
-    """Read a file (.safetensors, .npz, .pth, .pt) or a name as "torchvision/resnet50.IMAGENET1K_V2".
+    """Read a file (.safetensors, .npz or torch's) or a name as "torchvision/resnet50.IMAGENET1K_V2".
 
     Raises:
       UserError: no such source, or one that cannot be read.
     """
-    return Given(source, weights.load(source))
+    return Given(source, weights.index(source))
 
 
 def sized_by_classes(variables: Variables, more: Variables) -> frozenset[str]:
@@ -128,7 +132,7 @@ def sized_by_classes(variables: Variables, more: Variables) -> frozenset[str]:
 
 
 def fit_in(
-    tensors: Tensors,
+    tensors: Tensors | Stored,
     variables: Variables,
     source: str,
     *,
@@ -150,11 +154,14 @@ def fit_in(
       UserError: a tensor that is missing, has another shape or no place, where only a head of other classes may.
     """
     wanted = weights.shapes(variables)
-    given, place = _best_reading(tensors, wanted)
+    file = tensors if isinstance(tensors, Stored) else stored.held(tensors)
+    part = fitting.best(file, wanted, f"init_from={source}")
+    given = part.tensors
     fits = {name for name, tensor in given.items() if wanted.get(name) == tensor.shape}
     if not fits:
         raise UserError(
-            f"init_from={source}: none of its {len(given)} tensors belongs in this network; check model.name."
+            f"init_from={source}: none of its {len(given)} tensors belongs in this network: they are as "
+            f"{_first(given)}, and this network's as {_first(wanted)}; check model.name."
         )
     grown = _interpolated(given, wanted, sizes)
     left = fits.intersection(sized or ()) if other_classes else set[str]()
@@ -166,9 +173,10 @@ def fit_in(
         other_classes=sorted(left),
         fresh=sorted(name for name in wanted if name not in given),
         unused=sorted(name for name in given if name not in wanted),
+        outside=part.outside,
     )
     head_of = {name: _head(name, heads) for name in {*wanted, *given}}
-    _require_told(found, (given, wanted), place, head_of, sized, source)
+    _require_told(found, (given, wanted), part.place, head_of, sized, source)
     return found
 
 
@@ -186,23 +194,33 @@ def _require_told(
     for name in found.resized:
         if name not in of_classes:
             raise UserError(
-                f"init_from={source}: tensor {name!r} has shape {given[name].shape}, and this network needs "
+                f"init_from={source}: tensor {shown(name)} has shape {given[name].shape}, and this network needs "
                 f"{wanted[name]}; choose the sizes that the weights were trained with."
             )
     held, needed, strange = ({head_of[name] for name in names} for names in (given, wanted, found.unused))
-    for name in found.fresh:
-        head = head_of[name]
-        absent = head is not None and head not in held
-        answers = name in (sized or ()) and head not in strange
-        if name.startswith(place) and not absent and not answers:
-            hint = near(name, found.unused or given)
-            raise UserError(f"init_from={source} has no tensor {name!r}, which this network needs.{hint}")
-    for name in found.unused:
-        if head_of[name] is None or head_of[name] in needed:
-            raise UserError(
-                f"init_from={source} holds the tensor {name!r}, for which this network has no place; choose the model "
-                "that the weights were trained with."
-            )
+
+    def told(name: str) -> bool:
+        absent = head_of[name] is not None and head_of[name] not in held
+        answers = name in (sized or ()) and head_of[name] not in strange
+        return absent or answers or not name.startswith(place)
+
+    if missing := [name for name in found.fresh if not told(name)]:
+        hint = mismatch.nearest(missing[0], found.unused or given)
+        raise UserError(
+            f"init_from={source} has no tensor {shown(missing[0])}, which this network needs"
+            f"{mismatch.more(missing)}.{hint}"
+        )
+    if left := [name for name in found.unused if head_of[name] is None or head_of[name] in needed]:
+        raise UserError(
+            f"init_from={source} holds the tensor {shown(left[0])}, for which this network has no place"
+            f"{mismatch.more(left)}; choose the model that the weights were trained with."
+            f"{mismatch.nearest(left[0], wanted)}"
+        )
+
+
+def _first(tensors: Mapping[str, Any]) -> str:
+    """Name the first tensors."""
+    return ", ".join(map(shown, itertools.islice(tensors, _SHOWN)))
 
 
 def _head(name: str, heads: Sequence[str]) -> str | None:
@@ -221,35 +239,12 @@ def table(source: str, found: Transfer) -> Table:
         "for other classes, reinitialised": found.other_classes,
         "not in the file, reinitialised": found.fresh,
         "in the file, not used": found.unused,
+        "elsewhere in the file, not used": found.outside,
     }
     for label, names in rows.items():
-        shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-        sheet.add_row(label, str(len(names)), Text(shown))
+        first = ", ".join(shown(name)[1:-1] for name in names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
+        sheet.add_row(label, str(len(names)), Text(first))
     return sheet
-
-
-def _best_reading(tensors: Tensors, wanted: Shapes) -> tuple[dict[str, np.ndarray], str]:
-    """Choose the names (torchvision's or timm's) and the place in our network under which most tensors fit."""
-    best: tuple[int, dict[str, np.ndarray], str] = (-1, {}, "")
-    for named in weights.readings(tensors):
-        arrays = {name: np.asarray(tensor) for name, tensor in named.items()}
-        fits, place = _best_place({name: array.shape for name, array in arrays.items()}, wanted)
-        if fits > best[0]:
-            best = fits, arrays, place
-    _, arrays, place = best
-    return {place + name: array for name, array in arrays.items()}, place
-
-
-def _best_place(given: Shapes, wanted: Shapes) -> tuple[int, str]:
-    """Where in our network another one stands, as "backbone.body.", and how many of its tensors fit there."""
-    fits = Counter({"": 0})
-    for name, shape in wanted.items():
-        parts = name.split(".")
-        for i in range(len(parts)):
-            if given.get(".".join(parts[i:])) == shape:
-                fits["".join(f"{part}." for part in parts[:i])] += 1
-    place = max(fits, key=lambda place: (fits[place], -len(place)))
-    return fits[place], place
 
 
 def _interpolated(given: Tensors, wanted: Shapes, sizes: tuple[Size | None, Size | None]) -> dict[str, np.ndarray]:

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mapjax.errors import UserError, near
+from mapjax.errors import UserError
 from mapjax.task import Variables
+from mapjax.weights.mismatch import more, nearest
+from mapjax.weights.stored import shown
 
 Tensors = Mapping[str, np.ndarray]
 LEAVES = {  # ours → the last part of theirs; a leaf that is not here has the same name and layout
@@ -50,16 +52,23 @@ def from_torchvision(tensors: Tensors, variables: Variables) -> Variables:
     """
     given = {new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     needed = shapes(variables)
+    left = sorted(set(given) - set(needed))
+    if missing := [name for name in needed if name not in given]:
+        raise UserError(
+            f"the weights have no tensor {missing[0]!r}, which this network needs{more(missing)}."
+            f"{nearest(missing[0], left or given)}"
+        )
     for name, shape in needed.items():
-        if name not in given:
-            raise UserError(f"the weights have no tensor {name!r}, which this network needs.{near(name, given)}")
         if (found := np.shape(given[name])) != shape:
             raise UserError(
                 f"tensor {name!r} of the weights has shape {found}, but this network needs {shape}:"
                 " choose the depth, width and number of classes that the weights were trained with."
             )
-    if left := sorted(set(given) - set(needed)):
-        raise UserError(f"the weights hold {len(left)} tensors that this network has no place for, first {left[0]!r}.")
+    if left:
+        raise UserError(
+            f"the weights hold {len(left)} tensors that this network has no place for, first {shown(left[0])}."
+            f"{nearest(left[0], needed)}"
+        )
     return replace(given, variables)
 
 

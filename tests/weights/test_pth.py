@@ -141,8 +141,8 @@ def test_torch_weights_in_a_checkpoint(legacy, tmp_path, caplog):
     path = write_torch(tmp_path / "w.pth", value, legacy, **{"0": WEIGHT, "9": np.float32([1])})
     with caplog.at_level(logging.WARNING):
         found = files.read(path)
-    assert list(found) == ["w"] and np.array_equal(found["w"], WEIGHT)
-    assert caplog.messages == [f"{path}: taking the weights under 'model'"]
+    assert list(found) == ["e"] and np.array_equal(found["e"], WEIGHT)
+    assert caplog.messages == [f"{path}: taking the weights under 'ema', and not those under 'model'"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,9 @@ def test_torch_weights_in_a_checkpoint(legacy, tmp_path, caplog):
         ({"state_dict": one_tensor("a"), "model": one_tensor("b")}, "a"),
         ({"model": {"state_dict": one_tensor("c")}}, "c"),
         ({"state_dict": {"epoch": 1}, "model_state_dict": one_tensor("d")}, "d"),
-        ({"ema": one_tensor("e"), "params": one_tensor("f")}, "f"),
+        ({"params": one_tensor("f"), "model_ema": one_tensor("e")}, "e"),
+        ({"net": {**one_tensor("f"), **one_tensor("g")}, "ema": one_tensor("e")}, "fg"),
+        ({"weights": one_tensor("f")}, "f"),
         ({"ema": one_tensor("e"), "optimizer": one_tensor("g")}, "e"),
         ({**one_tensor("h"), "model": "resnet50"}, "h"),
         (collections.OrderedDict(one_tensor("i")), "i"),
@@ -159,7 +161,7 @@ def test_torch_weights_in_a_checkpoint(legacy, tmp_path, caplog):
 )
 def test_which_weights_are_taken(value, taken, tmp_path):
     path = write_torch(tmp_path / "w.pth", value, **{"0": WEIGHT})
-    assert list(files.read(path)) == [taken]
+    assert list(files.read(path)) == list(taken)
 
 
 def test_a_storage_that_no_weight_uses_is_not_read(tmp_path):
@@ -284,3 +286,39 @@ def test_any_damage_is_told_or_harmless(legacy, tmp_path, data):
             assert tensor.size < 2**48 and tensor.ndim <= 32
             np.array(tensor[(slice(2),) * tensor.ndim])  # its first and last bytes are there
             np.array(tensor[(slice(-2, None),) * tensor.ndim])
+
+
+def test_a_storage_that_is_hardly_used_is_not_read(tmp_path):
+    value = {"w": Strided(FloatStorage("0", 2**28), 0, (2,), (1,))}
+    path = write_torch(tmp_path / "w.pth", value, legacy=True, **{"0": WEIGHT})
+    data = path.read_bytes().replace(struct.pack("<q", 24), struct.pack("<q", 2**28))
+    path.write_bytes(data)
+    os.truncate(path, len(data) + 2**30)  # nothing of it is on the disk
+    refused(path, "asks for more than 268,435,456 bytes that belong to no tensor")
+
+
+def test_a_tensor_that_repeats_its_storage_has_an_end(tmp_path):
+    for shape, fits in [((1000, 500), True), ((2**24, 2**23), False)]:
+        path = write_torch(tmp_path / "w.pth", {"w": Strided(FloatStorage("0", 24), 0, shape, (0, 0))}, **{"0": WEIGHT})
+        if fits:
+            assert files.read(path)["w"].shape == shape
+        else:
+            refused(path, "over a storage of 24")
+
+
+def test_nested_mappings_have_an_end(tmp_path, monkeypatch):
+    inner = dict.fromkeys(map(str, range(60)))
+    for _ in range(4):
+        inner = dict.fromkeys(map(str, range(60)), inner)  # one mapping, reached in 60^5 ways
+    write_torch(tmp_path / "w.pth", inner)
+    monkeypatch.setattr("mapjax.weights.budget.ELEMENTS", 20_000)
+    refused(tmp_path / "w.pth", "more than 20,000 entries of nested mappings")
+    value = {}
+    value["model"] = value
+    refused(write_torch(tmp_path / "w.pth", value), "holds no tensors by name")
+
+
+def test_modules_that_were_saved_apart_are_one_file(tmp_path):
+    value = {"backbone": one_tensor("conv1.weight"), "head": {"fc": one_tensor("weight")}, "epoch": 3}
+    path = write_torch(tmp_path / "w.pth", value, **{"0": WEIGHT})
+    assert set(files.index(path).shapes) == {"backbone.conv1.weight", "head.fc.weight"}
