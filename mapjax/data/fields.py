@@ -1,0 +1,68 @@
+"""Values of a file as they are needed, or None for what cannot be read: nothing beyond range or not finite gets in."""
+
+import math
+from typing import Any
+
+_DIGITS = 20  # of the longest whole number of 64 bits, with its sign
+_INT64 = 2**63
+_YES, _NO = ("true", "yes", "y", "t"), ("", "false", "no", "n", "f")
+
+
+def whole(value: Any, least: int = -_INT64, most: int = _INT64 - 1) -> int | None:
+    """Read a whole number from `least` to `most`; text that says one, and 7.0, are numbers too.
+
+    Example:
+      >>> from mapjax.data import fields
+      >>> fields.whole("7"), fields.whole(7.0), fields.whole(7.5), fields.whole(True), fields.whole(10**400)
+      (7, 7, None, None, None)
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and len(value.strip()) > _DIGITS):
+        return None
+    if not isinstance(value, int | str) and not (isinstance(value, float) and value.is_integer()):
+        return None
+    try:
+        found = int(value)
+    except ValueError:
+        return None
+    return found if least <= found <= most else None
+
+
+def number(value: Any) -> float | None:
+    """Read a finite number; text that says one is one too.
+
+    Example:
+      >>> from mapjax.data import fields
+      >>> fields.number(" 2.5"), fields.number("nan"), fields.number(10**400), fields.number(False)
+      (2.5, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def numbers(values: Any, count: int) -> tuple[float, ...] | None:
+    """Read a list of so many finite numbers."""
+    if not isinstance(values, list | tuple) or len(values) != count:
+        return None
+    found = [number(value) for value in values]
+    return None if None in found else tuple(one for one in found if one is not None)
+
+
+def flag(value: Any) -> bool | None:
+    """Read yes or no: a truth value, a number, or text that says one ("0", "true"); nothing is no.
+
+    Example:
+      >>> from mapjax.data import fields
+      >>> fields.flag("0"), fields.flag(1), fields.flag("True"), fields.flag(None), fields.flag("Unspecified")
+      (False, True, True, False, None)
+    """
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if isinstance(value, str) and (word := value.strip().casefold()) in (*_YES, *_NO):
+        return word in _YES
+    found = number(value)
+    return None if found is None else found != 0
