@@ -43,7 +43,7 @@ class Form(NamedTuple):
 
 CORNERS = Form("corners x1,y1,x2,y2", _corners)
 SIDES = Form("x,y,width,height", _sides)
-_OTHERS = (  # in the order in which they are tried
+_OTHERS = (  # of several that fit alike the first is named
     CORNERS,
     SIDES,
     Form("corners y1,x1,y2,x2, rows first", lambda given: given[:, [1, 0, 3, 2]]),
@@ -124,10 +124,11 @@ def _cause(
     enough = 0.9 if odd.mean() > 0.5 else 1.0 if odd.mean() > 0.25 and len(odd) >= _FEW else np.inf
     if ((given >= 0) & (given <= 1)).all(axis=1).mean() >= enough:
         return "they look like shares of the image from 0 to 1: multiply them by its width and height"
-    for other in _OTHERS:
-        with np.errstate(over="ignore", invalid="ignore"):
-            if other is not form and _fits(other.corners(given), sizes) >= enough:
-                return f"they look like {other.name}: write {form.name} instead"
+    with np.errstate(over="ignore", invalid="ignore"):
+        fits = {other.name: _fits(other.corners(given), sizes) for other in _OTHERS if other is not form}
+    best = max(fits, key=fits.__getitem__)
+    if fits[best] >= enough:
+        return f"they look like {best}: write {form.name} instead"
     if len(odd) >= _FEW and lost.mean() > 0.5:
         return "they were probably drawn on images of another size, or on other images: correct the boxes or the images"
     return ""

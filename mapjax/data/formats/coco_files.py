@@ -82,7 +82,8 @@ def open_split(
     listed = listed_images(content["images"], file, dropped)
     kept = set(splits.take([entry["file_name"] for entry in listed.values()], part, seed, hold_out))
     entries = {number: entry for number, entry in listed.items() if entry["file_name"] in kept}
-    folder = image_folder(path, images, split, file, [entry["file_name"] for entry in entries.values()])
+    every = [entry["file_name"] for entry in entries.values()]
+    folder = image_folder(path, images, split, file, [name for name in every if coco_images.is_plain(name)] or every)
     coco_images.leave_out_strays(entries, folder, pathlib.Path(path) if path is not None else folder, file, dropped)
     labels = present(entries, folder, file, dropped)
     coco_images.leave_out_misfits(labels, folder, f"{file}, split {split!r}", dropped)

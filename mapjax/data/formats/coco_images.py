@@ -29,6 +29,11 @@ def can_be_a_file(name: str) -> bool:
         return False
 
 
+def is_plain(name: str) -> bool:
+    """Tell whether a name is relative and goes down only, so that one folder alone has such a file."""
+    return not os.path.isabs(name) and ".." not in name.split("/")
+
+
 def leave_out_strays(
     entries: dict[int, dict[str, Any]],
     folder: pathlib.Path,

@@ -103,6 +103,7 @@ def source_of(
     *,
     dropped: dict[str, list[str]],
     fingerprint: str,
+    noted: dict[str, list[str]] | None = None,
 ) -> Source:
     """Make the source of records with label maps."""
     records = Records(
@@ -113,7 +114,7 @@ def source_of(
         sizes=masked.sizes,
         label_map=masked.label_map,
     )
-    return Source(name, split, tuple(classes), tuple(category_ids), records, dropped, fingerprint)
+    return Source(name, split, tuple(classes), tuple(category_ids), records, dropped, fingerprint, noted=noted or {})
 
 
 def measure(
