@@ -52,6 +52,17 @@ def numbers(values: Any, count: int) -> tuple[float, ...] | None:
     return None if None in found else tuple(one for one in found if one is not None)
 
 
+def text(value: Any) -> str | None:
+    """Read text; half of a character, as JSON may hold, becomes a question mark.
+
+    Example:
+      >>> from mapjax.data import fields
+      >>> fields.text("cat"), fields.text("c\\ud800t"), fields.text(7)
+      ('cat', 'c?t', None)
+    """
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+
+
 def flag(value: Any) -> bool | None:
     """Read yes or no: a truth value, a number, or text that says one ("0", "true"); nothing is no.
 

@@ -105,7 +105,8 @@ def with_array(**arrays):
 
 def packed(out):
     stream = io.BytesIO()
-    np.savez_compressed(stream, **truth.load((out / "train.labels.npz").read_bytes()), zeros=np.zeros(10**6))
+    held: dict = truth.load((out / "train.labels.npz").read_bytes())
+    np.savez_compressed(stream, **held, zeros=np.zeros(10**6))
     return stream.getvalue()
 
 

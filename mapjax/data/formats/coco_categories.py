@@ -31,15 +31,15 @@ def read(content: Mapping[str, Any], classes: Sequence[str] | None, file: pathli
     for position, entry in enumerate(content["categories"]):
         try:
             number = number_of(entry, "id", f"categories[{position}]", file)
-            if not isinstance(entry.get("name"), str):
+            name = fields.text(entry.get("name"))
+            if name is None:
                 raise UserError(f"{file}: categories[{position}] has no 'name'; add it.")
         except UserError as error:
             dropped[_NAMELESS].append(str(error).rstrip("."))
             continue
-        name = entry["name"]
         if number in found or name in names:
             raise UserError(f"{file}: two categories have the name {name!r} or the id {number}; change one.")
-        found[number] = entry
+        found[number] = {**entry, "name": name}
         names.add(name)
     if content["categories"] and not found:
         raise UserError(f"{file}: not one category can be used: {dropped[_NAMELESS][0]}.")
@@ -86,7 +86,7 @@ def keypoint_names(known: Categories, wanted: Collection[int], file: pathlib.Pat
             raise UserError(
                 f"{file}: {category!r} has other keypoints than {next(iter(listed))!r}; choose one by classes=."
             )
-    return tuple(names or ())
+    return tuple(str(fields.text(name)) for name in names or ())
 
 
 def _roots(known: Categories, annotations: Sequence[Any]) -> list[int]:
