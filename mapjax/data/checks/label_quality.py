@@ -100,9 +100,11 @@ def require_trainable(source: Source, summary: LabelSummary) -> None:
     """
     where = f"{source.name}, split {source.split!r},"
     if summary.out_of_range:
+        labels = labels_of(source)
+        first = int(np.flatnonzero((labels < 0) | (labels >= len(source.classes)))[0])
         raise UserError(
             f"{where} has {summary.out_of_range} images whose label is outside the list of its {len(source.classes)} "
-            "classes; correct the labels."
+            f"classes, such as {labels[first]} of image {first}, counted from 0; correct the labels."
         )
     if summary.several:
         if not summary.labels:

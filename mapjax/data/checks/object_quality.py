@@ -174,9 +174,12 @@ def require_trainable(source: Source, summary: ObjectSummary) -> None:
     """
     where = f"{source.name}, split {source.split!r},"
     if summary.out_of_range:
+        known = range(len(source.classes))
+        lists = (truth_of(source, index).get("classes", ()) for index in range(len(source.records)))
+        first = next(index for index, classes in enumerate(lists) if not set(map(int, classes)).issubset(known))
         raise UserError(
-            f"{where} has {summary.out_of_range} boxes whose class is not one of its {len(source.classes)} classes; "
-            "correct the labels."
+            f"{where} has {summary.out_of_range} boxes whose class is not one of its {len(known)} classes, such as in "
+            f"image {truth_of(source, first).get('file', first)}; correct the labels."
         )
     if summary.boxes == summary.crowd:
         every = f": all {summary.crowd} are crowd or difficult" if summary.crowd else ""

@@ -83,7 +83,9 @@ def make_source(
     left_out = {reason: where for reason, where in {**dropped, **misfits}.items() if where}
     if not kept and left_out:
         reason, where = next(iter({**misfits, **left_out}.items()))
-        raise UserError(f"{name}: no image of split {split!r} has a mask that fits; {reason}: {where[0]}.")
+        raise UserError(
+            f"{name}: no image of split {split!r} has a mask that fits: {len(where)} × {reason}, such as {where[0]}."
+        )
     files, masks = [pair.image for pair in kept], [pair.mask for pair in kept]
     digest = hashlib.sha256("\n".join([*coding.classes, "", *files, "", *masks]).encode("utf-8", "surrogateescape"))
     for array in (sizes, lengths, coding.table, coding.colours, coding.colour_classes):
