@@ -131,11 +131,17 @@ def test_the_same_objects_or_files_twice_stop(tmp_path):
     with pytest.raises(UserError, match=r"has 12 boxes, 6 of them × box listed before.*0\.png #4: .*merged"):
         check(write_coco(tmp_path, [np.concatenate([part, part]) for part in np.split(good, 2)]))
     twice = [{"id": number, "file_name": f"{number % 2}.png", "height": HEIGHT, "width": WIDTH} for number in range(4)]
-    with pytest.raises(UserError, match=r"lists 4 images, 2 of them × image file listed before, such as .*0\.png: "):
+    with pytest.raises(UserError, match=r"2 of 4 images are files listed before .* 0\.png \(ids 0 and 2\); .* merged"):
         check(write_coco(tmp_path, np.split(good[:4], 4), images=twice))
     twice[3]["file_name"] = "2.png"
-    found = check(write_coco(tmp_path, np.split(good[:4], 4), images=twice))
-    assert found.noted == {"image file listed before": (1, str(tmp_path / "0.png"))}
+    source = write_coco(tmp_path, np.split(good[:4], 4), images=twice)
+    assert source.dropped == {
+        "image file listed before, whose objects join the first": ["0.png (ids 0 and 2)"],
+    }
+    assert [len(record["boxes"]) for record in source.records] == [2, 1, 1]  # none is background elsewhere
+    again = [record | {"image": "a.png"} for record in source.records[:]] * 2
+    with pytest.raises(UserError, match=r"lists 6 images, 5 of them × image file listed before, such as a\.png: "):
+        check(source._replace(records=again))
 
 
 def test_crowds_alone_are_told(tmp_path):

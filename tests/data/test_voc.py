@@ -64,11 +64,12 @@ def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
             obj(box=(20, 0, 30, 9)),
             obj(box=(-5, -5, 30, 9)),
         ],
-        **{stem: [obj()] for stem in ("torn", "imageless", "half")},
+        **{stem: [obj()] for stem in ("torn", "other", "imageless", "half")},
         **{f"bad{n}": [obj(), one] for n, one in enumerate(UNREADABLE)},
     }
     path = folder(annotations, {"train": [*annotations, "unlabelled"], "val": []})
     (tmp_path / "Annotations/torn.xml").write_text("<annotation><object>")
+    (tmp_path / "Annotations/other.xml").write_text("<image><box/></image>")
     (tmp_path / "JPEGImages/imageless.png").unlink()
     (tmp_path / "JPEGImages/half.png").write_bytes(b"\x89PNG but no more")
     source = voc.make(split="train", path=path)
@@ -79,7 +80,7 @@ def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
         "box outside the image": 1,
         "image with an object without four finite corners": 5,
         "image with an object without a name": 1,
-        "broken XML": 1,
+        "broken XML": 2,
         "missing image": 1,
         "unreadable image": 1,
         "missing annotation": 1,

@@ -17,6 +17,7 @@ from mapjax.errors import UserError
 
 Dropped = dict[str, list[str]]
 
+_FEWEST = 4  # images of which half may be there twice by chance
 _LOOKED_AT = 200  # images whose headers are read; of all, once one of these has another size than the JSON says
 _THREADS = 16  # for the latency of many small files
 
@@ -73,6 +74,35 @@ def _leaves(name: str, folder: pathlib.Path, root: pathlib.Path) -> bool:
     spellings = {name, name.replace("\\", "/"), urllib.parse.unquote(name).replace("\\", "/")}
     places = [os.path.abspath(os.path.join(folder, one)) for one in spellings]
     return any(os.path.commonpath([place, top]) != top for place in places)
+
+
+def join_repeated(labels: dict[int, Labels], where: str, dropped: Dropped) -> dict[int, int]:
+    """Take out the images whose file came before under another id: what the one has, the other would lack.
+
+    Args:
+      labels: of the images by id, written to.
+      where: the file and the split, for messages.
+      dropped: what is left out, written to.
+
+    Returns:
+      The id that gets the objects of each id that is taken out.
+
+    Raises:
+      UserError: half of the images, or more, are such.
+    """
+    first: dict[str, int] = {}
+    joined = {number: first.setdefault(os.path.normpath(one.file), number) for number, one in labels.items()}
+    joined = {number: kept for number, kept in joined.items() if kept != number}
+    shown = [f"{labels[number].file} (ids {kept} and {number})" for number, kept in joined.items()]
+    if len(labels) >= _FEWEST and 2 * len(joined) >= len(labels):
+        raise UserError(
+            f"{where}: {len(joined)} of {len(labels)} images are files listed before under another id, such as "
+            f"{shown[0]}; the file was probably merged with a copy of itself: keep one."
+        )
+    for number, one in zip(joined, shown):
+        del labels[number]
+        dropped["image file listed before, whose objects join the first"].append(one)
+    return joined
 
 
 def leave_out_misfits(labels: dict[int, Labels], folder: pathlib.Path, where: str, dropped: Dropped) -> None:

@@ -1,5 +1,6 @@
 """The objects of a COCO file: each is read as far as it can be, and an image with one that cannot is left out."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ from jaxtyping import Float32
 
 from mapjax.data import box_forms, fields, objects
 from mapjax.data.box_forms import Written
-from mapjax.data.formats import coco_masks
+from mapjax.data.formats import coco_images, coco_masks
 from mapjax.data.formats.coco_files import Split
 from mapjax.data.formats.coco_json import number_of
 from mapjax.data.geometry import Size
@@ -39,9 +40,11 @@ def add_all(split: Split, where: str, masks: bool, keypoints: int) -> None:
       keypoints: how many an object has, 0 where they are not read.
 
     Raises:
-      UserError: not one annotation or image can be used, or most boxes are written in another form.
+      UserError: not one annotation or image can be used, most files are listed twice, or most boxes are written in
+        another form.
     """
     written, wanted = Written(box_forms.SIDES), _Wanted(masks, keypoints)
+    joined = coco_images.join_repeated(split.labels, where, split.dropped)
     spoilt: dict[int, tuple[str, str]] = {}
     astray: list[str] = []
     for position, entry in enumerate(split.content["annotations"]):
@@ -51,10 +54,10 @@ def add_all(split: Split, where: str, masks: bool, keypoints: int) -> None:
         except UserError as error:
             astray.append(str(error))
             continue
-        name = f"{what} (id {entry.get('id')})"
+        name = f"{what} (id {reprlib.repr(entry.get('id'))})"
         if image not in split.listed:
             split.dropped["unknown image id"].append(name)
-        elif image in split.labels:
+        elif (image := joined.get(image, image)) in split.labels:
             try:
                 _add(entry, name, split, split.labels[image], wanted, written)
             except _Unreadable as error:

@@ -137,6 +137,8 @@ def _parse(file: pathlib.Path) -> _Annotation:
         root = ElementTree.fromstring(file.read_bytes())
     except (ElementTree.ParseError, OSError, ValueError, LookupError, RecursionError) as error:
         return _Annotation((0, 0), [], f"{file.name}: {error}")
+    if root.tag.casefold() != "annotation":
+        return _Annotation((0, 0), [], f"{file.name}: it is <{root.tag}>, not <annotation>")
     height, width = (int(fields.number(root.findtext(f"size/{side}")) or 0) for side in ("height", "width"))
     objects = [
         _Object(
