@@ -54,7 +54,8 @@ _OTHERS = (  # of several that fit alike the first is named
 
 def is_clipped(box: Sequence[float], clipped: Sequence[float]) -> bool:
     """Tell whether more than a rounding error was cut off a box."""
-    return any(abs(one - other) > _ROUNDING for one, other in zip(box, clipped))
+    (x1, y1, x2, y2), (left, top, right, bottom) = box, clipped
+    return max(left - x1, top - y1, x2 - right, y2 - bottom) > _ROUNDING
 
 
 class Written:
@@ -121,7 +122,7 @@ def _cause(
     """Name what boxes of which many are odd may be instead, and the mend; nothing where they are plausible."""
     if len(odd) < _FEWEST:
         return ""
-    enough = 0.9 if odd.mean() > 0.5 else 1.0 if odd.mean() > 0.25 and len(odd) >= _FEW else np.inf
+    enough = 0.9 if odd.mean() > 0.5 else 0.99 if odd.mean() > 0.25 and len(odd) >= _FEW else np.inf
     if ((given >= 0) & (given <= 1)).all(axis=1).mean() >= enough:
         return "they look like shares of the image from 0 to 1: multiply them by its width and height"
     with np.errstate(over="ignore", invalid="ignore"):

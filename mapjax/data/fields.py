@@ -16,9 +16,11 @@ def whole(value: Any, least: int = -_INT64, most: int = _INT64 - 1) -> int | Non
       >>> fields.whole("7"), fields.whole(7.0), fields.whole(7.5), fields.whole(True), fields.whole(10**400)
       (7, 7, None, None, None)
     """
+    if type(value) is int:  # as nearly all are
+        return value if least <= value <= most else None
     if isinstance(value, bool) or (isinstance(value, str) and len(value.strip()) > _DIGITS):
         return None
-    if not isinstance(value, int | str) and not (isinstance(value, float) and value.is_integer()):
+    if not isinstance(value, str) and not (isinstance(value, float) and value.is_integer()):
         return None
     try:
         found = int(value)
@@ -35,6 +37,8 @@ def number(value: Any) -> float | None:
       >>> fields.number(" 2.5"), fields.number("nan"), fields.number(10**400), fields.number(False)
       (2.5, None, None, None)
     """
+    if type(value) is float:  # as nearly all are
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -48,8 +52,8 @@ def numbers(values: Any, count: int) -> tuple[float, ...] | None:
     """Read a list of so many finite numbers."""
     if not isinstance(values, list | tuple) or len(values) != count:
         return None
-    found = [number(value) for value in values]
-    return None if None in found else tuple(one for one in found if one is not None)
+    found = tuple(one for one in map(number, values) if one is not None)
+    return found if len(found) == count else None
 
 
 def text(value: Any) -> str | None:
@@ -71,7 +75,7 @@ def flag(value: Any) -> bool | None:
       >>> fields.flag("0"), fields.flag(1), fields.flag("True"), fields.flag(None), fields.flag("Unspecified")
       (False, True, True, False, None)
     """
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool | int):
         return bool(value)
     if isinstance(value, str) and (word := value.strip().casefold()) in (*_YES, *_NO):
         return word in _YES

@@ -59,6 +59,7 @@ def test_boxes_that_are_right_pass(seed, largest):
         (SIDES, lambda b: centres(b) / [WIDTH, HEIGHT, WIDTH, HEIGHT], "shares of the image from 0 to 1"),
         (CORNERS, centres, "look like centre x, centre y, width, height"),
         (CORNERS, lambda b: b[:, [2, 3, 0, 1]], "the last first"),
+        (SIDES, lambda b: b[:, [1, 0, 3, 2]], "corners"),
         (CORNERS, lambda b: b * 3, "drawn on images of another size"),
         (SIDES, lambda b: sides(b * 3), "drawn on images of another size"),
     ],

@@ -80,7 +80,8 @@ def open_split(
     known = coco_categories.read(content, classes, file, dropped)
     names, numbers = coco_categories.number(known, classes, file)
     listed = listed_images(content["images"], file, dropped)
-    kept = set(splits.take([entry["file_name"] for entry in listed.values()], part, seed, hold_out))
+    names_once = list(dict.fromkeys(entry["file_name"] for entry in listed.values()))
+    kept = set(splits.take(names_once, part, seed, hold_out))
     entries = {number: entry for number, entry in listed.items() if entry["file_name"] in kept}
     every = [entry["file_name"] for entry in entries.values()]
     folder = image_folder(path, images, split, file, [name for name in every if coco_images.is_plain(name)] or every)

@@ -70,6 +70,8 @@ def leave_out_strays(
 
 def _leaves(name: str, folder: pathlib.Path, root: pathlib.Path) -> bool:
     """Tell whether a name, or what it may be resolved to, is not below the root."""
+    if is_plain(name) and "\\" not in name and "%" not in name:
+        return False
     top = os.path.abspath(root)
     spellings = {name, name.replace("\\", "/"), urllib.parse.unquote(name).replace("\\", "/")}
     places = [os.path.abspath(os.path.join(folder, one)) for one in spellings]

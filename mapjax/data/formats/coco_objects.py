@@ -1,6 +1,5 @@
 """The objects of a COCO file: each is read as far as it can be, and an image with one that cannot is left out."""
 
-import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from mapjax.data.geometry import Size
 from mapjax.data.records import Labels, check_box
 from mapjax.errors import UserError
 
+_SHOWN = 40  # letters of an id
 _MOST_AREA = float(np.finfo(np.float32).max)
 
 
@@ -54,7 +54,7 @@ def add_all(split: Split, where: str, masks: bool, keypoints: int) -> None:
         except UserError as error:
             astray.append(str(error))
             continue
-        name = f"{what} (id {reprlib.repr(entry.get('id'))})"
+        name = f"{what} (id {str(entry.get('id'))[:_SHOWN]})"
         if image not in split.listed:
             split.dropped["unknown image id"].append(name)
         elif (image := joined.get(image, image)) in split.labels:
