@@ -19,6 +19,7 @@ Boxes = Float[np.ndarray, "n 4"]
 
 _ROUNDING = 0.5  # pixels by which a box may reach beyond its image without a word
 _WHOLE = 0.9  # share of a box inside its image from which on it is taken for right
+_SHARES = "they look like shares of the image from 0 to 1: multiply them by its width and height"
 _FEWEST, _FEW = 3, 10  # boxes that tell another form, by a form that fits and without one
 
 
@@ -66,14 +67,23 @@ class Written:
         self.form = form
         self._numbers = array.array("d")
         self._places: list[str] = []
+        self._shares: list[str] = []  # where objects have points within 0 and 1
+        self._pointed = 0
 
     def add(self, given: Sequence[float], size: geometry.Size, place: str) -> None:
         """Take one box, as written, of an image of height, width; and where it is written."""
         self._numbers.extend((*given, *size))
         self._places.append(place)
 
+    def add_points(self, points: Float[np.ndarray, "k 2"], place: str) -> None:
+        """Take the keypoints or the polygons of an object, x,y, as written."""
+        if len(points):
+            self._pointed += 1
+            if ((points >= 0) & (points <= 1)).all():
+                self._shares.append(place)
+
     def require_plausible(self, where: str) -> None:
-        """Stop where most of the boxes do not fit their images.
+        """Stop where most of the boxes do not fit their images, or most of the points are shares of it.
 
         Args:
           where: the file and the split, for the message.
@@ -81,6 +91,11 @@ class Written:
         Raises:
           UserError: naming the first of them, how many there are, and what they may be instead.
         """
+        if self._pointed >= _FEWEST and 2 * len(self._shares) > self._pointed:
+            raise UserError(
+                f"{where}: of {len(self._shares)} of {self._pointed} objects all points are from 0 to 1, such as "
+                f"{self._shares[0]}; {_SHARES}."
+            )
         rows = np.frombuffer(self._numbers, np.float64).reshape(-1, 6)
         given, sizes = rows[:, :4], rows[:, 4:]
         odd, lost = _judged(self.form.corners(given), sizes)
@@ -124,7 +139,7 @@ def _cause(
         return ""
     enough = 0.9 if odd.mean() > 0.5 else 0.99 if odd.mean() > 0.25 and len(odd) >= _FEW else np.inf
     if ((given >= 0) & (given <= 1)).all(axis=1).mean() >= enough:
-        return "they look like shares of the image from 0 to 1: multiply them by its width and height"
+        return _SHARES
     with np.errstate(over="ignore", invalid="ignore"):
         fits = {other.name: _fits(other.corners(given), sizes) for other in _OTHERS if other is not form}
     best = max(fits, key=fits.__getitem__)

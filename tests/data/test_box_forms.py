@@ -145,6 +145,17 @@ def test_the_same_objects_or_files_twice_stop(tmp_path):
         check(source._replace(records=again))
 
 
+def test_points_as_shares_are_told(tmp_path):
+    category = {"id": 1, "name": "cat", "keypoints": ["nose", "ear"]}
+    for beside in ({"keypoints": [0.1, 0.5, 2, 0.7, 1, 2]}, {"segmentation": [[0.1, 0.2, 0.9, 0.2, 0.5, 0.8]]}):
+        one = {"category_id": 1, "bbox": [1, 2, 30, 40]} | beside
+        annotations = [one | {"id": number, "image_id": number} for number in range(4)]
+        write_coco(tmp_path, [[]] * 4, annotations=annotations, categories=[category])
+        needs = "keypoints" if "keypoints" in beside else "masks"
+        with pytest.raises(UserError, match=r"of 4 of 4 objects all points .*annotations\[0\].* shares of the image"):
+            coco.make(split="train", path=str(tmp_path), hold_out=0, needs=needs)
+
+
 def test_crowds_alone_are_told(tmp_path):
     annotations = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 30, 40], "iscrowd": 1}]
     with pytest.raises(UserError, match="no boxes to learn from in its 1 images: all 1 are crowd or difficult"):

@@ -106,8 +106,12 @@ def _add(entry: Mapping[str, Any], name: str, split: Split, one: Labels, wanted:
     one.areas.append(_area(entry, width * height, name, split))
     if wanted.masks:
         one.segmentations.append(mask)
+        if isinstance(mask, tuple) and mask:
+            written.add_points(np.concatenate(mask), name)
     if wanted.keypoints:
-        one.keypoints.append(_keypoints(entry.get("keypoints"), wanted.keypoints, one.size, name, split))
+        points = _keypoints(entry.get("keypoints"), wanted.keypoints, one.size, name, split)
+        written.add_points(points[points[:, 2] > 0, :2], name)
+        one.keypoints.append(points)
 
 
 def _box(entry: Mapping[str, Any], size: Size, name: str, split: Split) -> tuple[float, ...]:
