@@ -140,6 +140,8 @@ def with_header(text):
         (with_array(size=np.zeros((2, 3), np.int32)), "'size' is int32 of the shape"),
         (with_array(classes=np.zeros((2, 1), np.int32)), "'classes' is int32 of the shape"),
         (with_array(mask_bytes=np.array([1, 10**9], np.int32)), "'mask_runs' has another length"),
+        (with_array(boxes=None), "its objects have no 'boxes'"),
+        (with_array(mask_runs=None, mask_bytes=None), "it has no masks"),
         (with_array(names=np.array(["a", "b"])), "something else than arrays of numbers"),
         (packed, "its arrays are packed"),
         (lambda out: b"no zip at all", r"no whole \.npz"),

@@ -157,6 +157,8 @@ def make(
         require_checksums(path, entry["shards"])
     truth = read_truth(path, entry)
     kinds = _kinds(index, truth)
+    if lost := [kind for kind in kinds if truth.lacks(kind)]:
+        raise UserError(f"{path}/{entry['labels']['file']} is damaged: it has no {lost[0]}; {_mend(path)}.")
     if not labels.serve(kinds, needs):
         raise UserError(
             f"{where} was prepared with {', '.join(kinds) or 'images alone'}, and this task learns from {needs}; "

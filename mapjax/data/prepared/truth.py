@@ -83,6 +83,8 @@ def fault(arrays: Arrays) -> str:
     for name in ("id", "names", "name_bytes"):
         if name not in arrays or arrays[name].ndim != 1:
             return f"there is no list {name!r}"
+    if OBJECTS in arrays and not arrays.keys() >= {"boxes", "classes", "crowd"}:
+        return "its objects have no 'boxes', 'classes' or 'crowd'"
     rows = {RECORD: len(arrays["id"])}
     for name, counted in {"name_bytes": RECORD, OBJECTS: RECORD, "mask_bytes": OBJECTS}.items():
         array = arrays.get(name)
@@ -189,6 +191,11 @@ class Truth:
         return [
             name for name, kind in labels.KINDS.items() if kind.layout and kind.layout.keys() <= self._arrays.keys()
         ]
+
+    def lacks(self, kind: str) -> bool:
+        """Tell whether the labels of a kind should be here and are not."""
+        layout = labels.KINDS[kind].layout
+        return bool(layout) and next(iter(layout)) not in self._arrays
 
     def labels(self) -> np.ndarray | None:
         """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they have neither."""
