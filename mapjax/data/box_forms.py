@@ -20,7 +20,7 @@ Boxes = Float[np.ndarray, "n 4"]
 _ROUNDING = 0.5  # pixels by which a box may reach beyond its image without a word
 _WHOLE = 0.9  # share of a box inside its image from which on it is taken for right
 _SHARES = "they look like shares of the image from 0 to 1: multiply them by its width and height"
-_FEWEST, _FEW = 3, 10  # boxes that tell another form, by a form that fits and without one
+_FEWEST, _FEW = 4, 10  # boxes that tell another form that fits, and one that boxes cut off at a border may fit
 
 
 def _corners(given: Boxes) -> Boxes:
@@ -44,12 +44,13 @@ class Form(NamedTuple):
 
 CORNERS = Form("corners x1,y1,x2,y2", _corners)
 SIDES = Form("x,y,width,height", _sides)
+CENTRES = Form("centre x, centre y, width, height", _centres)
 _OTHERS = (  # of several that fit alike the first is named
     CORNERS,
     SIDES,
     Form("corners y1,x1,y2,x2, rows first", lambda given: given[:, [1, 0, 3, 2]]),
     Form("corners x2,y2,x1,y1, the last first", lambda given: given[:, [2, 3, 0, 1]]),
-    Form("centre x, centre y, width, height", _centres),
+    CENTRES,
 )
 
 
@@ -141,7 +142,8 @@ def _cause(
     if ((given >= 0) & (given <= 1)).all(axis=1).mean() >= enough:
         return _SHARES
     with np.errstate(over="ignore", invalid="ignore"):
-        fits = {other.name: _fits(other.corners(given), sizes) for other in _OTHERS if other is not form}
+        others = [other for other in _OTHERS if other is not form and (other is not CENTRES or len(odd) >= _FEW)]
+        fits = {other.name: _fits(other.corners(given), sizes) for other in others}
     best = max(fits, key=fits.__getitem__)
     if fits[best] >= enough:
         return f"they look like {best}: write {form.name} instead"

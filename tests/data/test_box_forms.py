@@ -74,6 +74,12 @@ def test_another_form_is_named(form, write, words, count):
         judge(form, write(boxes(count)))
 
 
+def test_a_few_boxes_that_are_cut_off_are_no_other_form():
+    cut = [[130.0, 90, 40, 40], [140, 80, 30, 50], [100, 100, 30, 30], [140, 20, 30, 30], [20, 90, 30, 40]]
+    judge(SIDES, np.array(cut))
+    judge(CORNERS, np.array([[x, y, x + width, y + height] for x, y, width, height in cut]))
+
+
 def test_a_mistake_among_good_boxes_stops_nothing():
     judge(SIDES, np.concatenate([sides(boxes(30)), boxes(10)]))
 
