@@ -57,14 +57,20 @@ def numbers(values: Any, count: int) -> tuple[float, ...] | None:
 
 
 def text(value: Any) -> str | None:
-    """Read text; half of a character, as JSON may hold, becomes a question mark.
+    """Read text; half of a character, as JSON may hold, becomes a question mark, and bytes that are no text stay.
 
     Example:
       >>> from mapjax.data import fields
       >>> fields.text("cat"), fields.text("c\\ud800t"), fields.text(7)
       ('cat', 'c?t', None)
     """
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "replace").decode()
+    return value
 
 
 def flag(value: Any) -> bool | None:

@@ -13,6 +13,7 @@ import pytest
 from mapjax.data import images, pipeline
 from mapjax.data.checks import quality
 from mapjax.data.formats import folder
+from mapjax.data.prepared import prepare
 from mapjax.data.source import labels_of
 from mapjax.data.transforms import crops
 from mapjax.errors import NoSuchSplit, UserError
@@ -101,6 +102,68 @@ def test_splits_in_capitals(tmp_path, write):
     train, test = (folder.make(split=split, path=path, hold_out=0) for split in ("train", "test"))
     assert train.classes == test.classes == ("cat", "dog")
     assert [r["file"] for r in train.records] == names[:2] and [r["file"] for r in test.records] == names[2:]
+
+
+SPELLED = [
+    ("training_set", "validation_set", "test_set"),
+    ("Train", "Val", "Test"),
+    ("train_images", "val_images", "test_images"),
+    ("training", "dev", "testing"),
+    ("images-train", "eval", "test1"),
+]
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+@pytest.mark.parametrize("spelled", SPELLED)
+@pytest.mark.parametrize("around", ["", "dataset/", "a/b/"])
+def test_splits_in_many_spellings(tmp_path, write, spelled, around):
+    names = [f"{split}/{label}/{n}.png" for split in spelled for label in ("cat", "dog") for n in range(2)]
+    beside = ["paper/figure.png", "labels/x.txt"] if around else []
+    path = write(tmp_path, content([*(around + name for name in names), *beside]))
+    for split, folder_name in zip(("train", "val", "test"), spelled):
+        source = folder.make(split=split, path=path)
+        assert source.classes == ("cat", "dog") and len(source.records) == 4
+        assert all(record["file"].startswith(f"{folder_name}/") for record in source.records)
+        assert source.dropped == ({"image outside the folders of splits": beside[:1]} if around else {})
+    unlabelled = folder.make(split="train", path=path, needs="")
+    assert len(unlabelled.records) == 4
+
+
+LAYOUTS = {  # as data sets are found on the web: names of the images, and the first of train and of test
+    "intel": (
+        ["seg_train/seg_train/a/1.jpg", "seg_train/seg_train/b/2.jpg", "seg_test/seg_test/a/3.jpg"],
+        ["seg_pred/seg_pred/4.jpg"],
+    ),
+    "twice": (["train/train/a/1.jpg", "train/train/b/2.jpg", "test/test/a/3.jpg"], []),
+    "affix": (["flowers-Train/a/1.jpg", "flowers-Train/b/2.jpg", "flowers-Test/a/3.jpg"], []),
+    "deep": (
+        ["ILSVRC/Data/CLS-LOC/train/a/1.jpg", "ILSVRC/Data/CLS-LOC/train/b/2.jpg", "ILSVRC/Data/CLS-LOC/test/a/3.jpg"],
+        ["ILSVRC/Data/CLS-LOC/val/4.jpg"],
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_in_use(tmp_path, layout):
+    names, beside = LAYOUTS[layout]
+    path = write_folder(tmp_path, content([*names, *beside, "ILSVRC/Annotations/train/a.xml"]))
+    train, test = (folder.make(split=split, path=path, hold_out=0) for split in ("train", "test"))
+    assert train.classes == test.classes == ("a", "b")
+    assert [r["image"].removeprefix(f"{path}/") for r in (*train.records, *test.records)] == names
+    assert len(train.dropped.get("image outside the folders of splits", [])) == len(beside)
+    assert len(folder.make(split="test", path=path, needs="").records) == 1
+
+
+def test_files_beside_the_folder_around_everything_do_not_hide_it(tmp_path):
+    path = write_folder(tmp_path, content(["food/images/a/1.jpg", "food/images/b/2.jpg", "food/meta/train.txt"]))
+    assert folder.make(split="train", path=path, hold_out=0).classes == ("a", "b")
+
+
+def test_another_folder_of_the_same_split_is_counted(tmp_path):
+    path = write_folder(tmp_path, content([*SPLIT, "validation/cat/g.png", "val/cat/h.png", "val/dog/i.png"]))
+    source = folder.make(split="val", path=path)
+    assert [record["file"] for record in source.records] == ["val/cat/h.png", "val/dog/i.png"]
+    assert source.dropped == {"image in another folder of this split": ["valid/dog/e.png", "validation/cat/g.png"]}
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -192,6 +255,62 @@ def test_classes_give_the_order(tmp_path):
         np.testing.assert_array_equal(labels_of(source), [1, 1, 0, 0])
 
 
+def test_a_class_that_is_called_as_a_split_is(tmp_path):
+    path = write_folder(tmp_path, content(["bus/a.png", "car/b.png", "train/c.png"]))
+    with pytest.raises(UserError, match="the folders bus, car beside train, which is what a split is called"):
+        folder.make(split="train", path=path)
+    source = folder.make(split="train", path=path, classes="bus;car;train", hold_out=0)
+    assert [record["file"] for record in source.records] == ["bus/a.png", "car/b.png", "train/c.png"]
+
+
+@pytest.mark.parametrize("first", ["train", "val"])
+def test_a_split_that_is_a_link_to_another_is_whole_and_told(tmp_path, first):
+    real, link = ("train", "val") if first == "train" else ("val", "train")
+    write_folder(tmp_path, content([f"{real}/cat/a.png", f"{real}/dog/b.png"]))
+    os.symlink(real, tmp_path / link)
+    sources = [folder.make(split=split, path=str(tmp_path)) for split in ("train", "val")]
+    assert [[r["file"] for r in one.records] for one in sources] == [
+        [f"{split}/cat/a.png", f"{split}/dog/b.png"] for split in ("train", "val")
+    ]
+    said = quality.overlap(*(quality.inspect(source, 0) for source in sources))
+    assert said.startswith("2 of the 2 images of 'val' are in 'train' too")
+
+
+def test_links_to_files_are_followed_for_the_overlap(tmp_path):
+    write_folder(tmp_path / "data", content(SPLIT[:4]))
+    os.makedirs(tmp_path / "data" / "val" / "cat")
+    os.symlink("../../train/cat/a.png", tmp_path / "data" / "val" / "cat" / "z.png")
+    os.symlink("nowhere", tmp_path / "data" / "val" / "nowhere")
+    os.symlink("self", tmp_path / "data" / "val" / "self")
+    os.symlink("data", tmp_path / "other")
+    one, two = (quality.inspect(folder.make(split=s, path=str(tmp_path / "other")), 0) for s in ("train", "val"))
+    assert quality.overlap(one, two).startswith("1 of the 1 images of 'val' are in 'train' too")
+
+
+def test_links_in_an_archive_are_told_too(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as packed:
+        for number, name in enumerate(SPLIT[:4]):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(number))
+            packed.addfile(info, io.BytesIO(png(number)))
+        info = tarfile.TarInfo("val")
+        info.type, info.linkname = tarfile.SYMTYPE, "train"
+        packed.addfile(info)
+    one, two = (
+        quality.inspect(folder.make(split=split, path=str(tmp_path / "x.tar")), 0) for split in ("train", "val")
+    )
+    assert quality.overlap(one, two).startswith("4 of the 4 images of 'val' are in 'train' too")
+
+
+def test_links_that_multiply_are_refused(tmp_path):
+    for one in range(8):
+        (tmp_path / str(one)).mkdir()
+        for other in range(8):
+            os.symlink(f"../{other}", tmp_path / str(one) / f"to{other}")
+    with pytest.raises(UserError, match="links lead to this folder more than 100 times"):
+        folder.make(split="train", path=str(tmp_path))
+
+
 def test_a_link_to_a_folder_is_followed_and_a_ring_ends(tmp_path):
     write_folder(tmp_path / "elsewhere", content(["a.png", "b.png"]))
     write_folder(tmp_path / "data", content(["cat/c.png"]))
@@ -221,6 +340,31 @@ def test_a_link_to_a_folder_is_followed_and_a_ring_ends(tmp_path):
             r"images in test, train but no class folders there; it needs DIR/train/CLASS",
         ),
         (["a.png", "b.png"], {}, "has no images in class folders; it needs DIR/train/CLASS"),
+        (
+            ["cat/a.png", "dog/b.png", "test/c.png"],
+            {},
+            "folders cat, dog beside test, which is what a split is",
+        ),
+        (["cat/a.png", "dog/b.png", "test/cat/c.png"], {}, "folders cat, dog beside test.*move the others into train/"),
+        (
+            [*SPLIT[:4], "val/e.png"],
+            {"split": "val"},
+            r"images in val but no class folders there \(val/e.png\); sort",
+        ),
+        ([*SPLIT[:4], "val/e.png"], {}, r"images in val but no class folders.*a share of train to be held out instead"),
+        ([*SPLIT[:5], "test/f.png"], {"split": "test"}, "images in test but no class folders there"),
+        ([*SPLIT[:4], "val/images/e.png"], {}, r"images in val but no class folders there \(val/images/e.png\)"),
+        (
+            ["train_a/1.png", "train_b/2.png", "test_a/3.png", "test_b/4.png"],
+            {},
+            "which name a split and a class at once",
+        ),
+        (["a/train/good/1.png", "b/train/good/2.png"], {}, "folders of splits in several places, a/, b/; name one"),
+        (
+            ["cat/train/1.png", "dog/test/2.png"],
+            {},
+            "splits within those of classes, cat/train, dog/test; it",
+        ),
         (["cat/notes.txt", "dog/"], {}, "has no images in class folders"),
         (["README.md"], {}, "has no images in class folders"),
     ],
@@ -235,6 +379,22 @@ def test_mistakes(tmp_path, write, names, options, words):
 def test_a_missing_folder_is_told(tmp_path):
     with pytest.raises(UserError, match=r"nowhere is not there: --data folder:PATH"):
         folder.make(split="train", path=str(tmp_path / "nowhere"))
+
+
+def test_a_split_without_class_folders_stops_only_those_who_need_it(tmp_path):
+    path = write_folder(tmp_path, content([*SPLIT[:4], "val/e.png", "test/f.png"]))
+    source = folder.make(split="train", path=path, hold_out=0)
+    assert len(source.records) == 4
+    assert source.dropped == {"image outside the folders of splits": ["test/f.png", "val/e.png"]}
+    assert [r["file"] for r in folder.make(split="val", path=path, needs="").records] == ["val/e.png"]
+    for asked, found in ((["train", "test"], None), ([], None), (["train"], ["train"])):
+        if found:
+            assert [*prepare.open_splits({"name": "folder", "path": path}, asked)] == found
+        else:  # of "train" a share would be held out, or a test asked for is none
+            with pytest.raises(NoSuchSplit, match="but no class folders there"):
+                prepare.open_splits({"name": "folder", "path": path}, asked)
+    os.rename(tmp_path / "val", tmp_path.with_name("elsewhere"))
+    assert [*prepare.open_splits({"name": "folder", "path": path}, [])] == ["train", "val"]
 
 
 def test_one_class_only_cannot_train(tmp_path):

@@ -1,5 +1,7 @@
 """VOC folders, whole and broken."""
 
+import os
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -53,6 +55,21 @@ def test_a_folder_is_read(folder):
     assert [r["file"] for r in train.records] == ["JPEGImages/a.png", "JPEGImages/c d.png"]
     assert val.records[0]["boxes"].shape == (0, 4) and not val.dropped
     assert train.fingerprint == voc.make(split="train", path=path).fingerprint != val.fingerprint
+
+
+def test_names_spelled_otherwise_are_found(folder, tmp_path):
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    path = folder({nfc: [obj()], "IMG 1": [obj()], "b": [obj()]}, {"training": [nfd, "img%201.JPG", "B.xml 1", "b"]})
+    (tmp_path / "JPEGImages" / f"{nfc}.png").rename(tmp_path / "JPEGImages" / f"{nfd}.png")
+    (tmp_path / "JPEGImages" / "IMG 1.png").rename(tmp_path / "JPEGImages" / "Img 1.PNG")
+    source = voc.make(split="train", path=path, hold_out=0)
+    assert [r["file"] for r in source.records] == [f"JPEGImages/{n}" for n in (f"{nfd}.png", "Img 1.PNG", "b.png")]
+    assert not source.dropped
+    (tmp_path / "JPEGImages" / "b.png").rename(tmp_path / "JPEGImages" / os.fsdecode(b"\xb9\xb7.png"))
+    (tmp_path / "Annotations" / "b.xml").rename(tmp_path / "Annotations" / os.fsdecode(b"\xb9\xb7.xml"))
+    (tmp_path / "ImageSets" / "Main" / "training.txt").write_bytes(b"\xb9\xb7\r\n")
+    source = voc.make(split="train", path=path, hold_out=0)
+    assert [r["file"] for r in source.records] == [os.fsdecode(b"JPEGImages/\xb9\xb7.png")]
 
 
 def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from mapjax.data.source import Source
 from mapjax.errors import UserError
+from mapjax.runtime.names import shown as shown_name
 
 _SHOWN = 30  # classes with a row each; of more, the extremes
 _EXTREMES = 3
@@ -92,7 +93,7 @@ def side_by_side(
         sheet.add_row(label, *(row.get(label, "0") for row in found))
     sheet.add_section()
     for name in classes:
-        sheet.add_row(Text(f"class {name}"), *(value(summary, name) for summary in summaries))
+        sheet.add_row(Text(f"class {shown_name(name)}"), *(value(summary, name) for summary in summaries))
     said = (note for one in summaries for note in [*left_out(one), *noted(one), *notes(one)])
     return Group(sheet, *map(Text, said))
 

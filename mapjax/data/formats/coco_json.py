@@ -1,12 +1,11 @@
 """The JSON of COCO data sets, and the ids in it."""
 
-import json
 import pathlib
 import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from mapjax.data import fields
+from mapjax.data import documents, fields
 from mapjax.errors import UserError
 
 
@@ -17,7 +16,7 @@ def load(file: pathlib.Path) -> dict[str, Any]:
       UserError: it is not there, cut short, or lacks a list.
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = documents.parse_json(file.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{file}: there is no such annotation file.") from error
     except OSError as error:

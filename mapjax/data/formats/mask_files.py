@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from mapjax.data import images
+from mapjax.data import images, lookup
 from mapjax.data.formats import label_maps
 from mapjax.data.formats.label_maps import Coding
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError
+from mapjax.runtime.names import encoded
 
 _THREADS = 16  # for the latency of many small files
 
@@ -87,7 +88,7 @@ def make_source(
             f"{name}: no image of split {split!r} has a mask that fits: {len(where)} × {reason}, such as {where[0]}."
         )
     files, masks = [pair.image for pair in kept], [pair.mask for pair in kept]
-    digest = hashlib.sha256("\n".join([*coding.classes, "", *files, "", *masks]).encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256(encoded("\n".join([*coding.classes, "", *files, "", *masks])))
     for array in (sizes, lengths, coding.table, coding.colours, coding.colour_classes):
         digest.update(np.ascontiguousarray(array).tobytes())
     masked = Masked(root, range(len(files)), files, sizes, Files(root, masks, coding))
@@ -165,7 +166,7 @@ def _lies_on_its_side(image: pathlib.Path) -> bool:
 def pair_up(
     image_files: Mapping[str, str], masks: Mapping[str, str], stems: Iterable[str]
 ) -> tuple[list[Pair], dict[str, list[str]]]:
-    """Find the image and the mask of every stem.
+    """Find the image and the mask of every stem, however it is spelled (mapjax.data.lookup).
 
     Args:
       images, masks: stem → name relative to the data folder.
@@ -174,6 +175,8 @@ def pair_up(
       The pairs, and what is missing.
     """
     pairs, dropped = [], {}
+    stems = list(stems)
+    image_files, masks = lookup.values(stems, image_files), lookup.values(stems, masks)
     for stem in stems:
         if stem in image_files and stem in masks:
             pairs.append(Pair(image_files[stem], masks[stem]))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from mapjax.data import box_forms, fields, images, splits
+from mapjax.data import box_forms, documents, fields, images, lookup, splits
 from mapjax.data.box_forms import Written
 from mapjax.data.formats import voc_lists, voc_segmentation
 from mapjax.data.records import Labels, Packed, check_box, unlabelled
@@ -99,6 +99,7 @@ def make(
     lists = voc_lists.read(root / "ImageSets" / "Main", sorted(annotated))
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
     stems = splits.take(lists[found], part, seed, hold_out)
+    image_files = lookup.values(stems, image_files)
     with ThreadPoolExecutor(_THREADS) as pool:
         names = sorted(annotated if classes is None else set(stems).intersection(annotated))
         files = [root / "Annotations" / annotated[name] for name in names]
@@ -134,7 +135,7 @@ def make(
 
 def _parse(file: pathlib.Path) -> _Annotation:
     try:
-        root = ElementTree.fromstring(file.read_bytes())
+        root = documents.parse_xml(file.read_bytes())
     except (ElementTree.ParseError, OSError, ValueError, LookupError, RecursionError) as error:
         return _Annotation((0, 0), [], f"{file.name}: {error}")
     if root.tag.casefold() != "annotation":

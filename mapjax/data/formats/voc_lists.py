@@ -5,8 +5,9 @@ import os
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
-from mapjax.data import images
+from mapjax.data import images, lookup
 from mapjax.errors import UserError
+from mapjax.runtime.names import read_list
 
 
 def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]:
@@ -25,16 +26,17 @@ def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]
       UserError: a list that is no text.
     """
     known = _by_name(annotated) | {stem: stem for stem in annotated}
+    names = lookup.Names(known)
     found: dict[str, list[str]] = {}
     for file in sorted(folder.glob("*.txt")):
         try:
-            lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+            lines = [line.strip() for line in read_list(file).split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{file} cannot be read as text ({error}); write one image name a line.") from error
         ends = {line.rsplit(maxsplit=1)[-1] for line in lines}
         if "_" in file.stem and lines and ends <= {"-1", "0", "1"} and not known.keys() >= set(lines):
             continue
-        found[file.stem] = list(dict.fromkeys(_stem(line, known) for line in lines))
+        found[file.stem] = list(dict.fromkeys(_stem(line, names, known) for line in lines))
     if set(found) == {"default"}:  # as CVAT calls its only list
         found["train"] = found["default"]
     return found or {"train": list(annotated)}
@@ -70,7 +72,7 @@ def _name(stem: str) -> str:
     return stem.rsplit("/", 1)[-1]
 
 
-def _stem(line: str, known: Mapping[str, str]) -> str:
+def _stem(line: str, names: lookup.Names, known: Mapping[str, str]) -> str:
     """Return the stem that a line means, by any end of a path and with or without the extension; `known` by name."""
     first = line.split()[0]
     for spelling in (line, first):
@@ -79,6 +81,6 @@ def _stem(line: str, known: Mapping[str, str]) -> str:
         for one in (path, stem):
             parts = one.split("/")
             for start in range(len(parts)):
-                if (found := known.get("/".join(parts[start:]))) is not None:
-                    return found
+                if (found := names.find("/".join(parts[start:]))) is not None:
+                    return known[found]
     return first

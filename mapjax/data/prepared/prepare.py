@@ -24,6 +24,7 @@ from mapjax.data.prepared.shards import DONE, TMP, Job, Written, write_file
 from mapjax.data.source import Source
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.runtime import checksum
+from mapjax.runtime.names import require_text
 
 DEFAULT_SPLITS = ("train", "val", "test")
 PLAN = "plan" + TMP
@@ -54,7 +55,7 @@ def open_splits(node: Mapping[str, Any], asked: Sequence[str], needs: str | None
     if needs and needs not in labels.KINDS:
         raise UserError(f"--needs {needs!r} is no kind of label.{near(needs, labels.KINDS)}")
     offered = {} if needs is None else {"needs": needs}
-    whole = asked and not set(splits.VALIDATION).intersection(asked) and not formats.is_embedded(node["name"])
+    whole = asked and "val" not in map(splits.kind_of, asked) and not formats.is_embedded(node["name"])
     node = splits.without_hold_out(node) if whole else node
     sources: dict[str, Source] = {}
     for name in asked or DEFAULT_SPLITS:
@@ -178,6 +179,7 @@ def begin(out: pathlib.Path, plan: Plan) -> None:
         raise UserError(
             f"--out {out}: shards are written to a disk; name a folder, and copy it to the cloud afterwards."
         )
+    require_text(out, "--out")
     try:
         out.mkdir(parents=True, exist_ok=True)
         names = os.listdir(out)
