@@ -79,7 +79,8 @@ def make_source(
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Sort class names, as numbers where all are."""
     found = set(names)
-    return tuple(sorted(found, key=int if all(re.fullmatch("0|[1-9][0-9]*", name) for name in found) else None))
+    numbers = all(re.fullmatch("0|[1-9][0-9]*", name) for name in found)
+    return tuple(sorted(found, key=(lambda name: (len(name), name)) if numbers else None))  # of any length
 
 
 def class_names(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from mapjax.data import labels, streams
 from mapjax.data.batches import Batches
+from mapjax.data.checks import overview
 from mapjax.data.sampling import Sampler
 from mapjax.data.source import Source, kind_of, name_of, truth_of
 from mapjax.data.streams import Loaded, Stream
@@ -205,7 +206,10 @@ def cores(workers: int = 0) -> int:
 
 def _length(source: Source) -> int:
     if len(source.records) == 0:
-        raise UserError(f"{source.name} has no images in its split {source.split!r}; check the path and the split.")
+        raise UserError(
+            f"{source.name} has no images in its split {source.split!r}; check the path and the split."
+            f"{overview.why(source)}"
+        )
     return len(source.records)
 
 

@@ -92,6 +92,7 @@ class Source(NamedTuple):
     dropped: what was left out, by reason, each with the file or annotation it was: {"empty box": ["a.xml #3"]}.
     fingerprint: changes whenever the split's content does.
     keypoints: the names of the keypoints of an object, where the records have them.
+    noted: what was kept though it is odd, likewise: {"box clipped to the image": ["a.xml #3"]}.
 
     Example:
       >>> import numpy as np
@@ -110,6 +111,7 @@ class Source(NamedTuple):
     dropped: dict[str, list[str]]
     fingerprint: str
     keypoints: tuple[str, ...] = ()
+    noted: Mapping[str, list[str]] = {}
 
 
 def name_of(source: Source, index: int) -> str:

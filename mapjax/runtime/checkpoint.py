@@ -13,6 +13,7 @@ import errno
 import itertools
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
@@ -281,8 +282,12 @@ class Checkpoints:
 def _read_scores(path: pathlib.Path) -> dict[int, float]:
     """Read scores.json; a damaged one costs only the knowledge of which step was the best."""
     try:
-        return {int(step): float(value) for step, value in workdir.read_json(path).items()} if path.exists() else {}
-    except (UserError, AttributeError, TypeError, ValueError):
+        found = workdir.read_json(path) if path.exists() else {}
+        scores = {int(step): float(value) for step, value in found.items()}
+        if not all(map(math.isfinite, scores.values())):
+            raise ValueError
+        return scores
+    except (UserError, AttributeError, TypeError, ValueError, OverflowError):
         logger.warning("%s is damaged and passed over; which checkpoint was the best is no longer known", path)
         return {}
 

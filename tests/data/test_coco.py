@@ -132,13 +132,12 @@ def test_keypoints_are_read_where_they_are_needed(folder, tmp_path):
     source = make(path, needs="keypoints")
     assert source.keypoints == ("nose", "left_ear", "right_ear") and "keypoints" not in make(path).records[0]
     record = source.records[0]
-    expected = [[[3, 4, 2], [5, 4, 1], [0, 0, 0]], [[0, 0, 0], [5, 4, 2], [19.5, 15.5, 2]], [[0, 0, 0]] * 3]
+    expected = [[[3, 4, 2], [5, 4, 1], [0, 0, 0]], [[0, 0, 0], [5, 4, 2], [19.5, 15.5, 2]], *[[[0, 0, 0]] * 3] * 3]
     np.testing.assert_array_equal(record["keypoints"], expected)
     np.testing.assert_array_equal(record["mirrored"], [0, 2, 1])
-    assert {reason: len(where) for reason, where in source.dropped.items()} == {
-        "keypoint outside the image": 1,
-        "keypoints that are not 3 times x, y, visibility": 2,
-    }
+    assert {reason: len(where) for reason, where in source.dropped.items()} == {"keypoint outside the image": 1}
+    reason = "keypoints that are not 3 times x, y, visibility, taken as not labelled"
+    assert source.noted == {reason: ["annotations[3] (id 3)", "annotations[4] (id 4)"]}
     given = make(path, needs="keypoints", pairs=[("nose", "left_ear")])
     np.testing.assert_array_equal(given.records[0]["mirrored"], [1, 0, 2])
     (tmp_path / "annotations/person_keypoints_train.json").rename(tmp_path / "annotations/instances_train.json")
@@ -159,19 +158,34 @@ def test_keypoints_that_cannot_be_read_are_told(folder, categories, options, wor
         make(path, needs="keypoints", **options)
 
 
-def test_masks_that_do_not_fit_are_left_out(folder):
-    found = content()
-    huge = (
-        {"counts": [2**63, 1]},
-        {"counts": [2**62] * 4 + [320]},
-        [[10**400, 1, 2, 3, 4, 5]],
-    )  # sums of the second wrap
-    shapes = ([[2, 3, 12, 3, 12, 13]], {"counts": [10, 310]}, {"counts": [9]}, [["a", 1, 2, 3, 4, 5]], *huge)
-    found["annotations"] = [ann(n, segmentation=one) for n, one in enumerate(shapes)]
+BAD_MASKS = (
+    {"counts": [9]},
+    {"counts": [2**63, 1]},
+    {"counts": [2**62] * 4 + [320]},  # whose sum wraps
+    {"counts": [10.5, 309.5]},
+    {"counts": True},
+    {"counts": 320},
+    {"counts": {"a": 1}},
+    {"counts": [[10, 310]]},
+    {"counts": [10, 310], "size": [20, 16]},  # of the image turned
+    [["a", 1, 2, 3, 4, 5]],
+    [[10**400, 1, 2, 3, 4, 5]],
+    [[1e300, 1, 2, 3, 4, 5]],
+    [{"x": 1}],
+    ["123456"],
+)
+
+
+def test_an_image_with_a_mask_that_cannot_be_read_is_left_out(folder):
+    good = ([[2, 3, 12, 3, 12, 13]], {"counts": [10, 310]}, {"counts": ["10", 310], "size": [16, 20]})
+    found = content(1 + len(BAD_MASKS))
+    found["annotations"] = [ann(n, segmentation=one) for n, one in enumerate(good)]
+    found["annotations"] += [ann(10 + n, image=8 + n, segmentation=one) for n, one in enumerate(BAD_MASKS)]
     source = make(folder({"train.json": found}), masks=True)
-    left_out = [f"annotations[{n}] (id {n})" for n in range(2, 7)]
-    assert source.dropped == {"segmentation that cannot be read": left_out}
-    assert [run_lengths.area(mask) for mask in source.records[0]["masks"]] == [pytest.approx(50, abs=20), 310]
+    left_out = [f"{n + 1}.png, annotations[{n + 3}] (id {n + 10})" for n in range(len(BAD_MASKS))]
+    assert source.dropped == {"image with a segmentation that cannot be read": left_out}
+    areas = [run_lengths.area(mask) for mask in source.records[0]["masks"]]
+    assert len(source.records) == 1 and areas == [pytest.approx(50, abs=20), 310, 310]
 
 
 def test_a_validation_split_is_held_out_where_there_is_none(folder, tmp_path):
@@ -198,30 +212,28 @@ def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
     found["annotations"] += [
         ann(2, (5, 5, 0, 9)),
         ann(3, (20, 0, 5, 5)),
-        ann(4, category=77),
+        ann(4, image=9, category=77),
         ann(5, image=999),
-        ann(6, (1, 2, 3)),
-        ann(7, (1, 2, float("nan"), 4)),
-        {"id": 8, "image_id": 7, "category_id": 9},
+        ann(6, image="x"),
+        ann(7, image=2**63),
     ]
     path = folder({"train.json": found})
     (tmp_path / "images/1.png").unlink()
     (tmp_path / "images/half.png").write_bytes(b"\x89PNG but no more")
     source = make(path)
-    assert [r["file"] for r in source.records] == ["0.png", "2.png", "sizeless.png"]
-    np.testing.assert_array_equal(source.records[2]["size"], [16, 20])
+    assert [r["file"] for r in source.records] == ["0.png", "sizeless.png"]
+    np.testing.assert_array_equal(source.records[1]["size"], [16, 20])
     assert {reason: len(where) for reason, where in source.dropped.items()} == {
         "repeated image id": 1,
         "missing image": 1,
         "unreadable image": 1,
         "empty box": 1,
         "box outside the image": 1,
-        "unknown category id": 1,
+        "image with an object of an unknown category id": 1,
         "unknown image id": 1,
-        "no box of four numbers": 2,
-        "box that is not finite": 1,
+        "annotation without an image id": 2,
     }
-    assert source.dropped["unknown category id"] == ["annotations[3] (id 4)"]
+    assert source.dropped["image with an object of an unknown category id"] == ["2.png, annotations[3] (id 4)"]
 
 
 def test_classes_can_be_given(folder):
@@ -241,11 +253,11 @@ def test_classes_can_be_given(folder):
         (lambda c: json.dumps(c)[:-9], r"train\.json is not whole JSON"),
         (lambda c: "[]", "lacks the list 'images'"),
         (lambda c: c | {"categories": None}, "lacks the list 'categories'"),
-        (lambda c: c | {"images": [{"id": "7", "file_name": "0.png"}]}, r"'id' of images\[0\] is '7'"),
+        (lambda c: c | {"images": [{"id": "x", "file_name": "0.png"}]}, r"'id' of images\[0\] is 'x'"),
         (lambda c: c | {"images": [{"file_name": "0.png"}]}, r"images\[0\] has no 'id'"),
         (lambda c: c | {"images": [{"id": 7}]}, r"images\[0\] has no 'file_name'"),
-        (lambda c: c | {"annotations": [ann(1, image="7")]}, r"'image_id' of annotations\[0\] is '7'"),
-        (lambda c: c | {"annotations": [{"id": 1, "image_id": 7}]}, r"annotations\[0\] has no 'category_id'"),
+        (lambda c: c | {"annotations": [ann(1, image="x")]}, r"'image_id' of annotations\[0\] is 'x'"),
+        (lambda c: c | {"annotations": [{"id": 1, "image_id": 7}]}, r"an object of no category id, annotations\[0\]"),
         (lambda c: c | {"categories": [{"id": 1}]}, r"categories\[0\] has no 'name'"),
         (lambda c: c | {"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories"),
     ],

@@ -154,3 +154,11 @@ def test_without_masks_coco_says_what_it_needs(tmp_path):
     write(tmp_path, {"images": IMAGES, "annotations": [], "categories": many}, "stuff")
     with pytest.raises(UserError, match="has the category ids 0 to 300; pixel maps hold ids from 1 to 254"):
         make(str(tmp_path), annotations=str(tmp_path / "annotations/stuff_train2017.json"))
+
+
+def test_masks_that_leave_the_data_folder_are_refused(panoptic, tmp_path):
+    save(tmp_path / "out.png", coloured(np.zeros((4, 6), int)))
+    listed = [{"image_id": 7, "file_name": "0.png", "segments_info": SEGMENTS}]
+    listed += [{"image_id": 8, "file_name": "../../out.png", "segments_info": SEGMENTS}]
+    source = make(panoptic(annotations=listed)[0])
+    assert len(source.records) == 1 and "leaves the data folder" in source.dropped["annotation that cannot be read"][0]

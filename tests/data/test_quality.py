@@ -25,9 +25,9 @@ def source(records, **more):
     return Source(**given | more)
 
 
-def record(boxes=(), classes=(), crowd=None):
+def record(boxes=(), classes=(), crowd=None, image="a.png"):
     return {
-        "image": "a.png",
+        "image": image,
         "boxes": np.array(boxes, np.float32).reshape(-1, 4),
         "classes": np.array(classes, np.int32),
         "crowd": np.zeros(len(classes), bool) if crowd is None else np.array(crowd),

@@ -16,6 +16,10 @@ def obj(name="cat", box=(2, 3, 12, 13), **more):
     return f"<object><name>{name}</name>{extra}<bndbox>{corners}</bndbox></object>"
 
 
+UNREADABLE = [obj(box=(0, 0, bad, 5)) for bad in ("x", "nan", "inf", "9" * 5000)]
+UNREADABLE += ["<object><name>cat</name></object>", obj(name="")]
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Write a data set: stem → objects; 20 wide and 16 high; lists: split → stems."""
@@ -60,7 +64,7 @@ def test_names_spelled_otherwise_are_found(folder, tmp_path):
     (tmp_path / "JPEGImages" / "IMG 1.png").rename(tmp_path / "JPEGImages" / "Img 1.PNG")
     source = voc.make(split="train", path=path, hold_out=0)
     assert [r["file"] for r in source.records] == [f"JPEGImages/{n}" for n in (f"{nfd}.png", "Img 1.PNG", "b.png")]
-    assert source.dropped == {"missing annotation": ["B.xml"]}
+    assert not source.dropped
     (tmp_path / "JPEGImages" / "b.png").rename(tmp_path / "JPEGImages" / os.fsdecode(b"\xb9\xb7.png"))
     (tmp_path / "Annotations" / "b.xml").rename(tmp_path / "Annotations" / os.fsdecode(b"\xb9\xb7.xml"))
     (tmp_path / "ImageSets" / "Main" / "training.txt").write_bytes(b"\xb9\xb7\r\n")
@@ -76,15 +80,13 @@ def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
             obj(box=(9, 5, 5, 9)),
             obj(box=(20, 0, 30, 9)),
             obj(box=(-5, -5, 30, 9)),
-            obj(box=(1, 1, "x", 9)),
-            "<object><name>cat</name></object>",
-            obj(name=""),
-            obj(box=(0, 0, "nan", 5)),
         ],
-        **{stem: [obj()] for stem in ("torn", "imageless", "half")},
+        **{stem: [obj()] for stem in ("torn", "other", "imageless", "half")},
+        **{f"bad{n}": [obj(), one] for n, one in enumerate(UNREADABLE)},
     }
-    path = folder(annotations, {"train": ["good", "torn", "imageless", "half", "unlabelled"], "val": []})
+    path = folder(annotations, {"train": [*annotations, "unlabelled"], "val": []})
     (tmp_path / "Annotations/torn.xml").write_text("<annotation><object>")
+    (tmp_path / "Annotations/other.xml").write_text("<image><box/></image>")
     (tmp_path / "JPEGImages/imageless.png").unlink()
     (tmp_path / "JPEGImages/half.png").write_bytes(b"\x89PNG but no more")
     source = voc.make(split="train", path=path)
@@ -93,15 +95,62 @@ def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
     assert {reason: len(where) for reason, where in source.dropped.items()} == {
         "empty box": 2,
         "box outside the image": 1,
-        "incomplete object": 3,
-        "box that is not finite": 1,
-        "broken XML": 1,
+        "image with an object without four finite corners": 5,
+        "image with an object without a name": 1,
+        "broken XML": 2,
         "missing image": 1,
         "unreadable image": 1,
         "missing annotation": 1,
     }
     assert source.dropped["empty box"] == ["good.xml #2", "good.xml #3"]
     assert source.dropped["broken XML"][0].startswith("torn.xml: ")
+    assert source.dropped["image with an object without a name"] == ["bad5.xml #2"]
+    assert source.noted == {"box clipped to the image": ["good.xml #5"]}
+
+
+@pytest.mark.parametrize(
+    ("written", "crowd"),
+    [("0", False), ("1", True), ("True", True), ("no", False), ("", False), ("Unspecified", None), ("inf", None)],
+)
+def test_difficult_is_read_as_far_as_it_can_be(folder, written, crowd):
+    source = voc.make(split="train", path=folder({"a": [obj(difficult=written, truncated="?")]}), hold_out=0)
+    assert source.records[0]["crowd"].tolist() == [bool(crowd)] and not source.dropped
+    noted = {"difficult that cannot be read, taken as 0": ["a.xml #1"]}
+    assert source.noted == (noted if crowd is None else {})
+
+
+def test_of_classes_not_asked_for_nothing_need_be_readable(folder):
+    path = folder({"a": [obj(), obj("dog", ("x", 1, 2, 3))]})
+    source = voc.make(split="train", path=path, classes=("cat",), hold_out=0)
+    assert len(source.records) == 1 and source.dropped == {"class not asked for": ["a.xml #2"]}
+
+
+def test_another_size_in_the_xml_is_noted(folder):
+    for size, said in (((999, 998), 1), (("inf", 1), 0), (("nan", "x"), 0), ((0, 0), 0)):
+        found = voc.make(split="train", path=folder({"a": [obj()]}, size=size), hold_out=0).noted
+        assert len(found.get("image of another size than the XML says", [])) == said
+
+
+def test_subfolders_and_lists_of_paths_are_found(folder, tmp_path):
+    stems = {"a": "one/a", "b": "two/b", "c": "c"}
+    path = folder({stem: [obj()] for stem in stems})
+    for stem, place in stems.items():
+        for file in (f"Annotations/{place}.xml", f"JPEGImages/{'deep/b' if stem == 'b' else place}.png"):
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / file.split("/")[0] / f"{stem}.{file[-3:]}").rename(tmp_path / file)
+    files = ["JPEGImages/c.png", "JPEGImages/deep/b.png", "JPEGImages/one/a.png"]
+    for lines in (
+        [],
+        ["a", "b", "c"],
+        ["one/a", "two/b.xml", "c.png"],
+        ["/data/x/JPEGImages/one/a.png", "./JPEGImages/deep/b.png", "JPEGImages\\c.png"],
+        ["JPEGImages/one/a.png Annotations/one/a.xml", "JPEGImages/deep/b.png 1", "c 0"],
+    ):
+        (tmp_path / "ImageSets/Main/train.txt").write_text("\n".join(lines))
+        if not lines:
+            (tmp_path / "ImageSets/Main/train.txt").unlink()
+        source = voc.make(split="train", path=path, hold_out=0)
+        assert sorted(record["file"] for record in source.records) == files and not source.dropped
 
 
 def test_the_image_decides_its_size_unless_it_was_turned(folder):

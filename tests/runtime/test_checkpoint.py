@@ -196,11 +196,12 @@ def test_damaged_scores_cost_only_the_scores(keeper, caplog):
     keeper.score(1, 0.5)
     keeper.wait()
     assert checkpoint.Checkpoints(keeper.folder, read_only=True).is_scored(1)
-    for text in ("{", "[]", '{"1": null}', '{"x": 1}'):
+    texts = ("{", "[]", '{"1": null}', '{"x": 1}', '{"1": NaN}', f'{{"1": 1{"0" * 400}}}', f'{{"1": 1{"0" * 5000}}}')
+    for text in (*texts, "[" * 100_000):
         (keeper.folder / checkpoint.SCORES).write_text(text)
         again = checkpoint.Checkpoints(keeper.folder, read_only=True)
         assert again.best_step() == 1 and not again.is_scored(1)
-    assert caplog.text.count("scores.json is damaged and passed over") == 4
+    assert caplog.text.count("scores.json is damaged and passed over") == len(texts) + 1
 
 
 def test_a_checkpoint_older_than_needed_is_never_preferred(keeper):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from rich.console import Group
 
 from mapjax.data.checks import overview
+from mapjax.data.checks.overview import Counted
 from mapjax.data.source import Source
 
 
@@ -12,13 +13,15 @@ class ImageSummary(NamedTuple):
     """What one split holds.
 
     dropped: how many were left out, by reason, and one example.
+    noted: how many were kept though they are odd, likewise.
     files: the image files, where they are files.
     """
 
     name: str
     split: str
     images: int
-    dropped: dict[str, tuple[int, str]]
+    dropped: Counted
+    noted: Counted
     files: frozenset[str]
 
 
@@ -29,6 +32,7 @@ def inspect(source: Source) -> ImageSummary:
         split=source.split,
         images=len(source.records),
         dropped=overview.dropped_of(source),
+        noted=overview.noted_of(source),
         files=overview.files_of(source),
     )
 

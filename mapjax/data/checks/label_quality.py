@@ -8,6 +8,7 @@ from rich.console import Group
 
 from mapjax.data import splits
 from mapjax.data.checks import overview
+from mapjax.data.checks.overview import Counted
 from mapjax.data.source import Source, labels_of
 from mapjax.errors import UserError
 
@@ -21,6 +22,7 @@ class LabelSummary(NamedTuple):
     labels: over all images.
     out_of_range: labels outside the list of classes.
     dropped: how many were left out, by reason, and one example.
+    noted: how many were kept though they are odd, likewise.
     files: the image files, where they are files.
     """
 
@@ -32,7 +34,8 @@ class LabelSummary(NamedTuple):
     without_label: int
     labels: int
     out_of_range: int
-    dropped: dict[str, tuple[int, str]]
+    dropped: Counted
+    noted: Counted
     files: frozenset[str]
 
 
@@ -51,6 +54,7 @@ def inspect(source: Source) -> LabelSummary:
         labels=int(labels.sum()) if several else len(labels),
         out_of_range=outside,
         dropped=overview.dropped_of(source),
+        noted=overview.noted_of(source),
         files=overview.files_of(source),
     )
 
@@ -96,9 +100,11 @@ def require_trainable(source: Source, summary: LabelSummary) -> None:
     """
     where = f"{source.name}, split {source.split!r},"
     if summary.out_of_range:
+        labels = labels_of(source)
+        first = int(np.flatnonzero((labels < 0) | (labels >= len(source.classes)))[0])
         raise UserError(
             f"{where} has {summary.out_of_range} images whose label is outside the list of its {len(source.classes)} "
-            "classes; correct the labels."
+            f"classes, such as {labels[first]} of image {first}, counted from 0; correct the labels."
         )
     if summary.several:
         if not summary.labels:

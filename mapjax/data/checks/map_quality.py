@@ -15,6 +15,7 @@ from rich.console import Group
 
 from mapjax.data import splits
 from mapjax.data.checks import overview
+from mapjax.data.checks.overview import Counted
 from mapjax.data.source import Source, label_map_of, largest_size, truth_of
 from mapjax.errors import UserError
 from mapjax.stages import VOID
@@ -33,6 +34,7 @@ class MapSummary(NamedTuple):
     largest: height, width of the least frame that holds every image.
     unreadable: masks that could not be read, with the reason of the first.
     dropped: how many were left out, by reason, and one example.
+    noted: how many were kept though they are odd, likewise.
     files: the image files, where they are files.
     """
 
@@ -45,13 +47,15 @@ class MapSummary(NamedTuple):
     out_of_range: int
     largest: tuple[int, int]
     unreadable: tuple[int, str]
-    dropped: dict[str, tuple[int, str]]
+    dropped: Counted
+    noted: Counted
     files: frozenset[str]
 
 
 def inspect(source: Source) -> MapSummary:
     """Count what a source holds, from at most 300 masks; no image is decoded."""
     counts, reasons = _counts(source, _LOOKED_AT)
+    files = _files(source)
     pixels = counts.sum(0)
     known = len(source.classes)
     return MapSummary(
@@ -65,7 +69,8 @@ def inspect(source: Source) -> MapSummary:
         largest=largest_size(source),
         unreadable=(len(reasons), reasons[0] if reasons else ""),
         dropped=overview.dropped_of(source),
-        files=_files(source),
+        noted=overview.noted_of(source) | overview.repeated_files(files),
+        files=frozenset(files),
     )
 
 
@@ -99,10 +104,10 @@ def _count(source: Source, index: int) -> np.ndarray | str:
         return str(error)
 
 
-def _files(source: Source) -> frozenset[str]:
+def _files(source: Source) -> list[str]:
     if len(source.records) == 0 or not isinstance(truth_of(source, 0).get("image"), str):
-        return frozenset()
-    return frozenset(truth_of(source, index)["image"] for index in range(len(source.records)))
+        return []
+    return [truth_of(source, index)["image"] for index in range(len(source.records))]
 
 
 def table(*summaries: MapSummary) -> Group:
@@ -159,6 +164,7 @@ def require_trainable(source: Source, summary: MapSummary) -> None:
     """
     where = f"{source.name}, split {source.split!r},"
     masks = f"the {summary.looked_at} masks looked at"
+    overview.require_once(summary.noted, summary.images, where)
     if summary.unreadable[0] == summary.looked_at:
         raise UserError(f"{where} has no mask that can be used among {masks}, such as: {summary.unreadable[1]}")
     if summary.out_of_range:

@@ -1,6 +1,6 @@
 """The start-up check of objects: boxes, their sizes and classes, their masks and keypoints, what was left out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,10 +8,11 @@ from jaxtyping import Int
 from rich.console import Group
 
 from mapjax.data import labels
-from mapjax.data.checks import overview
+from mapjax.data.checks import box_quality, overview
+from mapjax.data.checks.overview import Counted
 from mapjax.data.geometry import box_areas
 from mapjax.data.labels import KINDS
-from mapjax.data.source import Source, truth_of
+from mapjax.data.source import Source, name_of, truth_of
 from mapjax.errors import UserError
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's borders between small, medium and large, pixels²
@@ -26,6 +27,7 @@ class ObjectSummary(NamedTuple):
     sizes: boxes that are small, medium and large by COCO's borders.
     crowded: images with more than `max_boxes` boxes.
     dropped: how many were left out, by reason, and one example.
+    noted: how many were kept though they are odd, likewise.
     more: rows of the table on masks and keypoints.
     lacking: what is not there to learn from, or nothing.
     files: paths of the images; none of generated ones.
@@ -46,7 +48,8 @@ class ObjectSummary(NamedTuple):
     max_boxes: int
     more: dict[str, str]
     lacking: str
-    dropped: dict[str, tuple[int, str]]
+    dropped: Counted
+    noted: Counted
     files: frozenset[str]
 
 
@@ -78,7 +81,10 @@ def inspect(source: Source, max_boxes: int) -> ObjectSummary:
         more={title: figure for rows, _ in counted for title, figure in rows.items()},
         lacking=next((lacking for _, lacking in counted if lacking), ""),
         dropped=overview.dropped_of(source),
-        files=files,
+        noted=overview.noted_of(source)
+        | box_quality.count(objects, lambda index: name_of(source, index))
+        | overview.repeated_files(files),
+        files=frozenset(files),
     )
 
 
@@ -93,7 +99,7 @@ class _Found(NamedTuple):
     """The objects of some records as `Records.objects` gives them, their image files, and measures of other kinds."""
 
     objects: Mapping[str, np.ndarray]
-    files: frozenset[str]
+    files: Sequence[str]
     measures: dict[str, list[np.ndarray]]
 
 
@@ -102,14 +108,14 @@ def _find(source: Source, looked_at: int) -> _Found:
     known: Any = getattr(source.records, "objects", lambda: None)()
     nothing = labels.blank((1, 1), "boxes")
     lists = {key: [value] for key, value in nothing.items() if key != "areas"}
-    files: set[str] = set()
+    files: list[str] = []
     measures: dict[str, list[np.ndarray]] = {}
     length = len(source.records)
     few = min(length, _LOOKED_AT)
     for row in range(looked_at) if known is None else (np.arange(few) * length // max(few, 1)).tolist():
         record = truth_of(source, row)  # one at a time: it may hold an image or masks
         if isinstance(record.get("image"), str):
-            files.add(record["image"])
+            files.append(record["image"])
         beside = {kind: measure for kind in labels.present(record) if (measure := KINDS[kind].measure) is not None}
         labels.require(record, beside)
         for key, parts in lists.items():
@@ -118,10 +124,10 @@ def _find(source: Source, looked_at: int) -> _Found:
             measures.setdefault(kind, []).append(measure(record))
     if known is not None:
         named: Any = getattr(source.records, "files", lambda: None)()
-        return _Found(known, frozenset(named or ()), measures)
+        return _Found(known, tuple(named or ()), measures)
     counts = np.array([len(one) for one in lists["classes"][1:]], int)
     joined = {key: np.concatenate(parts) for key, parts in lists.items()}
-    return _Found({"counts": counts, **joined}, frozenset(files), measures)
+    return _Found({"counts": counts, **joined}, files, measures)
 
 
 def _looked_at(source: Source) -> int:
@@ -160,20 +166,27 @@ def _notes(summary: ObjectSummary) -> list[str]:
 
 
 def require_trainable(source: Source, summary: ObjectSummary) -> None:
-    """Stop where there is nothing to learn; called with a source that has images and classes.
+    """Stop where there is nothing to learn, or most is odd; called with a source that has images and classes.
 
     Raises:
-      UserError: classes out of range, not one box that is not a crowd, or masks or keypoints without anything in them.
+      UserError: classes out of range, not one box that is not a crowd, boxes or files of which half are there twice,
+        boxes of which half are under a pixel, or masks or keypoints without anything in them.
     """
     where = f"{source.name}, split {source.split!r},"
     if summary.out_of_range:
+        known = range(len(source.classes))
+        lists = (truth_of(source, index).get("classes", ()) for index in range(len(source.records)))
+        first = next(index for index, classes in enumerate(lists) if not set(map(int, classes)).issubset(known))
         raise UserError(
-            f"{where} has {summary.out_of_range} boxes whose class is not one of its {len(source.classes)} classes; "
-            "correct the labels."
+            f"{where} has {summary.out_of_range} boxes whose class is not one of its {len(known)} classes, such as in "
+            f"image {truth_of(source, first).get('file', first)}; correct the labels."
         )
     if summary.boxes == summary.crowd:
+        every = f": all {summary.crowd} are crowd or difficult" if summary.crowd else ""
         raise UserError(
-            f"{where} has no boxes to learn from in its {len(source.records)} images.{overview.why(source)}"
+            f"{where} has no boxes to learn from in its {len(source.records)} images{every}.{overview.why(source)}"
         )
+    box_quality.require_plausible(summary.noted, summary.boxes, where)
+    overview.require_once(summary.noted, summary.images, where)
     if summary.lacking:
         raise UserError(f"{where} has {summary.lacking} in the images looked at; correct the labels.")

@@ -1,6 +1,7 @@
 """What the checks of all labels share: the image files, what was left out, and a table with a column for each split."""
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
@@ -8,10 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from mapjax.data.source import Source
+from mapjax.errors import UserError
 from mapjax.runtime.names import shown as shown_name
 
 _SHOWN = 30  # classes with a row each; of more, the extremes
 _EXTREMES = 3
+_FEWEST = 4  # images of which half may be there twice by chance
+_FILE_AGAIN = "image file listed before"
+
+Counted = dict[str, tuple[int, str]]  # by reason: how many, and one example
 
 
 def files_of(source: Source) -> frozenset[str]:
@@ -22,9 +28,39 @@ def files_of(source: Source) -> frozenset[str]:
     return frozenset(record["image"] for record in source.records if isinstance(record["image"], str))
 
 
-def dropped_of(source: Source) -> dict[str, tuple[int, str]]:
+def dropped_of(source: Source) -> Counted:
     """Count what was left out, by reason, each with an example."""
-    return {reason: (len(where), where[0]) for reason, where in source.dropped.items() if where}
+    return _counted(source.dropped)
+
+
+def noted_of(source: Source) -> Counted:
+    """Count what was kept though it is odd, by reason, each with an example."""
+    return _counted(source.noted)
+
+
+def _counted(lists: Mapping[str, Sequence[str]]) -> Counted:
+    return {reason: (len(where), where[0]) for reason, where in lists.items() if where}
+
+
+def repeated_files(files: Sequence[str]) -> Counted:
+    """Count the images of a split whose file came before, with an example."""
+    seen = set[str]()
+    again = [file for file in map(os.path.normpath, files) if file in seen or seen.add(file)]
+    return {_FILE_AGAIN: (len(again), again[0])} if again else {}
+
+
+def require_once(counted: Counted, images: int, where: str) -> None:
+    """Stop where half of the images of a split, or more, are files that it lists twice.
+
+    Raises:
+      UserError: naming how many there are, an example, and the likely cause.
+    """
+    number, example = counted.get(_FILE_AGAIN, (0, ""))
+    if images >= _FEWEST and 2 * number >= images:
+        raise UserError(
+            f"{where} lists {images} images, {number} of them × {_FILE_AGAIN}, such as {example}: the lists were "
+            "probably merged with a copy of themselves, so keep one."
+        )
 
 
 def shown(summary: Any) -> list[str]:
@@ -58,7 +94,8 @@ def side_by_side(
     sheet.add_section()
     for name in classes:
         sheet.add_row(Text(f"class {shown_name(name)}"), *(value(summary, name) for summary in summaries))
-    return Group(sheet, *(Text(note) for summary in summaries for note in [*left_out(summary), *notes(summary)]))
+    said = (note for one in summaries for note in [*left_out(one), *noted(one), *notes(one)])
+    return Group(sheet, *map(Text, said))
 
 
 def left_out(summary: Any) -> list[str]:
@@ -69,7 +106,15 @@ def left_out(summary: Any) -> list[str]:
     ]
 
 
+def noted(summary: Any) -> list[str]:
+    """Say what is odd and was kept, a sentence for each reason."""
+    return [
+        f"noted in {summary.split}: {count} × {reason}, such as {where}"
+        for reason, (count, where) in summary.noted.items()
+    ]
+
+
 def why(source: Source) -> str:
     """Say what was left out of a source, at the end of a sentence on what is not there."""
-    reasons = "; ".join(f"{len(lost)} × {reason}" for reason, lost in source.dropped.items())
+    reasons = "; ".join(f"{count} × {reason}, such as {where}" for reason, (count, where) in dropped_of(source).items())
     return f" Left out were {reasons}." if reasons else ""

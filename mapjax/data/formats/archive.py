@@ -26,7 +26,10 @@ from mapjax.runtime.names import shown
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _STORED, _DEFLATED, _PLAIN = range(3)  # a member of a zip as it is, or deflated; a member of a tar
 _LOCAL = struct.Struct("<4s22xHH")  # of a member's own header in a zip: its mark, and the lengths of name and extra
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, struct.error, NotImplementedError, zlib.error, ValueError)
+_BROKEN = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError, NotImplementedError,
+    ValueError, OverflowError, LookupError, RecursionError,  # of numbers that cannot be
+)  # fmt: skip
 _UTF8 = 0x800  # flag of a member of a zip whose name is in UTF-8; others are taken for it where they can be
 _LONGEST_LINK = 4096  # bytes of a path
 _MOST_LINKED = 100  # times that links may lead to the files of an archive
@@ -114,18 +117,10 @@ def read_listing(path: str | os.PathLike) -> Listing:
         )
     try:
         rows, folders = _list_zip(name) if begin.startswith(b"PK") else _list_tar(name)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        struct.error,
-        NotImplementedError,
-        zlib.error,
-        ValueError,
-    ) as error:
+    except _BROKEN as error:
         raise UserError(f"{name} is not a whole .zip or .tar archive ({error}); fetch it again.") from error
     rows.sort()
-    if any(start + size > length for _, start, size, _, _ in rows):
+    if any(start < 0 or start + size > length for _, start, size, _, _ in rows):
         raise UserError(f"{name} is cut short: files that it lists are not in it; fetch it again.")
     columns = [np.array([row[i] for row in rows], kind) for i, kind in ((1, "i8"), (2, "i8"), (3, "i4"), (4, "u1"))]
     return Listing([row[0] for row in rows], Members(name, *columns), sorted(folders))
@@ -159,7 +154,11 @@ def _list_zip(path: str) -> tuple[list[_Row], list[str]]:
 def _list_tar(path: str) -> tuple[list[_Row], list[str]]:
     rows, folders, links = [], [], list[tuple[str, str]]()
     with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as archive:
+        seen = 0
         while (info := archive.next()) is not None:
+            if info.size < 0 or archive.offset <= info.offset or info.offset < seen:  # it would be read again and again
+                raise tarfile.ReadError(f"{info.name!r} has a size below 0")
+            seen = archive.offset
             archive.members = []  # pyright: ignore  # or it keeps an object for each file
             if info.isdir():
                 folders.append(_cleaned(info.name))

@@ -9,7 +9,10 @@ from mapjax.errors import UserError
 
 VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore", "ignored")  # of what is no class, in any case of letters
 
-_LINE = re.compile(r"(.*\S)[\s,:;]+(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s:]*")  # "name r g b", and CVAT's "name:r,g,b::"
+_LINE = re.compile(
+    r"(.*\S)[\s,:;]+(\d{1,9})[\s,]+(\d{1,9})[\s,]+(\d{1,9})[\s:]*"
+)  # "name r g b", and CVAT's "name:r,g,b::"
+_DIGITS = 9  # of a value that need be read: from 256 on it is refused
 _TURNED = re.compile(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(\S.*)")  # "r g b name", as CamVid has it
 
 Colour = tuple[str, int, int, int]  # a name, and red, green, blue
@@ -70,7 +73,7 @@ def _colour(line: Any) -> Colour | None:
         *values, name = match.groups()
     else:
         return None
-    red, green, blue = map(int, values)
+    red, green, blue = (int(value) if len(value) <= _DIGITS else 10**_DIGITS for value in values)
     return name.strip().rstrip(",:;"), red, green, blue
 
 

@@ -5,15 +5,12 @@ ignored in evaluation. Boxes x,y,width,height become x1,y1,x2,y2. Images without
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
 
 from mapjax.data import objects
-from mapjax.data.formats import coco_files, coco_maps, coco_masks
-from mapjax.data.formats.coco_files import Split
-from mapjax.data.records import Packed, check_box
+from mapjax.data.formats import coco_categories, coco_files, coco_maps, coco_masks, coco_objects
+from mapjax.data.records import Packed
 from mapjax.data.source import Source
 from mapjax.errors import UserError, near
 
@@ -33,10 +30,12 @@ def make(
     hold_out: float | int = 0.1,
     needs: str = "boxes",
 ) -> Source:
-    """Read one split of a COCO data set; no image is opened, unless the JSON does not say its size.
+    """Read one split of a COCO data set; of images at most headers are read, of a few, to compare their sizes.
 
-    Left out and counted in `dropped`: images that are missing or listed twice; objects of an unknown image or
-    category, without a box, or with one that is empty or outside; boxes are clipped to the image.
+    Left out and counted in `dropped`: images that are missing, of another size than the JSON says or listed twice under
+    one id; objects of an unknown image, or with a box that is empty or outside; an image with an object that cannot be
+    read, or of an unknown category, for it would teach that object as background. Boxes are clipped to the image. Text
+    that says a number is one; an `area` or `iscrowd` that cannot be read is the box's, or 0, and counted in `noted`.
 
     Args:
       split: found in the names of the JSON files: "val" is `instances_val2017.json`, `val.json` or
@@ -56,7 +55,8 @@ def make(
         (coco_maps.py).
 
     Raises:
-      UserError: nothing there by these names; JSON that is cut short, lacks a key or has ids that are no numbers.
+      UserError: nothing there by these names; JSON that is cut short or lacks a list; not one image, category or object
+        that can be read; most images of another size; most boxes in another form (mapjax.data.box_forms).
 
     Example:
       >>> import json, pathlib, tempfile
@@ -77,12 +77,13 @@ def make(
         return coco_maps.open_split(split, seed, path, annotations, images, classes, hold_out)
     files = coco_files.find(path, annotations, split, hold_out, coco_files.KEYPOINTS if needs == "keypoints" else "")
     found = coco_files.open_split(files, split, seed, path, where, images, classes, hold_out)
-    points = coco_files.keypoint_names(found) if needs == "keypoints" else ()
-    wanted = _Wanted(masks or needs == "masks", len(points))
-    for position, entry in enumerate(found.content["annotations"]):
-        _add_object(entry, position, found, wanted)
+    points = (
+        coco_categories.keypoint_names(found.categories, found.category_ids, found.file) if needs == "keypoints" else ()
+    )
+    masks = masks or needs == "masks"
+    coco_objects.add_all(found, f"{found.file}, split {split!r}", masks, len(points))
     mirrored = _mirror(points, pairs, where) if points else None
-    packed = Packed(found.folder, list(found.labels.values()), coco_masks.draw if wanted.masks else None, mirrored)
+    packed = Packed(found.folder, list(found.labels.values()), coco_masks.draw if masks else None, mirrored)
     return Source(
         name=where,
         split=split,
@@ -92,72 +93,8 @@ def make(
         dropped=dict(found.dropped),
         fingerprint=packed.fingerprint(),
         keypoints=points,
+        noted=dict(found.noted),
     )
-
-
-class _Wanted(NamedTuple):
-    """What objects are to have beside their boxes; of keypoints the number."""
-
-    masks: bool
-    keypoints: int
-
-
-def _add_object(entry: Any, position: int, split: Split, wanted: _Wanted) -> None:
-    """Check one annotation and add it to the labels of its image, if that is in this split."""
-    what = f"annotations[{position}]"
-    image = coco_files.number_of(entry, "image_id", what, split.file)
-    category = coco_files.number_of(entry, "category_id", what, split.file)
-    name = f"{what} (id {entry.get('id')})"
-    one, dropped, numbers = split.labels.get(image), split.dropped, split.numbers
-    if one is None:
-        if image not in split.listed:
-            dropped["unknown image id"].append(name)
-        return
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(n, (int, float)) for n in box):
-        dropped["no box of four numbers"].append(name)
-        return
-    x, y, width, height = box
-    clipped, reason = check_box((x, y, x + width, y + height), one.size)
-    if clipped is None or numbers.get(category, -1) < 0:
-        dropped[reason or ("class not asked for" if category in numbers else "unknown category id")].append(name)
-        return
-    mask = _mask(entry.get("segmentation"), one.size) if wanted.masks else ()
-    points = _keypoints(entry.get("keypoints"), wanted.keypoints) if wanted.keypoints else np.zeros((0, 3), np.float32)
-    if mask is None or points is None:
-        shape = f"keypoints that are not {wanted.keypoints} times x, y, visibility"
-        dropped["segmentation that cannot be read" if mask is None else shape].append(name)
-        return
-    area = entry.get("area")
-    one.boxes.append(clipped)
-    one.classes.append(numbers[category])
-    one.crowd.append(bool(entry.get("iscrowd", 0)))
-    one.areas.append(float(area if isinstance(area, (int, float)) else width * height))
-    if wanted.masks:
-        one.segmentations.append(mask)
-    if wanted.keypoints:
-        one.keypoints.append(objects.seen(points, one.size))
-        if not np.array_equal(one.keypoints[-1][:, 2] > 0, points[:, 2] > 0):
-            dropped["keypoint outside the image"].append(name)
-
-
-def _mask(segmentation: Any, size: tuple[int, int]) -> coco_masks.Packed | None:
-    """Pack a segmentation; None for one that is of another size, or no numbers."""
-    try:
-        return coco_masks.pack(segmentation, size)
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _keypoints(given: Any, count: int) -> Float32[np.ndarray, "k 3"] | None:
-    """Read a flat list x,y,visibility; zeros where there is none, None for what is no such list."""
-    if given is None:
-        return np.zeros((count, 3), np.float32)
-    try:
-        found = np.array(given, np.float32).reshape(count, 3)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return found if np.isfinite(found).all() else None
 
 
 def _mirror(names: Sequence[str], pairs: Sequence[tuple[str, str]] | None, where: str) -> np.ndarray:

@@ -6,14 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mapjax.data import documents, lookup, splits
+from mapjax.data import fields, lookup, splits
 from mapjax.data import images as image_files
+from mapjax.data.formats import coco_categories, coco_images
+from mapjax.data.formats.coco_json import load, number_of
 from mapjax.data.records import Labels, unlabelled
-from mapjax.errors import UserError, near
+from mapjax.errors import UserError
 
 KEYPOINTS = "person_keypoints"
 _OTHER_KINDS = ("captions", KEYPOINTS, "stuff", "panoptic", "image_info")
 _KIND = re.compile(f"^(instances|panoptic|stuff|{KEYPOINTS})_")
+_LONGEST = 2**24  # pixels of a side
 _TRIED = 20  # images looked for in a folder before it is taken for another
 
 Dropped = dict[str, list[str]]
@@ -23,22 +26,26 @@ class Split(NamedTuple):
     """One split as its JSON file lists it.
 
     file, content: the JSON.
+    categories: those that are classes, by id.
     names: of the classes.
     numbers: category id → class, -1 for those not asked for.
     listed: all images of the file by id.
     labels: of those of this split that are there, by id, without objects yet.
     folder: of the images.
     dropped: what is missing.
+    noted: what is kept though it is odd.
     """
 
     file: pathlib.Path
     content: dict[str, Any]
+    categories: dict[int, Mapping[str, Any]]
     names: tuple[str, ...]
     numbers: dict[int, int]
     listed: dict[int, dict[str, Any]]
     labels: dict[int, Labels]
     folder: pathlib.Path
     dropped: Dropped
+    noted: Dropped
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -67,13 +74,20 @@ def open_split(
     name, part = splits.locate(split, files, where, hold_out)
     file = files[name]
     content = load(file)
-    names, numbers = categories(content["categories"], classes, file)
     dropped: Dropped = collections.defaultdict(list)
+    known = coco_categories.read(content, classes, file, dropped)
+    names, numbers = coco_categories.number(known, classes, file)
     listed = listed_images(content["images"], file, dropped)
-    kept = set(splits.take([entry["file_name"] for entry in listed.values()], part, seed, hold_out))
+    names_once = list(dict.fromkeys(entry["file_name"] for entry in listed.values()))
+    kept = set(splits.take(names_once, part, seed, hold_out))
     entries = {number: entry for number, entry in listed.items() if entry["file_name"] in kept}
-    folder = image_folder(path, images, split, file, [entry["file_name"] for entry in entries.values()])
-    return Split(file, content, names, numbers, listed, present(entries, folder, file, dropped), folder, dropped)
+    every = [entry["file_name"] for entry in entries.values()]
+    folder = image_folder(path, images, split, file, [name for name in every if coco_images.is_plain(name)] or every)
+    coco_images.leave_out_strays(entries, folder, pathlib.Path(path) if path is not None else folder, file, dropped)
+    labels = present(entries, folder, file, dropped)
+    coco_images.leave_out_misfits(labels, folder, f"{file}, split {split!r}", dropped)
+    noted: Dropped = collections.defaultdict(list)
+    return Split(file, content, known, names, numbers, listed, labels, folder, dropped, noted)
 
 
 def find(
@@ -119,105 +133,29 @@ def _split_in(file: pathlib.Path) -> str:
     return file.parent.name if file.name == "_annotations.coco.json" else _KIND.sub("", file.stem)
 
 
-def load(file: pathlib.Path) -> dict[str, Any]:
-    """Read a JSON file of COCO's form.
-
-    Raises:
-      UserError: it is not there, cut short, or lacks a list.
-    """
-    try:
-        content = documents.parse_json(file.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: there is no such annotation file.") from error
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise UserError(f"{file} is not whole JSON ({error}); it may be cut short: fetch it again.") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise UserError(f"{file} lacks the list {key!r}; a COCO file has images, annotations and categories.")
-    return content
-
-
-def number_of(entry: Any, key: str, what: str, file: pathlib.Path) -> int:
-    """Return a whole-number id of an entry.
-
-    Raises:
-      UserError: there is none, or it is no whole number.
-    """
-    if not isinstance(entry, Mapping) or key not in entry:
-        raise UserError(f"{file}: {what} has no {key!r}; add it.")
-    value = entry[key]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UserError(f"{file}: {key!r} of {what} is {value!r}; COCO's ids are whole numbers, so write one.")
-    return value
-
-
-def categories(
-    categories: list[Any], classes: Sequence[str] | None, file: pathlib.Path
-) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Return the class names in order, and the class of each category id: those in that order, then -1 for others.
-
-    Raises:
-      UserError: a category without id or name, one that is there twice, or a class that is none.
-    """
-    ids: dict[str, int] = {}
-    for position, entry in enumerate(categories):
-        number = number_of(entry, "id", f"categories[{position}]", file)
-        name = entry.get("name")
-        if not isinstance(name, str):
-            raise UserError(f"{file}: categories[{position}] has no 'name'; add it.")
-        if name in ids or number in ids.values():
-            raise UserError(f"{file}: two categories have the name {name!r} or the id {number}; change one.")
-        ids[name] = number
-    names = tuple(sorted(ids, key=ids.__getitem__)) if classes is None else tuple(classes)
-    for name in names:
-        if name not in ids:
-            raise UserError(f"{file} has no category {name!r}.{near(name, ids)}")
-    return names, {ids[name]: position for position, name in enumerate(names)} | {
-        number: -1 for name, number in ids.items() if name not in names
-    }
-
-
-def keypoint_names(split: Split) -> tuple[str, ...]:
-    """Return the names of the keypoints that objects of the classes of a split have.
-
-    Raises:
-      UserError: a class has none, or others than another has.
-    """
-    wanted = set(split.category_ids)
-    known = {entry["name"]: entry.get("keypoints") for entry in split.content["categories"] if entry["id"] in wanted}
-    names = next(iter(known.values()), None)
-    for category, found in known.items():
-        if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
-            raise UserError(
-                f"{split.file}: the category {category!r} has no list 'keypoints' of names; add it, or choose classes="
-                "that have one."
-            )
-        if found != names:
-            raise UserError(
-                f"{split.file}: {category!r} has other keypoints than {next(iter(known))!r}; choose one by classes=."
-            )
-    return tuple(names or ())
-
-
 def listed_images(entries: list[Any], file: pathlib.Path, dropped: Dropped) -> dict[int, dict[str, Any]]:
-    """Return the images by id.
+    """Return the images by id; those without an id or a name are left out.
 
     Raises:
-      UserError: one without id or name.
+      UserError: none has both.
     """
     found: dict[int, dict[str, Any]] = {}
     for position, entry in enumerate(entries):
-        number = number_of(entry, "id", f"images[{position}]", file)
-        if not isinstance(entry.get("file_name"), str):
-            raise UserError(f"{file}: images[{position}] has no 'file_name'; add it.")
+        try:
+            number = number_of(entry, "id", f"images[{position}]", file)
+            name = entry.get("file_name")
+            if not isinstance(name, str) or not coco_images.can_be_a_file(name):
+                state = "has no 'file_name'; add it" if name is None else f"has the 'file_name' {name!r}; correct it"
+                raise UserError(f"{file}: images[{position}] {state}.")
+        except UserError as error:
+            dropped["image without an id or a name"].append(str(error).rstrip("."))
+            continue
         if number in found:
-            dropped["repeated image id"].append(f"{entry['file_name']} (id {number})")
+            dropped["repeated image id"].append(f"{name} (id {number})")
         else:
             found[number] = entry
+    if entries and not found:
+        raise UserError(f"{file}: not one image can be used: {dropped['image without an id or a name'][0]}.")
     return found
 
 
@@ -257,8 +195,8 @@ def present(
             hint = "" if dropped["missing image"] else files.hint(entry["file_name"])
             dropped["missing image"].append(entry["file_name"] + hint)
             continue
-        height, width = entry.get("height"), entry.get("width")
-        if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+        height, width = (fields.whole(entry.get(key), 1, _LONGEST) for key in ("height", "width"))
+        if height is None or width is None:
             try:
                 height, width = image_files.read_size(str(folder / name))
             except UserError:

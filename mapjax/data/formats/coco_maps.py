@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from mapjax.data import lookup
-from mapjax.data.formats import coco_files, label_maps, mask_files
+from mapjax.data import fields, lookup
+from mapjax.data.formats import coco_files, coco_images, label_maps, mask_files
 from mapjax.data.formats.coco_files import Split
+from mapjax.data.formats.coco_json import number_of
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.runtime.names import encoded
@@ -77,34 +78,54 @@ def _find(
 
 
 def _panoptic(found: Split, where: str, split: str, path: str | None) -> Source:
-    masks, segments = {}, {}
+    masks, segments, broken = {}, {}, list[str]()
     for position, entry in enumerate(found.content["annotations"]):
-        what = f"annotations[{position}]"
-        image = coco_files.number_of(entry, "image_id", what, found.file)
-        if image not in found.listed:
-            found.dropped["unknown image id"].append(what)
-        if image not in found.labels:
+        try:
+            image, mask, parts = _read(entry, f"annotations[{position}]", found)
+        except UserError as error:
+            broken.append(str(error))
             continue
-        if not isinstance(entry.get("file_name"), str) or not isinstance(entry.get("segments_info"), list):
-            raise UserError(f"{found.file}: {what} has no 'file_name' or no list 'segments_info'; add it.")
-        masks[image] = entry["file_name"]
-        segments[image] = _segments_of(entry["segments_info"], what, found)
+        if image in found.labels:
+            masks[image], segments[image] = mask, parts
+    if broken and len(broken) == len(found.content["annotations"]):
+        raise UserError(f"{found.file}: not one annotation can be used: {broken[0]}")
+    if broken:
+        found.dropped["annotation that cannot be read"] = [one.rstrip(".") for one in broken]
     folder = _mask_folder(found.file, found.file.stem, path, list(masks.values()))
     masks = _with_mask(found, folder, masks)
     read = Segments(folder, list(masks.values()), [segments[number] for number in masks])
     return _source(found, where, split, list(masks), read, read.content())
 
 
+def _read(entry: Any, what: str, found: Split) -> tuple[int, str, list[tuple[int, int]]]:
+    """Return the image, the mask and the segments of an annotation.
+
+    Raises:
+      UserError: it lacks one of these, or an id that is a number.
+    """
+    image = number_of(entry, "image_id", what, found.file)
+    if image not in found.listed:
+        found.dropped["unknown image id"].append(what)
+    if not isinstance(entry.get("file_name"), str) or not isinstance(entry.get("segments_info"), list):
+        raise UserError(f"{found.file}: {what} has no 'file_name' or no list 'segments_info'; add it.")
+    if not coco_images.is_plain(entry["file_name"]):
+        raise UserError(f"{found.file}: the mask {entry['file_name']!r} of {what} leaves the data folder; correct it.")
+    return image, entry["file_name"], _segments_of(entry["segments_info"], what, found)
+
+
 def _segments_of(entries: list[Any], what: str, found: Split) -> list[tuple[int, int]]:
     """Return the id and the class of each segment of an image; crowds and categories not asked for are void."""
     segments = [(0, VOID)]
     for entry in entries:
-        number = coco_files.number_of(entry, "id", f"a segment of {what}", found.file)
-        category = coco_files.number_of(entry, "category_id", f"a segment of {what}", found.file)
+        number = number_of(entry, "id", f"a segment of {what}", found.file)
+        category = number_of(entry, "category_id", f"a segment of {what}", found.file)
         if category not in found.numbers:
             found.dropped["unknown category id"].append(f"{what}, segment {number}")
         known = found.numbers.get(category, -1)
-        segments.append((number, VOID if known < 0 or entry.get("iscrowd") else known))
+        crowd = fields.flag(entry.get("iscrowd"))
+        if crowd is None:
+            found.noted["iscrowd that cannot be read, taken as 0"].append(f"{what}, segment {number}")
+        segments.append((number, VOID if known < 0 or crowd else known))
     return sorted(segments)
 
 
@@ -147,12 +168,12 @@ class Segments:
 
 def _stuff(found: Split, where: str, split: str, path: str | None) -> Source:
     ids = sorted(found.numbers)
+    if ids[-1] >= VOID or ids[0] < 0:
+        raise UserError(f"{found.file} has the category ids {ids[0]} to {ids[-1]}; pixel maps hold ids from 1 to 254.")
     names = [""] * (max(ids) + 1)  # by category id, those of things among them, which are no stuff
     for number, known in found.numbers.items():
         if known >= 0:
             names[number] = found.names[known]
-    if len(names) > VOID or ids[0] < 0:
-        raise UserError(f"{found.file} has the category ids {ids[0]} to {ids[-1]}; pixel maps hold ids from 1 to 254.")
     coding = label_maps.make_coding(names, str(found.file), classes=found.names, mend="")
     masks = {number: f"{pathlib.PurePath(one.file).stem}.png" for number, one in found.labels.items()}
     folder = _mask_folder(found.file, f"{found.file.stem}_pixelmaps", path, list(masks.values()))
@@ -192,5 +213,5 @@ def _source(
     masked = mask_files.Masked(found.folder, numbers, files, sizes, read)
     return mask_files.source_of(
         where, split, masked, found.names, found.category_ids, dropped=dict(found.dropped),
-        fingerprint=digest.hexdigest()[:16],
+        fingerprint=digest.hexdigest()[:16], noted=dict(found.noted),
     )  # fmt: skip

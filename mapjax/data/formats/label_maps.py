@@ -164,7 +164,10 @@ def _void_items(void: Any, names: Sequence[str]) -> tuple[int | str, ...]:
     if isinstance(void, str) and void not in names:
         void = [part.strip() for part in void.strip("()").split(",") if part.strip()]
     given = () if void is None else (void,) if isinstance(void, int | str) else tuple(void)
-    return tuple(int(one) if isinstance(one, str) and one.isdigit() and one not in names else one for one in given)
+    return tuple(
+        int(one) if isinstance(one, str) and re.fullmatch("[0-9]{1,9}", one) and one not in names else one
+        for one in given
+    )
 
 
 def _void_names(void: Any, names: Sequence[str], origin: str) -> set[str]:

@@ -84,7 +84,9 @@ def make_source(
     left_out = {reason: where for reason, where in {**dropped, **misfits}.items() if where}
     if not kept and left_out:
         reason, where = next(iter({**misfits, **left_out}.items()))
-        raise UserError(f"{name}: no image of split {split!r} has a mask that fits; {reason}: {where[0]}.")
+        raise UserError(
+            f"{name}: no image of split {split!r} has a mask that fits: {len(where)} × {reason}, such as {where[0]}."
+        )
     files, masks = [pair.image for pair in kept], [pair.mask for pair in kept]
     digest = hashlib.sha256(encoded("\n".join([*coding.classes, "", *files, "", *masks])))
     for array in (sizes, lengths, coding.table, coding.colours, coding.colour_classes):
@@ -104,6 +106,7 @@ def source_of(
     *,
     dropped: dict[str, list[str]],
     fingerprint: str,
+    noted: dict[str, list[str]] | None = None,
 ) -> Source:
     """Make the source of records with label maps."""
     records = Records(
@@ -114,7 +117,7 @@ def source_of(
         sizes=masked.sizes,
         label_map=masked.label_map,
     )
-    return Source(name, split, tuple(classes), tuple(category_ids), records, dropped, fingerprint)
+    return Source(name, split, tuple(classes), tuple(category_ids), records, dropped, fingerprint, noted=noted or {})
 
 
 def measure(

@@ -6,14 +6,14 @@ objects become `crowd`: no positives in training, ignored in evaluation. Images 
 """
 
 import collections
-import os
 import pathlib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from mapjax.data import documents, images, lookup, splits
+from mapjax.data import box_forms, documents, fields, images, lookup, splits
+from mapjax.data.box_forms import Written
 from mapjax.data.formats import voc_lists, voc_segmentation
 from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
@@ -26,17 +26,20 @@ _THREADS = 8  # for the latency of many small files
 
 
 class _Object(NamedTuple):
+    """An object: its number in the file, and of what cannot be read None; of a name that is not there ""."""
+
+    number: int
     name: str
-    box: tuple[float, ...]
-    difficult: bool
+    box: tuple[float, ...] | None
+    difficult: bool | None
 
 
 class _Annotation(NamedTuple):
-    """One file: height, width as it says (0 if it does not), its objects, and what is wrong: (reason, where)."""
+    """One file: height, width as it says (0 if it does not), its objects, and why it is not XML, or nothing."""
 
     size: tuple[int, int]
-    objects: list[tuple[int, _Object]]
-    wrong: list[tuple[str, str]]
+    objects: list[_Object]
+    broken: str
 
 
 def make(
@@ -51,8 +54,11 @@ def make(
 ) -> Source:
     """Read one split of a VOC folder; no image is decoded, only headers are read.
 
-    Left out and counted in `dropped`: annotations that are broken or missing, images that are missing or unreadable,
-    objects without a name or with a box that is incomplete, empty or outside; boxes are clipped to the image.
+    Left out and counted in `dropped`: annotations that are broken or missing, images that are missing or unreadable, or
+    have an object without a name or four corners, for it would be learned as background; boxes that are empty or
+    outside. Counted in `noted`: boxes that are clipped to the image, and `difficult` that cannot be read, which is 0.
+
+    Annotations and images may be in subfolders, and lists name an image by any end of its path.
 
     Args:
       split: a list in `ImageSets/Main`; "val" is held out of "train" where there is none. Without any lists, all
@@ -65,7 +71,7 @@ def make(
       needs: what the task learns from: "label_map" reads the masks instead (mapjax.data.voc_segmentation).
 
     Raises:
-      UserError: no such folder, not a VOC folder, or no such split.
+      UserError: no such folder, not a VOC folder, no such split, or most boxes in another form (mapjax.data.box_forms).
 
     Example:
       >>> import pathlib, tempfile
@@ -88,31 +94,32 @@ def make(
     for folder in (root, root / "Annotations", root / "JPEGImages"):
         if not folder.is_dir():
             raise UserError(f"{folder} is not there: --data voc:DIR needs a folder with Annotations/ and JPEGImages/.")
-    annotated = sorted(entry.name[:-4] for entry in os.scandir(root / "Annotations") if entry.name.endswith(".xml"))
-    image_files = voc_lists.files(root, "JPEGImages", images.EXTENSIONS)
-    lists = voc_lists.read(root / "ImageSets" / "Main", annotated)
+    annotated = voc_lists.files(root, "Annotations", (".xml",))
+    image_files = voc_lists.counterparts(annotated, voc_lists.files(root, "JPEGImages", images.EXTENSIONS))
+    lists = voc_lists.read(root / "ImageSets" / "Main", sorted(annotated))
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
     stems = splits.take(lists[found], part, seed, hold_out)
     image_files = lookup.values(stems, image_files)
-    dropped: dict[str, list[str]] = collections.defaultdict(list)
     with ThreadPoolExecutor(_THREADS) as pool:
-        names = annotated if classes is None else sorted(set(stems) & set(annotated))
-        files = [root / "Annotations" / f"{name}.xml" for name in names]
+        names = sorted(annotated if classes is None else set(stems).intersection(annotated))
+        files = [root / "Annotations" / annotated[name] for name in names]
         annotations = dict(zip(names, pool.map(_parse, files, chunksize=64)))
         if classes is None:
-            classes = sorted({found.name for one in annotations.values() for _, found in one.objects})
-        numbers = {name: number for number, name in enumerate(classes)}
+            every = (found for one in annotations.values() for found in one.objects)
+            classes = sorted({found.name for found in every if found.name and found.box is not None})
+        reader = _Reader({name: number for number, name in enumerate(classes)})
         sizes = pool.map(lambda stem: _size(root / "JPEGImages", image_files.get(stem), annotations.get(stem)), stems)
         labels = []
         for stem, (size, reason) in zip(stems, sizes):
             if stem not in annotations:
-                dropped["missing annotation"].append(stem)
+                reader.dropped["missing annotation"].append(stem)
             elif size is None:
-                dropped[reason].append(image_files.get(stem, stem))
+                reader.dropped[reason].append(image_files.get(stem, stem))
             else:
                 file = f"JPEGImages/{image_files[stem]}"
-                one = _labels(len(labels), stem, file, size, annotations[stem], numbers, dropped)
+                one = reader.labels(len(labels), stem, file, size, annotations[stem])
                 labels += [] if one is None else [one]
+    reader.written.require_plausible(f"{root / 'Annotations'}, split {split!r}")
     packed = Packed(root, labels)
     return Source(
         name=f"voc:{path}",
@@ -120,34 +127,30 @@ def make(
         classes=tuple(classes),
         category_ids=tuple(range(1, len(classes) + 1)),
         records=packed.records(),
-        dropped=dict(dropped),
+        dropped=dict(reader.dropped),
         fingerprint=packed.fingerprint(),
+        noted=dict(reader.noted),
     )
 
 
 def _parse(file: pathlib.Path) -> _Annotation:
     try:
         root = documents.parse_xml(file.read_bytes())
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        return _Annotation((0, 0), [], [("broken XML", f"{file.name}: {error}")])
-    try:
-        size = int(float(root.findtext("size/height", "0"))), int(float(root.findtext("size/width", "0")))
-    except ValueError:
-        size = (0, 0)
-    objects, wrong = [], []
-    for number, node in enumerate(root.iterfind("object"), start=1):
-        name = node.findtext("name", "").strip()
-        try:
-            box = tuple(float(node.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS)
-            difficult = bool(int(float(node.findtext("difficult", "0").strip() or 0)))
-        except ValueError:
-            wrong.append(("incomplete object", f"{file.name} #{number}"))
-            continue
-        if name:
-            objects.append((number, _Object(name, box, difficult)))
-        else:
-            wrong.append(("incomplete object", f"{file.name} #{number}"))
-    return _Annotation(size, objects, wrong)
+    except (ElementTree.ParseError, OSError, ValueError, LookupError, RecursionError) as error:
+        return _Annotation((0, 0), [], f"{file.name}: {error}")
+    if root.tag.casefold() != "annotation":
+        return _Annotation((0, 0), [], f"{file.name}: it is <{root.tag}>, not <annotation>")
+    height, width = (int(fields.number(root.findtext(f"size/{side}")) or 0) for side in ("height", "width"))
+    objects = [
+        _Object(
+            number,
+            node.findtext("name", "").strip(),
+            fields.numbers([node.findtext(f"bndbox/{corner}") for corner in _CORNERS], 4),
+            fields.flag(node.findtext("difficult")),
+        )
+        for number, node in enumerate(root.iterfind("object"), start=1)
+    ]
+    return _Annotation((height, width), objects, "")
 
 
 def _size(folder: pathlib.Path, file: str | None, annotation: _Annotation | None) -> tuple[tuple[int, int] | None, str]:
@@ -165,28 +168,52 @@ def _size(folder: pathlib.Path, file: str | None, annotation: _Annotation | None
     return (upright if annotation is not None and annotation.size == upright else stored), ""
 
 
-def _labels(
-    position: int,
-    stem: str,
-    file: str,
-    size: tuple[int, int],
-    annotation: _Annotation,
-    numbers: Mapping[str, int],
-    dropped: dict[str, list[str]],
-) -> Labels | None:
-    """Check the objects of one image; None if its annotation is broken."""
-    for reason, where in annotation.wrong:
-        dropped[reason].append(where)
-        if reason == "broken XML":
+class _Reader:
+    """Makes the labels of one image after the other, and keeps what was odd."""
+
+    def __init__(self, numbers: Mapping[str, int]):
+        """Take the class of each name."""
+        self.dropped: dict[str, list[str]] = collections.defaultdict(list)
+        self.noted: dict[str, list[str]] = collections.defaultdict(list)
+        self.written = Written(box_forms.CORNERS)
+        self._numbers = numbers
+
+    def labels(
+        self, position: int, stem: str, file: str, size: tuple[int, int], annotation: _Annotation
+    ) -> Labels | None:
+        """Check the objects of one image; None if its annotation is broken, or an object cannot be read."""
+        if annotation.broken:
+            self.dropped["broken XML"].append(annotation.broken)
             return None
-    labels = unlabelled(position, file, size)
-    for number, found in annotation.objects:
-        box, reason = check_box(found.box, size)
-        if box is None or found.name not in numbers:
-            dropped[reason or "class not asked for"].append(f"{stem}.xml #{number}")
-            continue
+        if min(annotation.size) > 0 and annotation.size != size:
+            self.noted["image of another size than the XML says"].append(
+                f"{stem}.xml ({annotation.size[0]}×{annotation.size[1]}, and the image {size[0]}×{size[1]}, height × "
+                "width)"
+            )
+        labels = unlabelled(position, file, size)
+        for found in annotation.objects:
+            where = f"{stem}.xml #{found.number}"
+            if found.name not in self._numbers and found.name:
+                self.dropped["class not asked for"].append(where)
+                continue
+            if not found.name or found.box is None:
+                what = "four finite corners" if found.name else "a name"
+                self.dropped[f"image with an object without {what}"].append(where)
+                return None
+            self._add(labels, found, found.box, where)
+        return labels
+
+    def _add(self, labels: Labels, found: _Object, given: tuple[float, ...], where: str) -> None:
+        self.written.add(given, labels.size, where)
+        box, reason = check_box(given, labels.size)
+        if box is None:
+            self.dropped[reason or ""].append(where)
+            return
+        if box_forms.is_clipped(given, box):
+            self.noted["box clipped to the image"].append(where)
+        if found.difficult is None:
+            self.noted["difficult that cannot be read, taken as 0"].append(where)
         labels.boxes.append(box)
-        labels.classes.append(numbers[found.name])
-        labels.crowd.append(found.difficult)
+        labels.classes.append(self._numbers[found.name])
+        labels.crowd.append(bool(found.difficult))
         labels.areas.append((box[2] - box[0]) * (box[3] - box[1]))
-    return labels

@@ -49,7 +49,7 @@ def open_split(
     lists = voc_lists.read(root / "ImageSets" / "Segmentation", list(masks))
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
     pairs, dropped = mask_files.pair_up(
-        {stem: f"JPEGImages/{name}" for stem, name in image_files.items()},
+        {stem: f"JPEGImages/{name}" for stem, name in voc_lists.counterparts(masks, image_files).items()},
         {stem: f"SegmentationClass/{name}" for stem, name in masks.items()},
         splits.take(lists[found], part, seed, hold_out),
     )

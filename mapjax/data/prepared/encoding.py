@@ -18,11 +18,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mapjax.data import images, labels
+from mapjax.data import fields, images, labels
 from mapjax.data.source import Record
 
 _MARK = b"mapjax1\n"
 _LENGTH = struct.Struct("<I")
+_MOST = 2**31  # elements of an array
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
@@ -52,14 +53,25 @@ def decode(data: bytes) -> Record:
     Raises:
       ValueError: the bytes are no such record, or not a whole one.
     """
-    start = len(_MARK) + _LENGTH.size
-    if len(data) < start or not data.startswith(_MARK):
+    if not data.startswith(_MARK):
         raise ValueError("it does not begin as a record")
+    try:
+        return _decode(data)
+    except (LookupError, TypeError, AttributeError, RecursionError, OverflowError, MemoryError) as error:
+        raise ValueError(f"its header or its labels cannot be ({error})") from error
+    except (struct.error, zlib.error) as error:
+        raise ValueError(f"it is cut short or damaged ({error})") from error
+
+
+def _decode(data: bytes) -> Record:
+    start = len(_MARK) + _LENGTH.size
     end = start + _LENGTH.unpack_from(data, len(_MARK))[0]
     header = json.loads(data[start:end])
-    record: Record = {"id": header["id"], "file": header["file"]}
+    if not isinstance(header["file"], str) or fields.whole(header["id"]) is None:
+        raise ValueError("its 'file' is no name or its 'id' no number")
+    record: Record = {"id": int(header["id"]), "file": header["file"]}
     for key, dtype, shape, length in header["arrays"]:
-        if end + length > len(data):
+        if length < 0 or end + length > len(data):
             raise ValueError(f"it is cut short in {key!r}")
         record[key] = _unpack(data[end : end + length], dtype, tuple(shape))
         end += length
@@ -98,10 +110,18 @@ def _pack(array: np.ndarray, key: str) -> tuple[str, bytes]:
 
 def _unpack(data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
     """Make the array anew, so that it can be written to; a scalar for no axes."""
+    count = math.prod(shape)
+    if not 0 <= count <= _MOST or min(shape, default=0) < 0:
+        raise ValueError(f"an array cannot have the shape {shape}")
     if dtype == "bits":
-        bits = np.frombuffer(zlib.decompress(data), np.uint8)
-        return np.unpackbits(bits, count=math.prod(shape)).astype(bool).reshape(shape)
+        bits = np.frombuffer(_inflate(data, -(-count // 8)), np.uint8)
+        return np.unpackbits(bits, count=count).astype(bool).reshape(shape)
     if dtype == "bytes":
-        return np.frombuffer(bytearray(zlib.decompress(data)), np.uint8).reshape(shape)
+        return np.frombuffer(bytearray(_inflate(data, count)), np.uint8).reshape(shape)
     array = np.frombuffer(data, dtype).reshape(shape)
     return array[()] if not shape else array.copy()
+
+
+def _inflate(data: bytes, size: int) -> bytes:
+    """Unpack to so many bytes and no more, whatever the data say."""
+    return zlib.decompressobj().decompress(data, size + 1)

@@ -186,7 +186,7 @@ def begin(out: pathlib.Path, plan: Plan) -> None:
         if INDEX in names:
             held = array_record.read_index(str(out)).get("plan")
         elif PLAN in names:
-            held = (out / PLAN).read_text(encoding="utf-8").strip()
+            held = (out / PLAN).read_text(encoding="utf-8", errors="replace").strip()
         elif all(name.endswith(TMP) for name in names):
             write_file(out / PLAN, plan.digest.encode())
             return
@@ -237,6 +237,7 @@ def write_index(
             "labels": stored,
             "shards": shard_entries,
             "dropped": dropped,
+            "noted": {reason: list(where) for reason, where in source.noted.items()},
         }
     index = {
         "format": FORMAT,
@@ -311,8 +312,16 @@ def _write_labels(out: pathlib.Path, split: str, arrays: truth.Arrays) -> dict[s
 
 
 def _labels_in(shard: pathlib.Path) -> truth.Arrays:
-    """Read the labels out of a shard."""
-    return truth.pack([encoding.decode(data) for data in _reader(shard).read_all()])
+    """Read the labels out of a shard.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        return truth.pack([encoding.decode(data) for data in _reader(shard).read_all()])
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error).partition(";")[0]
+        raise UserError(f"{shard} is damaged ({reason}); run the command again with --verify.") from error
 
 
 def _kinds_in(shard: pathlib.Path) -> list[str]:

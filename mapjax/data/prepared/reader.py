@@ -19,6 +19,7 @@ from jaxtyping import Int
 
 from mapjax.data import labelled, labels, splits
 from mapjax.data.prepared import encoding
+from mapjax.data.prepared import index as index_file
 from mapjax.data.prepared.truth import Truth, load
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError
@@ -101,9 +102,11 @@ class Stored:
         row = int(self._rows[index])
         data = self._shards[row]
         try:
-            return encoding.decode(data)
-        except (ValueError, KeyError, TypeError) as error:
+            record = encoding.decode(data)
+            self._truth.require_alike(record, row)
+        except ValueError as error:
             raise self._shards.damaged(row, error) from error
+        return record
 
     def truth(self, index: int) -> Record:
         """Return the labels of the record at `index`."""
@@ -156,6 +159,8 @@ def make(
         require_checksums(path, entry["shards"])
     truth = read_truth(path, entry)
     kinds = _kinds(index, truth)
+    if lost := [kind for kind in kinds if truth.lacks(kind)]:
+        raise UserError(f"{path}/{entry['labels']['file']} is damaged: it has no {lost[0]}; {_mend(path)}.")
     if not labels.serve(kinds, needs):
         raise UserError(
             f"{where} was prepared with {', '.join(kinds) or 'images alone'}, and this task learns from {needs}; "
@@ -187,6 +192,7 @@ def make(
         dropped=dict(entry["dropped"]),
         fingerprint=fingerprint,
         keypoints=tuple(index.get("keypoints", ())),
+        noted=dict(entry.get("noted", {})),
     )
 
 
@@ -199,13 +205,13 @@ def read_index(path: str) -> dict[str, Any]:
     """Read the index of a prepared data set.
 
     Raises:
-      UserError: there is none, it is no such index, or one of another version.
+      UserError: there is none, it is no such index, one of another version, or lacks a key.
     """
     file = epath.Path(path) / INDEX
     data = _read(file, f"{path} has no {INDEX}; is it the --out folder of a `mapjax prepare` that came to its end?")
     try:
         index = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not whole JSON ({error}); {_mend(path)}.") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise UserError(f"{file} is not the index of a data set by `mapjax prepare`; name the folder that has one.")
@@ -214,6 +220,8 @@ def read_index(path: str) -> dict[str, Any]:
             f"{file} is of version {index.get('version')} of the format and this mapjax reads version {VERSION}; "
             "prepare the data again with it, or install the mapjax that wrote it."
         )
+    if wrong := index_file.fault(index):
+        raise UserError(f"{file} is damaged: {wrong}; {_mend(path)}.")
     return index
 
 
@@ -227,7 +235,10 @@ def read_truth(path: str, entry: Entry) -> Truth:
     data = _read(file, f"{file} is missing; {_mend(path)}.")
     if hashlib.sha256(data).hexdigest() != entry["labels"]["sha256"]:
         raise UserError(f"{file} is damaged: its checksum is not that of {INDEX}; {_mend(path)}.")
-    return Truth(load(data))
+    try:
+        return Truth(load(data))
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}; {_mend(path)}.") from error
 
 
 def require_sizes(path: str, files: Sequence[Entry]) -> None:

@@ -102,9 +102,9 @@ def finished(job: Job) -> Written | None:
         facts = json.loads(stored.pop("facts").tobytes())
         if pathlib.Path(job.path).stat().st_size != facts["entry"]["bytes"]:
             return None
-    except (OSError, ValueError, KeyError, EOFError):
+        return Written(facts["entry"], stored, facts["dropped"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return Written(facts["entry"], stored, facts["dropped"])
 
 
 def write_all(

@@ -7,8 +7,9 @@ say. So two parts of a split are put together by concatenating every array.
 """
 
 import io
+import zipfile
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -60,9 +61,59 @@ def save(arrays: Arrays) -> bytes:
 
 
 def load(data: bytes) -> Arrays:
-    """Read what `save` wrote; nothing in it is executed."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        return dict(stored)
+    """Read what `save` wrote; nothing in it is executed.
+
+    Raises:
+      ValueError: it is no such file, or not a whole one.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > len(data):
+                raise ValueError("its arrays are packed, as none is that mapjax writes")
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            found = {name: stored[name] for name in stored.files}
+    except Exception as error:  # whatever a broken file may raise inside zipfile and numpy
+        raise ValueError(f"it is no whole .npz ({error})") from error
+    if not all(isinstance(array, np.ndarray) and array.dtype.kind in "biuf" for array in found.values()):
+        raise ValueError("it holds something else than arrays of numbers")
+    return found
+
+
+def fault(arrays: Arrays) -> str:
+    """Say what is wrong with packed labels: an array that is missing, of another shape, or not finite; or nothing."""
+    for name in ("id", "names", "name_bytes"):
+        if name not in arrays or arrays[name].ndim != 1:
+            return f"there is no list {name!r}"
+    if OBJECTS in arrays and not arrays.keys() >= {"boxes", "classes", "crowd"}:
+        return "its objects have no 'boxes', 'classes' or 'crowd'"
+    rows = {RECORD: len(arrays["id"])}
+    for name, counted in {"name_bytes": RECORD, OBJECTS: RECORD, "mask_bytes": OBJECTS}.items():
+        array = arrays.get(name)
+        if array is None:
+            continue
+        if array.dtype.kind not in "iu" or array.shape != (rows.get(counted, 0),) or (array < 0).any():
+            return f"{name!r} does not count what each has"
+        rows[name] = int(array.sum(dtype=np.int64))
+    if arrays["names"].dtype != np.uint8 or len(arrays["names"]) != rows["name_bytes"]:
+        return "'names' has another length than its parts"
+    for name, counts in LAYOUT.items():
+        array = arrays.get(name)
+        if array is None:
+            continue
+        if array.shape[:1] != (rows.get(counts, -1),):
+            return f"{name!r} has another length than what it belongs to"
+        if name in KEYS and not _fits(array, name, counts):
+            return f"{name!r} is {array.dtype} of the shape {array.shape}"
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"{name!r} has values that are not finite"
+    return ""
+
+
+def _fits(array: np.ndarray, name: str, counts: str) -> bool:
+    """Tell whether a stored array has the type and the axes of its key, and one for the records if each has one."""
+    axes = ["_"] * (counts == RECORD) + KEYS[name].shape.split()
+    fixed = [size for size, axis in zip(array.shape, axes) if axis.isdigit() and size != int(axis)]
+    return array.dtype == KEYS[name].dtype and array.ndim == len(axes) and not fixed
 
 
 class Names(Sequence[str]):
@@ -90,7 +141,13 @@ class Truth:
     """Random access to the labels in packed arrays."""
 
     def __init__(self, arrays: Arrays):
-        """Take what `pack` or `join` made."""
+        """Take what `pack` or `join` made.
+
+        Raises:
+          ValueError: arrays that do not go together.
+        """
+        if wrong := fault(arrays):
+            raise ValueError(wrong)
         self._arrays = arrays
         self._layout = {name: counts for name, counts in LAYOUT.items() if name in arrays}
         counting = {*self._layout.values(), "name_bytes"} - {RECORD}
@@ -110,6 +167,18 @@ class Truth:
                 record[name] = self._arrays[name][self._rows(counts, row)].copy()
         return labels.restore(record)
 
+    def require_alike(self, record: Record, row: int) -> None:
+        """Check that a record has the labels that are known of it, in number and kind.
+
+        Raises:
+          ValueError: it has others.
+        """
+        for name, known in self.at(row).items():
+            found: Any = record.get(name, ())
+            alike = len(found) == len(known) if isinstance(known, list) else np.shape(found) == np.shape(known)
+            if not alike or (isinstance(known, np.ndarray) and np.asarray(found).dtype != known.dtype):
+                raise ValueError(f"it has other {name!r} than the list of labels")
+
     def _rows(self, counts: str, row: int) -> slice:
         """Find the rows of one record in an array whose rows `counts` counts."""
         ends = self._ends[counts]
@@ -123,6 +192,11 @@ class Truth:
         return [
             name for name, kind in labels.KINDS.items() if kind.layout and kind.layout.keys() <= self._arrays.keys()
         ]
+
+    def lacks(self, kind: str) -> bool:
+        """Tell whether the labels of a kind should be here and are not."""
+        layout = labels.KINDS[kind].layout
+        return bool(layout) and next(iter(layout)) not in self._arrays
 
     def labels(self) -> np.ndarray | None:
         """Return the `label` of every record, int32 (n,), or `labels`, bool (n c); None where they have neither."""
