@@ -213,7 +213,7 @@ def _load(
 ) -> tuple[str, np.ndarray, Batch] | Unreadable:
     file = "array" if isinstance(source, np.ndarray) else os.fspath(source)
     try:
-        image = images.read(source, orient=True)
+        image = images.read(source)
     except UserError as error:
         return Unreadable(file, str(error))
     record = {"id": 0, "file": file, "image": image, "size": np.array(image.shape[:2], np.int32)}

@@ -58,11 +58,13 @@ def open_split(
     images: str | Mapping[str, str] | None,
     classes: Sequence[str] | None,
     hold_out: float | int,
+    stored: bool,
 ) -> Split:
     """Read what the file of a split lists; no image is opened, unless the JSON does not say its size.
 
     Args:
       files: the JSON file of every split; the others as for `coco.make`.
+      stored: labels were drawn on the images as stored, whatever EXIF says.
 
     Raises:
       UserError: as `coco.make`.
@@ -76,7 +78,7 @@ def open_split(
     kept = set(splits.take([entry["file_name"] for entry in listed.values()], part, seed, hold_out))
     entries = {number: entry for number, entry in listed.items() if entry["file_name"] in kept}
     folder = image_folder(path, images, split, file, [entry["file_name"] for entry in entries.values()])
-    return Split(file, content, names, numbers, listed, present(entries, folder, file, dropped), folder, dropped)
+    return Split(file, content, names, numbers, listed, present(entries, folder, stored, dropped), folder, dropped)
 
 
 def find(
@@ -246,7 +248,7 @@ def image_folder(
 
 
 def present(
-    entries: Mapping[int, dict[str, Any]], folder: pathlib.Path, file: pathlib.Path, dropped: Dropped
+    entries: Mapping[int, dict[str, Any]], folder: pathlib.Path, stored: bool, dropped: Dropped
 ) -> dict[int, Labels]:
     """Start the labels of every image that is there."""
 
@@ -264,9 +266,9 @@ def present(
         height, width = entry.get("height"), entry.get("width")
         if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
             try:
-                height, width = image_files.read_size(str(folder / name))
-            except UserError:
-                dropped["unreadable image"].append(name)
+                height, width = image_files.read_size(str(folder / name), orient=not stored)
+            except UserError as error:
+                dropped[image_files.fault_of(error)].append(name)
                 continue
         labels[number] = unlabelled(number, name, (height, width))
     return labels

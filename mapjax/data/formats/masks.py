@@ -26,6 +26,7 @@ def make(
     void: int | str | Sequence[int | str] | None = None,
     palette: str | Sequence[Any] | None = None,
     hold_out: float | int = 0.1,
+    orientation: str = "upright",
     needs: str = "label_map",
 ) -> Source:
     """Read one split of a folder of images and masks; only headers are read.
@@ -43,6 +44,7 @@ def make(
         id that has no name.
       palette: colours of names, ("sky 0 0 255", …) or (("sky", 0, 0, 255), …), instead of `palette.txt`.
       hold_out: share of "train" that becomes "val" if there is no such folder; 0 for none.
+      orientation: "upright" or "stored": labels were drawn on images as EXIF turns them, or as they are stored.
       needs: what the task learns from; there is nothing but "label_map", which it may leave alone ("").
 
     Raises:
@@ -80,7 +82,7 @@ def make(
     pairs, dropped = mask_files.pair_up(image_files, masks, stems)
     if repeated:
         dropped["second image of a name"] = repeated
-    return mask_files.make_source(where, split, root, pairs, coding, dropped)
+    return mask_files.make_source(where, split, root, pairs, coding, dropped, images.is_stored(orientation))
 
 
 def _splits(root: pathlib.Path) -> dict[str, str]:

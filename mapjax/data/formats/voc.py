@@ -47,6 +47,7 @@ def make(
     classes: Sequence[str] | None = None,
     hold_out: float | int = 0.1,
     void: int | str | Sequence[int | str] | None = None,
+    orientation: str = "upright",
     needs: str = "boxes",
 ) -> Source:
     """Read one split of a VOC folder; no image is decoded, only headers are read.
@@ -62,6 +63,8 @@ def make(
       classes: their names in order; by default all names found in all annotations, sorted.
       hold_out: share of "train" that becomes "val" if there is no such list; 0 for none.
       void: of masks, ids or names of pixels without a class, besides 255 and "void".
+      orientation: "upright" or "stored": labels were drawn on images as EXIF turns them, or as they are stored.
+        An annotation that gives the size of the other is believed.
       needs: what the task learns from: "label_map" reads the masks instead (mapjax.data.voc_segmentation).
 
     Raises:
@@ -82,8 +85,9 @@ def make(
       ...     source.classes, source.records[0]["boxes"].tolist()
       (('cat',), [[1.0, 1.0, 3.0, 3.0]])
     """
+    stored = images.is_stored(orientation)
     if needs == "label_map":
-        return voc_segmentation.open_split(split, seed, path, classes, hold_out, void)
+        return voc_segmentation.open_split(split, seed, path, classes, hold_out, void, stored)
     root = pathlib.Path(path)
     for folder in (root, root / "Annotations", root / "JPEGImages"):
         if not folder.is_dir():
@@ -101,7 +105,8 @@ def make(
         if classes is None:
             classes = sorted({found.name for one in annotations.values() for _, found in one.objects})
         numbers = {name: number for number, name in enumerate(classes)}
-        sizes = pool.map(lambda stem: _size(root / "JPEGImages", image_files.get(stem), annotations.get(stem)), stems)
+        folder = root / "JPEGImages"
+        sizes = pool.map(lambda stem: _size(folder, image_files.get(stem), annotations.get(stem), stored), stems)
         labels = []
         for stem, (size, reason) in zip(stems, sizes):
             if stem not in annotations:
@@ -112,7 +117,7 @@ def make(
                 file = f"JPEGImages/{image_files[stem]}"
                 one = _labels(len(labels), stem, file, size, annotations[stem], numbers, dropped)
                 labels += [] if one is None else [one]
-    packed = Packed(root, labels)
+    packed = Packed(root, labels, stored=stored)
     return Source(
         name=f"voc:{path}",
         split=split,
@@ -149,19 +154,20 @@ def _parse(file: pathlib.Path) -> _Annotation:
     return _Annotation(size, objects, wrong)
 
 
-def _size(folder: pathlib.Path, file: str | None, annotation: _Annotation | None) -> tuple[tuple[int, int] | None, str]:
+def _size(
+    folder: pathlib.Path, file: str | None, annotation: _Annotation | None, stored: bool
+) -> tuple[tuple[int, int] | None, str]:
     """The image's size from its header (annotations often lie), or None and the reason why it cannot be used.
 
-    An annotation that says the same with the sides swapped was drawn on the image turned upright, and is believed.
+    With EXIF there are two, upright and as `stored`; the annotation may tell on which of them it was drawn.
     """
     if file is None:
         return None, "missing image"
     try:
-        stored = images.read_size(str(folder / file))
-    except UserError:
-        return None, "unreadable image"
-    upright = stored[1], stored[0]
-    return (upright if annotation is not None and annotation.size == upright else stored), ""
+        header = images.read_header(str(folder / file))
+    except UserError as error:
+        return None, images.fault_of(error)
+    return images.labelled_size(header, annotation.size if annotation else (0, 0), stored=stored), ""
 
 
 def _labels(

@@ -27,8 +27,11 @@ def open_split(
     classes: str | Sequence[str] | None,
     hold_out: float | int,
     void: int | str | Sequence[int | str] | None,
+    stored: bool,
 ) -> Source:
     """Read one split; only headers are read. What is left out, and the arguments: as for `masks.make` and `voc.make`.
+
+    `stored`: the masks were drawn on the images as stored.
 
     Without any lists, all images that have a mask are "train".
 
@@ -53,7 +56,7 @@ def open_split(
         {stem: f"SegmentationClass/{name}" for stem, name in masks.items()},
         splits.take(lists[found], part, seed, hold_out),
     )
-    return mask_files.make_source(f"voc:{path}", split, root, pairs, coding, dropped)
+    return mask_files.make_source(f"voc:{path}", split, root, pairs, coding, dropped, stored)
 
 
 def palette() -> list[Colour]:
