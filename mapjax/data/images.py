@@ -5,7 +5,7 @@ Images are turned upright, as their EXIF tag says, unless their labels were draw
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import cv2
@@ -19,6 +19,7 @@ from mapjax.errors import UserError, near
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 ORIENTATIONS = ("upright", "stored")
+OTHER_WAY = "box or part of one outside the image, but not the other way up (see data.orientation)"
 _MOST_BYTES = 8  # a pixel, as 16 bits of four bands that are not packed at all
 _AT_ONCE = 1 << 22  # values that are converted at once, for what that takes of memory
 
@@ -61,21 +62,30 @@ def read_as_labelled(
     data = read_bytes(image)
     pixels = _decode(data, _name(image))
     header = Header("", pixels.shape[:2], headers.read_orientation(data))
-    found = labelled_size(header, size, stored=stored)
-    as_stored = found == header.stored if stored else found != header.upright
+    this, other = frames(header, (0, 0), stored=stored)
+    as_stored = stored != (this != size == other)
     return pixels if as_stored else _upright(pixels, header.orientation)
 
 
-def labelled_size(header: Header, declared: Size, *, stored: bool) -> Size:
-    """Return height, width of the frame that labels were drawn on: upright, or as stored.
+def frames(header: Header, declared: Size, *, stored: bool) -> tuple[Size, Size]:
+    """Return height, width of the frame that labels were drawn on, upright or as stored, and those of the other.
 
     Args:
       header: of the image.
       declared: the size that the annotation gives; where it is that of the other frame alone, it is believed.
       stored: the labels of the data set were drawn on images as stored.
     """
-    frames = (header.stored, header.upright) if stored else (header.upright, header.stored)
-    return declared if declared in frames else frames[0]
+    this, other = (header.stored, header.upright) if stored else (header.upright, header.stored)
+    return (other, this) if declared == other else (this, other)
+
+
+def fault_of_box(box: Sequence[float | int], size: Size, other: Size) -> str:
+    """Say that a box x1,y1,x2,y2 leaves the image of height, width `size`, and would not leave the `other` way up.
+
+    Numbers from 1 to the width, as some tools write them, leave nothing; so a pixel more is none.
+    """
+    leaves, fits = (any(side > most + 1 for side, most in zip(box[2:], whole[::-1])) for whole in (size, other))
+    return OTHER_WAY if leaves and not fits else ""
 
 
 def is_stored(orientation: str) -> bool:

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from rich.console import Group
 
 from mapjax.data import splits
-from mapjax.data.checks import overview
+from mapjax.data.checks import orientation_quality, overview
 from mapjax.data.source import Source, label_map_of, largest_size, truth_of
 from mapjax.errors import UserError
 from mapjax.stages import VOID
@@ -31,6 +31,7 @@ class MapSummary(NamedTuple):
     void: pixels without one.
     out_of_range: with one outside the list of classes.
     largest: height, width of the least frame that holds every image.
+    contradiction: what EXIF and the sizes of labels say against each other, or nothing.
     unreadable: masks that could not be read, with the reason of the first.
     dropped: how many were left out, by reason, and one example.
     files: the image files, where they are files.
@@ -44,6 +45,7 @@ class MapSummary(NamedTuple):
     void: int
     out_of_range: int
     largest: tuple[int, int]
+    contradiction: str
     unreadable: tuple[int, str]
     dropped: dict[str, tuple[int, str]]
     files: frozenset[str]
@@ -63,6 +65,7 @@ def inspect(source: Source) -> MapSummary:
         void=int(pixels[VOID]),
         out_of_range=int(pixels[known:VOID].sum()),
         largest=largest_size(source),
+        contradiction=orientation_quality.contradiction(source),
         unreadable=(len(reasons), reasons[0] if reasons else ""),
         dropped=overview.dropped_of(source),
         files=_files(source),
@@ -131,7 +134,7 @@ def _percent(pixels: int, summary: MapSummary) -> str:
 
 
 def _notes(summary: MapSummary) -> list[str]:
-    notes = []
+    notes = [summary.contradiction] if summary.contradiction else []
     never = [name for name, count in summary.per_class.items() if not count]
     if never:
         notes.append(

@@ -125,7 +125,10 @@ def _add_object(entry: Any, position: int, split: Split, wanted: _Wanted) -> Non
         dropped["no box of four numbers"].append(name)
         return
     x, y, width, height = box
-    clipped, reason = check_box((x, y, x + width, y + height), one.size)
+    corners = x, y, x + width, y + height
+    clipped, reason = check_box(corners, one.size)
+    if other_way := image_files.fault_of_box(corners, one.size, split.others.get(image, one.size)):
+        dropped[other_way].append(name)
     if clipped is None or numbers.get(category, -1) < 0:
         dropped[reason or ("class not asked for" if category in numbers else "unknown category id")].append(name)
         return

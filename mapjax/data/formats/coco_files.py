@@ -30,6 +30,8 @@ class Split(NamedTuple):
     numbers: category id → class, -1 for those not asked for.
     listed: all images of the file by id.
     labels: of those of this split that are there, by id, without objects yet.
+    others: height, width of images the other way up than their labels, by id, where EXIF turns them by a quarter and
+      their headers were read.
     folder: of the images.
     dropped: what is missing.
     """
@@ -40,6 +42,7 @@ class Split(NamedTuple):
     numbers: dict[int, int]
     listed: dict[int, dict[str, Any]]
     labels: dict[int, Labels]
+    others: dict[int, image_files.Size]
     folder: pathlib.Path
     dropped: Dropped
 
@@ -78,7 +81,8 @@ def open_split(
     kept = set(splits.take([entry["file_name"] for entry in listed.values()], part, seed, hold_out))
     entries = {number: entry for number, entry in listed.items() if entry["file_name"] in kept}
     folder = image_folder(path, images, split, file, [entry["file_name"] for entry in entries.values()])
-    return Split(file, content, names, numbers, listed, present(entries, folder, stored, dropped), folder, dropped)
+    labels, others = present(entries, folder, stored, dropped)
+    return Split(file, content, names, numbers, listed, labels, others, folder, dropped)
 
 
 def find(
@@ -249,14 +253,14 @@ def image_folder(
 
 def present(
     entries: Mapping[int, dict[str, Any]], folder: pathlib.Path, stored: bool, dropped: Dropped
-) -> dict[int, Labels]:
-    """Start the labels of every image that is there."""
+) -> tuple[dict[int, Labels], dict[int, image_files.Size]]:
+    """Start the labels of every image that is there; and give the `others` of `Split`."""
 
     @functools.cache
     def listing(parent: str) -> frozenset[str]:
         return frozenset(os.listdir(folder / parent) if (folder / parent).is_dir() else ())
 
-    labels = {}
+    labels, others = {}, {}
     for number, entry in entries.items():
         name = entry["file_name"]
         parent, base = os.path.split(name)
@@ -266,9 +270,10 @@ def present(
         height, width = entry.get("height"), entry.get("width")
         if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
             try:
-                height, width = image_files.read_size(str(folder / name), orient=not stored)
+                header = image_files.read_header(str(folder / name))
             except UserError as error:
                 dropped[image_files.fault_of(error)].append(name)
                 continue
+            (height, width), others[number] = image_files.frames(header, (0, 0), stored=stored)
         labels[number] = unlabelled(number, name, (height, width))
-    return labels
+    return labels, others

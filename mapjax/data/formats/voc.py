@@ -108,14 +108,14 @@ def make(
         folder = root / "JPEGImages"
         sizes = pool.map(lambda stem: _size(folder, image_files.get(stem), annotations.get(stem), stored), stems)
         labels = []
-        for stem, (size, reason) in zip(stems, sizes):
+        for stem, (frames, reason) in zip(stems, sizes):
             if stem not in annotations:
                 dropped["missing annotation"].append(stem)
-            elif size is None:
+            elif frames is None:
                 dropped[reason].append(image_files.get(stem, stem))
             else:
                 file = f"JPEGImages/{image_files[stem]}"
-                one = _labels(len(labels), stem, file, size, annotations[stem], numbers, dropped)
+                one = _labels(len(labels), stem, file, frames, annotations[stem], numbers, dropped)
                 labels += [] if one is None else [one]
     packed = Packed(root, labels, stored=stored)
     return Source(
@@ -156,10 +156,11 @@ def _parse(file: pathlib.Path) -> _Annotation:
 
 def _size(
     folder: pathlib.Path, file: str | None, annotation: _Annotation | None, stored: bool
-) -> tuple[tuple[int, int] | None, str]:
+) -> tuple[tuple[images.Size, images.Size] | None, str]:
     """The image's size from its header (annotations often lie), or None and the reason why it cannot be used.
 
-    With EXIF there are two, upright and as `stored`; the annotation may tell on which of them it was drawn.
+    With EXIF there are two, upright and as `stored`; the annotation may tell on which of them it was drawn, and the
+    other is given too.
     """
     if file is None:
         return None, "missing image"
@@ -167,19 +168,20 @@ def _size(
         header = images.read_header(str(folder / file))
     except UserError as error:
         return None, images.fault_of(error)
-    return images.labelled_size(header, annotation.size if annotation else (0, 0), stored=stored), ""
+    return images.frames(header, annotation.size if annotation else (0, 0), stored=stored), ""
 
 
 def _labels(
     position: int,
     stem: str,
     file: str,
-    size: tuple[int, int],
+    frames: tuple[images.Size, images.Size],
     annotation: _Annotation,
     numbers: Mapping[str, int],
     dropped: dict[str, list[str]],
 ) -> Labels | None:
-    """Check the objects of one image; None if its annotation is broken."""
+    """Check the objects of one image, whose size is the first of `frames`; None if its annotation is broken."""
+    size = frames[0]
     for reason, where in annotation.wrong:
         dropped[reason].append(where)
         if reason == "broken XML":
@@ -187,6 +189,8 @@ def _labels(
     labels = unlabelled(position, file, size)
     for number, found in annotation.objects:
         box, reason = check_box(found.box, size)
+        if other_way := images.fault_of_box(found.box, *frames):
+            dropped[other_way].append(f"{stem}.xml #{number}")
         if box is None or found.name not in numbers:
             dropped[reason or "class not asked for"].append(f"{stem}.xml #{number}")
             continue
