@@ -29,8 +29,8 @@ def contradiction(source: Source) -> str:
     stored = bool(truth_of(source, 0).get("stored"))
     this, other = ("stored", "upright") if stored else ("upright", "stored")
     return (
-        f"{source.split}: of {len(rows)} images looked at {len(wrong)} are turned by EXIF, and the size that goes with "
-        f"their labels is that of the {other} image, such as {wrong[0]}; these are read so, all others {this}: if labels "
+        f"{source.split}: of {len(rows)} images looked at {len(wrong)} are turned by EXIF, and the size with their "
+        f"labels is that of the {other} image, such as {wrong[0]}; these are read so, all others {this}: if labels "
         f"were drawn on {other} images, set data.orientation={other}."
     )
 
