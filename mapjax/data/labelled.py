@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from mapjax.data import splits
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError, near
+from mapjax.runtime.names import encoded
 
 
 @runtime_checkable
@@ -51,16 +52,16 @@ def make_source(
     *,
     dropped: dict[str, list[str]],
     content: bytes = b"",
-    on_disk: bool = False,
+    on_disk: Sequence[str] | None = None,
 ) -> Source:
     """Put a source together.
 
     Args:
       labels: None for images that have none.
       content: what else its fingerprint should depend on than names, labels and classes.
-      on_disk: the files are files of their own, so that one that is in two splits can be told.
+      on_disk: what the images are as files of their own, so that one that is in two splits can be told.
     """
-    digest = hashlib.sha256("\n".join([*classes, "", *files]).encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256(encoded("\n".join([*classes, "", *files])))
     digest.update(b"" if labels is None else np.ascontiguousarray(labels).tobytes())
     digest.update(content)
     one = Labelled(files, labels, images)
@@ -69,7 +70,7 @@ def make_source(
         split=split,
         classes=tuple(classes),
         category_ids=tuple(range(1, len(classes) + 1)),
-        records=Records(len(files), one.record, labels, files if on_disk else None, files),
+        records=Records(len(files), one.record, labels, on_disk, files),
         dropped={reason: where for reason, where in dropped.items() if where},
         fingerprint=digest.hexdigest()[:16],
     )

@@ -2,24 +2,60 @@
 
 import hashlib
 import inspect
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from mapjax.config import parts
 from mapjax.errors import NoSuchSplit, UserError
+from mapjax.runtime import names as texts
 
-VALIDATION = ("val", "valid", "validation")
-_SPELLINGS = (("train", "training"), VALIDATION, ("test", "testing"))
+_SPELLINGS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev", "development", "eval", "evaluation", "holdout"),
+    "test": ("test", "testing", "tst"),
+}
+_MORE = "(?:sets?|data|images?|imgs?|pictures|photos|splits?|samples|files|folder|jpe?gs?|pngs?){0,3}"
+_KINDS = {kind: re.compile(f"{_MORE}(?:{'|'.join(words)}){_MORE}[0-9]{{0,4}}") for kind, words in _SPELLINGS.items()}
 
 Part = Literal["whole", "kept", "held out"]
 
 
-def find(split: str, available: Collection[str]) -> str | None:
-    """Return the available name of a split, maybe in another spelling ("valid" or "Val" for "val"); None if none is."""
-    spellings = next((names for names in _SPELLINGS if split.casefold() in names), ())
-    folded = {name.casefold(): name for name in sorted(available)}
-    near = (folded.get(name.casefold()) for name in (split, *spellings))
-    return split if split in available else next(filter(None, near), None)
+def kind_of(name: str) -> str | None:
+    """Tell which split a name means, in any of the spellings in use; None for any other name.
+
+    Example:
+      >>> from mapjax.data import splits
+      >>> [splits.kind_of(name) for name in ("Train", "training_set", "valid", "test_images", "val2017", "trainval")]
+      ['train', 'train', 'val', 'test', 'val', None]
+    """
+    letters = re.sub(r"[\W_]+", "", name.casefold())
+    return next((kind for kind, pattern in _KINDS.items() if pattern.fullmatch(letters)), None)
+
+
+def find(split: str, available: Collection[str], where: str = "the data") -> str | None:
+    """Return the available name of a split, maybe in another spelling ("valid" or "Val" for "val"); None if none is.
+
+    A name as it is asked for goes before one that differs in capitals, that before one of `_SPELLINGS`, and that
+    before one with more to it ("val_images", "val2017").
+
+    Raises:
+      NoSuchSplit: several may be meant.
+    """
+    if split in available:
+        return split
+    kind = kind_of(split)
+    alike = [name for name in sorted(available) if kind and kind_of(name) == kind]
+    closer = (
+        [name for name in sorted(available) if name.casefold() == split.casefold()],
+        [name for name in alike if name.casefold() in _SPELLINGS[kind or "val"]],
+        alike,
+    )
+    meant = next(filter(None, closer), [])
+    if len(meant) > 1:
+        listed = ", ".join(map(texts.shown, meant))
+        raise NoSuchSplit(f"{where} has several splits that {split!r} may mean: {listed}; name the one, or join them.")
+    return meant[0] if meant else None
 
 
 def locate(split: str, available: Collection[str], where: str, share: float | int) -> tuple[str, Part]:
@@ -34,20 +70,26 @@ def locate(split: str, available: Collection[str], where: str, share: float | in
       share: to hold out; 0 holds nothing out.
 
     Raises:
-      NoSuchSplit: there is none of that name (the message lists those there are).
+      NoSuchSplit: there is none of that name (the message lists those there are), or several may be meant.
       UserError: a share that is not in [0, 1).
     """
     if not 0 <= share < 1:
         raise UserError(f"hold_out={share} must be a share from 0 to below 1.")
-    found, train = find(split, available), find("train", available)
-    if train is not None and find("val", available) is None and share > 0:
-        if split.casefold() in VALIDATION:
-            return train, "held out"
-        if found == train:
-            return train, "kept"
+    found = find(split, available, where)
+    if is_held_out(split, available, share):
+        train = find("train", available, where)
+        if train is not None and (found == train or kind_of(split) == "val"):
+            return train, "kept" if found == train else "held out"
     if found is None:
-        raise NoSuchSplit(f"{where} has no split {split!r}; there is: {', '.join(sorted(available)) or 'none'}.")
+        listed = ", ".join(map(texts.shown, sorted(available))) or "none"
+        raise NoSuchSplit(f"{where} has no split {split!r}; there is: {listed}.")
     return found, "whole"
+
+
+def is_held_out(split: str, available: Collection[str], share: float | int) -> bool:
+    """Tell whether "val", asked for itself or as what "train" is left without, is a share of "train"."""
+    asked = kind_of(split) == "train" or split.casefold() in _SPELLINGS["val"]
+    return asked and share > 0 and "val" not in map(kind_of, available)
 
 
 def without_hold_out(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +106,6 @@ def take(names: Sequence[str], part: Part, seed: int, share: float | int) -> lis
     """
     if part == "whole":
         return list(names)
-    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    ranked = sorted(names, key=lambda name: hashlib.sha256(texts.encoded(f"{seed}:{name}")).digest())
     held = set(ranked[: min(max(round(share * len(names)), 1), len(names) - 1)])
     return [name for name in names if (name in held) == (part == "held out")]

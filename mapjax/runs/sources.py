@@ -28,7 +28,7 @@ def make_source(config: Any, kind: str, split: str | None = None) -> Source:
     `config.corruption`, if there is any (data/transforms/corruptions.py).
     """
     node = config.data.to_dict()
-    if kind == "train" and config.splits.eval not in splits.VALIDATION:
+    if kind == "train" and splits.kind_of(str(config.splits.eval)) != "val":
         node = splits.without_hold_out(node)
     source = open_format(node, split or config.splits[kind], networks.needs(config), f"task {config.task.name!r}")
     changes: Any = config.corruption

@@ -66,6 +66,60 @@ def test_folders_are_listed(tmp_path):
     assert archive.read_listing(tmp_path / "x.zip").folders == ["empty"]
 
 
+def test_names_that_are_no_text_keep_their_bytes(tmp_path):
+    raw = ["\u732b".encode("gbk") + b"/" + bytes([0x95, 0x5C]) + b".png", "caf\u00e9/1.png".encode(), b"a\\b.png"]
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        for number, name in enumerate(raw):
+            info = zipfile.ZipInfo(name.decode("latin-1"))
+            info.filename = str(number) * len(name)  # of a length to be replaced below
+            packed.writestr(info, str(number).encode() * 99)
+    data = (tmp_path / "x.zip").read_bytes()
+    for number, name in enumerate(raw):
+        data = data.replace(str(number).encode() * len(name) + str(number).encode() * 99, name + b"%d" % number * 99)
+        data = data.replace(str(number).encode() * len(name) + b"PK", name + b"PK")
+    (tmp_path / "x.zip").write_bytes(data)
+    write_tar(tmp_path / "x.tar", {name.decode("utf-8", "surrogateescape"): b"" for name in raw})
+    names = [os.fsdecode(raw[0]), "caf\u00e9/1.png", "a/b.png"]
+    listing = archive.read_listing(tmp_path / "x.zip")
+    assert listing.files == sorted(names) == archive.read_listing(tmp_path / "x.tar").files
+    assert [listing.members[listing.files.index(name)][:1] for name in names] == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_links_are_followed(tmp_path, kind):
+    links = {
+        "val": "train",
+        "train/cat/b": "a",
+        "one/c": "../train/cat/a",
+        "train/ring": "..",
+        "out": "../../x",
+        "z": "z",
+    }
+    if kind == "tar":
+        with tarfile.open(tmp_path / "x", "w") as packed:
+            for name, to in {"train/cat/a": b"first", **links}.items():
+                info = tarfile.TarInfo(name)
+                if isinstance(to, bytes):
+                    info.size = len(to)
+                    packed.addfile(info, io.BytesIO(to))
+                else:
+                    info.type, info.linkname = tarfile.SYMTYPE, to
+                    packed.addfile(info)
+            info = tarfile.TarInfo("hard")
+            info.type, info.linkname = tarfile.LNKTYPE, "train/cat/a"
+            packed.addfile(info)
+    else:
+        with zipfile.ZipFile(tmp_path / "x", "w") as packed:
+            packed.writestr("train/cat/a", b"first")
+            for name, to in {**links, "hard": "train/cat/a"}.items():
+                info = zipfile.ZipInfo(name)
+                info.create_system, info.external_attr = 3, 0o120777 << 16
+                packed.writestr(info, to)
+    listing = archive.read_listing(tmp_path / "x")
+    assert listing.files == ["hard", "one/c", "train/cat/a", "train/cat/b", "val/cat/a"]
+    assert set(listing.members) == {b"first"}
+
+
 def test_threads_share_one_descriptor(tmp_path):
     listing = archive.read_listing(write_zip(tmp_path / "x.zip"))
     before = len(os.listdir("/proc/self/fd"))

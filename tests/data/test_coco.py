@@ -99,6 +99,19 @@ def test_layouts_in_use_are_found(folder, json_file, images, split):
     assert len(make(folder({json_file: content(3)}, images), split).records) == 3
 
 
+def test_file_names_spelled_otherwise_are_found(folder, tmp_path):
+    found = content(4)
+    path = folder({"annotations/instances_train2017.json": found}, "train2017")
+    (tmp_path / "train2017" / "sub").mkdir()
+    (tmp_path / "train2017" / "0.png").rename(tmp_path / "train2017" / "sub" / "Cafe\u0301 0.png")
+    for entry, name in zip(found["images"], ("sub\\caf\u00e9%200.PNG", "1.jpg", "2", "old/3.png")):
+        entry["file_name"] = name
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(found))
+    source = make(path)
+    assert [r["file"] for r in source.records] == ["sub/Cafe\u0301 0.png", "1.png", "2.png"]
+    assert source.dropped == {"missing image": ["old/3.png (is '3.png' meant?)"]}
+
+
 def people(**more):
     """Two dogs with three keypoints, some hidden, outside or not labelled, and one without any."""
     found = content()

@@ -103,6 +103,38 @@ def test_splits_in_capitals(tmp_path, write):
     assert [r["file"] for r in train.records] == names[:2] and [r["file"] for r in test.records] == names[2:]
 
 
+SPELLED = [
+    ("training_set", "validation_set", "test_set"),
+    ("Train", "Val", "Test"),
+    ("train_images", "val_images", "test_images"),
+    ("training", "dev", "testing"),
+    ("images-train", "eval", "test1"),
+]
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+@pytest.mark.parametrize("spelled", SPELLED)
+@pytest.mark.parametrize("around", ["", "dataset/", "a/b/"])
+def test_splits_in_many_spellings(tmp_path, write, spelled, around):
+    names = [f"{split}/{label}/{n}.png" for split in spelled for label in ("cat", "dog") for n in range(2)]
+    beside = ["paper/figure.png", "labels/x.txt"] if around else []
+    path = write(tmp_path, content([*(around + name for name in names), *beside]))
+    for split, folder_name in zip(("train", "val", "test"), spelled):
+        source = folder.make(split=split, path=path)
+        assert source.classes == ("cat", "dog") and len(source.records) == 4
+        assert all(record["file"].startswith(f"{folder_name}/") for record in source.records)
+        assert source.dropped == ({"image outside the folders of splits": beside[:1]} if around else {})
+    unlabelled = folder.make(split="train", path=path, needs="")
+    assert len(unlabelled.records) == 4
+
+
+def test_another_folder_of_the_same_split_is_counted(tmp_path):
+    path = write_folder(tmp_path, content([*SPLIT, "validation/cat/g.png", "val/cat/h.png", "val/dog/i.png"]))
+    source = folder.make(split="val", path=path)
+    assert [record["file"] for record in source.records] == ["val/cat/h.png", "val/dog/i.png"]
+    assert source.dropped == {"image in another folder of this split": ["valid/dog/e.png", "validation/cat/g.png"]}
+
+
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_file_beside_the_folder_around_everything(tmp_path, write):
     beside = ["LICENSE", "README.md", "photos/about.txt"]
@@ -192,6 +224,47 @@ def test_classes_give_the_order(tmp_path):
         np.testing.assert_array_equal(labels_of(source), [1, 1, 0, 0])
 
 
+def test_a_class_that_is_called_as_a_split_is(tmp_path):
+    path = write_folder(tmp_path, content(["bus/a.png", "car/b.png", "train/c.png"]))
+    with pytest.raises(UserError, match="the folders bus, car beside train, which is what a split is called"):
+        folder.make(split="train", path=path)
+    source = folder.make(split="train", path=path, classes="bus;car;train", hold_out=0)
+    assert [record["file"] for record in source.records] == ["bus/a.png", "car/b.png", "train/c.png"]
+
+
+@pytest.mark.parametrize("first", ["train", "val"])
+def test_a_split_that_is_a_link_to_another_is_whole_and_told(tmp_path, first):
+    real, link = ("train", "val") if first == "train" else ("val", "train")
+    write_folder(tmp_path, content([f"{real}/cat/a.png", f"{real}/dog/b.png"]))
+    os.symlink(real, tmp_path / link)
+    sources = [folder.make(split=split, path=str(tmp_path)) for split in ("train", "val")]
+    assert [[r["file"] for r in one.records] for one in sources] == [
+        [f"{split}/cat/a.png", f"{split}/dog/b.png"] for split in ("train", "val")
+    ]
+    said = quality.overlap(*(quality.inspect(source, 0) for source in sources))
+    assert said.startswith("2 of the 2 images of 'val' are in 'train' too")
+
+
+def test_links_to_files_are_followed_for_the_overlap(tmp_path):
+    write_folder(tmp_path / "data", content(SPLIT[:4]))
+    os.makedirs(tmp_path / "data" / "val" / "cat")
+    os.symlink("../../train/cat/a.png", tmp_path / "data" / "val" / "cat" / "z.png")
+    os.symlink("nowhere", tmp_path / "data" / "val" / "nowhere")
+    os.symlink("self", tmp_path / "data" / "val" / "self")
+    os.symlink("data", tmp_path / "other")
+    one, two = (quality.inspect(folder.make(split=s, path=str(tmp_path / "other")), 0) for s in ("train", "val"))
+    assert quality.overlap(one, two).startswith("1 of the 1 images of 'val' are in 'train' too")
+
+
+def test_links_that_multiply_are_refused(tmp_path):
+    for one in range(8):
+        (tmp_path / str(one)).mkdir()
+        for other in range(8):
+            os.symlink(f"../{other}", tmp_path / str(one) / f"to{other}")
+    with pytest.raises(UserError, match="links lead to this folder more than 100 times"):
+        folder.make(split="train", path=str(tmp_path))
+
+
 def test_a_link_to_a_folder_is_followed_and_a_ring_ends(tmp_path):
     write_folder(tmp_path / "elsewhere", content(["a.png", "b.png"]))
     write_folder(tmp_path / "data", content(["cat/c.png"]))
@@ -221,6 +294,25 @@ def test_a_link_to_a_folder_is_followed_and_a_ring_ends(tmp_path):
             r"images in test, train but no class folders there; it needs DIR/train/CLASS",
         ),
         (["a.png", "b.png"], {}, "has no images in class folders; it needs DIR/train/CLASS"),
+        (
+            ["cat/a.png", "dog/b.png", "test/c.png"],
+            {},
+            "folders cat, dog beside test, which is what a split is",
+        ),
+        (["cat/a.png", "dog/b.png", "test/cat/c.png"], {}, "folders cat, dog beside test.*move the others into train/"),
+        (
+            [*SPLIT[:4], "val/e.png"],
+            {"split": "val"},
+            r"images in val but no class folders there \(val/e.png\); sort",
+        ),
+        ([*SPLIT[:4], "val/e.png"], {}, r"images in val but no class folders.*a share of train to be held out instead"),
+        ([*SPLIT[:5], "test/f.png"], {"split": "test"}, "images in test but no class folders there"),
+        (["a/train/good/1.png", "b/train/good/2.png"], {}, "folders of splits in several places, a/, b/; name one"),
+        (
+            ["cat/train/1.png", "dog/test/2.png"],
+            {},
+            "splits within those of classes, cat/train, dog/test; it",
+        ),
         (["cat/notes.txt", "dog/"], {}, "has no images in class folders"),
         (["README.md"], {}, "has no images in class folders"),
     ],
@@ -235,6 +327,14 @@ def test_mistakes(tmp_path, write, names, options, words):
 def test_a_missing_folder_is_told(tmp_path):
     with pytest.raises(UserError, match=r"nowhere is not there: --data folder:PATH"):
         folder.make(split="train", path=str(tmp_path / "nowhere"))
+
+
+def test_a_split_without_class_folders_stops_only_those_who_need_it(tmp_path):
+    path = write_folder(tmp_path, content([*SPLIT[:4], "val/e.png", "test/f.png"]))
+    source = folder.make(split="train", path=path, hold_out=0)
+    assert len(source.records) == 4
+    assert source.dropped == {"image outside the folders of splits": ["test/f.png", "val/e.png"]}
+    assert [r["file"] for r in folder.make(split="val", path=path, needs="").records] == ["val/e.png"]
 
 
 def test_one_class_only_cannot_train(tmp_path):

@@ -65,6 +65,20 @@ def test_one_folder_is_train_and_val_is_held_out_of_it(folder):
     assert len(make(path).records) == 20
 
 
+def test_names_and_splits_spelled_otherwise_are_paired(folder, tmp_path):
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    path = folder({f"training/{name}": IDS for name in (nfc, "IMG_1", "c")} | {"validation/d": IDS})
+    for old, new in ((nfc, nfd), ("IMG_1", "img_1")):
+        (tmp_path / "masks" / "training" / f"{old}.png").rename(tmp_path / "masks" / "training" / f"{new}.png")
+    (tmp_path / "masks" / "training").rename(tmp_path / "masks" / "train")
+    source = make(path)
+    assert [r["file"] for r in source.records] == [f"images/training/{n}.jpg" for n in ("IMG_1", "c", nfc)]
+    assert not source.dropped and len(make(path, "val").records) == 1
+    np.testing.assert_array_equal(label_map_of(source, 2), IDS)
+    both = [masks.make(split=split, path=path, hold_out=0) for split in ("train", "val")]
+    assert len({r["file"] for one in both for r in one.records}) == 4
+
+
 def test_what_does_not_fit_is_left_out_and_named(folder, tmp_path):
     path = folder(
         {f"train/{name}": IDS for name in ("good", "wide", "torn", "blank", "alone", "bare")},

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapjax.data import splits
-from mapjax.errors import UserError
+from mapjax.errors import NoSuchSplit, UserError
 
 NAMES = [f"image{i}" for i in range(50)]
 
@@ -25,6 +25,11 @@ NAMES = [f"image{i}" for i in range(50)]
         ("test", ["Train", "Test"], ("Test", "whole")),
         ("Test", ["train", "testing"], ("testing", "whole")),
         ("train", ["Train", "train"], ("train", "kept")),
+        ("train", ["training_set", "test_set"], ("training_set", "kept")),
+        ("val", ["train_images", "Dev"], ("Dev", "whole")),
+        ("valid", ["train", "val", "val_images"], ("val", "whole")),
+        ("test", ["train", "imgs-test1"], ("imgs-test1", "whole")),
+        ("val", ["trainval", "training"], ("training", "held out")),
     ],
 )
 def test_splits_are_found_by_name(split, available, expected):
@@ -38,6 +43,51 @@ def test_a_missing_split_lists_those_there_are():
         splits.locate("val", ["train"], "voc:x", 0)
     with pytest.raises(UserError, match="hold_out=2"):
         splits.locate("val", ["train"], "voc:x", 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    {
+        "train": [
+            "Train",
+            "TRAIN",
+            "training",
+            "training_set",
+            "train_images",
+            "images-train",
+            "TrainSet",
+            "train2017",
+        ],
+        "val": ["val", "valid", "Validation", "validation_set", "dev", "eval", "evaluation", "val_imgs", "valSplit"],
+        "test": ["test", "Testing", "test_set", "test1", "test-data", "test2007"],
+        None: [
+            "trainval",
+            "train_val",
+            "pretrain",
+            "testudo",
+            "valley",
+            "contest",
+            "devil",
+            "training_dog",
+            "",
+            "2017",
+        ],
+    }.items(),
+)
+def test_what_splits_are_called(kind, names):
+    assert {name: splits.kind_of(name) for name in names} == dict.fromkeys(names, kind)
+
+
+def test_a_hostile_name_takes_no_time():
+    assert splits.kind_of("dataset" * 5_000) is None
+
+
+def test_several_that_may_be_meant_are_told():
+    for available in (["train", "dev", "valid"], ["train", "val2014", "val2017"]):
+        with pytest.raises(NoSuchSplit, match=rf"several splits that 'val' may mean: {', '.join(available[1:])}; name"):
+            splits.locate("val", available, "voc:x", 0.1)
+    with pytest.raises(NoSuchSplit, match="no split 'val2017'"):  # a share of train is no split of this name
+        splits.locate("val2017", ["train"], "voc:x", 0.1)
 
 
 @settings(max_examples=30)

@@ -95,6 +95,26 @@ def test_lines_that_cannot_be_used_are_counted(write):
     }
 
 
+def test_paths_spelled_as_elsewhere_are_found(write, tmp_path):
+    (tmp_path / "p" / "10.png").rename(tmp_path / "p" / "Cafe\u0301 1.PNG")
+    given = ["p\\0.png", "./p//1.PNG", "P/2.png", "p/3", "p/Caf\u00e9%201.png", "p/0.png", "p/5.jpg"]
+    source = table.make(split="train", path=write("path,label", *(f"{one},ab" for one in given)), hold_out=0)
+    found = ["p/0.png", "p/1.png", "p/2.png", "p/3.png", "p/Cafe\u0301 1.PNG", "p/5.png"]
+    assert [record["file"] for record in source.records] == found
+    assert [int(images.read(record["image"])[0, 0, 0]) for record in source.records] == [0, 1, 2, 3, 10, 5]
+    assert source.dropped == {"image listed twice": ["p/0.png (line 7)"]}
+
+
+def test_the_nearest_name_is_shown_for_the_first_that_is_not_there(write):
+    source = table.make(split="train", path=write("path,label", "x/p/7.png,a", "p/0.png,a", "no,a"), hold_out=0)
+    assert source.dropped == {"missing image": ["x/p/7.png (is 'p/7.png' meant?)", "no"]}
+
+
+def test_splits_that_differ_in_capitals_are_one(write):
+    path = write("path,label,split", "p/0.png,a,train", "p/1.png,b,Train", "p/2.png,a,TEST", "p/3.png,b,test")
+    assert [len(table.make(split=s, path=path, hold_out=0).records) for s in ("train", "test")] == [2, 2]
+
+
 def test_an_image_in_two_splits_is_told(write):
     path = write("path,label,split", "p/0.png,a,train", "p/1.png,b,train", "p/0.png,a,val")
     one, other = (quality.inspect(table.make(split=split, path=path), 0) for split in ("train", "val"))

@@ -51,6 +51,16 @@ def test_a_folder_is_read(folder):
     assert train.fingerprint == voc.make(split="train", path=path).fingerprint != val.fingerprint
 
 
+def test_names_spelled_otherwise_are_found(folder, tmp_path):
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    path = folder({nfc: [obj()], "IMG 1": [obj()], "b": [obj()]}, {"training": [nfd, "img%201.JPG", "B.xml 1", "b"]})
+    (tmp_path / "JPEGImages" / f"{nfc}.png").rename(tmp_path / "JPEGImages" / f"{nfd}.png")
+    (tmp_path / "JPEGImages" / "IMG 1.png").rename(tmp_path / "JPEGImages" / "Img 1.PNG")
+    source = voc.make(split="train", path=path, hold_out=0)
+    assert [r["file"] for r in source.records] == [f"JPEGImages/{n}" for n in (f"{nfd}.png", "Img 1.PNG", "b.png")]
+    assert source.dropped == {"missing annotation": ["B.xml"]}
+
+
 def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):
     annotations = {
         "good": [

@@ -3,8 +3,12 @@
 Opening one lists it; a member is then one read at its offset, by any thread and in any process.
 """
 
+import bisect
 import os
 import pathlib
+import posixpath
+import re
+import stat
 import struct
 import tarfile
 import threading
@@ -17,10 +21,16 @@ import numpy as np
 from jaxtyping import Int
 
 from mapjax.errors import UserError
+from mapjax.runtime.names import shown
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _STORED, _DEFLATED, _PLAIN = range(3)  # a member of a zip as it is, or deflated; a member of a tar
 _LOCAL = struct.Struct("<4s22xHH")  # of a member's own header in a zip: its mark, and the lengths of name and extra
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, struct.error, NotImplementedError, zlib.error, ValueError)
+_UTF8 = 0x800  # flag of a member of a zip whose name is in UTF-8; others are taken for it where they can be
+_LONGEST_LINK = 4096  # bytes of a path
+_MOST_LINKED = 100  # times that links may lead to the files of an archive
+_BACKSLASH = re.compile(r"[\udc81-\udcfe].|\\", re.DOTALL)
 _SLACK = 128  # bytes read for an extra field, whose length the directory does not tell
 
 
@@ -104,7 +114,15 @@ def read_listing(path: str | os.PathLike) -> Listing:
         )
     try:
         rows, folders = _list_zip(name) if begin.startswith(b"PK") else _list_tar(name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, struct.error, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        struct.error,
+        NotImplementedError,
+        zlib.error,
+        ValueError,
+    ) as error:
         raise UserError(f"{name} is not a whole .zip or .tar archive ({error}); fetch it again.") from error
     rows.sort()
     if any(start + size > length for _, start, size, _, _ in rows):
@@ -117,36 +135,78 @@ _Row = tuple[str, int, int, int, int]  # name, start, size as stored, length of 
 
 
 def _list_zip(path: str) -> tuple[list[_Row], list[str]]:
-    rows, folders = [], []
+    rows, folders, links = [], [], list[tuple[str, str]]()
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            name = _cleaned(info.filename)
-            if info.is_dir():
+            raw = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")  # bytes as they are there
+            name = _cleaned(raw.partition(b"\0")[0].decode("utf-8", "surrogateescape"))
+            if info.is_dir() or raw.endswith(b"\\"):
                 folders.append(name)
                 continue
             if info.flag_bits & 1:
-                raise UserError(f"{path}: {name} is encrypted; repack the archive without a password.")
+                raise UserError(f"{path}: {shown(name)} is encrypted; repack the archive without a password.")
             kind = {zipfile.ZIP_STORED: _STORED, zipfile.ZIP_DEFLATED: _DEFLATED}.get(info.compress_type)
             if kind is None:
-                raise UserError(f"{path}: {name} is packed by a method other than deflate; repack it as a plain .zip.")
-            rows.append((name, info.header_offset, info.compress_size, len(info.filename.encode()), kind))
-    return rows, folders
+                method = "a method other than deflate"
+                raise UserError(f"{path}: {shown(name)} is packed by {method}; repack it as a plain .zip.")
+            if stat.S_ISLNK(info.external_attr >> 16) and info.file_size <= _LONGEST_LINK:
+                links.append((name, archive.read(info).decode("utf-8", "surrogateescape")))
+            else:
+                rows.append((name, info.header_offset, info.compress_size, len(raw), kind))
+    return _with_links(rows, folders, links)
 
 
 def _list_tar(path: str) -> tuple[list[_Row], list[str]]:
-    rows, folders = [], []
-    with tarfile.open(path, "r:") as archive:
+    rows, folders, links = [], [], list[tuple[str, str]]()
+    with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as archive:
         while (info := archive.next()) is not None:
             archive.members = []  # pyright: ignore  # or it keeps an object for each file
             if info.isdir():
                 folders.append(_cleaned(info.name))
+            elif info.islnk():
+                links.append((_cleaned(info.name), f"/{_cleaned(info.linkname)}"))
+            elif info.issym():
+                links.append((_cleaned(info.name), info.linkname))
             elif info.isreg() and not info.issparse():
                 rows.append((_cleaned(info.name), info.offset_data, info.size, 0, _PLAIN))
-    return rows, folders
+    return _with_links(rows, folders, links)
+
+
+def _with_links(rows: list[_Row], folders: list[str], links: Sequence[tuple[str, str]]) -> tuple[list[_Row], list[str]]:
+    """Add what links lead to, under their names; a link to another link, out of the archive or around itself is none.
+
+    Args:
+      links: names, and where they lead: from the folder that they are in, or with a / from the top.
+    """
+    if not links:
+        return rows, folders
+    known, places = {row[0]: row for row in rows}, sorted(set(folders))
+    names = sorted(known)
+    more, inner = list[_Row](), list[str]()
+    for name, to in links:
+        target = posixpath.normpath(to[1:] if to.startswith("/") else posixpath.join(posixpath.dirname(name), to))
+        if target in known:
+            more.append((name, *known[target][1:]))
+        elif not f"{name}/".startswith(f"{target}/"):
+            more += [(name + one[len(target) :], *known[one][1:]) for one in _below(names, target)]
+            inner += [name + one[len(target) :] for one in _below(places, target)]
+        if len(more) + len(inner) > _MOST_LINKED * (len(rows) + len(folders)):
+            raise UserError(f"links in the archive lead to its files more than {_MOST_LINKED} times each; remove some.")
+    return [*rows, *more], [*folders, *inner]
+
+
+def _below(names: Sequence[str], folder: str) -> Sequence[str]:
+    """Return the names below a folder; they are sorted."""
+    return names[bisect.bisect_left(names, f"{folder}/") : bisect.bisect_left(names, f"{folder}0")]  # 0 follows /
 
 
 def _cleaned(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./").strip("/")
+    """Return a name with folders parted by /, as written on any system.
+
+    A byte that is no text may be the first half of a letter (GBK, Shift JIS), whose second half can be a backslash.
+    """
+    name = _BACKSLASH.sub(lambda found: found[0] if len(found[0]) > 1 else "/", name)
+    return name.removeprefix("./").strip("/")
 
 
 def _open(path: str) -> int:

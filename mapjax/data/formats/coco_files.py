@@ -1,16 +1,14 @@
 """The JSON files and folders of COCO data sets: found, read, and their categories and images listed."""
 
 import collections
-import functools
 import json
-import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mapjax.data import images as image_files
-from mapjax.data import splits
+from mapjax.data import lookup, splits
 from mapjax.data.records import Labels, unlabelled
 from mapjax.errors import UserError, near
 
@@ -244,28 +242,27 @@ def image_folder(
     root = file.parent if path is None else pathlib.Path(path)
     below = (stem, short, f"images/{stem}", f"images/{short}", "images", "JPEGImages", "")
     tried = [pathlib.Path(given)] if given else [*(root / folder for folder in below), file.parent]
-    for folder in tried:
-        if not names or any((folder / name).is_file() for name in names[:_TRIED]):
-            return folder
+    looked_up = [(folder, lookup.Files(folder)) for folder in tried]
+    there = [folder for folder in tried if not names or any((folder / name).is_file() for name in names[:_TRIED])]
+    there += [folder for folder, files in looked_up if any(map(files.find, names[:_TRIED]))]  # spelled otherwise
+    if there:
+        return there[0]
     places = ", ".join(str(folder) for folder in dict.fromkeys(tried))
-    raise UserError(f"{file}: no image such as {names[0]!r} in {places}; name the folder by images=.")
+    hint = next(filter(None, (files.hint(names[0]) for _, files in looked_up)), "")
+    raise UserError(f"{file}: no image such as {names[0]!r} in {places}{hint}; name the folder by images=.")
 
 
 def present(
     entries: Mapping[int, dict[str, Any]], folder: pathlib.Path, stored: bool, dropped: Dropped
 ) -> tuple[dict[int, Labels], dict[int, image_files.Size]]:
     """Start the labels of every image that is there; and give the `others` of `Split`."""
-
-    @functools.cache
-    def listing(parent: str) -> frozenset[str]:
-        return frozenset(os.listdir(folder / parent) if (folder / parent).is_dir() else ())
-
+    files = lookup.Files(folder)
     labels, others = {}, {}
     for number, entry in entries.items():
-        name = entry["file_name"]
-        parent, base = os.path.split(name)
-        if base not in listing(parent):
-            dropped["missing image"].append(name)
+        name = files.find(entry["file_name"])
+        if name is None:
+            hint = "" if dropped["missing image"] else files.hint(entry["file_name"])
+            dropped["missing image"].append(entry["file_name"] + hint)
             continue
         height, width = entry.get("height"), entry.get("width")
         if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from mapjax.data import lookup
 from mapjax.data.formats import coco_files, label_maps, mask_files
 from mapjax.data.formats.coco_files import Split
 from mapjax.data.source import Source
 from mapjax.errors import UserError
+from mapjax.runtime.names import encoded
 from mapjax.stages import VOID
 
 _TRIED = 20  # masks looked for in a folder before it is taken for another
@@ -90,9 +92,9 @@ def _panoptic(found: Split, where: str, split: str, path: str | None, stored: bo
         masks[image] = entry["file_name"]
         segments[image] = _segments_of(entry["segments_info"], what, found)
     folder = _mask_folder(found.file, found.file.stem, path, list(masks.values()))
-    numbers = _with_mask(found, folder, masks)
-    read = Segments(folder, [masks[number] for number in numbers], [segments[number] for number in numbers])
-    return _source(found, where, split, numbers, read, read.content(), stored)
+    masks = _with_mask(found, folder, masks)
+    read = Segments(folder, list(masks.values()), [segments[number] for number in masks])
+    return _source(found, where, split, list(masks), read, read.content(), stored)
 
 
 def _segments_of(entries: list[Any], what: str, found: Split) -> list[tuple[int, int]]:
@@ -156,9 +158,9 @@ def _stuff(found: Split, where: str, split: str, path: str | None, stored: bool)
     coding = label_maps.make_coding(names, str(found.file), classes=found.names, mend="")
     masks = {number: f"{pathlib.PurePath(one.file).stem}.png" for number, one in found.labels.items()}
     folder = _mask_folder(found.file, f"{found.file.stem}_pixelmaps", path, list(masks.values()))
-    numbers = _with_mask(found, folder, masks)
-    read = mask_files.Files(folder, [masks[number] for number in numbers], coding)
-    return _source(found, where, split, numbers, read, coding.table.tobytes(), stored)
+    masks = _with_mask(found, folder, masks)
+    read = mask_files.Files(folder, list(masks.values()), coding)
+    return _source(found, where, split, list(masks), read, coding.table.tobytes(), stored)
 
 
 def _mask_folder(file: pathlib.Path, name: str, path: str | None, masks: list[str]) -> pathlib.Path:
@@ -166,18 +168,20 @@ def _mask_folder(file: pathlib.Path, name: str, path: str | None, masks: list[st
     places = [file.parent, *([pathlib.Path(path)] if path is not None else [])]
     tried = [place / name for place in dict.fromkeys(places)]
     for folder in tried:
-        if not masks or any((folder / mask).is_file() for mask in masks[:_TRIED]):
+        if not masks or any(map(lookup.Files(folder, (".png",)).find, masks[:_TRIED])):
             return folder
     raise UserError(f"{file}: no mask such as {masks[0]!r} in {', '.join(map(str, tried))}; unpack the masks there.")
 
 
-def _with_mask(found: Split, folder: pathlib.Path, masks: Mapping[int, str]) -> list[int]:
-    """Return the ids of the images that have a mask, and drop the others."""
-    there = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+def _with_mask(found: Split, folder: pathlib.Path, masks: Mapping[int, str]) -> dict[int, str]:
+    """Return the mask of each image that has one, by its id, and drop the others."""
+    files = lookup.Files(folder, (".png",))
+    there = {number: files.find(masks.get(number, "")) for number in found.labels}
     for number, one in found.labels.items():
-        if masks.get(number) not in there:
-            found.dropped["missing mask"].append(one.file)
-    return [number for number in found.labels if masks.get(number) in there]
+        if there[number] is None:
+            hint = "" if found.dropped["missing mask"] else files.hint(masks.get(number, ""))
+            found.dropped["missing mask"].append(one.file + hint)
+    return {number: mask for number, mask in there.items() if mask is not None}
 
 
 def _source(
@@ -191,7 +195,7 @@ def _source(
 ) -> Source:
     files = [found.labels[number].file for number in numbers]
     sizes = np.array([found.labels[number].size for number in numbers], np.int32).reshape(-1, 2)
-    digest = hashlib.sha256("\n".join([*found.names, "", *files]).encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256(encoded("\n".join([*found.names, "", *files])))
     digest.update(np.array(numbers, np.int64).tobytes() + sizes.tobytes() + content)
     digest.update(b"stored" if stored else b"")
     masked = mask_files.Masked(found.folder, numbers, files, sizes, read, stored)

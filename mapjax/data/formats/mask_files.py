@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from mapjax.data import images
+from mapjax.data import images, lookup
 from mapjax.data.formats import label_maps
 from mapjax.data.formats.label_maps import Coding
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError
+from mapjax.runtime.names import encoded
 
 _THREADS = 16  # for the latency of many small files
 
@@ -106,7 +107,7 @@ def make_source(
         reason, where = next(iter({**misfits, **left_out}.items()))
         raise UserError(f"{name}: no image of split {split!r} has a mask that fits; {reason}: {where[0]}.")
     files, masks = [pair.image for pair in kept], [pair.mask for pair in kept]
-    digest = hashlib.sha256("\n".join([*coding.classes, "", *files, "", *masks]).encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256(encoded("\n".join([*coding.classes, "", *files, "", *masks])))
     for array in (sizes, lengths, coding.table, coding.colours, coding.colour_classes):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(b"stored" if stored else b"")
@@ -180,7 +181,7 @@ def _size(root: pathlib.Path, pair: Pair) -> tuple[tuple[int, int], int, str, st
 def pair_up(
     image_files: Mapping[str, str], masks: Mapping[str, str], stems: Iterable[str]
 ) -> tuple[list[Pair], dict[str, list[str]]]:
-    """Find the image and the mask of every stem.
+    """Find the image and the mask of every stem, however it is spelled (mapjax.data.lookup).
 
     Args:
       images, masks: stem → name relative to the data folder.
@@ -189,6 +190,8 @@ def pair_up(
       The pairs, and what is missing.
     """
     pairs, dropped = [], {}
+    stems = list(stems)
+    image_files, masks = lookup.values(stems, image_files), lookup.values(stems, masks)
     for stem in stems:
         if stem in image_files and stem in masks:
             pairs.append(Pair(image_files[stem], masks[stem]))

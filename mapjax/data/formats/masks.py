@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from mapjax.data import images, splits
+from mapjax.data import images, lookup, splits
 from mapjax.data.formats import label_maps, mask_files
 from mapjax.data.source import Source
 from mapjax.errors import UserError
@@ -70,24 +70,26 @@ def make(
         if not folder.is_dir():
             raise UserError(f"{folder} is not there: --data masks:DIR needs a folder with images/ and masks/.")
     coding = label_maps.find_coding(root, classes=classes, void=void, palette=palette)
-    folders = _splits(root)
+    folders = _splits(root / "images")
     found, part = splits.locate(split, folders, where, hold_out)
     image_files, repeated = _by_stem(root, f"images{folders[found]}", images.EXTENSIONS)
-    masks, _ = _by_stem(root, f"masks{folders[found]}", (".png",))
+    drawn = folders[found] and splits.find(found, _splits(root / "masks"), where)
+    masks, _ = _by_stem(root, f"masks/{drawn}" if drawn else f"masks{folders[found]}", (".png",))
     for kind, known in (("images", image_files), ("masks", masks)):
         if not known:
             form = "images" if kind == "images" else ".png files"
             raise UserError(f"{root / kind}{folders[found]} has no {form}; put those of split {found!r} there.")
-    stems = splits.take(sorted({*image_files, *masks}), part, seed, hold_out)
+    stems = {*image_files, *(set(masks) - lookup.values(masks, image_files).keys())}
+    stems = splits.take(sorted(stems), part, seed, hold_out)
     pairs, dropped = mask_files.pair_up(image_files, masks, stems)
     if repeated:
         dropped["second image of a name"] = repeated
     return mask_files.make_source(where, split, root, pairs, coding, dropped, images.is_stored(orientation))
 
 
-def _splits(root: pathlib.Path) -> dict[str, str]:
+def _splits(folder: pathlib.Path) -> dict[str, str]:
     """Return what follows images and masks in the paths of each split; nothing where there are no folders."""
-    inner = sorted(entry.name for entry in os.scandir(root / "images") if entry.is_dir() and entry.name[0] != ".")
+    inner = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
     return {name: f"/{name}" for name in inner} or {"train": ""}
 
 

@@ -3,23 +3,22 @@
     path,label,split            path,labels
     cats/1.jpg,cat,train        beach.jpg,sea;sand
 
-Paths are relative to the file. Columns are separated by comma, semicolon or tab; several labels of an image by ; or |
-or spaces, whichever comes first in this list and is in the column.
+Paths are relative to the file, and may be spelled as on other systems (mapjax.data.lookup). Columns are separated by
+comma, semicolon or tab; several labels of an image by ; or | or spaces, whichever comes first in this list and is in
+the column.
 """
 
 import collections
 import csv
-import functools
 import io
-import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from mapjax.data import labelled, splits
-from mapjax.data.formats.folder import Paths
+from mapjax.data import labelled, lookup, splits
+from mapjax.data.formats.folder_tree import Paths
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
@@ -78,9 +77,10 @@ def make(
     several, by_split, dropped = _read(file)
     found, part = splits.locate(split, by_split, where, hold_out)
     left_out: Dropped = collections.defaultdict(list, {reason: list(lines) for reason, lines in dropped.items()})
-    rows = _present(by_split[found], file, left_out)
+    images = lookup.Files(file.parent)
+    rows = _present(by_split[found], images, left_out)
     train = splits.find("train", by_split)
-    trained = rows if train in (None, found) else _present(by_split[train], file, collections.defaultdict(list))
+    trained = rows if train in (None, found) else _present(by_split[train], images, collections.defaultdict(list))
     separator = _label_separator(row.label for group in by_split.values() for row in group) if several else ""
     names = labelled.choose_classes((name for row in trained for name in _names(row, separator)), classes, where)
     numbers = {name: number for number, name in enumerate(names)}
@@ -94,8 +94,8 @@ def make(
     files = [row.path for row in rows]
     kept = labelled.rows_of(part, files, labels, seed, hold_out)
     chosen = [files[row] for row in kept]
-    images = Paths(str(file.parent), chosen)
-    return labelled.make_source(where, split, names, chosen, labels[kept], images, dropped=left_out, on_disk=True)
+    paths = Paths(str(file.parent), chosen)
+    return labelled.make_source(where, split, names, chosen, labels[kept], paths, dropped=left_out, on_disk=chosen)
 
 
 def _read(file: pathlib.Path) -> tuple[bool, dict[str, list[_Row]], Dropped]:
@@ -111,6 +111,7 @@ def _read(file: pathlib.Path) -> tuple[bool, dict[str, list[_Row]], Dropped]:
                 f"split; found {', '.join(header) or 'nothing'}."
             )
         found: dict[str, list[_Row]] = {} if "split" in columns else {"train": []}
+        spelled: dict[str, str] = {}  # names of splits that differ in capitals only are one
         dropped: Dropped = collections.defaultdict(list)
         for cells in lines:
             place = f"line {lines.line_num}"
@@ -123,7 +124,7 @@ def _read(file: pathlib.Path) -> tuple[bool, dict[str, list[_Row]], Dropped]:
             split = cells[columns["split"]].strip() if "split" in columns else "train"
             missing = "path" if not row.path else "label" if key == "label" and not row.label else "split"
             if row.path and (row.label or key == "labels") and split:
-                found.setdefault(split, []).append(row)
+                found.setdefault(spelled.setdefault(split.casefold(), split), []).append(row)
             else:
                 dropped[f"line without a {missing}"].append(place)
     except csv.Error as error:
@@ -159,22 +160,17 @@ def _names(row: _Row, separator: str) -> list[str]:
     return [name.strip() for name in row.label.split(None if separator == " " else separator) if name.strip()]
 
 
-def _present(rows: Sequence[_Row], file: pathlib.Path, dropped: Dropped) -> list[_Row]:
-    """Leave out the images that are not there or that came before."""
-
-    @functools.cache
-    def listing(folder: str) -> frozenset[str]:
-        place = os.path.join(file.parent, folder)
-        return frozenset(os.listdir(place) if os.path.isdir(place) else ())
-
+def _present(rows: Sequence[_Row], files: lookup.Files, dropped: Dropped) -> list[_Row]:
+    """Leave out the images that are not there or that came before; the others get the path of their file."""
     kept, seen = [], set()
     for row in rows:
-        folder, base = os.path.split(row.path)
-        if base not in listing(folder):
-            dropped["missing image"].append(row.path)
-        elif row.path in seen:
+        path = files.find(row.path)
+        if path is None:
+            hint = "" if dropped["missing image"] else files.hint(row.path)  # once, because it takes its time
+            dropped["missing image"].append(row.path + hint)
+        elif path in seen:
             dropped["image listed twice"].append(f"{row.path} (line {row.line})")
         else:
-            seen.add(row.path)
-            kept.append(row)
+            seen.add(path)
+            kept.append(row._replace(path=path))
     return kept

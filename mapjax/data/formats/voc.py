@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from mapjax.data import images, splits
+from mapjax.data import images, lookup, splits
 from mapjax.data.formats import voc_lists, voc_segmentation
 from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
@@ -97,6 +97,7 @@ def make(
     lists = voc_lists.read(root / "ImageSets" / "Main", annotated)
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
     stems = splits.take(lists[found], part, seed, hold_out)
+    image_files = lookup.values(stems, image_files)
     dropped: dict[str, list[str]] = collections.defaultdict(list)
     with ThreadPoolExecutor(_THREADS) as pool:
         names = annotated if classes is None else sorted(set(stems) & set(annotated))

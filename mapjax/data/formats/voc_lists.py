@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from mapjax.data import images
+from mapjax.data import images, lookup
 from mapjax.errors import UserError
 
 
@@ -18,6 +18,7 @@ def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]
       UserError: a list that is no text.
     """
     known = set(annotated)
+    names = lookup.Names(known)
     found: dict[str, list[str]] = {}
     for file in sorted(folder.glob("*.txt")):
         try:
@@ -27,7 +28,7 @@ def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]
         ends = {line.rsplit(maxsplit=1)[-1] for line in lines}
         if "_" in file.stem and lines and ends <= {"-1", "0", "1"} and not known.issuperset(lines):
             continue
-        found[file.stem] = list(dict.fromkeys(_stem(line, known) for line in lines))
+        found[file.stem] = list(dict.fromkeys(_stem(line, names) for line in lines))
     if set(found) == {"default"}:  # as CVAT calls its only list
         found["train"] = found["default"]
     return found or {"train": list(annotated)}
@@ -39,9 +40,8 @@ def files(root: pathlib.Path, folder: str, extensions: tuple[str, ...]) -> dict[
     return {os.path.splitext(name)[0]: name for name in names if name.lower().endswith(extensions)}
 
 
-def _stem(line: str, known: set[str]) -> str:
+def _stem(line: str, names: lookup.Names) -> str:
     """The image a line means: its name, or its name with an extension or with more columns behind it."""
-    if line in known:
-        return line
     stem = os.path.splitext(line)[0] if line.lower().endswith(images.EXTENSIONS) else line
-    return stem if stem in known else line.split()[0]
+    found = (names.find(one) for one in (line, stem, line.split()[0]))
+    return next(filter(None, found), line.split()[0])

@@ -54,7 +54,7 @@ def open_splits(node: Mapping[str, Any], asked: Sequence[str], needs: str | None
     if needs and needs not in labels.KINDS:
         raise UserError(f"--needs {needs!r} is no kind of label.{near(needs, labels.KINDS)}")
     offered = {} if needs is None else {"needs": needs}
-    whole = asked and not set(splits.VALIDATION).intersection(asked) and not formats.is_embedded(node["name"])
+    whole = asked and "val" not in map(splits.kind_of, asked) and not formats.is_embedded(node["name"])
     node = splits.without_hold_out(node) if whole else node
     sources: dict[str, Source] = {}
     for name in asked or DEFAULT_SPLITS:
