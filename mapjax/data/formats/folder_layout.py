@@ -5,7 +5,7 @@ import posixpath
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from mapjax.data import images, splits
+from mapjax.data import splits
 from mapjax.errors import UserError
 from mapjax.runtime.names import shown
 
@@ -32,7 +32,14 @@ class _Place(NamedTuple):
     images: int
 
 
-def around(files: Sequence[str], folders: Sequence[str], where: str, labelled: bool, classes: Collection[str]) -> str:
+def around(
+    files: Sequence[str],
+    others: Collection[str],
+    folders: Sequence[str],
+    where: str,
+    labelled: bool,
+    classes: Collection[str],
+) -> str:
     """Return the path of the folders around everything, "" for none; files beside them that are no images are passed.
 
     So a data set stays one whose author put a LICENSE beside its only folder. Folders of splits may lie deeper, with
@@ -40,6 +47,7 @@ def around(files: Sequence[str], folders: Sequence[str], where: str, labelled: b
 
     Args:
       files, folders: names.
+      others: of files that are no images.
       where: the data, for the message.
       labelled: splits have class folders.
       classes: names that are no splits, because they are classes.
@@ -47,7 +55,7 @@ def around(files: Sequence[str], folders: Sequence[str], where: str, labelled: b
     Raises:
       UserError: there are folders of splits in several places.
     """
-    shows = [name for name in files if is_image(name)]
+    shows = [name for name in files if name not in others]
     places = _places(shows, labelled, classes)
     inside = sum(place.images for place in places)
     if places and (2 * inside > len(shows) or "" in (place.path for place in places)):
@@ -57,7 +65,7 @@ def around(files: Sequence[str], folders: Sequence[str], where: str, labelled: b
                 "of them as the data."
             )
         return places[0].path
-    return _wrapping(files, folders, classes)
+    return _wrapping(files, others, folders, classes)
 
 
 def find(files: Sequence[str], split: str, where: str, classes: Collection[str]) -> Layout:
@@ -125,16 +133,16 @@ def _places(files: Iterable[str], labelled: bool, classes: Collection[str]) -> l
     return [_Place(path, count) for path, count in sorted(found.items()) if path.count("/") == least]
 
 
-def _wrapping(files: Sequence[str], folders: Sequence[str], classes: Collection[str]) -> str:
+def _wrapping(files: Sequence[str], others: Collection[str], folders: Sequence[str], classes: Collection[str]) -> str:
     """Return the path of the single folders around everything."""
     path = ""
     while True:
         inner, places = inside(files, path), inside(folders, path)
-        counted = [*places, *(name for name in inner if "/" in name or is_image(name))]
+        counted = [*places, *(name for name in inner if "/" in name or path + name not in others)]
         tops = {name.partition("/")[0] for name in counted}
         top = next(iter(tops), "")
         below = inside(inner, f"{top}/")
-        direct = any("/" not in name and is_image(name) for name in below)
+        direct = any("/" not in name and f"{path}{top}/{name}" not in others for name in below)
         if len(tops) != 1 or _is_split(top, classes) or direct or not any("/" in name for name in below):
             return path
         path += f"{top}/"
@@ -163,11 +171,6 @@ def _tops(files: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
         if rest:
             (nested if "/" in rest else direct).setdefault(top, name)
     return direct, nested
-
-
-def is_image(name: str) -> bool:
-    """Tell whether a file is called as images are."""
-    return name.lower().endswith(images.EXTENSIONS)
 
 
 def inside(names: Iterable[str], path: str) -> list[str]:

@@ -93,7 +93,8 @@ def make(
         if not folder.is_dir():
             raise UserError(f"{folder} is not there: --data voc:DIR needs a folder with Annotations/ and JPEGImages/.")
     annotated = sorted(entry.name[:-4] for entry in os.scandir(root / "Annotations") if entry.name.endswith(".xml"))
-    image_files = voc_lists.files(root, "JPEGImages", images.EXTENSIONS)
+    image_files, unread_files = voc_lists.image_files(root)
+    unread = {os.path.splitext(name)[0]: reason for reason, names in unread_files.items() for name in names}
     lists = voc_lists.read(root / "ImageSets" / "Main", annotated)
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
     stems = splits.take(lists[found], part, seed, hold_out)
@@ -113,7 +114,7 @@ def make(
             if stem not in annotations:
                 dropped["missing annotation"].append(stem)
             elif frames is None:
-                dropped[reason].append(image_files.get(stem, stem))
+                dropped[unread.get(stem, reason)].append(image_files.get(stem, stem))
             else:
                 file = f"JPEGImages/{image_files[stem]}"
                 one = _labels(len(labels), stem, file, frames, annotations[stem], numbers, dropped)

@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from mapjax.data import images, lookup
+from mapjax.data import images, lookup, recognition
 from mapjax.errors import UserError
 
 
@@ -34,10 +34,18 @@ def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]
     return found or {"train": list(annotated)}
 
 
-def files(root: pathlib.Path, folder: str, extensions: tuple[str, ...]) -> dict[str, str]:
-    """List the files of a folder by their names without extension."""
-    names = sorted(entry.name for entry in os.scandir(root / folder))
-    return {os.path.splitext(name)[0]: name for name in names if name.lower().endswith(extensions)}
+def masks(folder: pathlib.Path) -> dict[str, str]:
+    """List the PNGs of a folder by their names without extension."""
+    names = sorted(entry.name for entry in os.scandir(folder))
+    return {os.path.splitext(name)[0]: name for name in names if name.lower().endswith(".png")}
+
+
+def image_files(root: pathlib.Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """List the images by their names without extension, and those that no decoder here reads, by reason."""
+    folder = root / "JPEGImages"
+    names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+    found, unread = recognition.in_folder(folder, names)
+    return {os.path.splitext(name)[0]: name for name in found}, unread
 
 
 def _stem(line: str, names: lookup.Names) -> str:

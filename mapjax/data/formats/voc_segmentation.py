@@ -7,7 +7,7 @@ others (mapjax.data.label_maps).
 import pathlib
 from collections.abc import Sequence
 
-from mapjax.data import images, splits
+from mapjax.data import splits
 from mapjax.data.formats import label_maps, mask_files, voc_lists
 from mapjax.data.formats.class_lists import Colour
 from mapjax.data.source import Source
@@ -44,10 +44,10 @@ def open_split(
             raise UserError(
                 f"{folder} is not there: to learn label maps, --data voc:DIR needs SegmentationClass/ and JPEGImages/."
             )
-    masks = voc_lists.files(root, "SegmentationClass", (".png",))
+    masks = voc_lists.masks(root / "SegmentationClass")
     if not masks:
         raise UserError(f"{root / 'SegmentationClass'} has no .png files; put the masks there.")
-    image_files = voc_lists.files(root, "JPEGImages", images.EXTENSIONS)
+    image_files, unread = voc_lists.image_files(root)
     coding = label_maps.find_coding(root, classes=classes, void=void, palette=None, default=palette())
     lists = voc_lists.read(root / "ImageSets" / "Segmentation", list(masks))
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
@@ -56,7 +56,7 @@ def open_split(
         {stem: f"SegmentationClass/{name}" for stem, name in masks.items()},
         splits.take(lists[found], part, seed, hold_out),
     )
-    return mask_files.make_source(f"voc:{path}", split, root, pairs, coding, dropped, stored)
+    return mask_files.make_source(f"voc:{path}", split, root, pairs, coding, dropped | unread, stored)
 
 
 def palette() -> list[Colour]:

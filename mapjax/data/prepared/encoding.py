@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mapjax.data import images, labels
+from mapjax.data import images, labels, unpacking
 from mapjax.data.source import Record
 
 _MARK = b"mapjax1\n"
@@ -94,10 +94,13 @@ def _pack(array: np.ndarray, key: str) -> tuple[str, bytes]:
 
 def _unpack(data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
     """Make the array anew, so that it can be written to; a scalar for no axes."""
-    if dtype == "bits":
-        bits = np.frombuffer(zlib.decompress(data), np.uint8)
-        return np.unpackbits(bits, count=math.prod(shape)).astype(bool).reshape(shape)
-    if dtype == "bytes":
-        return np.frombuffer(bytearray(zlib.decompress(data)), np.uint8).reshape(shape)
+    if dtype in ("bits", "bytes"):
+        try:
+            values = np.frombuffer(unpacking.inflate(data, "a list of labels"), np.uint8)
+        except (zlib.error, EOFError) as error:
+            raise ValueError(f"labels cannot be unpacked: {error}") from error
+        if dtype == "bytes":
+            return values.copy().reshape(shape)
+        return np.unpackbits(values, count=math.prod(shape)).astype(bool).reshape(shape)
     array = np.frombuffer(data, dtype).reshape(shape)
     return array[()] if not shape else array.copy()
