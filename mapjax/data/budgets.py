@@ -9,6 +9,7 @@ from mapjax.errors import UserError
 
 PIXELS, UNPACKED = "MAPJAX_MAX_PIXELS", "MAPJAX_MAX_UNPACKED"
 _DEFAULTS = {PIXELS: 250_000_000, UNPACKED: 750_000_000}  # 750 MB each, as 8-bit RGB and as they are
+_SMALL, _PIXELS_A_BYTE = 64_000_000, 50
 
 
 class TooLarge(UserError):
@@ -29,17 +30,25 @@ def limit(name: str) -> int:
     return int(given[:20])
 
 
-def require_pixels(size: tuple[int, int], name: str) -> None:
-    """Refuse an image of too many pixels; `size` is height, width.
+def require_pixels(size: tuple[int, int], name: str, length: int | None = None) -> None:
+    """Refuse an image of too many pixels.
+
+    Args:
+      size: height, width.
+      name: of it, for the error.
+      length: of its file in bytes. Large photos have no more than 50 pixels a byte, so where the user sets no limit,
+        that is one for what is larger than 64 million; None for masks, whose pixels are alike.
 
     Raises:
       TooLarge: naming the image, its size and the limit.
     """
-    most = limit(PIXELS)
+    most, small = limit(PIXELS), ""
+    if length is not None and not os.environ.get(PIXELS) and (dense := max(_SMALL, _PIXELS_A_BYTE * length)) < most:
+        most, small = dense, f" in a file of {length:,} bytes"
     if size[0] * size[1] > most:
         raise TooLarge(
-            f"{name} says it has {size[0]}×{size[1]} pixels (height × width), more than {most:,}; if it is no mistake, "
-            f"set the environment variable {PIXELS} higher."
+            f"{name} says it has {size[0]}×{size[1]} pixels (height × width), more than {most:,}{small}; if it is no "
+            f"mistake, set the environment variable {PIXELS} to as many."
         )
 
 

@@ -4,16 +4,16 @@ import functools
 import io
 import os
 import re
-import stat
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import PIL.Image
 
-from mapjax.data import tiffs
+from mapjax.data import regular, tiffs
 from mapjax.errors import UserError
 
 BEGIN = 32  # bytes of a file that tell its kind
+_MOST_CHUNKS, _MOST_EXIF = 1 << 20, 1 << 20  # of a PNG; bytes
 _ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 
 # By Pillow's names.
@@ -67,22 +67,19 @@ def is_readable(begin: bytes) -> bool:
     return accepts is None or accepts(begin) is True
 
 
-def open_regular(path: str | os.PathLike) -> io.BufferedIOBase:
-    """Open a regular file; reading a pipe or a device may wait, or go on, for ever.
+def open_file(path: str | os.PathLike) -> io.BufferedReader:
+    """Open the file of an image, if it is a regular one.
 
     Raises:
       NoSuchImage: it is not there.
       UserError: it is something else, or cannot be read.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{os.fspath(path)} cannot be read: it is a folder, pipe, socket or device; remove it.")
-        return open(path, "rb")
+        return regular.open_file(path)
     except FileNotFoundError as error:
         raise NoSuchImage(f"{os.fspath(path)}: there is no such image file.") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{os.fspath(path)}: this image file cannot be read ({reason}).") from error
+    except OSError as error:
+        raise UserError(f"{os.fspath(path)}: this image file cannot be read ({error.strerror}).") from error
 
 
 def read(file: io.BufferedIOBase) -> Header:
@@ -147,18 +144,24 @@ def is_png(data: bytes) -> bool:
 def is_whole_png(data: bytes) -> bool:
     """Tell whether every chunk of a PNG lies within it, to the last; decoders believe the lengths that it says."""
     place = 8
-    while (head := data[place : place + 8])[4:] != b"IEND":
+    for _ in range(_MOST_CHUNKS):
+        head = data[place : place + 8]
         place += 12 + _number(head[:4])
+        if head[4:] == b"IEND":
+            return True
         if place > len(data) or len(head) < 8:
             return False
-    return True
+    return False
 
 
 def _png_exif(file: io.BufferedIOBase) -> bytes:
     file.seek(8)
-    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+    for _ in range(_MOST_CHUNKS):
+        head = file.read(8)
         if head[4:] == b"eXIf":
-            return file.read(min(_number(head[:4]), 1 << 20))
+            return file.read(min(_number(head[:4]), _MOST_EXIF))
+        if not head[4:].isalpha() or head[4:] == b"IEND":
+            break
         file.seek(_number(head[:4]) + 4, io.SEEK_CUR)
     return b""
 

@@ -134,8 +134,8 @@ def peek(
     return pixels.shape[:2], lambda shrink: (pixels, 1)
 
 
-def read_header(image: str | os.PathLike | bytes) -> Header:
-    """Read the kind, size and orientation of an image, from its header alone.
+def read_header(image: str | os.PathLike | bytes, *, mask: bool = False) -> Header:
+    """Read the kind, size and orientation of an image, or of a mask, from its header alone.
 
     Raises:
       NoSuchImage: the file is missing.
@@ -144,13 +144,14 @@ def read_header(image: str | os.PathLike | bytes) -> Header:
     """
     name = _name(image)
     try:
-        with io.BytesIO(image) if isinstance(image, bytes) else headers.open_regular(image) as file:
+        with io.BytesIO(image) if isinstance(image, bytes) else headers.open_file(image) as file:
             header = headers.read(file)
+            length = file.seek(0, io.SEEK_END)
     except UserError:
         raise
     except Exception as error:  # whatever a broken file may raise inside a decoder
         raise UserError(f"{name} is not an image that can be read; replace or remove it.") from error
-    budgets.require_pixels(header.stored, name)
+    budgets.require_pixels(header.stored, name, None if mask else length)
     return header
 
 
@@ -177,7 +178,7 @@ def read_bytes(image: str | os.PathLike | bytes) -> bytes:
     if isinstance(image, bytes):
         return image
     name = os.fspath(image)
-    with headers.open_regular(image) as file:
+    with headers.open_file(image) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _MOST_BYTES * budgets.limit(budgets.PIXELS):
             raise budgets.TooLarge(f"{name} has {size:,} bytes, more than any image that may be read; remove it.")
@@ -219,7 +220,7 @@ def _decode_jpeg(data: bytes, name: str, least: Size) -> np.ndarray | None:
     """Decode by libjpeg-turbo; None for a JPEG that is better left to OpenCV."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        budgets.require_pixels((int(height), int(width)), name)
+        budgets.require_pixels((int(height), int(width)), name, len(data))
         if space in ("CMYK", "YCCK"):
             ink = simplejpeg.decode_jpeg(data, "CMYK")
             return _by_strips(partial(_cmyk_to_rgb, inverted=b"Adobe" in data[:4096]), ink)
@@ -238,7 +239,7 @@ def _decode_other(data: bytes, name: str) -> np.ndarray:
     if headers.is_png(data) and not headers.is_whole_png(data):
         raise UserError(f"{name} is cut short (a truncated PNG); replace or remove it.")
     header = headers.read(io.BytesIO(data))
-    budgets.require_pixels(header.stored, name)
+    budgets.require_pixels(header.stored, name, len(data))
     if header.kind == "TIFF":
         tags = tiffs.read_tags(io.BytesIO(data))
         tiffs.require_image(tags, name)

@@ -39,7 +39,7 @@ def of_folder(folder: str | os.PathLike) -> Callable[[str], bytes]:
     """Return what gives the first bytes of files below a folder."""
 
     def begin(name: str) -> bytes:
-        with contextlib.suppress(UserError, OSError), headers.open_regular(os.path.join(folder, name)) as file:
+        with contextlib.suppress(UserError, OSError), headers.open_file(os.path.join(folder, name)) as file:
             return file.read(headers.BEGIN)
         return b""
 

@@ -139,7 +139,7 @@ def find_images(path: str | os.PathLike, *, leave_out: str | os.PathLike | None 
         raise UserError(f"--images {path}: the folder holds no image ({', '.join(images.EXTENSIONS)}, …){more}.")
     if passed:
         _log.warning("passed over in %s: %s", path, passed)
-    return [path / name for name in found]
+    return sorted(path / name for name in found)
 
 
 def output_names(files: Sequence[pathlib.Path], root: pathlib.Path) -> list[pathlib.Path]:

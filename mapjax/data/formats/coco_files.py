@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mapjax.data import images as image_files
-from mapjax.data import lookup, splits
+from mapjax.data import lookup, regular, splits
 from mapjax.data.records import Labels, unlabelled
 from mapjax.errors import UserError, near
 
@@ -133,7 +133,7 @@ def load(file: pathlib.Path) -> dict[str, Any]:
       UserError: it is not there, cut short, or lacks a list.
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(regular.read_bytes(file))
     except FileNotFoundError as error:
         raise UserError(f"{file}: there is no such annotation file.") from error
     except OSError as error:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mapjax.data import headers, labelled, splits, unpacking
+from mapjax.data import labelled, regular, splits, unpacking
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
@@ -135,8 +135,7 @@ def _read_pair(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 def _read_array(file: pathlib.Path, rank: int) -> np.ndarray:
     """Read a file of bytes: two zeros, the type, the rank, each size as a big-endian 32-bit number, and the values."""
     try:
-        with headers.open_regular(file) as stream:
-            data = stream.read()
+        data = regular.read_bytes(file)
         data = unpacking.inflate(data, str(file), _GZIP) if data[:2] == b"\x1f\x8b" else data
     except (EOFError, zlib.error) as error:
         raise UserError(f"{file} is cut short or damaged ({error}); fetch it again.") from error
@@ -164,7 +163,7 @@ def _class_names(root: pathlib.Path, given: str | Sequence[str] | None, labels: 
     listed = root / "classes.txt"
     if given is None and listed.is_file():
         try:
-            given = [line.strip() for line in listed.read_text("utf-8-sig").splitlines() if line.strip()]
+            given = [line.strip() for line in regular.read_text(listed).splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{listed} cannot be read as text ({error}); write one class name a line.") from error
     if given is not None:

@@ -217,8 +217,10 @@ def read_pixels(file: str) -> tuple[np.ndarray, UInt8[np.ndarray, "256 3"] | Non
       UserError: it is missing, or no image of these kinds.
     """
     try:
-        kind = images.read_header(file).kind
-        with headers.open_regular(file) as stream, headers.open_by_pillow(stream, kind) as image:
+        header = images.read_header(file, mask=True)
+        with headers.open_file(file) as stream, headers.open_by_pillow(stream, header.kind) as image:
+            if image.mode in ("RGB", "RGBA"):  # ten bytes a pixel while they are read
+                images.read_header(file)
             mode, pixels = image.mode, np.array(image)
             own = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if mode in ("P", "PA") else None
             own = None if own is None else np.pad(own, ((0, 256 - len(own)), (0, 0)))

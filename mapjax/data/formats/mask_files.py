@@ -167,7 +167,7 @@ def _size(root: pathlib.Path, pair: Pair) -> tuple[tuple[int, int], int, str, st
     except UserError as error:
         return (0, 0), 0, images.fault_of(error), pair.image
     try:
-        drawn = images.read_size(root / pair.mask, orient=False)
+        drawn = images.read_header(root / pair.mask, mask=True).stored
         length = (root / pair.mask).stat().st_size
     except (UserError, OSError):
         return (0, 0), 0, "unreadable mask", pair.mask

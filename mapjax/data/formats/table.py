@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mapjax.data import labelled, lookup, splits
+from mapjax.data import labelled, lookup, regular, splits
 from mapjax.data.formats.folder_tree import Paths
 from mapjax.data.source import Source
 from mapjax.errors import UserError
@@ -134,7 +134,7 @@ def _read(file: pathlib.Path) -> tuple[bool, dict[str, list[_Row]], Dropped]:
 
 def _text(file: pathlib.Path) -> str:
     try:
-        return file.read_text("utf-8-sig")
+        return regular.read_text(file)
     except FileNotFoundError as error:
         raise UserError(f"{file}: there is no such table.") from error
     except UnicodeDecodeError as error:

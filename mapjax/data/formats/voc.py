@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from mapjax.data import images, lookup, splits
+from mapjax.data import images, lookup, regular, splits
 from mapjax.data.formats import voc_lists, voc_segmentation
 from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
@@ -133,7 +133,7 @@ def make(
 
 def _parse(file: pathlib.Path) -> _Annotation:
     try:
-        root = ElementTree.fromstring(file.read_bytes())
+        root = ElementTree.fromstring(regular.read_bytes(file))
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         return _Annotation((0, 0), [], [("broken XML", f"{file.name}: {error}")])
     try:

@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from mapjax.data import images, lookup, recognition
+from mapjax.data import images, lookup, recognition, regular
 from mapjax.errors import UserError
 
 
@@ -22,7 +22,7 @@ def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]
     found: dict[str, list[str]] = {}
     for file in sorted(folder.glob("*.txt")):
         try:
-            lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+            lines = [line.strip() for line in regular.read_text(file).splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{file} cannot be read as text ({error}); write one image name a line.") from error
         ends = {line.rsplit(maxsplit=1)[-1] for line in lines}
