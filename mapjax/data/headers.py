@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import PIL.Image
+import PIL.JpegImagePlugin
 
 from mapjax.data import regular, tiffs
 from mapjax.errors import UserError
@@ -91,6 +92,8 @@ def read(file: io.BufferedIOBase) -> Header:
     kind = kind_of(begin := file.read(BEGIN))
     if kind == "PNG":
         size, turned = (_number(begin[20:24]), _number(begin[16:20])), orientation_of(_png_exif(file))
+    elif kind == "WEBP":
+        size, turned = _webp_size(begin), orientation_of(_webp_exif(file))
     elif kind == "TIFF":
         tags = tiffs.read_tags(file)
         size, turned = tags.size, tags.orientation
@@ -166,12 +169,37 @@ def _png_exif(file: io.BufferedIOBase) -> bytes:
     return b""
 
 
+def _webp_size(begin: bytes) -> tuple[int, int]:
+    """Return height, width: of an extended file, of one without loss, or else of a frame of VP8."""
+    if begin[12:16] == b"VP8X":
+        return int.from_bytes(begin[27:30], "little") + 1, int.from_bytes(begin[24:27], "little") + 1
+    if begin[12:16] == b"VP8L":
+        bits = int.from_bytes(begin[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    return int.from_bytes(begin[28:30], "little") & 0x3FFF, int.from_bytes(begin[26:28], "little") & 0x3FFF
+
+
+def _webp_exif(file: io.BufferedIOBase) -> bytes:
+    file.seek(12)
+    for _ in range(_MOST_CHUNKS):
+        head = file.read(8)
+        length = int.from_bytes(head[4:], "little")
+        if head[:4] == b"EXIF":
+            return file.read(min(length, _MOST_EXIF))
+        if not length:
+            break
+        file.seek(length + length % 2, io.SEEK_CUR)
+    return b""
+
+
 def _number(data: bytes) -> int:
     return int.from_bytes(data, "big")
 
 
 @functools.cache
 def _decoders() -> dict[str, Callable[[io.BufferedIOBase, str], PIL.Image.Image]]:
-    """Return Pillow's openers of the kinds that are known here."""
+    """Return Pillow's openers of the kinds that are known here; of a JPEG with further ones in it, of the first."""
     PIL.Image.init()
-    return {kind: PIL.Image.OPEN[kind][0] for kind in _MARKS if kind in PIL.Image.OPEN}  # pyright: ignore
+    known: dict[str, Any] = {kind: PIL.Image.OPEN[kind][0] for kind in _MARKS if kind in PIL.Image.OPEN}
+    known["JPEG"] = PIL.JpegImagePlugin.JpegImageFile
+    return known
