@@ -244,9 +244,10 @@ def _decode_other(data: bytes, name: str) -> np.ndarray:
         tags = tiffs.read_tags(io.BytesIO(data))
         tiffs.require_image(tags, name)
         return _upright(_to_rgb(tiffs.decode(data, tags), name), {6: 8, 8: 6}.get(tags.orientation, tags.orientation))
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is not None:
-        return _to_rgb(found, name, blue_first=True)
+    if not (header.kind == "PNG" and data[24:26] == b"\x08\0" and b"tRNS" in data):  # OpenCV overlooks a clear grey
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if found is not None:
+            return _to_rgb(found, name, blue_first=True)
     image = headers.open_by_pillow(io.BytesIO(data), header.kind)
     return _to_rgb(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")), name)
 

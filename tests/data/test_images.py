@@ -60,6 +60,16 @@ def test_transparency_is_laid_on_white():
     np.testing.assert_array_equal(images.read(gray_alpha)[:30], 255)
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_a_level_or_colour_may_be_transparent(mode):
+    image = PIL.Image.fromarray(SMOOTH).convert(mode)
+    clear = np.asarray(image)[0, 0]
+    data = encode(image, "PNG", transparency=tuple(clear.tolist()) if mode == "RGB" else int(clear))
+    hidden = (np.asarray(image).reshape(60, 80, -1) == clear).all(2)
+    expected = np.where(hidden[..., None], 255, np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(images.read(data), expected)
+
+
 def test_palette_grayscale_bilevel_and_16_bit():
     palette = PIL.Image.fromarray(SMOOTH).convert("P")
     np.testing.assert_array_equal(images.read(encode(palette, "PNG")), np.asarray(palette.convert("RGB")))

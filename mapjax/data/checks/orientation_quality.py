@@ -19,7 +19,7 @@ def contradiction(source: Source) -> str:
     At most 300 headers are read, evenly spread over the split; "" where nothing contradicts.
     """
     length = len(source.records)
-    if length == 0 or not isinstance(truth_of(source, 0).get("image"), str):
+    if not _is_of_files(source):
         return ""
     rows = (np.arange(min(length, _LOOKED_AT)) * length // min(length, _LOOKED_AT)).tolist()
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -35,14 +35,21 @@ def contradiction(source: Source) -> str:
     )
 
 
+def _is_of_files(source: Source) -> bool:
+    try:
+        return len(source.records) > 0 and isinstance(truth_of(source, 0).get("image"), str)
+    except UserError:  # training tells it
+        return False
+
+
 def _other_way(source: Source, row: int) -> str:
     """Return the name of an image whose labels have the size that it has only the other way; else nothing."""
-    record = truth_of(source, row)
-    size = tuple(int(side) for side in record.get("size", ()))
     try:
+        record = truth_of(source, row)
         header = images.read_header(record["image"])
     except UserError:  # training tells it
         return ""
+    size = tuple(int(side) for side in record.get("size", ()))
     expected, other = header.upright, header.stored
     if record.get("stored"):
         expected, other = other, expected
