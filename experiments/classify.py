@@ -9,9 +9,9 @@
         or with --config.data.path=DIR. For others, such as MNIST, --data idx:DIR: the classes are then those of
         DIR/classes.txt, or else the labels. What must not be mirrored, as digits, needs also
         --config.transform.augment.flip_horizontal=0 --config.task.views=one
-    mapjax train --config classify:finetune --data folder:DIR --init_from WEIGHTS
+    mapjax train --config classify:finetune --data folder:DIR
         finetune: EfficientNet-Lite0 from published weights; for your own images.
-    mapjax train --config classify:cifar10_finetune --data folder:FILE.zip --init_from WEIGHTS
+    mapjax train --config classify:cifar10_finetune --data folder:FILE.zip
         cifar10_finetune: the same network on CIFAR's small images, enlarged to 80×80.
     mapjax train --config classify:imagenet --data folder:DIR
         imagenet: ResNet-50 for 90 epochs (Goyal et al. 2017); for accelerators.

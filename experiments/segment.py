@@ -6,7 +6,7 @@
         camvid: a U-Net on street scenes or your own images and masks, from random weights.
     mapjax train --config segment:camvid_segnet --data masks:DIR
         camvid_segnet: SegNet on the same.
-    mapjax train --config segment:finetune --data masks:DIR --init_from WEIGHTS
+    mapjax train --config segment:finetune --data masks:DIR
         finetune: a U-Net on an EfficientNet-Lite0 with published weights; the one to take for your own masks.
     mapjax train --config segment:camvid_crf --data masks:DIR --init_from WORKDIR
         camvid_crf: a CRF as the last layer of a trained U-Net, learned end to end.

@@ -59,7 +59,9 @@ def first_match(tree: PyTree, rules: Sequence[tuple[str, Any]], default: Any, ke
             raise UserError(f"{key}: {expression!r} is not a regular expression ({error}).") from error
         if not found:
             tops = {"/".join(path.split("/")[:2]) for path in known}
-            raise UserError(f"{key}: {expression!r} matches no parameter.{near(expression, tops)}")
+            raise UserError(
+                f"{key}: {expression!r} matches no parameter.{near(expression, tops)} {key}=() leaves them out."
+            )
 
     def value(path: str, _: Any) -> Any:
         return next((value for expression, value in rules if re.search(expression, path)), default)

@@ -61,7 +61,7 @@ def _study(arguments: argparse.Namespace, more: dict[str, str]) -> tuple[Any, st
 
     if arguments.bundle_of is None:
         return sweep.load(arguments.config, data=arguments.data, more=more), configs.label(arguments.config), None
-    found, before = bundle.read(arguments.bundle_of, arguments.data)
+    found, before = bundle.read(arguments.bundle_of, arguments.data, arguments.trust)
     bundle.require_seeds(before, _numbers(arguments.seeds))
     return found, f"{pathlib.Path(before['experiment'].partition(':')[0]).stem}-again", before
 

@@ -80,7 +80,7 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> None:
     from mapjax.config import load as configs
 
     chosen = {**(LIKE if arguments.like else {}), **overrides}
-    config: Any = configs.load(arguments.config, chosen, data=arguments.data)
+    config: Any = configs.load(arguments.config, chosen, data=arguments.data, trust=arguments.trust)
     if arguments.evaluation:
         times = in_turns(bench_runs.evaluation_batch(config), arguments.rounds)
         report("a batch of evaluation", times, config.eval_batch)

@@ -53,9 +53,13 @@ def main(argv: Sequence[str]) -> int:
     if chief and arguments.workdir:
         done = "" if (arguments.workdir / "result.json").exists() else ", of a run that is not finished"
         print(f"checkpoint of step {loaded.step}{done}", flush=True)
-    source = score.open_source(config, loaded.classes, data=arguments.data, split=arguments.split)
+    source = score.open_source(
+        config, loaded.classes, data=arguments.data, split=arguments.split, learned=loaded.learned
+    )
     distributed.require_same("run", {"checkpoint": loaded.step, "data": source.fingerprint})
     console = log.Log(None, quiet=not chief)
+    if told := score.seen_before(config, source, loaded.learned):
+        console.say(f"warning: {told}")
     mesh = evaluate.make_mesh(config.mesh.to_dict(), config.eval_batch, console.say)
     metric = setup.make_metric(config, loaded.task, source)
     variables = evaluate.place(loaded.variables, mesh)

@@ -23,7 +23,7 @@ PROGRAMS = {  # the module of mapjax.cli → what its help says
     "train": Program(USE, "train and evaluate what an experiment describes", "--config detect:bccd --data voc:DIR"),
     "predict": Program(USE, "answer your own images", "--workdir runs/mine --images photos/ --out found"),
     "evaluate": Program(USE, "score a run again, or on other data", "--workdir runs/mine --data voc:OTHER"),
-    "probe": Program(USE, "ask how much a layer of a classifier knows", "--workdir runs/mine --layer layer3"),
+    "probe": Program(USE, "ask how much a layer of a classifier knows", "--workdir runs/mine --layer pool"),
     "prepare": Program(AHEAD, "turn a data set into shards", "--data folder:DIR --out prepared"),
     "plan": Program(AHEAD, "say what a step takes in memory and time", "--config detect:coco --topology v5e:2x4"),
     "bench": Program(AHEAD, "measure speed", "--config detect:bccd --data voc:DIR"),

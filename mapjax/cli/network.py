@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mapjax.cli import terminal
 from mapjax.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="published weights: efficientnet_lite0, torchvision/resnet50.DEFAULT, …, a file of such, or NAME:FILE",
     )
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="of the run: best (default), last, a step")
+    terminal.add_trust(parser)
 
 
 def name(arguments: argparse.Namespace) -> str:
@@ -48,7 +50,7 @@ def load(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> "Loaded
         return pretrained.load(arguments.weights, overrides=overrides)
     from mapjax.runs import trained
 
-    return trained.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides)
+    return trained.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides, trusted=arguments.trust)
 
 
 def with_categories(show: Callable[..., "Shown"], classes: Sequence[str]) -> Callable[..., "Shown"]:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
 
     if arguments.batch is not None and not auto:
         overrides["batch"] = arguments.batch
-    config = configs.load(arguments.config, overrides, data=arguments.data)
+    config = configs.load(arguments.config, overrides, data=arguments.data, trust=arguments.trust)
     print(f"mapjax: planning {arguments.config}; starting JAX …", flush=True)
 
     from mapjax.plan import job

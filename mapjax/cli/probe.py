@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mapjax.cli import terminal
+from mapjax.errors import UserError
 
 if TYPE_CHECKING:
     from mapjax.data.source import Source
 
 EXAMPLES = """
 mapjax probe --workdir runs/mine
-mapjax probe --workdir runs/mine --layer layer3 --components 32
+mapjax probe --workdir runs/mine --layer stage3 --components 32
 mapjax probe --workdir runs/mine --layer pixels --data folder:OTHER
 """
 
@@ -33,7 +34,9 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.runtime import log, workdir
     from mapjax.sharding import mesh as shard
 
-    loaded = trained.load(arguments.workdir, which=arguments.checkpoint)
+    loaded = trained.load(arguments.workdir, which=arguments.checkpoint, trusted=arguments.trust)
+    if loaded.task.needs != "label":
+        raise UserError(f"--workdir {arguments.workdir} learned from {loaded.task.needs}; a probe asks classifiers.")
     config, opened = _opened(loaded.config, arguments.data)
     mesh = shard.make_mesh({"data": -1})
     variables = evaluate.place(loaded.variables, mesh)
@@ -84,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--components", type=int, default=64, metavar="K", help="principal components; 0: all (64)")
     parser.add_argument("--data", metavar="FORMAT:PATH", help="other data, its own classes (the run's)")
     parser.add_argument("--checkpoint", default="best", metavar="STEP", help="best (default), last or a step")
+    terminal.add_trust(parser)
     parser.add_argument(
         "--out", type=pathlib.Path, metavar="FILE", help="where the scores go (WORKDIR/probe-LAYER.json)"
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from mapjax.errors import UserError, near
-from mapjax.runtime import allocator, distributed, signals
+from mapjax.runtime import allocator, console, distributed, names, signals
 
 PAGES = {  # of the documentation, by program
     "train": "train",
@@ -56,7 +56,17 @@ def add_config(made: argparse.ArgumentParser, *, example: str = "batch=8", **opt
     """Add --config, and to its help --config.KEY with an example; `options` go to argparse."""
     text = "an experiment that mapjax ships, as detect or detect:bccd, or a file of yours"
     made.add_argument("--config", metavar="NAME_OR_FILE[:VARIANT]", **{"help": text, **options})
+    add_trust(made)
     add_overrides(made, f"replace a value of the config, as in --config.{example}")
+
+
+def add_trust(made: argparse.ArgumentParser) -> None:
+    """Add --trust."""
+    made.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the modules that a config.json or study.zip names and that are not mapjax's own: you know its author",
+    )
 
 
 def add_overrides(made: argparse.ArgumentParser, text: str) -> None:
@@ -76,7 +86,8 @@ def parse(
     for word in argv:
         key = word.partition("=")[0]
         if key.startswith("--") and key not in (*options, "--") and not (config and key.startswith("--config.")):
-            raise UserError(f"unknown argument {word!r}.{near(key, options)}")
+            hint = _key_hint(word) if config else ""
+            raise UserError(f"unknown argument {word!r}.{hint or near(key, options)}")
     if argv and not argv[0].startswith("-"):
         hint = (
             f"did you mean --config {argv[0]}?" if "--config" in options else f"{made.prog} --help shows what it takes."
@@ -94,6 +105,20 @@ def parse(
             raise UserError(f"{key} needs a value: {key}=VALUE.")
         overrides[key.removeprefix("--config.")] = found
     return known, overrides
+
+
+def _key_hint(word: str) -> str:
+    """Say which key of a config an argument may mean, written as one of its own: --epochs, --lr, --dtype."""
+    from mapjax.config import schema
+
+    name, _, value = word.lstrip("-").replace("-", "_").partition("=")
+    if name in ("epochs", "steps", "examples"):
+        return f' Did you mean --config.duration="{value or "N"} {name}"?'
+    asked = {"lr": "learning_rate", "epoch": "duration", "iterations": "duration", "imgsz": "image_size"}.get(
+        name, name
+    )
+    known = [key for key in schema.KEYS if asked in (key, key.rpartition(".")[2])]
+    return f" Did you mean --config.{known[0]}={value or '…'}?" if known else ""
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
@@ -119,8 +144,6 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         if "jax" in sys.modules:
             _leave(130)
         code = 130
-    except BrokenPipeError:
-        code = 141
     except SystemExit as error:
         if distributed.begun():
             distributed.fail(f"asked to leave ({error.code})", error.code if isinstance(error.code, int) else 1)
@@ -152,7 +175,9 @@ def settle(*, quiet: bool) -> None:
         # there are cores and devices; where collectives hold all of it, all wait for ever.
         os.environ.setdefault("NPROC", "256")
     sys.path.append(os.getcwd())  # a part named in a config may be a module there, as with python -m
+    console.outlast()
     allocator.keep()
+    names.settle_streams()
     # Tracing makes millions of small objects that stay: a warm start of detect takes an eighth less where Python looks
     # for garbage among them less often.
     gc.set_threshold(20_000, 20, 20)

@@ -17,12 +17,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mapjax.config import formats, migrate, schema
+from mapjax.config import foreign, formats, migrate, schema, writable
 from mapjax.config.override import literal, override_all
 from mapjax.errors import UserError, near
 
 
-def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | None = None) -> ConfigDict:
+def load(
+    name: str, overrides: Mapping[str, str] | None = None, *, data: str | None = None, trust: bool = False
+) -> ConfigDict:
     """Load an experiment file over the defaults of schema.py, and apply overrides.
 
     Args:
@@ -31,6 +33,7 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
       overrides: dotted key → value as text.
       data: a data set as on the command line, "voc:DIR"; of `config.data` it leaves what that says of the same format,
         but no names of classes.
+      trust: a FILE.json may name modules that are not mapjax's own; their code is run.
 
     Raises:
       UserError: no such file or variant, an unknown key, a value of another type, or no name of a part.
@@ -40,7 +43,7 @@ def load(name: str, overrides: Mapping[str, str] | None = None, *, data: str | N
       >>> load.load("classify", {"optimizer.learning_rate": "3e-3"}).optimizer.learning_rate
       0.003
     """
-    config: Any = _read(pathlib.Path(name)) if name.endswith(".json") else from_dict(recipe(name))
+    config: Any = _read(pathlib.Path(name), trust) if name.endswith(".json") else from_dict(recipe(name))
     config = with_data(config, data) if data is not None else config
     override_all(config, overrides or {})
     schema.require_parts(config, f"--config {name}")
@@ -108,17 +111,7 @@ def call(name: str, function: str) -> Any:
     file = find(path)
     if file.suffix == ".json":
         raise UserError(f"--config {name}: a config.json has no {function}(); name an experiment FILE.py.")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None, "find gives files of Python only"
-    module = importlib.util.module_from_spec(spec)
-    if (folder := str(file.parent.resolve())) not in sys.path:
-        sys.path.append(folder)  # for the parts of its author that lie beside it; none hides what is installed
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UserError(f"--config {path} is not Python: {error.msg} (line {error.lineno}).") from error
-    except ModuleNotFoundError as error:
-        raise UserError(f"--config {path} imports {error.name}, which is not there: install it, or mend it.") from error
+    module = _module(file, path)
     made, known = getattr(module, function, None), getattr(module, "VARIANTS", None)
     if not callable(made):
         raise UserError(f"--config {path}: the file defines no {function}().")
@@ -139,6 +132,28 @@ def call(name: str, function: str) -> Any:
         raise UserError(f"--config {name}: there is no variant {variant!r}{reason}.") from error
 
 
+def recipes() -> dict[str, tuple[str, ...]]:
+    """Give the variants of every experiment that mapjax ships and that is no study; the first is the default."""
+    listed = {name: file for name, file in sorted(_shipped().items()) if "\ndef sweep(" not in file.read_text("utf-8")}
+    return {name: tuple(getattr(_module(file, name), "VARIANTS", ())) for name, file in listed.items()}
+
+
+def _module(file: pathlib.Path, path: str) -> Any:
+    """Import an experiment file; `path` is what a message calls it."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None, "find gives files of Python only"
+    module = importlib.util.module_from_spec(spec)
+    if (folder := str(file.parent.resolve())) not in sys.path:
+        sys.path.append(folder)  # for the parts of its author that lie beside it; none hides what is installed
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"--config {path} is not Python: {error.msg} (line {error.lineno}).") from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"--config {path} imports {error.name}, which is not there: install it, or mend it.") from error
+    return module
+
+
 def find(name: str) -> pathlib.Path:
     """Find an experiment file, or a config.json: its path, or the bare name of one that mapjax ships, as "detect".
 
@@ -148,10 +163,7 @@ def find(name: str) -> pathlib.Path:
     file = pathlib.Path(name)
     if file.is_file() and file.suffix in (".py", ".json"):
         return file
-    package = pathlib.Path(__file__).parents[1]
-    shipped = {
-        found.stem: found for where in (package.parent, package) for found in (where / "experiments").glob("*.py")
-    }
+    shipped = _shipped()
     if name in shipped:
         return shipped[name]
     if file.is_file():
@@ -163,13 +175,18 @@ def find(name: str) -> pathlib.Path:
     raise UserError(f"--config {name}: there is no such file.{near(name, [*beside, *shipped])}")
 
 
+def _shipped() -> dict[str, pathlib.Path]:
+    package = pathlib.Path(__file__).parents[1]
+    return {found.stem: found for where in (package.parent, package) for found in (where / "experiments").glob("*.py")}
+
+
 def label(name: str) -> str:
     """Give the words by which a run of a config is known: "detect-bccd" of "experiments/detect.py:bccd"."""
     path, _, variant = name.partition(":")
     return "-".join(filter(None, (pathlib.Path(path).stem, variant)))
 
 
-def _read(file: pathlib.Path) -> ConfigDict:
+def _read(file: pathlib.Path, trust: bool) -> ConfigDict:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -177,9 +194,9 @@ def _read(file: pathlib.Path) -> ConfigDict:
         raise UserError(
             f"--config {file}: there is no such file." if missing else f"--config {file}: {error.strerror}."
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # as in workdir.read_json
         raise UserError(f"--config {file} is no config of a run ({error}).") from error
-    return saved(values, f"--config {file}")
+    return saved(values, f"--config {file}", trust)
 
 
 def merged(variant: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -195,8 +212,10 @@ def parse_data(text: str) -> dict[str, Any]:
     known = formats.known()
     if os.sep in name or (pathlib.Path(name).exists() and name not in known):
         raise UserError(f"--data {text}: say its format before the path: voc:{name}, coco:{name} or folder:{name}.")
-    if name not in known and "." not in name:
-        raise UserError(f"--data {text}: there is no format {name!r}.{near(name, known)}")
+    if name not in known and importlib.util.find_spec(name.partition(".")[0] or "?") is None:
+        close = near(name, known)
+        every = "" if close.startswith(" Known") else f" Known: {', '.join(known)}; or a module of yours."
+        raise UserError(f"--data {text}: there is no format {name!r}.{close}{every}")
     if not rest and not formats.is_embedded(name):
         raise UserError(f"--data {text}: say where the data is: {name}:PATH.")
     if not rest:
@@ -243,19 +262,24 @@ def from_dict(values: Mapping[str, Any], origin: str = "config") -> ConfigDict:
     return ConfigDict(restore(schema.complete(values))).lock()
 
 
-def saved(values: Any, origin: str = "config.json") -> ConfigDict:
+def saved(values: Any, origin: str = "config.json", trusted: foreign.Trusted = False) -> ConfigDict:
     """Make the config of a run from its config.json, whichever version wrote that; see migrate.py.
 
     Raises:
-      UserError: as `from_dict`, or it is no dict at all.
+      UserError: as `from_dict`, it is no dict at all, or it names a module that is not trusted.
     """
-    return from_dict(plain_saved(values, origin), origin)
+    plain = plain_saved(values, origin)
+    foreign.refuse(plain, origin, trusted)
+    return from_dict(plain, origin)
 
 
 def plain_saved(values: Any, origin: str) -> dict[str, Any]:
     """Give what a config.json says in today's words, without the defaults; errors as for `saved`."""
     if not isinstance(values, Mapping):
         raise UserError(f"{origin} is no config of a run: it holds {values!r} and no keys.")
+    for key, value in values.items():
+        if found := writable.fault((key, value)):
+            raise UserError(f"{origin}: the values of {str(key)[:40]!r} must be {found}.")
     today = migrate.saved(values)
     schema.require_known(today, origin)
     return today

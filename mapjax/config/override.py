@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mapjax.config import keys, migrate, schema
+from mapjax.config import keys, migrate, schema, writable
 from mapjax.errors import UserError, near
 
 
@@ -27,7 +27,7 @@ def override(config: ConfigDict, key: str, text: str) -> None:
             node = node[part]
     try:
         node[last] = _checked(key, _parse(text, node[last]), f"--config.{key}={text}")
-    except (ValueError, SyntaxError, TypeError) as error:
+    except (ValueError, SyntaxError, TypeError, OverflowError) as error:
         kind = type(node[last]).__name__
         raise UserError(f"--config.{key}={text}: expected a value like {node[last]!r} ({kind}).") from error
 
@@ -77,6 +77,8 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         return ConfigDict({name: schema.stream(node) for name, node in plain.items()})
     known = schema.find(key)
     if known is not None and (fault := schema.fault(known, plain)):
+        raise UserError(f"{origin} must be {fault}.")
+    if fault := writable.fault(plain):
         raise UserError(f"{origin} must be {fault}.")
     return tuple(value) if isinstance(value, list) else value
 

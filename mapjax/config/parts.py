@@ -81,6 +81,11 @@ def find(kind: str, name: str) -> Any:
     return module.make
 
 
+def shipped(kind: str) -> frozenset[str]:
+    """Give the names of all modules of one kind that mapjax ships; none of them is imported."""
+    return frozenset(_modules(kind))
+
+
 @functools.cache
 def _modules(kind: str) -> dict[str, str]:
     """Map the names of all modules of a kind to their paths; none of them is imported."""

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import Any, NamedTuple
 
+from mapjax.config import writable
 from mapjax.errors import UserError, near
 
 DURATION = "steps, epochs, examples or % of the training"
+LONGEST = 200  # letters of a value in a message
 PARTS = ("data", "transform", "model", "task")  # a run is nothing without them
 
 
@@ -251,14 +253,22 @@ def _require_stream(name: Any, node: Any, origin: str) -> None:
 
 def _require(key: Key, name: str, value: Any, origin: str) -> None:
     if found := fault(key, value):
-        raise UserError(f"{origin}: {name}={value!r} must be {found}.")
+        raise UserError(f"{origin}: {name}={shortened(value)} must be {found}.")
+
+
+def shortened(value: Any) -> str:
+    """Write a value for a message, of a long one its beginning."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def fault(key: Key, value: Any) -> str:
     """Say what a value must be that cannot be one of a key; "" for one that can."""
     if not fits(key.kind, value):
         return words(key.kind)
-    return "" if key.rule is None or value is None or key.rule.holds(value) else key.rule.words
+    if key.rule is None or value is None or key.rule.holds(value):
+        return writable.fault(value)
+    return key.rule.words
 
 
 def require_parts(config: Any, origin: str) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from mapjax.data.run_lengths import Mask
 from mapjax.data.source import Record, Records
+from mapjax.runtime.names import encoded
 
 
 class Labels(NamedTuple):
@@ -101,7 +102,7 @@ class Packed:
 
     def fingerprint(self) -> str:
         """Return a hash of the file names and of all labels."""
-        digest = hashlib.sha256("\n".join(self._files).encode())
+        digest = hashlib.sha256(encoded("\n".join(self._files)))
         for array in (self._ids, self._sizes, self._ends, self._boxes, self._classes, self._crowd, self._areas):
             digest.update(np.ascontiguousarray(array).tobytes())
         if self._mirrored is not None:

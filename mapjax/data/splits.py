@@ -15,6 +15,8 @@ _SPELLINGS = {
     "val": ("val", "valid", "validation", "dev", "development", "eval", "evaluation", "holdout"),
     "test": ("test", "testing", "tst"),
 }
+_WORDS = "|".join(word for words in _SPELLINGS.values() for word in words)
+_BESIDE = re.compile(rf"(?P<before>.+)[\W_]+(?P<last>{_WORDS})|(?P<first>{_WORDS})[\W_]+(?P<after>.+)")
 _MORE = "(?:sets?|data|images?|imgs?|pictures|photos|splits?|samples|files|folder|jpe?gs?|pngs?){0,3}"
 _KINDS = {kind: re.compile(f"{_MORE}(?:{'|'.join(words)}){_MORE}[0-9]{{0,4}}") for kind, words in _SPELLINGS.items()}
 
@@ -31,6 +33,19 @@ def kind_of(name: str) -> str | None:
     """
     letters = re.sub(r"[\W_]+", "", name.casefold())
     return next((kind for kind, pattern in _KINDS.items() if pattern.fullmatch(letters)), None)
+
+
+def with_more(name: str) -> tuple[str, str] | None:
+    """Return what else a name says beside a split's, and which split that is; None where it has no such word.
+
+    Example:
+      >>> from mapjax.data import splits
+      >>> splits.with_more("seg_train"), splits.with_more("Test cats"), splits.with_more("trains")
+      (('seg', 'train'), ('cats', 'test'), None)
+    """
+    found = _BESIDE.fullmatch(name.casefold())
+    kind = None if found is None else kind_of(found["last"] or found["first"])
+    return None if found is None or kind is None else (found["before"] or found["after"], kind)
 
 
 def find(split: str, available: Collection[str], where: str = "the data") -> str | None:

@@ -30,6 +30,9 @@ def named(nodes: Sequence[Node], source: Source) -> Metric:
     if not names or len(set(names)) != len(names):
         raise UserError(f"metrics={names} must name one or more metrics, each once.")
     made = {name: parts.make("metrics", node, source=source) for name, node in zip(names, listed)}
+    for name, metric in made.items():
+        if not isinstance(metric, Metric):
+            raise UserError(f"metrics: make() of {name!r} must give a mapjax.Metric, not {type(metric).__name__}.")
     _joined({name: {metric.best: None} for name, metric in made.items()})  # told before any training
     return together(made)
 

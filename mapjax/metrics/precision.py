@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mapjax.data.source import Records, Source, truth_of
+from mapjax.runtime.names import shown
 from mapjax.task import Batch, Counts, Metric, Result
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -138,11 +139,18 @@ def curves(source: Source, counts: Counts, iou: float = 0.5) -> dict[str, Curve]
     }
 
 
+def indexed(truth: Mapping[str, Any]) -> hotcoco.COCO:
+    """Index what `coco_truth` gives, or truth.json holds; in it names that are no text are escaped."""
+    images = [{**image, "file_name": shown(image["file_name"])} for image in truth["images"]]
+    categories = [{**category, "name": shown(category["name"])} for category in truth["categories"]]
+    return hotcoco.COCO({**truth, "images": images, "categories": categories})
+
+
 def _evaluate(source: Source, counts: Counts, truth: Mapping[str, Any], iou: float | None = None) -> hotcoco.COCOeval:
     """Match the detections of the measured images to their truth; at COCO's ten IoU thresholds, or at one."""
     ids = {index: truth["images"][index]["id"] for index in sorted(counts)}
     measured = set(ids.values())
-    known = hotcoco.COCO(
+    known = indexed(
         {
             "images": [image for image in truth["images"] if image["id"] in measured],
             "annotations": [a for a in truth["annotations"] if a["image_id"] in measured],

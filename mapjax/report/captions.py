@@ -9,6 +9,8 @@ import PIL.ImageDraw
 import PIL.ImageFont
 from jaxtyping import UInt8
 
+from mapjax.runtime.names import shown
+
 WIDTH = 240  # pixels, at least, so that names can be read
 _PAPER, _INK, _BAR = (24, 27, 33), (240, 242, 246), (47, 122, 229)
 
@@ -54,7 +56,7 @@ def below(
 
 def _fitting(pen: PIL.ImageDraw.ImageDraw, name: str, room: float, font) -> str:
     """Cut a name that is longer than `room` pixels."""
-    name = " ".join(name.split())
+    name = shown(" ".join(name.split()))
     if pen.textlength(name, font=font) <= room:
         return name
     while name and pen.textlength(name + "…", font=font) > room:

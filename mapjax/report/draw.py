@@ -14,6 +14,8 @@ import PIL.ImageFont
 import simplejpeg
 from jaxtyping import Float, UInt8
 
+from mapjax.runtime.names import shown
+
 Colour = tuple[int, int, int]
 
 WHITE: Colour = (255, 255, 255)
@@ -139,7 +141,8 @@ def _draw_label(pen, mark: Mark, scale: int, thick: int, font, size: tuple[int, 
     if not mark.label:
         return
     left, top, _, _ = _inside(mark, scale, size)
-    x1, y1, x2, y2 = (round(v) for v in pen.textbbox((0, 0), mark.label, font=font))
+    text = shown(mark.label)
+    x1, y1, x2, y2 = (round(v) for v in pen.textbbox((0, 0), text, font=font))
     pad = max(2, (y2 - y1) // 4)
     wide, high = x2 - x1 + 2 * pad, y2 - y1 + 2 * pad
     if wide > size[0] or high > size[1]:
@@ -147,7 +150,7 @@ def _draw_label(pen, mark: Mark, scale: int, thick: int, font, size: tuple[int, 
     left = max(0, min(left, size[0] - wide))
     top = top - high + thick if top - high + thick >= 0 else top
     pen.rectangle((left, top, left + wide - 1, top + high - 1), fill=mark.colour)
-    pen.text((left + pad - x1, top + pad - y1), mark.label, font=font, fill=_ink(mark.colour))
+    pen.text((left + pad - x1, top + pad - y1), text, font=font, fill=_ink(mark.colour))
 
 
 def _inside(mark: Mark, scale: int, size: tuple[int, int]) -> tuple[int, int, int, int]:

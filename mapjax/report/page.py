@@ -13,6 +13,7 @@ import numpy as np
 from mapjax.data.source import Source
 from mapjax.report import plots
 from mapjax.report.section import Section
+from mapjax.runtime.names import ESCAPED
 from mapjax.task import Counts
 
 
@@ -46,7 +47,8 @@ def write(
     """
     metrics = result.get("metrics", {})
     parts = [*training(history), *sections(source, counts, metrics), *facts(result, config)]
-    pathlib.Path(path).write_text(render(title, _about(result, source), figures(result), parts), encoding="utf-8")
+    text = render(title, _about(result, source), figures(result), parts)
+    pathlib.Path(path).write_text(text, encoding="utf-8", errors=ESCAPED)
 
 
 def render(title: str, about: str, headline: Sequence[Figure], sections: Sequence[Section]) -> str:

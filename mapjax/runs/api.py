@@ -13,6 +13,7 @@ import numbers
 import os
 import pathlib
 import reprlib
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from mapjax.runs import evaluation, pretrained, setup, trained
 from mapjax.runs import fit as training
 from mapjax.runs import predict as predicting
 from mapjax.runs import score as scores
-from mapjax.runtime import log
+from mapjax.runtime import log, names
 from mapjax.runtime import workdir as workdirs
 from mapjax.task import Task, Variables
 
@@ -77,7 +78,7 @@ class Found(NamedTuple):
     def __repr__(self) -> str:
         """Say in a line what was found, without the arrays."""
         height, width = self.image.shape[:2]
-        return f"Found({self.file}, {width}×{height}: {self.said})"
+        return names.shown(f"Found({self.file}, {width}×{height}: {self.said})")
 
     def _repr_png_(self) -> bytes:
         return cv2.imencode(".png", self.drawing[..., ::-1])[1].tobytes()
@@ -99,6 +100,7 @@ class Trained:
     task: what its network was trained for.
     variables: its parameters and statistics.
     answer: function(variables, batch) -> Result, compiled once for each shape.
+    learned: the fingerprints of its data.
 
     Example:
       run = mapjax.load("runs/mine")
@@ -112,6 +114,7 @@ class Trained:
     task: Task
     variables: Variables
     answer: scoring.Answer
+    learned: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Say which run it is, and what it knows in short."""
@@ -164,7 +167,7 @@ class Trained:
         Example:
           mapjax.load("runs/mine").evaluate(data="voc:DIR", split="test")["AP50"]
         """
-        source = scores.open_source(self.config, self.classes, data=data, split=split)
+        source = scores.open_source(self.config, self.classes, data=data, split=split, learned=self.learned)
         quiet = log.Log(None, quiet=True)
         mesh = scoring.make_mesh(self.config.mesh.to_dict(), self.config.eval_batch, quiet.say)
         metric = setup.make_metric(self.config, self.task, source)
@@ -172,13 +175,16 @@ class Trained:
         return evaluation.make_evaluation(self.config, self.task, metric, source, mesh, quiet, placed)(placed).metrics
 
 
-def load(source: str | os.PathLike, *, checkpoint: str | int = "best", **overrides: Any) -> Trained:
+def load(
+    source: str | os.PathLike, *, checkpoint: str | int = "best", trust: bool = False, **overrides: Any
+) -> Trained:
     """Load a trained run, or published weights.
 
     Args:
       source: the workdir of a run, as "runs/mine"; or weights: a name as "torchvision/resnet50.DEFAULT", a file of
         such, or NAME:FILE.
       checkpoint: of a run: "best" by its metric, "last", or a step.
+      trust: it may name modules that are not mapjax's own, whose code is run.
       **overrides: keys of its config to answer by, as for `fit`.
 
     Raises:
@@ -193,12 +199,13 @@ def load(source: str | os.PathLike, *, checkpoint: str | int = "best", **overrid
     if not isinstance(source, str | os.PathLike):
         raise UserError(f"{source!r} is no run; name its folder, as 'runs/mine', or weights.")
     path, chosen = pathlib.Path(source), _as_text(overrides)
-    if not path.is_dir() and pretrained.is_named(os.fspath(source)):
+    is_word = not isinstance(source, os.PathLike) and os.sep not in source and not path.exists()
+    if not path.is_dir() and (is_word or pretrained.is_named(os.fspath(source))):
         found = pretrained.load(os.fspath(source), overrides=chosen)
     else:
-        found = trained.load(path, which=str(checkpoint), overrides=chosen)
+        found = trained.load(path, which=str(checkpoint), overrides=chosen, trusted=trust)
     answer = scoring.make_answer(found.task)
-    return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer)
+    return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer, found.learned)
 
 
 def fit(
@@ -220,6 +227,7 @@ def fit(
 
     Raises:
       UserError: something that you can mend, in one sentence.
+      KeyboardInterrupt, SystemExit: it was stopped by Ctrl-C or another signal, and is saved.
 
     Example:
       run = mapjax.fit("detect:bccd", data="voc:DIR", duration="20 epochs", batch=8)
@@ -239,8 +247,10 @@ def fit(
         chosen = chosen if data is None else configs.with_data(chosen, data)
         configs.override_all(chosen, text)
     folder = workdirs.dated(name) if workdir is None else pathlib.Path(workdir)
-    training.fit(chosen, folder, experiment)
-    return load(folder)
+    if stopped := training.fit(chosen, folder, experiment).get("stopped"):
+        # It is saved; what called this has been asked to end too.
+        raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
+    return load(folder, trust=True)
 
 
 def predict(run: Trained | str | os.PathLike, images: Image | Sequence[Image], *, score: float = 0.5) -> Any:

@@ -9,13 +9,15 @@ import jax
 from jax.sharding import Mesh
 
 from mapjax import paths
-from mapjax.config import keys
+from mapjax.config import foreign, keys
 from mapjax.config import load as configs
 from mapjax.data.checks import quality
 from mapjax.data.source import Source
 from mapjax.engine import evaluate as scoring
+from mapjax.errors import UserError
 from mapjax.runs import evaluation, score, training
 from mapjax.runs import given as givens
+from mapjax.runs import held_out as shares
 from mapjax.runs import setup as setups
 from mapjax.runs import sources as data
 from mapjax.runs.training import Run, Spent, Trainer
@@ -45,13 +47,13 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
     setups.require_sound(config, mesh)
     # As the first process sees it: only where all find nothing do all read what to start from.
     fresh = distributed.share("trained", str(workdir.is_trained(folder))) == str(False)
-    given = None
+    given, own = None, foreign.named_in(configs.to_dict(config)).values()
     if config.init_from and fresh:
-        given = givens.read(config.init_from)  # before anything slow: it may be misspelt
+        given = givens.read(config.init_from, own)  # before anything slow: it may be misspelt
     opened = data.open_sources(config)
-    _, seen, held_out = opened
+    chosen, seen, held_out = opened
     distributed.require_same("data", {"train data": seen.fingerprint, "eval data": held_out.fingerprint})
-    summaries = _check_data(seen, held_out, config.transform.get("max_boxes", 0))
+    summaries = _check_data(chosen, seen, held_out)
     setup = setups.build(config, mesh=mesh, opened=opened)
     further = {f"streams.{one.name}": one.source.fingerprint for one in setup.streams}
     if further:
@@ -61,15 +63,22 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
     say(quality.table(*summaries))
     if shared := quality.overlap(*summaries):
         say(f"warning: {shared}")
-    if chief and (moved := workdir.open_for(folder, configs.to_dict(setup.config), seen.classes)):
-        say(f"the same experiment, placed otherwise: {moved}")
-    if jax.process_count() > 1:
-        distributed.require_seen(folder / "config.json")
+    if told := shares.warning(chosen, summaries[0], summaries[1], held_out):
+        say(f"warning: {told}")
     with contextlib.ExitStack() as stack:
+        moved = ""
+        if chief:
+            stack.enter_context(workdir.alone(folder))
+            if moved := workdir.open_for(folder, configs.to_dict(setup.config), seen.classes):
+                say(f"the same experiment, placed otherwise: {moved}")
+        if jax.process_count() > 1:
+            distributed.require_seen(folder / "config.json")
         keeper = checkpoint.Checkpoints(folder / "checkpoints", keep=config.keep)
         stack.callback(keeper.close)
         this = Run(setup, folder, keeper, began, workdir.code(sources))
         trainer = training.prepare(this, given, say)
+        if moved:
+            workdir.move(folder, configs.to_dict(setup.config))
         log = logs.Log(folder, start=trainer.start, quiet=not chief)
         stack.callback(log.close)
         return _train_and_finish(this, trainer, log)
@@ -83,11 +92,13 @@ def _facts(config: Any, mesh: Mesh, sources: dict[str, str]) -> dict[str, Any]:
     return {**values, **environment["versions"], **sources, **where}
 
 
-def _check_data(seen: Source, held_out: Source, max_boxes: int) -> list[Any]:
+def _check_data(config: Any, seen: Source, held_out: Source) -> list[Any]:
     """Summarize what the data holds, and stop where training could not work."""
+    max_boxes = config.transform.get("max_boxes", 0)
     summaries = [quality.inspect(source, max_boxes) for source in (seen, held_out)]
-    for source, summary in zip((seen, held_out), summaries):
-        quality.require_trainable(source, summary)
+    quality.require_trainable(seen, summaries[0])
+    with shares.explained(config):
+        quality.require_trainable(held_out, summaries[1])
     return summaries
 
 
@@ -101,6 +112,11 @@ def _train_and_finish(this: Run, trainer: Trainer, log: logs.Log) -> dict[str, A
         step = int(state.step)
         found.clear()
         found[step] = answer(evaluation.trained_variables(state))
+        if best not in found[step].metrics:
+            raise UserError(
+                f"metrics: {best!r}, by which the best checkpoint is chosen, is none of the scores that were given: "
+                f"{', '.join(found[step].metrics)}; mend `best` of the metric."
+            )
         log.record("eval", step, {"epoch": setup.clock.epoch(step), **found[step].metrics})
         this.keeper.score(step, found[step].metrics[best])
         overall = {name: value for name, value in found[step].metrics.items() if "/" not in name and value != -1}
@@ -129,8 +145,9 @@ def _finish(this: Run, trainer: Trainer, log: logs.Log, state: State, final: sco
     # A finished run that is evaluated again keeps what its training took.
     took = {"wall_s": spent.wall_s, "peak_rss_mb": max(spent.peak_rss_mb, environment["peak_rss_mb"])}
     if trainer.start == setup.clock.total and path.exists():
-        before = workdir.read_json(path)
-        took = {name: before.get(name, value) for name, value in took.items()}
+        with contextlib.suppress(UserError, AttributeError):  # of a damaged one nothing is kept
+            before = workdir.read_json(path)
+            took = {name: before.get(name, value) for name, value in took.items()}
     result = {
         "metrics": final.metrics,
         "steps": int(state.step),

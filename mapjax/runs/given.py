@@ -1,6 +1,7 @@
 """The weights that a run starts from: a file's, published ones by name, or those of another run's folder."""
 
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 from mapjax import weights
@@ -8,8 +9,11 @@ from mapjax.runs import trained
 from mapjax.weights import transfer
 
 
-def read(source: str) -> transfer.Given:
+def read(source: str, trusted: Collection[str] = ()) -> transfer.Given:
     """Read what `init_from` names: a file, a name as "torchvision/resnet50.IMAGENET1K_V2", or a workdir.
+
+    Args:
+      trusted: modules that are not mapjax's own, and that a workdir may name.
 
     Raises:
       UserError: no such source, or one that cannot be read.
@@ -17,6 +21,6 @@ def read(source: str) -> transfer.Given:
     path = pathlib.Path(source).expanduser()
     if not path.is_dir():
         return transfer.read(source)
-    loaded = trained.load(path, which="best")
+    loaded = trained.load(path, which="best", trusted=trusted)
     size: Any = loaded.config.image_size
     return transfer.Given(source, weights.to_torchvision(loaded.variables), loaded.classes, size)

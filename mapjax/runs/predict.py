@@ -24,9 +24,11 @@ from mapjax.errors import UserError
 from mapjax.report import overlay
 from mapjax.report.section import Shown
 from mapjax.runs import sources
+from mapjax.runtime import names as texts
 from mapjax.task import Batch, Result, Variables
 
 MOST_JPEG = 65_500  # pixels a side
+MOST_BYTES = 230  # of a drawing's name without what follows it, where a file's may have 255
 MOST_SAID = 10  # images whose answers are told in words
 
 _log = logging.getLogger(__name__)
@@ -151,6 +153,7 @@ def output_names(files: Sequence[pathlib.Path], root: pathlib.Path) -> list[path
     names = []
     for file in files:
         stem = file.relative_to(root) if file.is_relative_to(root) and file != root else pathlib.Path(file.name)
+        stem = stem.with_name(_short(stem.stem) + stem.suffix)
         name, number = stem.with_suffix(".jpg"), 1
         while str(name).casefold() in taken:
             number += 1
@@ -158,6 +161,12 @@ def output_names(files: Sequence[pathlib.Path], root: pathlib.Path) -> list[path
         taken.add(str(name).casefold())
         names.append(name)
     return names
+
+
+def _short(stem: str) -> str:
+    while len(texts.encoded(stem)) > MOST_BYTES:
+        stem = stem[:-1]
+    return stem
 
 
 def save(
@@ -203,7 +212,7 @@ def save(
                 saved = saved._replace(images=saved.images + 1, findings=saved.findings + shown.findings)
         finally:
             text = "[\n" + ",\n".join(rows) + "\n]\n"
-            (out / "predictions.json").write_text(text, encoding="utf-8")
+            (out / "predictions.json").write_text(text, encoding="utf-8", errors=texts.JSON)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder.") from error
     return saved

@@ -6,6 +6,7 @@ import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from rich.table import Table
 from mapjax.config import load as configs
 from mapjax.config import parts
 from mapjax.data import labels
-from mapjax.data.source import Record, Records, Source, truth_of
+from mapjax.data.checks import overview
+from mapjax.data.source import Record, Records, Source, name_of, truth_of
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.report import page, views
 from mapjax.runs import sources
@@ -27,22 +29,35 @@ MOST_CLASSES, FEW = 100, 20  # that a terminal shows, and how many of more
 _WIDTH = 5  # letters of a figure
 
 
-def open_source(config: Any, classes: Sequence[str], *, data: str | None = None, split: str | None = None) -> Source:
+def open_source(
+    config: Any,
+    classes: Sequence[str],
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    learned: Mapping[str, str] = MappingProxyType({}),
+) -> Source:
     """Open what is to be scored, with its classes in the order in which the run learned them.
 
     Args:
       config: of the run.
       classes: that it learned.
-      data: other data as on the command line, "voc:DIR"; nothing of it is held out.
+      data: other data as on the command line, "voc:DIR", of which nothing is held out; or the run's own at another
+        place, as its fingerprint tells.
       split: its name; None is the run's held-out split, or where other data has none of that name its val, test or
         train.
+      learned: the fingerprints of the run's data, as its checkpoint has them.
 
     Raises:
       UserError: no such data or split, or it has a class that the run did not learn.
     """
     if data is None:
         return with_classes(sources.make_source(config, "eval", split), classes)
-    node = configs.merged(config.data.to_dict(), configs.parse_data(data))
+    given = configs.parse_data(data)
+    moved: Any = configs.from_dict({**configs.to_dict(config), "data": configs.merged(config.data.to_dict(), given)})
+    if given["name"] == config.data.name and _is_held_out(moved, learned):
+        return with_classes(sources.make_source(moved, "eval", split), classes)
+    node = moved.data.to_dict()
     if "hold_out" in inspect.signature(parts.find("data.formats", node["name"])).parameters:
         node.setdefault("hold_out", 0)
     config = configs.from_dict({**configs.to_dict(config), "data": node})
@@ -50,6 +65,41 @@ def open_source(config: Any, classes: Sequence[str], *, data: str | None = None,
         with contextlib.suppress(NoSuchSplit):
             return with_classes(sources.make_source(config, "eval", name), classes)
     return with_classes(sources.make_source(config, "eval", split), classes)
+
+
+def _is_held_out(config: Any, learned: Mapping[str, str]) -> bool:
+    """Say whether the held-out split of a config is the one of the run with these fingerprints."""
+    with contextlib.suppress(UserError):
+        return "eval" in learned and sources.make_source(config, "eval").fingerprint == learned["eval"]
+    return False
+
+
+def seen_before(config: Any, source: Source, learned: Mapping[str, str]) -> str:
+    """Say that a run was trained on images that are to be scored, or nothing; by fingerprint, or by their files.
+
+    Args:
+      config: of the run, with the place of its data.
+      source: what is to be scored.
+      learned: as for `open_source`.
+    """
+    says_nothing = "scores on them say nothing about new images"
+    if not learned or source.fingerprint == learned.get("eval"):
+        return ""  # what they share was told at the start of the training
+    if source.fingerprint in learned.get("fingerprint", "").split("+"):
+        return f"the run was trained on these images: {says_nothing}."
+    with contextlib.suppress(UserError):  # its data may be gone
+        train = sources.make_source(config, "train")
+        # Files by their paths; else names, which say something within one data set.
+        both = [
+            overview.files_of(one) or (_names(one) if one.name == source.name else set()) for one in (train, source)
+        ]
+        if shared := len(both[0] & both[1]):
+            return f"the run was trained on {shared} of these {len(source.records)} images: {says_nothing}."
+    return ""
+
+
+def _names(source: Source) -> set[str]:
+    return {name_of(source, index) for index in range(len(source.records))}
 
 
 def with_classes(source: Source, classes: Sequence[str]) -> Source:

@@ -17,6 +17,7 @@ from mapjax.data.source import Source, kind_of, labels_of, largest_size, truth_o
 from mapjax.data.transforms import corruptions
 from mapjax.engine import schedule
 from mapjax.errors import NoSuchSplit, UserError
+from mapjax.runs import held_out as shares
 from mapjax.runs import networks
 from mapjax.task import Batch
 
@@ -70,14 +71,15 @@ def open_sources(config: Any) -> tuple[Any, Source, Source]:
     for number, (learnt, held) in enumerate(zip(trains, evals), 1):
         chosen = configs.from_dict(configs.to_dict(config) | {"splits": {"train": learnt, "eval": held}})
         try:
-            sources = make_source(chosen, "eval"), make_source(chosen, "train")
+            with shares.explained(chosen):
+                held_out = make_source(chosen, "eval")
+            seen = make_source(chosen, "train")
         except NoSuchSplit as error:
             if number == longest:
                 hint = "name others by --config.splits.train and .eval; a val that is not there is held out of train"
                 raise NoSuchSplit(f"{str(error).rstrip('.')}; {hint}.") from error
             continue
         break
-    held_out, seen = sources
     if seen.classes != held_out.classes:
         raise UserError(
             f"{seen.name}: split {seen.split!r} has the classes {', '.join(seen.classes)}, and split "

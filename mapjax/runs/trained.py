@@ -3,12 +3,14 @@
 import contextlib
 import pathlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from mapjax import paths
+from mapjax.config import foreign
 from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.runs import networks
@@ -17,28 +19,39 @@ from mapjax.task import Task, Variables
 
 
 class Loaded(NamedTuple):
-    """A trained task: what predicts, evaluates, explains and exports starts from."""
+    """A trained task: what predicts, evaluates, explains and exports starts from.
+
+    learned: the fingerprints of its data: "fingerprint" of what it was trained on, "eval" of what was held out.
+    """
 
     config: Any
     classes: tuple[str, ...]
     task: Task
     variables: Variables
     step: int
+    learned: Mapping[str, str] = MappingProxyType({})
 
 
-def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[str, str] | None = None) -> Loaded:
+def load(
+    folder: str | pathlib.Path,
+    *,
+    which: str = "last",
+    overrides: Mapping[str, str] | None = None,
+    trusted: foreign.Trusted = False,
+) -> Loaded:
     """Load a trained run.
 
     Args:
       folder: its workdir.
       which: "last", "best" (by the task's metric) or a step number.
       overrides: dotted key → value as text, of its config: how it answers, such as "task.views".
+      trusted: whether it may name modules that are not mapjax's own, whose code is run; or which.
 
     Raises:
       UserError: no run there, no checkpoint that can be read, or a key that its config has not.
     """
     folder = pathlib.Path(folder)
-    config: Any = configs.saved(workdir.read_json(folder / "config.json"), str(folder / "config.json"))
+    config: Any = configs.saved(workdir.read_json(folder / "config.json"), str(folder / "config.json"), trusted)
     configs.override_all(config, overrides or {})
     classes = _classes(folder / "classes.json")
     task = networks.make_task(config, classes)
@@ -46,9 +59,10 @@ def load(folder: str | pathlib.Path, *, which: str = "last", overrides: Mapping[
     with contextlib.closing(keeper):
         # Of several processes, the first says which: another may not see the newest yet.
         step = int(distributed.share("step", str(_pick(keeper, folder, which) if distributed.is_chief() else 0)))
-        saved = keeper.restore_variables(step)
+        saved, data = keeper.restore_variables(step), keeper.read_meta(step).get("data", {})
     _require_fitting(config, task, saved, folder)
-    return Loaded(config, classes, task, saved, step)
+    learned = {name: value for name, value in data.items() if isinstance(value, str)}
+    return Loaded(config, classes, task, saved, step, learned)
 
 
 def _classes(file: pathlib.Path) -> tuple[str, ...]:

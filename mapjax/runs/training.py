@@ -77,7 +77,7 @@ def prepare(this: Run, given: transfer.Given | None, say: Any) -> Trainer:
     restored = this.keeper.restore(made.like)
     state, meta = restored or (train.draw_state(made.init, batch, made.places), {})
     if restored:
-        _require_same_data(this, int(state.step), meta["data"])
+        _require_same_data(this, int(state.step), meta["data"], say)
     elif given is not None:
         state = transfer.start_from(given, state, _target(setup), say)
     say(f"{paths.count(made.like.params):,} parameters; compiling the train step …")
@@ -108,18 +108,25 @@ def _target(setup: Setup) -> transfer.Target:
     return transfer.Target(classes, (rows, columns), setup.model.heads, sized, setup.program.places)
 
 
-def _require_same_data(this: Run, step: int, saved: dict[str, Any]) -> None:
+def _require_same_data(this: Run, step: int, saved: dict[str, Any], say: Any) -> None:
     """Refuse to go on with other training data: the order of the examples would silently be another."""
-    if saved["fingerprint"] != _fingerprint(this.setup):
+    now = fingerprints(this.setup)
+    if saved["fingerprint"] != now["fingerprint"]:
         raise UserError(
             f"the training data {this.setup.train.name} has changed since step {step} of {this.folder} was saved; "
             "restore it to go on, or begin again with another --workdir."
         )
+    if saved.get("eval", now["eval"]) != now["eval"]:  # 0.1 did not save it
+        say(
+            f"warning: the held-out data {this.setup.held_out.name} has changed since step {step} of {this.folder}: "
+            "scores before and after that are of other images"
+        )
 
 
-def _fingerprint(setup: Setup) -> str:
-    """Give the fingerprint of all that is learned from."""
-    return "+".join(source.fingerprint for source in (setup.train, *(one.source for one in setup.streams)))
+def fingerprints(setup: Setup) -> dict[str, str]:
+    """Give the fingerprint of all that is learned from, and "eval", of what is scored."""
+    learned = (setup.train, *(one.source for one in setup.streams))
+    return {"fingerprint": "+".join(source.fingerprint for source in learned), "eval": setup.held_out.fingerprint}
 
 
 def run(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[State, int]:
@@ -175,7 +182,7 @@ def run(this: Run, trainer: Trainer, log: logs.Log, evaluate: Any) -> tuple[Stat
 
         def save(state: State) -> None:
             account()
-            data = {"fingerprint": _fingerprint(this.setup), "batches": int(state.step), "batch": config.batch}
+            data = {**fingerprints(this.setup), "batches": int(state.step), "batch": config.batch}
             this.keeper.save(state, meta={"spent": dataclasses.asdict(spent), "data": data})
 
         if start and loop.Due(every["evaluate"], total)(start) and not this.keeper.is_scored(start):

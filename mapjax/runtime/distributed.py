@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from mapjax.errors import UserError
 from mapjax.runtime.cluster import Place, find_place, has_tpu
+from mapjax.runtime.names import ESCAPED, shown
 
 HEARTBEAT_S = 30  # without a heartbeat a process is dead
 LOST = 75  # exit code when another process has died (EX_TEMPFAIL of sysexits.h): start again
@@ -231,7 +232,7 @@ def fail(reason: str, code: int) -> NoReturn:
         _here.joining.wait(_LINGER_S)
     if _here.client is not None:
         with contextlib.suppress(Exception):  # the service may be what is gone
-            _here.client.key_value_set(f"{_FAILED}{_here.process}", f"{code} {reason}")
+            _here.client.key_value_set(f"{_FAILED}{_here.process}", f"{code} {shown(reason)}")
             time.sleep(_LINGER_S)
     _exit(code)
 
@@ -357,7 +358,7 @@ def _died(number: int) -> str:
 def _end(sentence: str, code: int) -> None:
     """Print why and end; nothing where this process ends by itself already."""
     if not _here.over.is_set() and not _here.failing.is_set():
-        os.write(2, f"error: {name()}{sentence}\n".encode())
+        os.write(2, f"error: {name()}{sentence}\n".encode(errors=ESCAPED))
         if _here.process == 0:  # the service goes with it, at which JAX aborts who is left: who failed leaves before
             time.sleep(2 * _LINGER_S)
         _exit(code)

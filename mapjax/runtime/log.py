@@ -16,6 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from mapjax.runtime import names
+
 FLUSH_S = 30.0  # between two times that TensorBoard's file goes to the disk
 
 console = Console(highlight=False, soft_wrap=True, markup=False)  # file names may hold brackets
@@ -31,6 +33,7 @@ class Log:
     """
 
     def __init__(self, workdir: pathlib.Path | None, *, start: int = 0, quiet: bool = False):
+        names.settle_streams()  # a program has done so, and who uses the Python API has not
         self.quiet = quiet
         self._file = self._board = None
         self._bar: Progress | None = None
@@ -64,7 +67,7 @@ class Log:
         """Show a live bar while the block runs; on a pipe, nothing but what is said."""
         live = console.is_terminal and not self.quiet
         progress = Progress(
-            SpinnerColumn(),
+            SpinnerColumn("dots" if console.encoding.startswith("utf") else "line"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -119,7 +122,7 @@ class Board:
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Add the numbers among the values, as "kind/name"."""
-        numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+        numbers = {names.shown(name): float(value) for name, value in values.items() if isinstance(value, int | float)}
         self._add(
             step=step,
             summary={"value": [{"tag": f"{kind}/{name}", "simple_value": value} for name, value in numbers.items()]},
@@ -188,11 +191,13 @@ def drop_after(path: pathlib.Path, step: int) -> None:
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl; a line that a kill cut short is passed over."""
+    """Read metrics.jsonl; a line that a kill cut short, or that is of something else, is passed over."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("kind"), str) and isinstance(line.get("step"), int):
+                lines.append(line)
     return lines
 
 

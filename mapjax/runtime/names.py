@@ -6,8 +6,13 @@ JSON and comparing work with that. What goes to people, to pages or to other lib
 
 import codecs
 import contextlib
+import os
+import pathlib
 import re
 import sys
+
+from mapjax.errors import UserError
+from mapjax.runtime import regular
 
 ESCAPED = "mapjax.escaped"  # for the `errors` of text that people read: what cannot be encoded is escaped
 JSON = "backslashreplace"  # for the `errors` of JSON that is written as it reads: "\udcc4" is JSON's own escape
@@ -15,6 +20,7 @@ _PLAIN = {
     **{"…": "...", "→": "->", "←": "<-", "↔": "<->", "–": "-", "—": "-", "×": "x", "·": "-"},
     **{"≥": ">=", "≤": "<=", "√": "sqrt ", "µ": "u", "²": "^2", "’": "'", "“": '"', "”": '"'},
 }
+_BYTES = re.compile("[\udc80-\udcff]")
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -41,6 +47,38 @@ def encoded(name: str) -> bytes:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return name.encode("utf-8", "surrogatepass")
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a name is text, without bytes that are no UTF-8."""
+    return _BYTES.search(name) is None
+
+
+def read_list(file: pathlib.Path) -> str:
+    """Read a list of file names, whose bytes may be no UTF-8, with every line's end as \\n.
+
+    Raises:
+      OSError: it cannot be read.
+      UnicodeDecodeError: it is no text, or UTF-16, which is full of zeros.
+    """
+    data = regular.read_bytes(file)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+        raise UnicodeDecodeError("utf-8", data, 0, 1, "zeros or the mark of UTF-16")
+    text = data.decode("utf-8-sig", "surrogateescape")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def require_text(path: str | os.PathLike, what: str) -> None:
+    """Stop at a folder whose name the libraries that write there cannot take; `what` names it for the message.
+
+    Raises:
+      UserError: it, or a folder that it is in, has bytes that are no UTF-8.
+    """
+    whole = os.path.abspath(path)
+    try:
+        whole.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{what} {shown(whole)}: its name is no UTF-8; name another folder, or rename it.") from error
 
 
 def settle_streams() -> None:

@@ -4,27 +4,33 @@ config.json classes.json metrics.jsonl tensorboard/ checkpoints/ predictions.jso
 """
 
 import contextlib
+import copy
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
+import operator
 import os
 import pathlib
 import platform
 import resource
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 import mapjax
-from mapjax.config import keys
+from mapjax.config import foreign, keys
 from mapjax.config import load as configs
 from mapjax.errors import UserError
-from mapjax.runtime import checksum
+from mapjax.runtime import checksum, lock
+
+LOCK = "training.lock"  # in the folder of a run: who trains in it
 
 # Where a run computes, and how its input comes there: nothing that it learns depends on these keys of a config.
 PLACING = ("mesh", "rules", "input", "eval_batch")
@@ -49,11 +55,32 @@ def make_new(path: pathlib.Path | None, name: str) -> pathlib.Path:
     return path
 
 
+@contextlib.contextmanager
+def alone(path: pathlib.Path) -> Iterator[None]:
+    """Make the folder if need be, and keep every other training out of it for the time of the block.
+
+    Raises:
+      UserError: another process trains in it, or it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        other = ""
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _, other = stack.enter_context(lock.held(path / LOCK))
+        except OSError as error:
+            if not path.is_dir():
+                raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name another folder.") from error
+        if other:
+            raise UserError(f"--workdir {path} is being trained in by {other}; wait for it, or name another folder.")
+        yield
+
+
 def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[str]) -> str:
     """Create the folder, or check that what was trained there is the same experiment.
 
     Returns:
-      What of `PLACING` differs from before ("mesh.model: 2 → 1"), "" for nothing; config.json then says the new.
+      What of `PLACING`, or of the places of its data, differs from before ("mesh.model: 2 → 1"), "" for nothing; once
+      its data is known to be the same, `move` writes the new.
 
     Raises:
       UserError: it holds another experiment or another class list (what differs is named), or cannot be written.
@@ -67,10 +94,13 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
             raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name another folder.") from error
         return ""
     before = configs.plain_saved(read_json(path / "config.json"), str(path / "config.json"))
-    (old, old_places), (new, new_places) = map(_parted, (before, config))
+    (old, old_places), (new, new_places) = (_parted(one, moved_data(before, config)) for one in (before, config))
     changed = list(configs.differences(old, new))
-    if changed:  # perhaps one of the two only writes what the other leaves at its default
-        old, new = (_parted(keys.filled(one))[0] for one in (before, config))
+    own = foreign.named_in(config)
+    if (
+        changed and foreign.named_in(before).items() <= own.items()
+    ):  # perhaps one of the two only writes what the other leaves at its default
+        old, new = (_parted(keys.filled(one), moved_data(before, config))[0] for one in (before, config))
         changed = list(configs.differences(old, new))
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
@@ -84,17 +114,53 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
             f"--workdir {path} was trained on other classes ({', '.join(map(str, known))}), and the data now has "
             f"{', '.join(classes)}; name another folder, or mend the data."
         )
-    moved = "; ".join(configs.differences(old_places, new_places))
-    if moved:
-        with contextlib.suppress(OSError):  # where the disk is full, training goes on as well as it can
-            write_json(path / "config.json", dict(config))
-    return moved
+    return "; ".join(configs.differences(old_places, new_places))
 
 
-def _parted(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part a plain config in what a run computes, and where (without what is empty)."""
-    rest = {key: value for key, value in config.items() if key not in PLACING}
-    return rest, {key: config[key] for key in PLACING if config.get(key)}
+def move(path: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Let config.json say where a run computes now, and where its data is."""
+    with contextlib.suppress(OSError):  # where the disk is full, training goes on as well as it can
+        write_json(path / "config.json", dict(config))
+
+
+def moved_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    """Give the dotted keys of data that is at another place than it was: of them, a file or folder that is there.
+
+    Whether it is the same data is for its fingerprint to say.
+
+    Example:
+      >>> from mapjax.runtime import workdir
+      >>> old = {"data": {"name": "voc", "path": "a"}}
+      >>> workdir.moved_data(old, {"data": {"name": "voc", "path": "."}})
+      {'data.path'}
+    """
+    found = set()
+    for key, old, new in _texts_of_data(before, now):
+        if old != new and "\0" not in new and pathlib.Path(new).exists():
+            found.add(key)
+    return found
+
+
+def _texts_of_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield the dotted key of every text in a node of data, but the name of its format, with its value in both."""
+    old_streams, new_streams = (one.get("streams") or {} for one in (before, now))
+    nodes = {"data": (before.get("data") or {}, now.get("data") or {})}
+    for name in old_streams.keys() & new_streams.keys():
+        nodes[f"streams.{name}.data"] = old_streams[name].get("data") or {}, new_streams[name].get("data") or {}
+    for where, (old, new) in nodes.items():
+        for key in sorted((old.keys() & new.keys()) - {"name"}):
+            if isinstance(old[key], str) and isinstance(new[key], str):
+                yield f"{where}.{key}", old[key], new[key]
+
+
+def _parted(config: Mapping[str, Any], moved: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part a plain config in what a run computes, and where (without what is empty), with the keys of moved data."""
+    rest = copy.deepcopy({key: value for key, value in config.items() if key not in PLACING})
+    places = {key: config[key] for key in PLACING if config.get(key)}
+    for key in moved:
+        *way, last = key.split(".")
+        places[key] = functools.reduce(operator.getitem, way, rest).pop(last)
+    return rest, places
 
 
 def is_trained(path: pathlib.Path) -> bool:
@@ -125,7 +191,9 @@ def read_json(path: pathlib.Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; is {path.parent} the folder of a run (--workdir)?") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, numbers too long, nested too deeply
         raise UserError(f"{path} is damaged ({error}); restore it, or name another --workdir.") from error
 
 
@@ -144,7 +212,7 @@ def environment(mesh: Mesh) -> dict[str, Any]:
         "mesh": {axis: int(size) for axis, size in mesh.shape.items()},
         "revision": revision(),
         "code": code(sources()),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "peak_rss_mb": peak_rss_mb(),
         "peak_device_mb": peak_device_mb(),
     }

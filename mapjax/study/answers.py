@@ -12,6 +12,7 @@ import hotcoco
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mapjax.metrics import precision as coco
 from mapjax.runtime import workdir
 
 Times = Int[np.ndarray, " n"]
@@ -105,7 +106,7 @@ def _label_maps(folder: pathlib.Path) -> Answers:
 
 def _detections(folder: pathlib.Path, thresholds: tuple[float, ...] = ()) -> Answers:
     truth, found = (workdir.read_json(folder / name) for name in ("truth.json", "predictions.json"))
-    known = hotcoco.COCO(truth)
+    known = coco.indexed(truth)
     evaluated = hotcoco.COCOeval(known, known.load_res(found), "bbox")
     if thresholds:
         evaluated.params.iou_thrs = list(thresholds)

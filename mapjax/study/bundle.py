@@ -22,6 +22,7 @@ from mapjax.study import runs, statistics, sweep
 from mapjax.study.results import Row
 
 ONE_SEED = 0.02  # how far figures near 1 may be apart where there is no spread over seeds to go by
+MOST_BYTES = 64 << 20  # of a file in a bundle, unpacked
 LEAST = 0.002  # and where there is, at least
 
 
@@ -71,23 +72,24 @@ def write(path: pathlib.Path, study: sweep.Study, listed: Sequence[runs.Job], ab
         ) from error
 
 
-def read(path: pathlib.Path, data: str | None = None) -> tuple[sweep.Study, dict[str, Any]]:
+def read(path: pathlib.Path, data: str | None = None, trust: bool = False) -> tuple[sweep.Study, dict[str, Any]]:
     """Read the study of a bundle, and what study.json says.
 
     Args:
       data: where its data is on this machine, "voc:DIR"; what differs from the bundle's is told, by its fingerprint.
+      trust: its configs may name modules that are not mapjax's own; their code is run.
 
     Raises:
       UserError: no such file, or it is no bundle, or none that may be run.
     """
     try:
         with zipfile.ZipFile(path) as file:
-            about = json.loads(file.read("study.json"))
+            about = _json(file, "study.json")
             cells = tuple(
                 sweep.Cell(
                     one["name"],
                     migrate.overrides(one["overrides"]),
-                    _config(f"cells/{one['name']}.json", file, data),
+                    _config(f"cells/{one['name']}.json", file, data, trust),
                 )
                 for one in about["cells"]
             )
@@ -112,8 +114,17 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def _config(name: str, file: zipfile.ZipFile, data: str | None) -> ConfigDict:
-    config: Any = configs.saved(json.loads(file.read(name)), name)
+def _json(file: zipfile.ZipFile, name: str) -> Any:
+    """Read a member, of which a small file may claim any length."""
+    with file.open(name) as member:
+        data = member.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{name} unpacks to more than {MOST_BYTES >> 20} MiB.")
+    return json.loads(data)
+
+
+def _config(name: str, file: zipfile.ZipFile, data: str | None, trust: bool) -> ConfigDict:
+    config: Any = configs.saved(_json(file, name), name, trust)
     given = configs.parse_data(data) if data else None
     if given is None or config.data.name != given["name"]:
         return configs.with_data(config, data) if data else config

@@ -76,8 +76,8 @@ def _measured(job: runs.Job, program: Sequence[str]) -> float:
             process.kill()
             process.wait()
         if len(_steps(folder)) < STEPS:
-            said = (folder / "output.txt").read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"]
-            raise UserError(f"{job.name} does not run: {said[-1]}")
+            said = (folder / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise UserError(f"{job.name} does not run: {(said or ['it said nothing'])[-1]}")
         return statistics.median(line["step_s"] for line in _steps(folder)[STEPS // 2 :])
 
 

@@ -5,8 +5,6 @@ is not run again, a changed one is, and an interrupted one goes on exactly.
 """
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +12,7 @@ import pathlib
 import queue
 import re
 import shlex
-import socket
+import signal
 import subprocess
 import threading
 import time
@@ -24,17 +22,19 @@ from typing import IO, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from mapjax.config import foreign
 from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.runs import sources
-from mapjax.runtime import checksum, workdir
+from mapjax.runtime import checksum, lock, workdir
+from mapjax.runtime.log import console
 from mapjax.study import sweep
 
 ASKED = "cell.json"  # in the folder of a run: its whole config, as `mapjax train` is given it
 STOPPED = "stopped"  # the failure of a job that was asked to end
 LOCK = "lock"  # in the folder of a run: who runs it
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system that has none: it goes without
 TAIL = 5  # lines that are told of a run that failed
+WAIT_S = 0.5  # between two looks at a run
 
 
 class Job(NamedTuple):
@@ -157,35 +157,52 @@ def run_one(
     began = time.perf_counter()
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
-        with (job.folder / LOCK).open("a+", encoding="utf-8") as lock:
-            other = _lock(lock)
-            failure = (
-                f"{job.folder} is being run by {other}"
-                if other
-                else _run_locked(study, job, device, stopping, lock.fileno())
-            )
+        with lock.held(job.folder / LOCK) as (file, first):
+            other = _outlast(job, file, first, stopping) if first else ""
+            if other:
+                failure = other if other == STOPPED else f"{job.folder} is being run by {other}"
+            else:
+                failure = _run_locked(study, job, device, stopping, file)
     except OSError as error:  # of its own folder: the disk is full, or it may not be written
         failure = f"{error.filename or job.folder}: {error.strerror}"
     return Outcome(job, failure, time.perf_counter() - began)
 
 
-def _lock(file: IO[str]) -> str:
-    """Lock a folder's file, and write in it who does; give who has it locked already, or ""."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        return file.read().strip() or "another program"
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    file.truncate(0)
-    print(f"process {os.getpid()} of {socket.gethostname()}", file=file, flush=True)
-    return ""
+def _outlast(job: Job, file: IO[str], other: str, stopping: Callable[[], bool]) -> str:
+    """Wait for a run that a study began which was killed since: it goes on, and what it finds is not lost.
+
+    Args:
+      other: who has the job's folder locked.
+
+    Returns:
+      "" once the folder is locked here; else who else has it, or STOPPED, when the run has ended as it was asked to.
+    """
+    if not lock.is_gone(other):
+        return other
+    console.print(f"{job.name}: still run by what a study began that was killed; waiting for it")
+    asked = False
+    while other and lock.is_gone(other):
+        if stopping() and not asked:
+            asked = True
+            _end_inherited(file)
+        time.sleep(WAIT_S)
+        other = lock.take(file)
+    return STOPPED if asked else other
 
 
-def _run_locked(study: sweep.Study, job: Job, device: str, stopping: Callable[[], bool], lock: int) -> str:
+def _end_inherited(file: IO[str]) -> None:
+    """Ask the process that a lock's file names last to end."""
+    file.seek(0)
+    _, *numbers = file.read().split("\n")
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int(next(filter(None, reversed(numbers)), "")), signal.SIGTERM)
+
+
+def _run_locked(study: sweep.Study, job: Job, device: str, stopping: Callable[[], bool], locked: IO[str]) -> str:
     """Run the commands of a job whose folder is locked; they keep the lock should this program be killed.
+
+    Args:
+      locked: the file of the lock, whose last line becomes the number of the process that runs.
 
     Returns:
       What went wrong, or "".
@@ -201,8 +218,10 @@ def _run_locked(study: sweep.Study, job: Job, device: str, stopping: Callable[[]
             file.write(f"$ {shlex.join(command)}\n")
             file.flush()
             process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=_environment(device), pass_fds=(lock,)
-            )
+                command, stdout=file, stderr=subprocess.STDOUT, env=_environment(device),
+                pass_fds=(locked.fileno(),),
+            )  # fmt: skip
+            lock.note(locked, str(process.pid))
             stopped = _wait(process, stopping)
         if stopped:
             return STOPPED
@@ -220,7 +239,7 @@ def _wait(process: subprocess.Popen, stopping: Callable[[], bool]) -> bool:
             if stopping():
                 return asked
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.5)
+                process.wait(timeout=WAIT_S)
         asked = False
         return asked
     finally:
@@ -231,7 +250,9 @@ def _wait(process: subprocess.Popen, stopping: Callable[[], bool]) -> bool:
 
 def commands(study: sweep.Study, job: Job) -> list[list[str]]:
     """Give the commands that are left to run for a job: its training, then each test."""
-    workdir_of = ["--workdir", str(job.folder)]
+    # A study is of parts that its author trusts, or was told to trust.
+    trust = ["--trust"] if foreign.named_in(configs.to_dict(job.config)) else []
+    workdir_of = ["--workdir", str(job.folder), *trust]
     trained = (job.folder / "result.json").exists()
     listed = [] if trained else [("train", ["--config", str(job.folder / ASKED), *workdir_of])]
     for name, folder in tests(job, study).items():

@@ -7,6 +7,7 @@ from typing import Any
 from mapjax.errors import UserError
 from mapjax.runtime import workdir
 from mapjax.runtime.log import console
+from mapjax.runtime.names import ESCAPED
 from mapjax.study import bundle, clusters, page, results, runs, search, sweep, tables
 
 
@@ -62,7 +63,7 @@ def run_and_write(
         for line in bundle.say_what_differs(before, about):
             console.print(line)
         compared = bundle.compare(before, study, rows, about)
-        (folder / "reproduced.md").write_text(bundle.report(compared), encoding="utf-8")
+        (folder / "reproduced.md").write_text(bundle.report(compared), encoding="utf-8", errors=ESCAPED)
         console.print(f"\n{bundle.report(compared)}")
         failed += sum(one.verdict.startswith("NOT") for one in compared)
     return 1 if failed or wrong else 0
@@ -88,7 +89,7 @@ def write(
             "table.tex": tables.latex(study, rows),
             "study.html": page.render(study, rows, folder, about),
         }.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8", errors=ESCAPED)
         workdir.write_json(folder / "study.json", about)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); mend that, or name another folder.") from error

@@ -54,7 +54,7 @@ def comma_separated(study: sweep.Study, rows: Sequence[Row]) -> str:
     head = ["cell", *(name + part for name in study.metrics for part in parts), *costs]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow(map(_inert, head))
     for row in rows:
         values: list[float | str] = []
         for one in (row.metrics.get(name) for name in study.metrics):
@@ -67,8 +67,13 @@ def comma_separated(study: sweep.Study, rows: Sequence[Row]) -> str:
             values += [math.nan] * 3 if images is None else [images.low, images.high, images.p]
             values += [one.mean.seeds]
         values += [row.costs.get(name, math.nan) for name in costs]
-        writer.writerow([row.name, *("" if isinstance(v, float) and math.isnan(v) else v for v in values)])
+        writer.writerow([_inert(row.name), *("" if isinstance(v, float) and math.isnan(v) else v for v in values)])
     return text.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Keep a spreadsheet from taking a name for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def cells(study: sweep.Study, rows: Sequence[Row], style: Style) -> list[list[str]]:

@@ -132,7 +132,6 @@ def test_a_start_loads_only_what_it_needs():
         "grain",
         "flax",
         "tensorflow_datasets",
-        "ml_collections",
     }
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "mapjax" in loaded and not loaded & slow

@@ -13,6 +13,7 @@ import pytest
 from mapjax.data import images, pipeline
 from mapjax.data.checks import quality
 from mapjax.data.formats import folder
+from mapjax.data.prepared import prepare
 from mapjax.data.source import labels_of
 from mapjax.data.transforms import crops
 from mapjax.errors import NoSuchSplit, UserError
@@ -126,6 +127,36 @@ def test_splits_in_many_spellings(tmp_path, write, spelled, around):
         assert source.dropped == ({"image outside the folders of splits": beside[:1]} if around else {})
     unlabelled = folder.make(split="train", path=path, needs="")
     assert len(unlabelled.records) == 4
+
+
+LAYOUTS = {  # as data sets are found on the web: names of the images, and the first of train and of test
+    "intel": (
+        ["seg_train/seg_train/a/1.jpg", "seg_train/seg_train/b/2.jpg", "seg_test/seg_test/a/3.jpg"],
+        ["seg_pred/seg_pred/4.jpg"],
+    ),
+    "twice": (["train/train/a/1.jpg", "train/train/b/2.jpg", "test/test/a/3.jpg"], []),
+    "affix": (["flowers-Train/a/1.jpg", "flowers-Train/b/2.jpg", "flowers-Test/a/3.jpg"], []),
+    "deep": (
+        ["ILSVRC/Data/CLS-LOC/train/a/1.jpg", "ILSVRC/Data/CLS-LOC/train/b/2.jpg", "ILSVRC/Data/CLS-LOC/test/a/3.jpg"],
+        ["ILSVRC/Data/CLS-LOC/val/4.jpg"],
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_in_use(tmp_path, layout):
+    names, beside = LAYOUTS[layout]
+    path = write_folder(tmp_path, content([*names, *beside, "ILSVRC/Annotations/train/a.xml"]))
+    train, test = (folder.make(split=split, path=path, hold_out=0) for split in ("train", "test"))
+    assert train.classes == test.classes == ("a", "b")
+    assert [r["image"].removeprefix(f"{path}/") for r in (*train.records, *test.records)] == names
+    assert len(train.dropped.get("image outside the folders of splits", [])) == len(beside)
+    assert len(folder.make(split="test", path=path, needs="").records) == 1
+
+
+def test_files_beside_the_folder_around_everything_do_not_hide_it(tmp_path):
+    path = write_folder(tmp_path, content(["food/images/a/1.jpg", "food/images/b/2.jpg", "food/meta/train.txt"]))
+    assert folder.make(split="train", path=path, hold_out=0).classes == ("a", "b")
 
 
 def test_another_folder_of_the_same_split_is_counted(tmp_path):
@@ -256,6 +287,21 @@ def test_links_to_files_are_followed_for_the_overlap(tmp_path):
     assert quality.overlap(one, two).startswith("1 of the 1 images of 'val' are in 'train' too")
 
 
+def test_links_in_an_archive_are_told_too(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as packed:
+        for number, name in enumerate(SPLIT[:4]):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(number))
+            packed.addfile(info, io.BytesIO(png(number)))
+        info = tarfile.TarInfo("val")
+        info.type, info.linkname = tarfile.SYMTYPE, "train"
+        packed.addfile(info)
+    one, two = (
+        quality.inspect(folder.make(split=split, path=str(tmp_path / "x.tar")), 0) for split in ("train", "val")
+    )
+    assert quality.overlap(one, two).startswith("4 of the 4 images of 'val' are in 'train' too")
+
+
 def test_links_that_multiply_are_refused(tmp_path):
     for one in range(8):
         (tmp_path / str(one)).mkdir()
@@ -307,6 +353,12 @@ def test_a_link_to_a_folder_is_followed_and_a_ring_ends(tmp_path):
         ),
         ([*SPLIT[:4], "val/e.png"], {}, r"images in val but no class folders.*a share of train to be held out instead"),
         ([*SPLIT[:5], "test/f.png"], {"split": "test"}, "images in test but no class folders there"),
+        ([*SPLIT[:4], "val/images/e.png"], {}, r"images in val but no class folders there \(val/images/e.png\)"),
+        (
+            ["train_a/1.png", "train_b/2.png", "test_a/3.png", "test_b/4.png"],
+            {},
+            "which name a split and a class at once",
+        ),
         (["a/train/good/1.png", "b/train/good/2.png"], {}, "folders of splits in several places, a/, b/; name one"),
         (
             ["cat/train/1.png", "dog/test/2.png"],
@@ -335,6 +387,14 @@ def test_a_split_without_class_folders_stops_only_those_who_need_it(tmp_path):
     assert len(source.records) == 4
     assert source.dropped == {"image outside the folders of splits": ["test/f.png", "val/e.png"]}
     assert [r["file"] for r in folder.make(split="val", path=path, needs="").records] == ["val/e.png"]
+    for asked, found in ((["train", "test"], None), ([], None), (["train"], ["train"])):
+        if found:
+            assert [*prepare.open_splits({"name": "folder", "path": path}, asked)] == found
+        else:  # of "train" a share would be held out, or a test asked for is none
+            with pytest.raises(NoSuchSplit, match="but no class folders there"):
+                prepare.open_splits({"name": "folder", "path": path}, asked)
+    os.rename(tmp_path / "val", tmp_path.with_name("elsewhere"))
+    assert [*prepare.open_splits({"name": "folder", "path": path}, [])] == ["train", "val"]
 
 
 def test_one_class_only_cannot_train(tmp_path):

@@ -1,5 +1,7 @@
 """Tables of images and labels, whole and broken."""
 
+import os
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -105,6 +107,16 @@ def test_paths_spelled_as_elsewhere_are_found(write, tmp_path):
     assert source.dropped == {"image listed twice": ["p/0.png (line 7)"]}
 
 
+def test_bytes_of_names_that_are_no_text_are_found(write, tmp_path):
+    raw = b"\xb9\xb7\\.png"
+    (tmp_path / "p" / os.fsdecode(raw)).write_bytes((tmp_path / "p" / "0.png").read_bytes())
+    write("")
+    (tmp_path / "labels.csv").write_bytes(b"path,label\rp/" + raw + b",\xb9\xb7\r\np/1.png,a\n")
+    source = table.make(split="train", path=str(tmp_path / "labels.csv"), hold_out=0)
+    assert source.classes == ("a", os.fsdecode(b"\xb9\xb7"))
+    assert [record["file"] for record in source.records] == [os.fsdecode(b"p/" + raw), "p/1.png"]
+
+
 def test_the_nearest_name_is_shown_for_the_first_that_is_not_there(write):
     source = table.make(split="train", path=write("path,label", "x/p/7.png,a", "p/0.png,a", "no,a"), hold_out=0)
     assert source.dropped == {"missing image": ["x/p/7.png (is 'p/7.png' meant?)", "no"]}
@@ -147,9 +159,10 @@ def test_files_that_are_no_tables(tmp_path):
         table.make(split="train", path=str(tmp_path / "nowhere.csv"))
     with pytest.raises(UserError, match="cannot be read"):
         table.make(split="train", path=str(tmp_path))
-    (tmp_path / "x.csv").write_bytes(b"path,label\np/\xff\xfe.png,a\n")
-    with pytest.raises(UserError, match="not text in UTF-8"):
-        table.make(split="train", path=str(tmp_path / "x.csv"))
+    for data in (b"path,label\np/\xff\xfe.png,a\n", b"path,label\na.png,caf\xe9\n", "path,label\n".encode("utf-16")):
+        (tmp_path / "x.csv").write_bytes(data)
+        with pytest.raises(UserError, match="not text in UTF-8"):
+            table.make(split="train", path=str(tmp_path / "x.csv"))
 
 
 @pytest.mark.parametrize(

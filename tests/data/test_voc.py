@@ -1,5 +1,7 @@
 """VOC folders, whole and broken."""
 
+import os
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -59,6 +61,11 @@ def test_names_spelled_otherwise_are_found(folder, tmp_path):
     source = voc.make(split="train", path=path, hold_out=0)
     assert [r["file"] for r in source.records] == [f"JPEGImages/{n}" for n in (f"{nfd}.png", "Img 1.PNG", "b.png")]
     assert source.dropped == {"missing annotation": ["B.xml"]}
+    (tmp_path / "JPEGImages" / "b.png").rename(tmp_path / "JPEGImages" / os.fsdecode(b"\xb9\xb7.png"))
+    (tmp_path / "Annotations" / "b.xml").rename(tmp_path / "Annotations" / os.fsdecode(b"\xb9\xb7.xml"))
+    (tmp_path / "ImageSets" / "Main" / "training.txt").write_bytes(b"\xb9\xb7\r\n")
+    source = voc.make(split="train", path=path, hold_out=0)
+    assert [r["file"] for r in source.records] == [os.fsdecode(b"JPEGImages/\xb9\xb7.png")]
 
 
 def test_what_is_broken_is_left_out_and_counted(folder, tmp_path):

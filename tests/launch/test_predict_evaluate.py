@@ -31,7 +31,7 @@ def whole_image(prediction, batch):
 def workdir(tmp_path, monkeypatch):
     """A run's folder whose task is fake."""
 
-    def load(folder, *, which, overrides=None):
+    def load(folder, *, which, overrides=None, trusted=False):
         assert not overrides
         task = Task("boxes", None, None, None, lambda *_: {}, whole_image, ("precision",))  # type: ignore[arg-type]
         return trained.Loaded(configs.from_dict(CONFIG), tuple("0123456789"), task, {"params": {}, "stats": {}}, 7)

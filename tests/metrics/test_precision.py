@@ -145,6 +145,16 @@ def test_zero_sized_and_outside_boxes():
     check(source_of(truth), counts)
 
 
+def test_names_that_are_no_text_make_no_difference():
+    source = source_of([([(0, 0, 9, 9)], [0], [0], [81])])
+    named = source._replace(classes=("\udcb9", *CLASSES[1:]), records=[{**source.records[0], "file": "\udcb9.jpg"}])
+    counts = {0: found_of([(0, 0, 9, 8)], [0.9], [0])}
+    one, other = (precision.make(one) for one in (source, named))
+    assert [*one.summarize(counts).values()] == [*other.summarize(counts).values()]
+    assert "AP/\udcb9" in other.summarize(counts)
+    assert other.files(counts)["truth.json"]["images"][0]["file_name"] == "\udcb9.jpg"
+
+
 def test_monoid_counts_an_image_once():
     source, counts = random_case(4)
     metric = precision.make(source)

@@ -124,8 +124,8 @@ def test_steps_that_are_not_finite_are_left_out_up_to_a_number(plain, tmp_path, 
     assert fit.fit(config, tmp_path / "resumed")["skipped_steps"] == 2
     jax.tree.map(
         np.testing.assert_array_equal,
-        trained.load(tmp_path / "resumed").variables,
-        trained.load(tmp_path / "run").variables,
+        trained.load(tmp_path / "resumed", trusted=True).variables,
+        trained.load(tmp_path / "run", trusted=True).variables,
     )
 
 

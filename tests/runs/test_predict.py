@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import pathlib
 
 import cv2
@@ -17,6 +18,7 @@ from mapjax.errors import UserError
 from mapjax.report import detections
 from mapjax.runs import predict
 
+IDS = np.zeros((2, 3), np.uint8)
 CLASSES = ("white", "none")
 FRAME = (64, 96)
 VARIABLES = {"params": 1.0, "stats": {}}
@@ -201,3 +203,17 @@ def test_out_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         predict.save([], [], tmp_path / "file", show())
+
+
+def test_answers_of_files_whose_names_are_no_text_or_long_are_written(tmp_path):
+    given = [os.fsdecode(b"\xb9\xb7\\.png"), "n" * 250 + ".png", "n" * 251 + ".jpg"]
+    for name in given:
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(cv2.imencode(".png", white_rectangle())[1].tobytes())
+    files = predict.find_images(tmp_path / "in")
+    names = predict.output_names(files, tmp_path / "in")
+    with_map = functools.partial(show(), enlarge=False)
+    predict.save(detect(files), names, tmp_path / "out", lambda *row: with_map(*row)._replace(label_map=IDS))
+    listed = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))
+    assert {row["file"] for row in listed} == {str(tmp_path / "in" / name) for name in given}
+    assert all((tmp_path / "out" / row[kind]).is_file() for row in listed for kind in ("drawing", "mask"))

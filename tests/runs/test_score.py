@@ -1,6 +1,7 @@
 """mapjax.runs.score: classes renumbered, files written, the table."""
 
 import json
+from functools import partial
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from mapjax.data import labelled
 from mapjax.data.source import Records, Source, kind_of, label_map_of, labels_of, largest_size
 from mapjax.errors import UserError
 from mapjax.metrics import combine
-from mapjax.runs import score
+from mapjax.runs import score, sources
 from mapjax.stages import VOID
 
 
@@ -100,11 +101,41 @@ def folder_config(path):
     )
 
 
-def test_other_data_is_scored_whole(tmp_path):
+def write_folder(path):
     for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
+        (path / name).mkdir(parents=True)
         for k in range(10):
-            cv2.imwrite(str(tmp_path / name / f"{k}.png"), np.zeros((4, 4, 3), np.uint8))
+            cv2.imwrite(str(path / name / f"{k}.png"), np.zeros((4, 4, 3), np.uint8))
+
+
+def test_the_runs_own_data_at_another_place_keeps_what_it_held_out(tmp_path):
+    write_folder(tmp_path / "old")
+    config = folder_config(tmp_path / "old")
+    _, train, held_out = sources.open_sources(config)
+    learned = {"fingerprint": train.fingerprint, "eval": held_out.fingerprint}
+    (tmp_path / "old").rename(tmp_path / "new")
+    ask = partial(score.open_source, config, ["cat", "dog"], data=f"folder:{tmp_path / 'new'}")
+    assert ask(learned=learned).fingerprint == held_out.fingerprint
+    assert ask(learned=learned, split="train").fingerprint == train.fingerprint
+    (tmp_path / "new" / "cat" / "0.png").rename(tmp_path / "new" / "cat" / "x.png")
+    assert len(ask(learned=learned | {"eval": "another"}).records) == 20, "other data is scored whole"
+
+
+def test_images_that_were_trained_on_are_told(tmp_path):
+    write_folder(tmp_path)
+    config = folder_config(tmp_path)
+    _, train, held_out = sources.open_sources(config)
+    learned = {"fingerprint": train.fingerprint, "eval": held_out.fingerprint}
+    assert score.seen_before(config, held_out, learned) == ""
+    assert "was trained on these images" in score.seen_before(config, train, learned)
+    whole = score.open_source(config, ["cat", "dog"], data=f"folder:{tmp_path}")
+    assert "was trained on 18 of these 20 images" in score.seen_before(config, whole, learned)
+    assert score.seen_before(folder_config(tmp_path / "gone"), whole, learned) == ""
+    assert score.seen_before(config, train, {}) == "", "published weights have no data"
+
+
+def test_other_data_is_scored_whole(tmp_path):
+    write_folder(tmp_path)
     config = folder_config(tmp_path)
     assert len(score.open_source(config, ["cat", "dog"]).records) == 2
     other = score.open_source(config, ["cat", "dog"], data=f"folder:{tmp_path}")

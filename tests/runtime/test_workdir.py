@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import resource
 
@@ -44,12 +45,42 @@ def test_other_devices_are_no_other_experiment(tmp_path):
     assert said == (
         "eval_batch: 32 → 5; input.threads: 2 → 8; mesh.data: 2 → -1; mesh.model: 2 → 1; rules: None → [['.', []]]"
     )
+    workdir.move(tmp_path, CONFIG | other)
     assert workdir.read_json(tmp_path / "config.json") == CONFIG | other
     with pytest.raises(UserError, match=r"another experiment \(batch: 16 → 8\)"):
         workdir.open_for(tmp_path, CONFIG | placed | {"batch": 8}, ("cat",))
     with pytest.raises(UserError, match="trained on other classes"):
         workdir.open_for(tmp_path, CONFIG | placed, ("dog",))
     assert workdir.read_json(tmp_path / "config.json") == CONFIG | other, "a mistake changes nothing"
+
+
+def test_data_at_another_place_is_no_other_experiment(tmp_path):
+    """Its fingerprint tells whether it is the same."""
+    (tmp_path / "new").mkdir()
+    run = tmp_path / "run"
+    old = CONFIG | {"data": {"name": "folder", "path": "old", "hold_out": 0.1}}
+    old |= {"streams": {"more": {"data": {"name": "voc", "path": "gone"}}}}
+    workdir.open_for(run, old, ("cat",))
+    trained(run)
+    new = {**old, "data": {**old["data"], "path": str(tmp_path / "new")}}
+    new["streams"] = {"more": {"data": {"name": "voc", "path": str(tmp_path)}}}
+    said = workdir.open_for(run, new, ("cat",))
+    assert said == f"data.path: 'old' → '{tmp_path / 'new'}'; streams.more.data.path: 'gone' → '{tmp_path}'"
+    assert workdir.read_json(run / "config.json") == old, "until the fingerprint is compared"
+    for wrong in ({"path": "nowhere"}, {"hold_out": 0.2}, {"name": "table"}):
+        with pytest.raises(UserError, match=f"another experiment .data.{next(iter(wrong))}"):
+            workdir.open_for(run, {**old, "data": {**old["data"], **wrong}}, ("cat",))
+
+
+def test_one_training_at_a_time_in_a_folder(tmp_path):
+    held = rf"is being trained in by process {os.getpid()} of .*; wait for it"
+    with workdir.alone(tmp_path / "run"), pytest.raises(UserError, match=held), workdir.alone(tmp_path / "run"):
+        pass
+    with workdir.alone(tmp_path / "run"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be made"), workdir.alone(tmp_path / "file"):
+        pass
 
 
 def test_a_mistake_may_be_mended_while_nothing_is_trained(tmp_path):

@@ -4,12 +4,16 @@ import errno
 import fcntl
 import json
 import shlex
+import signal
+import socket
+import subprocess
 import sys
 
 import pytest
 from ml_collections import ConfigDict
 
 from mapjax.errors import UserError
+from mapjax.runtime import lock
 from mapjax.study import clusters, runs, sweep
 
 # What stands in for the programs: it writes what a run would, or fails.
@@ -123,13 +127,42 @@ def test_devices_that_are_not_allotted(study, tmp_path, monkeypatch):
 def test_a_folder_that_another_runs_is_left_alone(study, tmp_path):
     found, (job, *_) = study
     job.folder.mkdir(parents=True)
-    with (job.folder / runs.LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        print("process 1 of here", file=lock, flush=True)
+    with (job.folder / runs.LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        print("process 1 of here", file=file, flush=True)
         outcome = runs.run_one(found, job)
         assert outcome.failure.endswith("is being run by process 1 of here")
         assert not (job.folder / "result.json").exists()
     assert runs.run_one(found, job).failure == ""
+
+
+def orphan(folder, seconds):
+    """Lock the folder of a run as a killed study leaves it: a process that it began goes on, and holds its lock."""
+    folder.mkdir(parents=True)
+    with (folder / runs.LOCK).open("a+") as file:
+        assert lock.take(file) == ""
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        child = subprocess.Popen(["sleep", str(seconds)], pass_fds=(file.fileno(),))
+        file.truncate(0)
+        lock.note(file, f"process {ended.pid} of {socket.gethostname()}")
+        lock.note(file, str(child.pid))
+    return child
+
+
+def test_what_a_killed_study_began_is_waited_for(study, tmp_path, capsys):
+    found, (job, *_) = study
+    child = orphan(job.folder, 0.3)
+    outcome = runs.run_one(found, job)
+    assert outcome.failure == "" and child.poll() == 0
+    assert "still run by what a study began that was killed" in capsys.readouterr().out
+
+
+def test_what_a_killed_study_began_is_ended_when_asked_to_stop(study, tmp_path):
+    found, (job, *_) = study
+    child = orphan(job.folder, 60)
+    assert runs.run_one(found, job, stopping=lambda: True).failure == runs.STOPPED
+    assert child.wait(5) == -signal.SIGTERM
 
 
 def test_code_that_has_changed_since_the_study_began_is_not_mixed_in(study, tmp_path):
@@ -154,7 +187,7 @@ def test_a_file_system_without_locks_is_no_hindrance(study, tmp_path, monkeypatc
     def flock(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(runs.fcntl, "flock", flock)
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
     found, (job, *_) = study
     assert runs.run_one(found, job).failure == ""
 

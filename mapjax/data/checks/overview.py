@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mapjax.data.source import Source
+from mapjax.runtime.names import shown as shown_name
 
 _SHOWN = 30  # classes with a row each; of more, the extremes
 _EXTREMES = 3
@@ -56,7 +57,7 @@ def side_by_side(
         sheet.add_row(label, *(row.get(label, "0") for row in found))
     sheet.add_section()
     for name in classes:
-        sheet.add_row(Text(f"class {name}"), *(value(summary, name) for summary in summaries))
+        sheet.add_row(Text(f"class {shown_name(name)}"), *(value(summary, name) for summary in summaries))
     return Group(sheet, *(Text(note) for summary in summaries for note in [*left_out(summary), *notes(summary)]))
 
 

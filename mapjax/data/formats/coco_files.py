@@ -1,16 +1,16 @@
 """The JSON files and folders of COCO data sets: found, read, and their categories and images listed."""
 
 import collections
-import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mapjax.data import documents, lookup, splits
 from mapjax.data import images as image_files
-from mapjax.data import lookup, regular, splits
 from mapjax.data.records import Labels, unlabelled
 from mapjax.errors import UserError, near
+from mapjax.runtime import regular
 
 KEYPOINTS = "person_keypoints"
 _OTHER_KINDS = ("captions", KEYPOINTS, "stuff", "panoptic", "image_info")
@@ -133,7 +133,7 @@ def load(file: pathlib.Path) -> dict[str, Any]:
       UserError: it is not there, cut short, or lacks a list.
     """
     try:
-        content = json.loads(regular.read_bytes(file))
+        content = documents.parse_json(regular.read_bytes(file))
     except FileNotFoundError as error:
         raise UserError(f"{file}: there is no such annotation file.") from error
     except OSError as error:

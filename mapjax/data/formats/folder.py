@@ -84,7 +84,7 @@ def make(
 
 def _without_labels(tree: Tree, split: str, seed: int, where: str, hold_out: float | int) -> Source:
     """Open all images of a split, whatever folders they are in."""
-    prefixes = folder_layout.splits_anywhere(tree.image_files)
+    prefixes = folder_layout.splits_anywhere(tree.image_files, where)
     found, part = splits.locate(split, prefixes, where, hold_out)
     prefix = prefixes[found]
     rows = np.array([row for row, name in enumerate(tree.image_files) if name.startswith(prefix)], np.int64)

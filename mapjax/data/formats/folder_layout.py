@@ -2,15 +2,17 @@
 
 import collections
 import posixpath
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mapjax.data import splits
-from mapjax.errors import UserError
+from mapjax.errors import NoSuchSplit, UserError
 from mapjax.runtime.names import shown
 
 FORM = "it needs DIR/train/CLASS/*.jpg or DIR/CLASS/*.jpg"
 
+_NO_CLASS = re.compile("|images?|imgs?|pictures|photos|jpe?gs?|pngs?|data", re.IGNORECASE)  # folders called so
 _SHOWN = 4  # names that a message lists
 
 
@@ -32,22 +34,13 @@ class _Place(NamedTuple):
     images: int
 
 
-def around(
-    files: Sequence[str],
-    others: Collection[str],
-    folders: Sequence[str],
-    where: str,
-    labelled: bool,
-    classes: Collection[str],
-) -> str:
-    """Return the path of the folders around everything, "" for none; files beside them that are no images are passed.
+def around(files: Sequence[str], where: str, labelled: bool, classes: Collection[str]) -> str:
+    """Return the path of the folders around all images, "" for none.
 
-    So a data set stays one whose author put a LICENSE beside its only folder. Folders of splits may lie deeper, with
-    fewer images beside them than they hold.
+    Folders of splits may have images beside them, if those are fewer.
 
     Args:
-      files, folders: names.
-      others: of files that are no images.
+      files: names of the image files.
       where: the data, for the message.
       labelled: splits have class folders.
       classes: names that are no splits, because they are classes.
@@ -55,17 +48,16 @@ def around(
     Raises:
       UserError: there are folders of splits in several places.
     """
-    shows = [name for name in files if name not in others]
-    places = _places(shows, labelled, classes)
+    places = _places(files, labelled, classes)
     inside = sum(place.images for place in places)
-    if places and (2 * inside > len(shows) or "" in (place.path for place in places)):
+    if places and (2 * inside > len(files) or "" in (place.path for place in places)):
         if len(places) > 1:
             raise UserError(
                 f"{where} has folders of splits in several places, {_listed(place.path for place in places)}; name one "
                 "of them as the data."
             )
         return places[0].path
-    return _wrapping(files, others, folders, classes)
+    return _wrapping(files, classes)
 
 
 def find(files: Sequence[str], split: str, where: str, classes: Collection[str]) -> Layout:
@@ -80,11 +72,14 @@ def find(files: Sequence[str], split: str, where: str, classes: Collection[str])
       UserError: what is there may be understood in several ways, or has no class folders.
     """
     direct, nested = _tops(files)
-    named = {name for name in {*direct, *nested} if _is_split(name, classes)}
-    flat = {name: direct[name] for name in named - set(nested)}
+    tops = {*direct, *nested}
+    meant = {name: name for name in tops if _is_split(name, classes)} or _affixed(tops - set(classes), where)
+    named = set(meant)
+    flat = {meant[name]: direct[name] for name in named - set(nested)}
     parted = named & set(nested)  # into classes
     beside = sorted((set(direct) - set(nested) if parted else {*direct, *nested}) - named)
-    if named and beside and splits.kind_of(split) and "train" not in map(splits.kind_of, parted):
+    trains = any(splits.kind_of(meant[name]) == "train" for name in parted)
+    if named and beside and splits.kind_of(split) and not trains:
         one = sorted(named)[0]
         every = ";".join(map(shown, [*beside, one][:_SHOWN]))
         raise UserError(
@@ -93,7 +88,10 @@ def find(files: Sequence[str], split: str, where: str, classes: Collection[str])
             f"order, classes='{every}{';…' if len(beside) >= _SHOWN else ''}'."
         )
     if parted:
-        return Layout({name: f"{name}/" for name in nested}, flat)
+        found = {name: _within(name, below) for name, below in _folders_below(files).items() if name in nested}
+        flat |= {meant[name]: nested[name] for name, (_, classed) in found.items() if name in meant and not classed}
+        prefixes = {meant.get(name, name): path for name, (path, classed) in found.items() if classed}
+        return Layout(prefixes, flat)
     if flat:
         raise UserError(f"{where} has images in {_listed(sorted(flat))} but no class folders there; {FORM}.")
     _require_classes(files, where, classes)
@@ -104,7 +102,7 @@ def require_class_folders(layout: Layout, split: str, hold_out: float | int, whe
     """Stop where the images of the split that is asked for are there, but in no class folders.
 
     Raises:
-      UserError: they are; or those of "val", of which a share of "train" would take the place.
+      NoSuchSplit: they are; or those of "val", of which a share of "train" would take the place.
     """
     kinds = {splits.kind_of(split)}
     if splits.is_held_out(split, layout.prefixes, hold_out):
@@ -116,36 +114,68 @@ def require_class_folders(layout: Layout, split: str, hold_out: float | int, whe
             mend = f"sort them into {shown(name)}/CLASS/"
             if splits.kind_of(name) == "val":
                 mend += ", or move them away for a share of train to be held out instead (hold_out)"
-            raise UserError(
+            raise NoSuchSplit(
                 f"{where} has images in {shown(name)} but no class folders there ({shown(example)}); {mend}."
             )
 
 
 def _places(files: Iterable[str], labelled: bool, classes: Collection[str]) -> list[_Place]:
     """Find the folders that hold folders of splits, the least deep ones."""
-    found: dict[str, int] = collections.Counter()
+    found, whole = collections.Counter[str](), set[str]()
     for folder, count in collections.Counter(map(posixpath.dirname, files)).items():
         parts = folder.split("/")
         first = next((i for i, part in enumerate(parts) if _is_split(part, classes)), None)
-        if first is not None and (not labelled or len(parts) > first + 1):
-            found["".join(f"{part}/" for part in parts[:first])] += count
-    least = min((path.count("/") for path in found), default=0)
-    return [_Place(path, count) for path, count in sorted(found.items()) if path.count("/") == least]
+        if first is not None:
+            path = "".join(f"{part}/" for part in parts[:first])
+            found[path] += count
+            if not labelled or len(parts) > first + 1:
+                whole.add(path)
+    least = min((path.count("/") for path in whole), default=0)
+    return [_Place(path, found[path]) for path in sorted(whole) if path.count("/") == least]
 
 
-def _wrapping(files: Sequence[str], others: Collection[str], folders: Sequence[str], classes: Collection[str]) -> str:
-    """Return the path of the single folders around everything."""
+def _wrapping(files: Sequence[str], classes: Collection[str]) -> str:
+    """Return the path of the single folders around all images; a folder that holds images itself is none of them."""
+    folders = {posixpath.dirname(name) for name in files}
     path = ""
-    while True:
-        inner, places = inside(files, path), inside(folders, path)
-        counted = [*places, *(name for name in inner if "/" in name or path + name not in others)]
-        tops = {name.partition("/")[0] for name in counted}
-        top = next(iter(tops), "")
-        below = inside(inner, f"{top}/")
-        direct = any("/" not in name and f"{path}{top}/{name}" not in others for name in below)
-        if len(tops) != 1 or _is_split(top, classes) or direct or not any("/" in name for name in below):
-            return path
+    while len(tops := {folder[len(path) :].partition("/")[0] for folder in folders}) == 1:
+        top = next(iter(tops))
+        if not top or path + top in folders or _is_split(top, classes):
+            break
         path += f"{top}/"
+    return path
+
+
+def _affixed(tops: Collection[str], where: str) -> dict[str, str]:
+    """Return the split that each folder means where their names have one more word in common: "seg_train", "seg_test".
+
+    Raises:
+      UserError: there are several such words: "train_cat", "test_cat", "train_dog", "test_dog".
+    """
+    found = collections.defaultdict[str, dict[str, str]](dict)
+    for top in sorted(tops):
+        if (said := splits.with_more(top)) is not None:
+            found[said[0]][said[1]] = top
+    groups = [group for group in found.values() if "train" in group and len(group) > 1]
+    if len(groups) > 1:
+        listed = _listed(top for group in groups for top in group.values())
+        raise UserError(f"{where} has the folders {listed}, which name a split and a class at once; {FORM}.")
+    return {top: kind for group in groups for kind, top in group.items()}
+
+
+def _within(top: str, folders: Iterable[str]) -> tuple[str, bool]:
+    """Return the path of the folder of a split that has the class folders, and whether there are any.
+
+    Args:
+      top: the folder's name; it may be there twice, as "train/train/".
+      folders: those below it that hold images.
+    """
+    path, below = f"{top}/", set(folders)
+    while len(heads := {folder.partition("/")[0] for folder in below}) == 1 and (head := next(iter(heads))):
+        if head != top and (splits.kind_of(head) is None or splits.kind_of(head) != splits.kind_of(top)):
+            break
+        path, below = f"{path}{head}/", {folder.partition("/")[2] for folder in below}
+    return path, not all(_NO_CLASS.fullmatch(folder) for folder in below)
 
 
 def _require_classes(files: Sequence[str], where: str, classes: Collection[str]) -> None:
@@ -173,15 +203,25 @@ def _tops(files: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     return direct, nested
 
 
+def _folders_below(files: Iterable[str]) -> dict[str, set[str]]:
+    """Return the folders that hold images, by the top folder that they are in; "" for itself."""
+    found = collections.defaultdict[str, set[str]](set)
+    for folder in set(map(posixpath.dirname, files)):
+        top, _, rest = folder.partition("/")
+        found[top].add(rest)
+    return found
+
+
 def inside(names: Iterable[str], path: str) -> list[str]:
     """Return names as seen from within a folder, of what is in it."""
     return [name[len(path) :] for name in names if name.startswith(path) and len(name) > len(path)]
 
 
-def splits_anywhere(files: Sequence[str], classes: Collection[str] = ()) -> dict[str, str]:
-    """Return what the names of each split begin with, for images that need no class folders."""
+def splits_anywhere(files: Sequence[str], where: str) -> dict[str, str]:
+    """Return what the names of each split begin with, for images that need no class folders; errors as for `find`."""
     tops = {name.partition("/")[0] for name in files if "/" in name}
-    return {top: f"{top}/" for top in tops} if any(_is_split(top, classes) for top in tops) else {"train": ""}
+    meant = {top: top for top in tops if _is_split(top, ())} or _affixed(tops, where)
+    return {meant.get(top, top): f"{top}/" for top in tops} if meant else {"train": ""}
 
 
 def same_split(found: str, prefixes: Mapping[str, str]) -> list[str]:

@@ -77,7 +77,7 @@ def read(path: str, labelled: bool, classes: Collection[str]) -> Tree:
     rows = [row for row, name in enumerate(files) if _is_visible(name)]
     names = [files[row] for row in rows]
     passed = recognition.others(names, begin)
-    around = folder_layout.around(names, passed, folders, where, labelled, classes)
+    around = folder_layout.around([name for name in names if name not in passed], where, labelled, classes)
     shown_rows = [row for row, name in zip(rows, names) if name.startswith(around) and name not in passed]
     image_files = [files[row][len(around) :] for row in shown_rows]
     beside = [name for name in names if not name.startswith(around) and name not in passed]
@@ -85,7 +85,9 @@ def read(path: str, labelled: bool, classes: Collection[str]) -> Tree:
     folders = folder_layout.inside(folders, around)
     if listing is not None:
         members = listing.members.take(np.array(shown_rows, np.int64))
-        return Tree(image_files, others, folders, beside, [], members.take, members.sizes, [])
+        starts = members.starts.tolist()
+        real = [f"{path} at {start}" for start in starts] if len(set(starts)) < len(starts) else []
+        return Tree(image_files, others, folders, beside, [], members.take, members.sizes, real)
     top = os.path.join(path, around.rstrip("/")) if around else path
     root = os.path.realpath(path)
     targets = [real.get(files[row]) or os.path.join(root, files[row]) for row in shown_rows] if real else []

@@ -102,7 +102,7 @@ def make_coding(
     palette: Sequence[Colour] = (),
     palette_origin: str = "palette=",
     classes: Sequence[str] | None = None,
-    mend: str = ", or say data.void={id} if such pixels have no class",
+    mend: str = ", or say data.void={id} (--data masks:path=DIR,void={id}) if such pixels have no class",
 ) -> Coding:
     """Say what ids and colours mean.
 

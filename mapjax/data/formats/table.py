@@ -12,15 +12,16 @@ import collections
 import csv
 import io
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from mapjax.data import labelled, lookup, regular, splits
+from mapjax.data import labelled, lookup, splits
 from mapjax.data.formats.folder_tree import Paths
 from mapjax.data.source import Source
 from mapjax.errors import UserError
+from mapjax.runtime.names import is_text, read_list, shown
 
 ABOUT = "table:FILE.csv (labels)"
 
@@ -78,6 +79,7 @@ def make(
     found, part = splits.locate(split, by_split, where, hold_out)
     left_out: Dropped = collections.defaultdict(list, {reason: list(lines) for reason, lines in dropped.items()})
     images = lookup.Files(file.parent)
+    _require_text(by_split, file, images)
     rows = _present(by_split[found], images, left_out)
     train = splits.find("train", by_split)
     trained = rows if train in (None, found) else _present(by_split[train], images, collections.defaultdict(list))
@@ -134,13 +136,21 @@ def _read(file: pathlib.Path) -> tuple[bool, dict[str, list[_Row]], Dropped]:
 
 def _text(file: pathlib.Path) -> str:
     try:
-        return regular.read_text(file)
+        return read_list(file)
     except FileNotFoundError as error:
         raise UserError(f"{file}: there is no such table.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not text in UTF-8 ({error.reason}); save it as CSV in UTF-8.") from error
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}).") from error
+
+
+def _require_text(by_split: Mapping[str, Sequence[_Row]], file: pathlib.Path, images: lookup.Files) -> None:
+    """Stop at a table in another encoding, unless it has the bytes of files' names, as lists of old archives do."""
+    odd = [row for rows in by_split.values() for row in rows if not is_text(row.path + row.label)]
+    if odd and not any(images.find(row.path) for row in odd if not is_text(row.path)):
+        where = f"{file}, line {odd[0].line}, is not text in UTF-8 ({shown(odd[0].path)}, {shown(odd[0].label)})"
+        raise UserError(f"{where}; save it as CSV in UTF-8.")
 
 
 def _separator(text: str) -> str:

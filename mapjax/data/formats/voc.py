@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from mapjax.data import images, lookup, regular, splits
+from mapjax.data import documents, images, lookup, splits
 from mapjax.data.formats import voc_lists, voc_segmentation
 from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
 from mapjax.errors import UserError
+from mapjax.runtime import regular
 
 ABOUT = "voc:DIR (boxes or label maps)"
 
@@ -133,7 +134,7 @@ def make(
 
 def _parse(file: pathlib.Path) -> _Annotation:
     try:
-        root = ElementTree.fromstring(regular.read_bytes(file))
+        root = documents.parse_xml(regular.read_bytes(file))
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         return _Annotation((0, 0), [], [("broken XML", f"{file.name}: {error}")])
     try:

@@ -4,8 +4,9 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from mapjax.data import images, lookup, recognition, regular
+from mapjax.data import images, lookup, recognition
 from mapjax.errors import UserError
+from mapjax.runtime.names import read_list
 
 
 def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]:
@@ -22,7 +23,7 @@ def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]
     found: dict[str, list[str]] = {}
     for file in sorted(folder.glob("*.txt")):
         try:
-            lines = [line.strip() for line in regular.read_text(file).splitlines() if line.strip()]
+            lines = [line.strip() for line in read_list(file).split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{file} cannot be read as text ({error}); write one image name a line.") from error
         ends = {line.rsplit(maxsplit=1)[-1] for line in lines}

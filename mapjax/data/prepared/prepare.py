@@ -24,6 +24,7 @@ from mapjax.data.prepared.shards import DONE, TMP, Job, Written, write_file
 from mapjax.data.source import Source
 from mapjax.errors import NoSuchSplit, UserError, near
 from mapjax.runtime import checksum
+from mapjax.runtime.names import require_text
 
 DEFAULT_SPLITS = ("train", "val", "test")
 PLAN = "plan" + TMP
@@ -178,6 +179,7 @@ def begin(out: pathlib.Path, plan: Plan) -> None:
         raise UserError(
             f"--out {out}: shards are written to a disk; name a folder, and copy it to the cloud afterwards."
         )
+    require_text(out, "--out")
     try:
         out.mkdir(parents=True, exist_ok=True)
         names = os.listdir(out)

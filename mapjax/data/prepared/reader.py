@@ -23,6 +23,7 @@ from mapjax.data.prepared.truth import Truth, load
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError
 from mapjax.runtime import checksum
+from mapjax.runtime.names import encoded, require_text
 
 FORMAT, VERSION = "mapjax array_record", 1
 INDEX = "index.json"
@@ -146,6 +147,7 @@ def make(
       len(source.records), source.classes
     """
     where = f"array_record:{path}"
+    require_text(path, "array_record:")
     index = read_index(path)
     found, part = splits.locate(split, index["splits"], where, hold_out)
     entry = index["splits"][found]
@@ -291,5 +293,5 @@ def _mend(path: str) -> str:
 def _hashed(*parts: str | bytes) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
+        digest.update(encoded(part) if isinstance(part, str) else part)
     return digest.hexdigest()[:16]

@@ -16,6 +16,7 @@ from jaxtyping import Int, UInt8
 from mapjax.data import labels
 from mapjax.data.labels import OBJECTS, RECORD
 from mapjax.data.source import Record
+from mapjax.runtime.names import encoded
 from mapjax.stages import KEYS
 
 Arrays = dict[str, np.ndarray]
@@ -28,7 +29,7 @@ def pack(records: Sequence[Record]) -> Arrays:
     """Pack the labels of records that all have the same keys; images and label maps are left out."""
     if not records:
         return {}
-    names = [record["file"].encode("utf-8", "surrogateescape") for record in records]
+    names = [encoded(record["file"]) for record in records]
     arrays = {
         "id": np.array([record["id"] for record in records], np.int64),
         "name_bytes": np.array([len(name) for name in names], np.int32),

@@ -1,0 +1,40 @@
+"""Standard output and error of a program that goes on when no one reads them any more, or their disk is full."""
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from typing import Any
+
+_LOST = (errno.EPIPE, errno.EIO)  # the reader of the pipe, or the terminal, is gone
+
+
+class Lasting(io.FileIO):
+    """A descriptor to write to: what no one can take is dropped, and `head` does not end the training it looks at."""
+
+    def write(self, data: Any) -> int:
+        """Write, or drop what cannot be written."""
+        try:
+            return super().write(data) or 0
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno in _LOST:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.fileno())
+                os.close(null)
+            return memoryview(data).nbytes
+
+
+def outlast() -> None:
+    """Let standard output and error outlast their readers, for this process and what writes through `sys`."""
+    for name in ("stdout", "stderr"):
+        old = getattr(sys, name)
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # none at all, or one in memory
+            old.flush()
+            raw = Lasting(old.fileno(), "w", closefd=False)
+            new = io.TextIOWrapper(
+                io.BufferedWriter(raw), encoding=old.encoding, errors=old.errors, line_buffering=old.line_buffering
+            )
+            setattr(sys, name, new)
