@@ -9,8 +9,10 @@ import PIL.ImageOps
 import pytest
 import rich.console
 
+from mapjax.data import images
 from mapjax.data.checks import quality
 from mapjax.data.formats import coco, masks, voc
+from mapjax.data.prepared import encoding
 from mapjax.data.transforms import boxes, pixelwise
 from mapjax.errors import UserError
 
@@ -127,3 +129,13 @@ def test_masks_go_with_the_upright_image(tmp_path):
     source = masks.make(split="train", path=str(tmp_path), classes=("sky", "cat"), hold_out=0)
     example = pixelwise.make(size=(40, 60))(source.records[0], np.random.default_rng(0))
     np.testing.assert_array_equal(example["image"][..., 0] > 128, example["label_map"] == 1)
+
+
+def test_shards_keep_how_labels_were_drawn(tmp_path):
+    upright, stored = photo(tmp_path / "JPEGImages/a.png", 3)
+    make = as_voc(tmp_path, box_of(stored))
+    for orientation, expected in (("upright", upright), ("stored", stored)):
+        record = make(orientation=orientation).records[0]
+        kept = encoding.decode(encoding.encode(record | {"image": encoding.encoded(record["image"])}))
+        image = images.read_as_labelled(kept["image"], (40, 60), stored=bool(kept.get("stored")))
+        np.testing.assert_array_equal(image, expected)
