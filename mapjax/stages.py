@@ -40,6 +40,9 @@ KEYS: dict[str, Key] = {
         "RGB image; in a record also a path or the encoded bytes",
     ),
     "size": Key(("record", "example", "batch"), "2", "int32", "height, width of the original image"),
+    "stored": Key(
+        ("record",), "", "bool", "the labels were drawn on the image as stored, and not upright as EXIF says"
+    ),
     "boxes": Key(
         ("record", "example", "batch", "result"),
         "M 4",

@@ -46,14 +46,16 @@ class Packed:
         labels: Sequence[Labels],
         draw_mask: Callable[[Any, tuple[int, int]], Mask] | None = None,
         mirrored: Int[np.ndarray, " k"] | None = None,
+        stored: bool = False,
     ):
         """Pack labels.
 
         Args:
           draw_mask: segmentation, size → mask; with it the records have `masks`.
           mirrored: the keypoint that each becomes in a mirror; with it they have `keypoints`.
+          stored: the labels were drawn on the images as stored, whatever EXIF says.
         """
-        self._folder = folder
+        self._folder, self._beside = folder, {"stored": np.bool_(True)} if stored else {}
         self._files = [one.file for one in labels]
         self._ids = np.array([one.id for one in labels], np.int64)
         self._sizes = np.array([one.size for one in labels], np.int32).reshape(-1, 2)
@@ -89,6 +91,7 @@ class Packed:
             "classes": self._classes[rows].copy(),
             "crowd": self._crowd[rows].copy(),
             "areas": self._areas[rows].copy(),
+            **self._beside,
         }
         if self._draw_mask is not None:
             height, width = self._sizes[index].tolist()
@@ -104,6 +107,7 @@ class Packed:
             digest.update(np.ascontiguousarray(array).tobytes())
         if self._mirrored is not None:
             digest.update(self._keypoints.tobytes())
+        digest.update(repr([*self._beside]).encode() if self._beside else b"")
         return digest.hexdigest()[:16]
 
 

@@ -104,6 +104,6 @@ def read(record: Record) -> UInt8[np.ndarray, "h w 3"] | None:
     """Read an image as its labels were drawn; None where it cannot be read."""
     height, width = map(int, record["size"])
     try:
-        return images.read_as_labelled(record["image"], (height, width))
+        return images.read_as_labelled(record["image"], (height, width), stored=bool(record.get("stored")))
     except UserError:
         return None

@@ -80,7 +80,7 @@ def maps(source: Source, counts: Counts, indexes: Sequence[int], title: str, not
         try:
             record = source.records[index]
             height, width = map(int, record["size"])
-            image = images.read_as_labelled(record["image"], (height, width))
+            image = images.read_as_labelled(record["image"], (height, width), stored=bool(record.get("stored")))
         except UserError:
             continue
         predicted, truth = counts["maps"][index], record["label_map"]

@@ -33,7 +33,7 @@ def thumbnails(source: Source, indexes: Iterable[int], side: int = SIDE) -> dict
     found: dict[int, str] = {}
     for index in dict.fromkeys(indexes):
         try:
-            image = images.read(source.records[index]["image"], orient=True)
+            image = images.read(source.records[index]["image"])
         except UserError:
             continue
         small = max(image.shape) <= SMALL

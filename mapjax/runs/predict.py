@@ -6,6 +6,7 @@ values and as a drawing, report/views.py says.
 """
 
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 
-from mapjax.data import images, pipeline
+from mapjax.data import images, pipeline, recognition
 from mapjax.errors import UserError
 from mapjax.report import overlay
 from mapjax.report.section import Shown
@@ -29,6 +30,8 @@ from mapjax.task import Batch, Result, Variables
 MOST_JPEG = 65_500  # pixels a side
 MOST_BYTES = 230  # of a drawing's name without what follows it, where a file's may have 255
 MOST_SAID = 10  # images whose answers are told in words
+
+_log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -111,25 +114,34 @@ def find_images(path: str | os.PathLike, *, leave_out: str | os.PathLike | None 
       path: a file (of any extension), or a folder.
       leave_out: a folder inside it that does not count, such as that of earlier drawings.
 
+    In a folder files are images that are called so, and of any other name those that begin as one; a line tells of
+    images that no decoder here reads.
+
     Raises:
       UserError: there is no such path, or the folder holds no image.
     """
     path = pathlib.Path(path)
     if path.is_file():
         return [path]
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--images {path} is a pipe, socket or device; give an image or a folder of images.")
     if not path.is_dir():
         raise UserError(f"--images {path}: there is no such file or folder; give an image or a folder of images.")
     apart = None if leave_out is None else pathlib.Path(leave_out).resolve()
-    found = sorted(
-        pathlib.Path(folder, name)
+    files = sorted(
+        os.path.relpath(os.path.join(folder, name), path)
         for folder, _, names in os.walk(path)
         if apart is None or not pathlib.Path(folder).resolve().is_relative_to(apart)
         for name in names
-        if name.lower().endswith(images.EXTENSIONS)
     )
+    found, unread = recognition.in_folder(path, files)
+    passed = "; ".join(f"{len(where)} × {reason}, such as {where[0]}" for reason, where in unread.items())
     if not found:
-        raise UserError(f"--images {path}: the folder holds no image ({', '.join(images.EXTENSIONS)}).")
-    return found
+        more = f"; passed over: {passed}" if passed else ""
+        raise UserError(f"--images {path}: the folder holds no image ({', '.join(images.EXTENSIONS)}, …){more}.")
+    if passed:
+        _log.warning("passed over in %s: %s", path, passed)
+    return sorted(path / name for name in found)
 
 
 def output_names(files: Sequence[pathlib.Path], root: pathlib.Path) -> list[pathlib.Path]:
@@ -222,7 +234,7 @@ def _load(
 ) -> tuple[str, np.ndarray, Batch] | Unreadable:
     file = "array" if isinstance(source, np.ndarray) else os.fspath(source)
     try:
-        image = images.read(source, orient=True)
+        image = images.read(source)
     except UserError as error:
         return Unreadable(file, str(error))
     record = {"id": 0, "file": file, "image": image, "size": np.array(image.shape[:2], np.int32)}

@@ -12,6 +12,7 @@ import re
 import sys
 
 from mapjax.errors import UserError
+from mapjax.runtime import regular
 
 ESCAPED = "mapjax.escaped"  # for the `errors` of text that people read: what cannot be encoded is escaped
 JSON = "backslashreplace"  # for the `errors` of JSON that is written as it reads: "\udcc4" is JSON's own escape
@@ -60,7 +61,7 @@ def read_list(file: pathlib.Path) -> str:
       OSError: it cannot be read.
       UnicodeDecodeError: it is no text, or UTF-16, which is full of zeros.
     """
-    data = file.read_bytes()
+    data = regular.read_bytes(file)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
         raise UnicodeDecodeError("utf-8", data, 0, 1, "zeros or the mark of UTF-16")
     text = data.decode("utf-8-sig", "surrogateescape")

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from mapjax.data import budgets
 from mapjax.data.formats import archive
 from mapjax.errors import UserError
 
@@ -164,3 +165,35 @@ def test_mistakes(tmp_path):
     with zipfile.ZipFile(tmp_path / "x", "w", zipfile.ZIP_LZMA) as packed:
         packed.writestr("a", b"1" * 100)
     refuse("packed by a method other than deflate")
+
+
+def test_a_member_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv(budgets.UNPACKED, str(1 << 20))
+    bomb = bytes(3 << 20)
+    packed = write_zip(tmp_path / "x.zip", {"a": b"stored", "b": bomb, "c": bytes(8 << 20), "d": b"small"})
+    members = archive.read_listing(packed).members
+    assert members[0] == b"stored" and members[3] == b"small" and members.begin(1, 4) == bytes(4)
+    for row in (1, 2):  # deflated, and as it is
+        with pytest.raises(budgets.TooLarge, match=r"x\.zip unpacks to more than 1,048,576 bytes.*MAPJAX_MAX_UNPACKED"):
+            members[row]
+    monkeypatch.delenv(budgets.UNPACKED)
+    assert members[1] == bomb
+
+
+def test_a_directory_that_lies_of_the_size(tmp_path, monkeypatch):
+    monkeypatch.setenv(budgets.UNPACKED, str(1 << 20))
+    path = write_zip(tmp_path / "x.zip", {"a": b"", "b": bytes(3 << 20)})
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    place = data.rindex(b"PK\x01\x02") + 24
+    data[place : place + 4] = (9).to_bytes(4, "little")
+    (tmp_path / "x.zip").write_bytes(data)
+    with pytest.raises(budgets.TooLarge):
+        archive.read_listing(path).members[1]
+
+
+def test_the_first_bytes_alone(tmp_path):
+    for kind, write in WRITERS.items():
+        listing = archive.read_listing(write(tmp_path / kind))
+        assert [listing.members.begin(row, 9) for row in range(len(listing.files))] == [
+            FILES[name][:9] for name in listing.files
+        ]

@@ -156,7 +156,7 @@ def test_labels_drawn_on_the_upright_or_another_image():
     np.testing.assert_array_equal(stored["size"], [10, 20])
     upright = transform(record([[0, 0, 10, 20]], size=(20, 10), image=file.getvalue()), rng())
     np.testing.assert_array_equal(upright["size"], [20, 10])
-    with pytest.raises(UserError, match=r"has 10×20 pixels .* and its labels were drawn on 99×99"):
+    with pytest.raises(UserError, match=r"has 20×10 pixels .* and its labels were drawn on 99×99"):
         transform(record([[0, 0, 5, 5]], size=(99, 99), image=file.getvalue()), rng())
 
 

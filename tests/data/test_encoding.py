@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from mapjax.data import images, run_lengths
 from mapjax.data.prepared import encoding
+from mapjax.errors import UserError
 
 DTYPES = st.sampled_from([np.dtype(name) for name in ("i4", "f4", "?", "u1", "i8", "f8", ">i4")])
 ARRAYS = arrays.arrays(DTYPES, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))
@@ -106,5 +107,5 @@ def test_images_keep_their_bytes_and_arrays_their_pixels(tmp_path):
     for shape in ((6, 5, 3), (6, 5), (6, 5, 1), (6, 5, 4)):
         pixels = rng.integers(0, 256, shape).astype(np.uint8)
         np.testing.assert_array_equal(images.read(encoding.encoded(pixels)), images.read(pixels))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match="no such image file"):
         encoding.encoded(str(tmp_path / "none.jpg"))

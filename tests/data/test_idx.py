@@ -1,11 +1,13 @@
 """IDX files, packed or not, whole and broken."""
 
 import gzip
+import os
 import struct
 
 import numpy as np
 import pytest
 
+from mapjax.data import budgets
 from mapjax.data.formats import idx
 from mapjax.data.source import labels_of
 from mapjax.errors import UserError
@@ -113,3 +115,20 @@ def test_nothing_there(tmp_path):
         idx.make(split="train", path=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="no split 'extra'; there is: test, train"):
         idx.make(split="extra", path=write(tmp_path))
+
+
+def test_a_packed_file_unpacks_no_more_than_it_may(tmp_path, monkeypatch):
+    path = write(tmp_path, pack=gzip.compress, end=".gz")
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(encoded(np.zeros((40, 200, 200)))))
+    assert len(idx.make(split="train", path=path, hold_out=0).records) == 40
+    monkeypatch.setenv(budgets.UNPACKED, "1000000")
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz unpacks to more than 1,000,000 bytes; if it is"):
+        idx.make(split="train", path=path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = write(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte").unlink()
+    os.mkfifo(tmp_path / "train-images-idx3-ubyte")
+    with pytest.raises(UserError, match=r"cannot be read \(it is a folder, pipe, socket or device\)"):
+        idx.make(split="train", path=path)

@@ -23,6 +23,12 @@ def encode(array, form, mode=None, **options):
     return file.getvalue()
 
 
+def tagged(turned):
+    exif = PIL.Image.Exif()  # Pillow changes it when it writes AVIF
+    exif[0x0112] = turned
+    return exif
+
+
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
 def test_lossless_formats_come_back_exactly(form, tmp_path):
     data = encode(SMOOTH, form)
@@ -54,6 +60,16 @@ def test_transparency_is_laid_on_white():
     np.testing.assert_array_equal(images.read(gray_alpha)[:30], 255)
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_a_level_or_colour_may_be_transparent(mode):
+    image = PIL.Image.fromarray(SMOOTH).convert(mode)
+    clear = np.asarray(image)[0, 0]
+    data = encode(image, "PNG", transparency=tuple(clear.tolist()) if mode == "RGB" else int(clear))
+    hidden = (np.asarray(image).reshape(60, 80, -1) == clear).all(2)
+    expected = np.where(hidden[..., None], 255, np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(images.read(data), expected)
+
+
 def test_palette_grayscale_bilevel_and_16_bit():
     palette = PIL.Image.fromarray(SMOOTH).convert("P")
     np.testing.assert_array_equal(images.read(encode(palette, "PNG")), np.asarray(palette.convert("RGB")))
@@ -67,17 +83,32 @@ def test_palette_grayscale_bilevel_and_16_bit():
 
 
 @pytest.mark.parametrize("turned", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_orientation_only_when_asked(turned, form):
-    exif = PIL.Image.Exif()
-    exif[0x0112] = turned
-    data = encode(SMOOTH, form, exif=exif, **({"quality": 95} if form == "JPEG" else {}))
-    stored = images.read(data)
-    assert stored.shape == SMOOTH.shape and images.read_size(data) == (60, 80)
-    upright = PIL.ImageOps.exif_transpose(PIL.Image.fromarray(stored))  # nothing to do: arrays have no tag
-    assert upright.size == (80, 60)
-    expected = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(encode(stored, "PNG", exif=exif)))))
-    np.testing.assert_array_equal(images.read(data, orient=True), expected)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_an_image_is_turned_upright_unless_it_is_asked_for_as_stored(turned, form):
+    data = encode(SMOOTH, form, exif=tagged(turned), **({"quality": 95} if form == "JPEG" else {}))
+    stored = images.read(data, orient=False)
+    assert stored.shape == SMOOTH.shape and images.read_size(data, orient=False) == (60, 80)
+    assert np.abs(stored - SMOOTH.astype(int)).mean() < 12  # JPEG loses a little
+    turned_by_pillow = PIL.ImageOps.exif_transpose(
+        PIL.Image.open(io.BytesIO(encode(stored, "PNG", exif=tagged(turned))))
+    )
+    expected = np.asarray(turned_by_pillow)
+    np.testing.assert_array_equal(images.read(data), expected)
+    np.testing.assert_array_equal(images.read_as_labelled(data, expected.shape[:2]), expected)
+    assert images.read_size(data) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("square", [True, False])
+@pytest.mark.parametrize("turned", [1, 3, 6])
+def test_labels_go_with_the_upright_image_unless_their_size_or_the_data_set_says_otherwise(turned, square):
+    pixels = SMOOTH[:, :60] if square else SMOOTH
+    data = encode(pixels, "PNG", exif=tagged(turned))
+    upright = images.read(data)
+    for stored, by_default in ((False, upright), (True, pixels)):
+        for shown in (upright, pixels) if turned == 6 and not square else (by_default,):
+            found = images.read_as_labelled(data, shown.shape[:2], stored=stored)
+            np.testing.assert_array_equal(found, shown)
+        np.testing.assert_array_equal(images.read_as_labelled(data, (5, 5), stored=stored), by_default)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP"])
@@ -141,13 +172,11 @@ def test_what_is_no_plain_jpeg_is_decoded_whole():
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_peeking_turns_when_asked(form):
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 8
-    data = encode(SMOOTH, form, exif=exif)
-    assert images.peek(data)[0] == ((80, 60) if form == "TIFF" else (60, 80))
-    size, decode = images.peek(data, orient=True)
+    data = encode(SMOOTH, form, exif=tagged(8))
+    assert images.peek(data, orient=False)[0] == (60, 80)
+    size, decode = images.peek(data)
     assert size == (80, 60)
-    np.testing.assert_array_equal(decode(4)[0], images.read(data, orient=True))
+    np.testing.assert_array_equal(decode(4)[0], images.read(data))
     assert np.abs(decode(1)[0] - np.rot90(SMOOTH).astype(int)).mean() < 12  # JPEG and WebP lose a little
 
 

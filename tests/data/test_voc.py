@@ -153,11 +153,11 @@ def test_subfolders_and_lists_of_paths_are_found(folder, tmp_path):
         assert sorted(record["file"] for record in source.records) == files and not source.dropped
 
 
-def test_the_image_decides_its_size_unless_it_was_turned(folder):
+def test_the_image_decides_its_size(folder):
     lying = folder({"a": [obj()]}, size=(999, 999))
     np.testing.assert_array_equal(voc.make(split="train", path=lying, hold_out=0).records[0]["size"], [16, 20])
-    turned = folder({"a": [obj()]}, size=(16, 20))
-    np.testing.assert_array_equal(voc.make(split="train", path=turned, hold_out=0).records[0]["size"], [20, 16])
+    swapped = folder({"a": [obj()]}, size=(16, 20))
+    np.testing.assert_array_equal(voc.make(split="train", path=swapped, hold_out=0).records[0]["size"], [16, 20])
 
 
 def test_a_validation_split_is_held_out_where_there_is_none(folder):

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from rich.console import Group
 
 from mapjax.data import splits
-from mapjax.data.checks import overview
+from mapjax.data.checks import orientation_quality, overview
 from mapjax.data.checks.overview import Counted
 from mapjax.data.source import Source, label_map_of, largest_size, truth_of
 from mapjax.errors import UserError
@@ -32,6 +32,7 @@ class MapSummary(NamedTuple):
     void: pixels without one.
     out_of_range: with one outside the list of classes.
     largest: height, width of the least frame that holds every image.
+    contradiction: what EXIF and the sizes of labels say against each other, or nothing.
     unreadable: masks that could not be read, with the reason of the first.
     dropped: how many were left out, by reason, and one example.
     noted: how many were kept though they are odd, likewise.
@@ -46,6 +47,7 @@ class MapSummary(NamedTuple):
     void: int
     out_of_range: int
     largest: tuple[int, int]
+    contradiction: str
     unreadable: tuple[int, str]
     dropped: Counted
     noted: Counted
@@ -67,6 +69,7 @@ def inspect(source: Source) -> MapSummary:
         void=int(pixels[VOID]),
         out_of_range=int(pixels[known:VOID].sum()),
         largest=largest_size(source),
+        contradiction=orientation_quality.contradiction(source),
         unreadable=(len(reasons), reasons[0] if reasons else ""),
         dropped=overview.dropped_of(source),
         noted=overview.noted_of(source) | overview.repeated_files(files),
@@ -136,7 +139,7 @@ def _percent(pixels: int, summary: MapSummary) -> str:
 
 
 def _notes(summary: MapSummary) -> list[str]:
-    notes = []
+    notes = [summary.contradiction] if summary.contradiction else []
     never = [name for name, count in summary.per_class.items() if not count]
     if never:
         notes.append(

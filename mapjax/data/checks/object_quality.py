@@ -8,7 +8,7 @@ from jaxtyping import Int
 from rich.console import Group
 
 from mapjax.data import labels
-from mapjax.data.checks import box_quality, overview
+from mapjax.data.checks import box_quality, orientation_quality, overview
 from mapjax.data.checks.overview import Counted
 from mapjax.data.geometry import box_areas
 from mapjax.data.labels import KINDS
@@ -29,6 +29,7 @@ class ObjectSummary(NamedTuple):
     dropped: how many were left out, by reason, and one example.
     noted: how many were kept though they are odd, likewise.
     more: rows of the table on masks and keypoints.
+    contradiction: what EXIF and the sizes of labels say against each other, or nothing.
     lacking: what is not there to learn from, or nothing.
     files: paths of the images; none of generated ones.
     """
@@ -47,6 +48,7 @@ class ObjectSummary(NamedTuple):
     crowded: int
     max_boxes: int
     more: dict[str, str]
+    contradiction: str
     lacking: str
     dropped: Counted
     noted: Counted
@@ -79,6 +81,7 @@ def inspect(source: Source, max_boxes: int) -> ObjectSummary:
         crowded=int((counts > max_boxes).sum()),
         max_boxes=max_boxes,
         more={title: figure for rows, _ in counted for title, figure in rows.items()},
+        contradiction=orientation_quality.contradiction(source),
         lacking=next((lacking for _, lacking in counted if lacking), ""),
         dropped=overview.dropped_of(source),
         noted=overview.noted_of(source)
@@ -157,12 +160,13 @@ def _rows(summary: ObjectSummary) -> dict[str, str]:
 
 
 def _notes(summary: ObjectSummary) -> list[str]:
-    if not summary.crowded:
-        return []
-    return [
-        f"{summary.split}: {summary.crowded} images have more than max_boxes={summary.max_boxes} boxes; "
-        "training sees their largest."
-    ]
+    notes = [summary.contradiction] if summary.contradiction else []
+    if summary.crowded:
+        notes.append(
+            f"{summary.split}: {summary.crowded} images have more than max_boxes={summary.max_boxes} boxes; "
+            "training sees their largest."
+        )
+    return notes
 
 
 def require_trainable(source: Source, summary: ObjectSummary) -> None:

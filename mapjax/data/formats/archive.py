@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from mapjax.data import budgets, unpacking
 from mapjax.errors import UserError
 from mapjax.runtime.names import shown
 
@@ -34,6 +35,7 @@ _UTF8 = 0x800  # flag of a member of a zip whose name is in UTF-8; others are ta
 _LONGEST_LINK = 4096  # bytes of a path
 _MOST_LINKED = 100  # times that links may lead to the files of an archive
 _BACKSLASH = re.compile(r"[\udc81-\udcfe].|\\", re.DOTALL)
+_PIECE = 1 << 10  # bytes read of a member for its first ones
 _SLACK = 128  # bytes read for an extra field, whose length the directory does not tell
 
 
@@ -50,8 +52,14 @@ class Members(Sequence[bytes]):
         return len(self.starts)
 
     def __getitem__(self, index: int) -> bytes:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return one file. What cannot be unpacked comes back as it is stored, so that decoding tells the damage."""
+        """Return one file. What cannot be unpacked comes back as it is stored, so that decoding tells the damage.
+
+        Raises:
+          TooLarge: it is, or unpacks to, too many bytes (budgets.py).
+          UserError: the archive cannot be read.
+        """
         start, size, kind = int(self.starts[index]), int(self.sizes[index]), self.kinds[index]
+        budgets.require_bytes(size, f"a file in {shown(self.path)}")
         if kind == _PLAIN:
             return self._read(size, start)
         header = _LOCAL.size + int(self.names[index])
@@ -62,7 +70,23 @@ class Members(Sequence[bytes]):
         if begin + size > len(found):
             found, begin = self._read(size, start + begin), 0
         stored = found[begin : begin + size]
-        return stored if kind == _STORED else _inflated(stored)
+        return stored if kind == _STORED else _inflated(stored, self.path)
+
+    def begin(self, index: int, length: int) -> bytes:
+        """Return the first bytes of one file, at most `length`."""
+        start, size, kind = int(self.starts[index]), int(self.sizes[index]), self.kinds[index]
+        if kind == _PLAIN:
+            return self._read(min(size, length), start)
+        found = self._read(_LOCAL.size, start)
+        if found[:4] != b"PK\x03\x04":
+            return b""
+        stored = self._read(min(size, _PIECE), start + _LOCAL.size + sum(_LOCAL.unpack(found)[1:]))
+        if kind == _STORED:
+            return stored[:length]
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, length)
+        except zlib.error:
+            return b""
 
     def take(self, rows: Int[np.ndarray, " n"]) -> "Members":
         """Return the files at some positions."""
@@ -219,9 +243,8 @@ def _open(path: str) -> int:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def _inflated(stored: bytes) -> bytes:
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+def _inflated(stored: bytes, path: str) -> bytes:
     try:
-        return unpacker.decompress(stored)
-    except zlib.error:
+        return unpacking.inflate(stored, f"a file in {shown(path)}", -zlib.MAX_WBITS)
+    except (zlib.error, EOFError):
         return stored

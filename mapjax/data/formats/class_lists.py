@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mapjax.errors import UserError
+from mapjax.runtime import regular
 
 VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore", "ignored")  # of what is no class, in any case of letters
 
@@ -79,7 +80,7 @@ def _colour(line: Any) -> Colour | None:
 
 def _lines(file: pathlib.Path) -> list[str]:
     try:
-        lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in regular.read_text(file).splitlines()]
     except FileNotFoundError as error:
         raise UserError(f"{file} is not there: write the names of the classes to it, one a line.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mapjax.data import images as image_files
 from mapjax.data import objects
 from mapjax.data.formats import coco_categories, coco_files, coco_maps, coco_masks, coco_objects
 from mapjax.data.records import Packed
@@ -28,6 +29,7 @@ def make(
     masks: bool = False,
     pairs: Sequence[tuple[str, str]] | None = None,
     hold_out: float | int = 0.1,
+    orientation: str = "upright",
     needs: str = "boxes",
 ) -> Source:
     """Read one split of a COCO data set; of images at most headers are read, of a few, to compare their sizes.
@@ -50,6 +52,8 @@ def make(
       pairs: of keypoints, (("left_eye", "right_eye"), …): each is the other in a mirror. By default those whose names
         say left and right and are the same otherwise.
       hold_out: share of "train" that becomes "val" if there is no such file; 0 for none.
+      orientation: "upright" or "stored": labels were drawn on images as EXIF turns them, or as they are stored.
+        Where the JSON says an image's size, and that is the size of the other, it is believed.
       needs: what the task learns from. "masks": as `masks`; "keypoints": records have `keypoints`, of
         `person_keypoints_*.json` where there is one, with x,y as they are there; "label_map": panoptic or stuff masks
         (coco_maps.py).
@@ -73,17 +77,18 @@ def make(
       (('cat',), (7,), [[1.0, 1.0, 3.0, 3.0]])
     """
     where = f"coco:{path if path is not None else annotations}"
+    stored = image_files.is_stored(orientation)
     if needs == "label_map":
-        return coco_maps.open_split(split, seed, path, annotations, images, classes, hold_out)
+        return coco_maps.open_split(split, seed, path, annotations, images, classes, hold_out, stored)
     files = coco_files.find(path, annotations, split, hold_out, coco_files.KEYPOINTS if needs == "keypoints" else "")
-    found = coco_files.open_split(files, split, seed, path, where, images, classes, hold_out)
+    found = coco_files.open_split(files, split, seed, path, where, images, classes, hold_out, stored)
     points = (
         coco_categories.keypoint_names(found.categories, found.category_ids, found.file) if needs == "keypoints" else ()
     )
     masks = masks or needs == "masks"
     coco_objects.add_all(found, f"{found.file}, split {split!r}", masks, len(points))
     mirrored = _mirror(points, pairs, where) if points else None
-    packed = Packed(found.folder, list(found.labels.values()), coco_masks.draw if masks else None, mirrored)
+    packed = Packed(found.folder, list(found.labels.values()), coco_masks.draw if masks else None, mirrored, stored)
     return Source(
         name=where,
         split=split,

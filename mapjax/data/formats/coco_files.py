@@ -31,6 +31,8 @@ class Split(NamedTuple):
     numbers: category id → class, -1 for those not asked for.
     listed: all images of the file by id.
     labels: of those of this split that are there, by id, without objects yet.
+    others: height, width of images the other way up than their labels, by id, where EXIF turns them by a quarter and
+      their headers were read.
     folder: of the images.
     dropped: what is missing.
     noted: what is kept though it is odd.
@@ -43,6 +45,7 @@ class Split(NamedTuple):
     numbers: dict[int, int]
     listed: dict[int, dict[str, Any]]
     labels: dict[int, Labels]
+    others: dict[int, image_files.Size]
     folder: pathlib.Path
     dropped: Dropped
     noted: Dropped
@@ -62,11 +65,13 @@ def open_split(
     images: str | Mapping[str, str] | None,
     classes: Sequence[str] | None,
     hold_out: float | int,
+    stored: bool,
 ) -> Split:
     """Read what the file of a split lists; no image is opened, unless the JSON does not say its size.
 
     Args:
       files: the JSON file of every split; the others as for `coco.make`.
+      stored: labels were drawn on the images as stored, whatever EXIF says.
 
     Raises:
       UserError: as `coco.make`.
@@ -84,10 +89,10 @@ def open_split(
     every = [entry["file_name"] for entry in entries.values()]
     folder = image_folder(path, images, split, file, [name for name in every if coco_images.is_plain(name)] or every)
     coco_images.leave_out_strays(entries, folder, pathlib.Path(path) if path is not None else folder, file, dropped)
-    labels = present(entries, folder, file, dropped)
+    labels, others = present(entries, folder, stored, dropped)
     coco_images.leave_out_misfits(labels, folder, f"{file}, split {split!r}", dropped)
     noted: Dropped = collections.defaultdict(list)
-    return Split(file, content, known, names, numbers, listed, labels, folder, dropped, noted)
+    return Split(file, content, known, names, numbers, listed, labels, others, folder, dropped, noted)
 
 
 def find(
@@ -184,11 +189,11 @@ def image_folder(
 
 
 def present(
-    entries: Mapping[int, dict[str, Any]], folder: pathlib.Path, file: pathlib.Path, dropped: Dropped
-) -> dict[int, Labels]:
-    """Start the labels of every image that is there."""
+    entries: Mapping[int, dict[str, Any]], folder: pathlib.Path, stored: bool, dropped: Dropped
+) -> tuple[dict[int, Labels], dict[int, image_files.Size]]:
+    """Start the labels of every image that is there; and give the `others` of `Split`."""
     files = lookup.Files(folder)
-    labels = {}
+    labels, others = {}, {}
     for number, entry in entries.items():
         name = files.find(entry["file_name"])
         if name is None:
@@ -198,9 +203,10 @@ def present(
         height, width = (fields.whole(entry.get(key), 1, _LONGEST) for key in ("height", "width"))
         if height is None or width is None:
             try:
-                height, width = image_files.read_size(str(folder / name))
-            except UserError:
-                dropped["unreadable image"].append(name)
+                header = image_files.read_header(str(folder / name))
+            except UserError as error:
+                dropped[image_files.fault_of(error)].append(name)
                 continue
+            (height, width), others[number] = image_files.frames(header, (0, 0), stored=stored)
         labels[number] = unlabelled(number, name, (height, width))
-    return labels
+    return labels, others

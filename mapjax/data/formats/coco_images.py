@@ -154,8 +154,7 @@ def _other_size(folder: pathlib.Path, one: Labels) -> Size | None:
     """Return the size of an image if it is another than that of its labels, neither as stored nor turned upright."""
     file = folder / one.file
     try:
-        stored = images.read_size(file)
-        turned = stored == one.size[::-1] and images.orientation(file.read_bytes()) >= 5
+        header = images.read_header(file)
     except (UserError, OSError):
         return None  # found, counted and replaced when it is read
-    return None if stored == one.size or turned else stored
+    return None if one.size in (header.upright, header.stored) else header.upright

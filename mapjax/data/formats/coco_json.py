@@ -7,6 +7,7 @@ from typing import Any
 
 from mapjax.data import documents, fields
 from mapjax.errors import UserError
+from mapjax.runtime import regular
 
 
 def load(file: pathlib.Path) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def load(file: pathlib.Path) -> dict[str, Any]:
       UserError: it is not there, cut short, or lacks a list.
     """
     try:
-        content = documents.parse_json(file.read_bytes())
+        content = documents.parse_json(regular.read_bytes(file))
     except FileNotFoundError as error:
         raise UserError(f"{file}: there is no such annotation file.") from error
     except OSError as error:

@@ -36,6 +36,7 @@ def open_split(
     images: str | Mapping[str, str] | None,
     classes: Sequence[str] | None,
     hold_out: float | int,
+    stored: bool,
 ) -> Source:
     """Read one split; no image or mask is opened.
 
@@ -49,14 +50,15 @@ def open_split(
     """
     where = f"coco:{path if path is not None else annotations}"
     files, panoptic = _find(path, annotations, split, hold_out)
-    found = coco_files.open_split(files, split, seed, path, where, images, classes, hold_out)
+    found = coco_files.open_split(files, split, seed, path, where, images, classes, hold_out, stored)
     if panoptic is None:
         panoptic = any(isinstance(entry, dict) and "segments_info" in entry for entry in found.content["annotations"])
     if not found.names or len(found.names) > VOID:
         raise UserError(
             f"{found.file} has {len(found.names)} categories; a label map holds 1 to {VOID}: give classes=."
         )
-    return _panoptic(found, where, split, path) if panoptic else _stuff(found, where, split, path)
+    source = _panoptic if panoptic else _stuff
+    return source(found, where, split, path, stored)
 
 
 def _find(
@@ -77,7 +79,7 @@ def _find(
     )
 
 
-def _panoptic(found: Split, where: str, split: str, path: str | None) -> Source:
+def _panoptic(found: Split, where: str, split: str, path: str | None, stored: bool) -> Source:
     masks, segments, broken = {}, {}, list[str]()
     for position, entry in enumerate(found.content["annotations"]):
         try:
@@ -94,7 +96,7 @@ def _panoptic(found: Split, where: str, split: str, path: str | None) -> Source:
     folder = _mask_folder(found.file, found.file.stem, path, list(masks.values()))
     masks = _with_mask(found, folder, masks)
     read = Segments(folder, list(masks.values()), [segments[number] for number in masks])
-    return _source(found, where, split, list(masks), read, read.content())
+    return _source(found, where, split, list(masks), read, read.content(), stored)
 
 
 def _read(entry: Any, what: str, found: Split) -> tuple[int, str, list[tuple[int, int]]]:
@@ -166,7 +168,7 @@ class Segments:
         return self._ends.tobytes() + self._ids.tobytes() + self._classes.tobytes()
 
 
-def _stuff(found: Split, where: str, split: str, path: str | None) -> Source:
+def _stuff(found: Split, where: str, split: str, path: str | None, stored: bool) -> Source:
     ids = sorted(found.numbers)
     if ids[-1] >= VOID or ids[0] < 0:
         raise UserError(f"{found.file} has the category ids {ids[0]} to {ids[-1]}; pixel maps hold ids from 1 to 254.")
@@ -179,7 +181,7 @@ def _stuff(found: Split, where: str, split: str, path: str | None) -> Source:
     folder = _mask_folder(found.file, f"{found.file.stem}_pixelmaps", path, list(masks.values()))
     masks = _with_mask(found, folder, masks)
     read = mask_files.Files(folder, list(masks.values()), coding)
-    return _source(found, where, split, list(masks), read, coding.table.tobytes())
+    return _source(found, where, split, list(masks), read, coding.table.tobytes(), stored)
 
 
 def _mask_folder(file: pathlib.Path, name: str, path: str | None, masks: list[str]) -> pathlib.Path:
@@ -204,13 +206,20 @@ def _with_mask(found: Split, folder: pathlib.Path, masks: Mapping[int, str]) -> 
 
 
 def _source(
-    found: Split, where: str, split: str, numbers: Sequence[int], read: mask_files.ReadMask, content: bytes
+    found: Split,
+    where: str,
+    split: str,
+    numbers: Sequence[int],
+    read: mask_files.ReadMask,
+    content: bytes,
+    stored: bool,
 ) -> Source:
     files = [found.labels[number].file for number in numbers]
     sizes = np.array([found.labels[number].size for number in numbers], np.int32).reshape(-1, 2)
     digest = hashlib.sha256(encoded("\n".join([*found.names, "", *files])))
     digest.update(np.array(numbers, np.int64).tobytes() + sizes.tobytes() + content)
-    masked = mask_files.Masked(found.folder, numbers, files, sizes, read)
+    digest.update(b"stored" if stored else b"")
+    masked = mask_files.Masked(found.folder, numbers, files, sizes, read, stored)
     return mask_files.source_of(
         where, split, masked, found.names, found.category_ids, dropped=dict(found.dropped),
         fingerprint=digest.hexdigest()[:16], noted=dict(found.noted),

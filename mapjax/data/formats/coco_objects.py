@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from mapjax.data import box_forms, fields, objects
+from mapjax.data import box_forms, fields, images, objects
 from mapjax.data.box_forms import Written
 from mapjax.data.formats import coco_images, coco_masks
 from mapjax.data.formats.coco_files import Split
 from mapjax.data.formats.coco_json import number_of
 from mapjax.data.geometry import Size
-from mapjax.data.records import Labels, check_box
+from mapjax.data.records import check_box
 from mapjax.errors import UserError
 
 _SHOWN = 40  # letters of an id
@@ -59,7 +59,7 @@ def add_all(split: Split, where: str, masks: bool, keypoints: int) -> None:
             split.dropped["unknown image id"].append(name)
         elif (image := joined.get(image, image)) in split.labels:
             try:
-                _add(entry, name, split, split.labels[image], wanted, written)
+                _add(entry, name, split, image, wanted, written)
             except _Unreadable as error:
                 spoilt.setdefault(image, (str(error), name))
     if astray and len(astray) == len(split.content["annotations"]):
@@ -77,13 +77,13 @@ def add_all(split: Split, where: str, masks: bool, keypoints: int) -> None:
     written.require_plausible(where)
 
 
-def _add(entry: Mapping[str, Any], name: str, split: Split, one: Labels, wanted: _Wanted, written: Written) -> None:
+def _add(entry: Mapping[str, Any], name: str, split: Split, image: int, wanted: _Wanted, written: Written) -> None:
     """Add one annotation to the labels of its image.
 
     Raises:
       _Unreadable: there is an object, and what it is, or where, cannot be read.
     """
-    category = fields.whole(entry.get("category_id"))
+    one, category = split.labels[image], fields.whole(entry.get("category_id"))
     if category not in split.numbers:
         raise _Unreadable(f"an object of {'an unknown' if 'category_id' in entry else 'no'} category id")
     if split.numbers[category] < 0:
@@ -91,14 +91,17 @@ def _add(entry: Mapping[str, Any], name: str, split: Split, one: Labels, wanted:
         return
     x, y, width, height = _box(entry, one.size, name, split)
     written.add((x, y, width, height), one.size, name)
-    clipped, reason = check_box((x, y, x + width, y + height), one.size)
+    corners = x, y, x + width, y + height
+    if other_way := images.fault_of_box(corners, one.size, split.others.get(image, one.size)):
+        split.noted[other_way].append(name)
+    clipped, reason = check_box(corners, one.size)
     if clipped is None:
         split.dropped[reason or ""].append(name)
         return
     mask = _mask(entry.get("segmentation"), one.size) if wanted.masks else ()
     if mask is None:
         raise _Unreadable("a segmentation that cannot be read")
-    if box_forms.is_clipped((x, y, x + width, y + height), clipped):
+    if box_forms.is_clipped(corners, clipped):
         split.noted["box clipped to the image"].append(name)
     one.boxes.append(clipped)
     one.classes.append(split.numbers[category])

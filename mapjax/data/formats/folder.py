@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mapjax.data import labelled, splits
+from mapjax.data import labelled, recognition, splits
 from mapjax.data.formats import folder_layout, folder_tree
 from mapjax.data.formats.folder_tree import Tree
 from mapjax.data.source import Source
@@ -90,7 +90,7 @@ def _without_labels(tree: Tree, split: str, seed: int, where: str, hold_out: flo
     rows = np.array([row for row, name in enumerate(tree.image_files) if name.startswith(prefix)], np.int64)
     files = [tree.image_files[row] for row in rows]
     kept = rows[labelled.rows_of(part, files, np.zeros(len(files), np.int32), seed, hold_out)]
-    dropped = {"not an image file": [name for name in tree.others if name.startswith(prefix)]}
+    dropped = recognition.by_reason(tree.others, [name for name in tree.others if name.startswith(prefix)])
     dropped |= _passed_over(tree, found, prefixes)
     return _source(tree, kept, None, where=where, split=split, classes=(), dropped=dropped)
 
@@ -154,6 +154,6 @@ def _below(tree: Tree, prefix: str) -> _Split:
     dropped = {
         "empty class folder": [prefix + name for name in sorted(empty)],
         "image outside a class folder": outside,
-        "not an image file": others,
+        **recognition.by_reason(tree.others, others),
     }
     return _Split(rows, codes, list(numbers), dropped)

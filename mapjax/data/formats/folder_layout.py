@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from mapjax.data import images, splits
+from mapjax.data import splits
 from mapjax.errors import NoSuchSplit, UserError
 from mapjax.runtime.names import shown
 
@@ -201,11 +201,6 @@ def _tops(files: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
         if rest:
             (nested if "/" in rest else direct).setdefault(top, name)
     return direct, nested
-
-
-def is_image(name: str) -> bool:
-    """Tell whether a file is called as images are."""
-    return name.lower().endswith(images.EXTENSIONS)
 
 
 def _folders_below(files: Iterable[str]) -> dict[str, set[str]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mapjax.data import headers, recognition
 from mapjax.data.formats import archive, folder_layout
 from mapjax.data.labelled import ImageAccess
 from mapjax.errors import UserError
@@ -20,7 +21,7 @@ class Tree(NamedTuple):
     """What a folder or an archive holds, below the folder around everything.
 
     image_files: their names, sorted.
-    others: of other files.
+    others: of other files, each with the reason why it is none (recognition.py).
     folders: of folders, maybe only the empty ones.
     beside: of images beside the folder around everything.
     closed: of folders that cannot be read.
@@ -30,7 +31,7 @@ class Tree(NamedTuple):
     """
 
     image_files: list[str]
-    others: list[str]
+    others: dict[str, str]
     folders: list[str]
     beside: list[str]
     closed: list[str]
@@ -67,17 +68,20 @@ def read(path: str, labelled: bool, classes: Collection[str]) -> Tree:
     if pathlib.Path(path).is_file():
         listing = archive.read_listing(path)
         files, folders = listing.files, list(_visible(listing.folders))
+        places = {name: row for row, name in enumerate(files)}
+        begin = lambda name: listing.members.begin(places[name], headers.BEGIN)  # noqa: E731
     else:
         listing = None
         files, folders, real, closed = _walk(path)
+        begin = recognition.of_folder(path)
     rows = [row for row, name in enumerate(files) if _is_visible(name)]
     names = [files[row] for row in rows]
-    around = folder_layout.around([name for name in names if folder_layout.is_image(name)], where, labelled, classes)
-    shown_rows = [row for row, name in zip(rows, names) if name.startswith(around) and folder_layout.is_image(name)]
-    inner = folder_layout.inside(names, around)
+    passed = recognition.others(names, begin)
+    around = folder_layout.around([name for name in names if name not in passed], where, labelled, classes)
+    shown_rows = [row for row, name in zip(rows, names) if name.startswith(around) and name not in passed]
     image_files = [files[row][len(around) :] for row in shown_rows]
-    beside = [name for name in names if not name.startswith(around) and folder_layout.is_image(name)]
-    others = [name for name in inner if not folder_layout.is_image(name)]
+    beside = [name for name in names if not name.startswith(around) and name not in passed]
+    others = {name[len(around) :]: reason for name, reason in passed.items() if name.startswith(around)}
     folders = folder_layout.inside(folders, around)
     if listing is not None:
         members = listing.members.take(np.array(shown_rows, np.int64))

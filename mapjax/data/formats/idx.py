@@ -4,7 +4,6 @@
 its files below `/usr/share/datasets/fashion-mnist`.
 """
 
-import gzip
 import hashlib
 import math
 import pathlib
@@ -14,14 +13,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mapjax.data import labelled, splits
+from mapjax.data import labelled, splits, unpacking
 from mapjax.data.source import Source
 from mapjax.errors import UserError
+from mapjax.runtime import regular
 
 ABOUT = "idx:DIR (labels)"
 
 _IMAGES = re.compile(r"(?P<split>.+)-images[-.]idx3-ubyte(\.gz)?")
 _UBYTE = 0x08  # the type code of a file of bytes
+_GZIP = 16 | zlib.MAX_WBITS
 
 
 class Grey(Sequence[np.ndarray]):
@@ -135,9 +136,9 @@ def _read_pair(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 def _read_array(file: pathlib.Path, rank: int) -> np.ndarray:
     """Read a file of bytes: two zeros, the type, the rank, each size as a big-endian 32-bit number, and the values."""
     try:
-        data = file.read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        data = regular.read_bytes(file)
+        data = unpacking.inflate(data, str(file), _GZIP) if data[:2] == b"\x1f\x8b" else data
+    except (EOFError, zlib.error) as error:
         raise UserError(f"{file} is cut short or damaged ({error}); fetch it again.") from error
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}).") from error
@@ -163,7 +164,7 @@ def _class_names(root: pathlib.Path, given: str | Sequence[str] | None, labels: 
     listed = root / "classes.txt"
     if given is None and listed.is_file():
         try:
-            given = [line.strip() for line in listed.read_text("utf-8-sig").splitlines() if line.strip()]
+            given = [line.strip() for line in regular.read_text(listed).splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{listed} cannot be read as text ({error}); write one class name a line.") from error
     if given is not None:

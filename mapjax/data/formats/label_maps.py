@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import PIL.Image
 from jaxtyping import Bool, Int, UInt8
 
-from mapjax.data import labelled
+from mapjax.data import budgets, headers, images, labelled
 from mapjax.data.formats import class_lists
 from mapjax.data.formats.class_lists import VOID_NAMES, Colour
 from mapjax.errors import UserError, near
@@ -221,12 +220,17 @@ def read_pixels(file: str) -> tuple[np.ndarray, UInt8[np.ndarray, "256 3"] | Non
       UserError: it is missing, or no image of these kinds.
     """
     try:
-        with PIL.Image.open(file) as image:
+        header = images.read_header(file, mask=True)
+        with headers.open_file(file) as stream, headers.open_by_pillow(stream, header.kind) as image:
+            if image.mode in ("RGB", "RGBA"):  # ten bytes a pixel while they are read
+                images.read_header(file)
             mode, pixels = image.mode, np.array(image)
             own = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if mode in ("P", "PA") else None
             own = None if own is None else np.pad(own, ((0, 256 - len(own)), (0, 0)))
-    except FileNotFoundError as error:
+    except headers.NoSuchImage as error:
         raise UserError(f"{file}: there is no such mask.") from error
+    except budgets.TooLarge:
+        raise
     except Exception as error:  # whatever a broken file may raise inside a decoder
         raise UserError(f"{file} is not a mask that can be read ({error}); write it again.") from error
     if mode in ("LA", "PA"):

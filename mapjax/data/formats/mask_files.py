@@ -33,9 +33,22 @@ class Pair(NamedTuple):
 class Masked:
     """Records of images below a folder; a label map is read when its record is made, an image later."""
 
-    def __init__(self, root: pathlib.Path, ids: Sequence[int], files: Sequence[str], sizes: np.ndarray, read: ReadMask):
-        """Take the folder, the number, file and size of each image, and what reads the label map of one."""
+    def __init__(
+        self,
+        root: pathlib.Path,
+        ids: Sequence[int],
+        files: Sequence[str],
+        sizes: np.ndarray,
+        read: ReadMask,
+        stored: bool = False,
+    ):
+        """Take the folder, the number, file and size of each image, and what reads the label map of one.
+
+        Args:
+          stored: the label maps were drawn on the images as stored, whatever EXIF says.
+        """
         self.files, self.sizes = files, sizes
+        self._beside = {"stored": np.bool_(True)} if stored else {}
         self._root, self._ids, self._read = root, ids, read
 
     def truth(self, index: int) -> Record:
@@ -45,6 +58,7 @@ class Masked:
             "file": self.files[index],
             "image": str(self._root / self.files[index]),
             "size": self.sizes[index].copy(),
+            **self._beside,
         }
 
     def label_map(self, index: int) -> UInt8[np.ndarray, "h w"]:
@@ -70,12 +84,19 @@ class Files:
 
 
 def make_source(
-    name: str, split: str, root: pathlib.Path, pairs: Sequence[Pair], coding: Coding, dropped: Mapping[str, list[str]]
+    name: str,
+    split: str,
+    root: pathlib.Path,
+    pairs: Sequence[Pair],
+    coding: Coding,
+    dropped: Mapping[str, list[str]],
+    stored: bool = False,
 ) -> Source:
     """Put a source together, of the images that have a mask of their size; only headers are read.
 
     Args:
       dropped: what was left out before.
+      stored: the masks were drawn on the images as stored, whatever EXIF says.
 
     Raises:
       UserError: there are images, and not one has a mask that fits.
@@ -91,7 +112,8 @@ def make_source(
     digest = hashlib.sha256(encoded("\n".join([*coding.classes, "", *files, "", *masks])))
     for array in (sizes, lengths, coding.table, coding.colours, coding.colour_classes):
         digest.update(np.ascontiguousarray(array).tobytes())
-    masked = Masked(root, range(len(files)), files, sizes, Files(root, masks, coding))
+    digest.update(b"stored" if stored else b"")
+    masked = Masked(root, range(len(files)), files, sizes, Files(root, masks, coding), stored)
     return source_of(
         name, split, masked, coding.classes, coding.ids, dropped=left_out, fingerprint=digest.hexdigest()[:16]
     )
@@ -144,23 +166,19 @@ def measure(
 def _size(root: pathlib.Path, pair: Pair) -> tuple[tuple[int, int], int, str, str]:
     """Return the size of an image as its mask was drawn and the mask's bytes, or the reason to drop it, and which."""
     try:
-        stored = images.read_size(root / pair.image)
-    except UserError:
-        return (0, 0), 0, "unreadable image", pair.image
+        header = images.read_header(root / pair.image)
+    except UserError as error:
+        return (0, 0), 0, images.fault_of(error), pair.image
     try:
-        drawn = images.read_size(root / pair.mask)
+        drawn = images.read_header(root / pair.mask, mask=True).stored
         length = (root / pair.mask).stat().st_size
     except (UserError, OSError):
         return (0, 0), 0, "unreadable mask", pair.mask
-    if drawn == stored or (drawn == stored[::-1] and _lies_on_its_side(root / pair.image)):
+    if drawn in (header.upright, header.stored):
         return drawn, length, "", ""
-    where = f"{pair.mask} ({drawn[0]}×{drawn[1]}, and the image {stored[0]}×{stored[1]}, height × width)"
+    size = header.upright
+    where = f"{pair.mask} ({drawn[0]}×{drawn[1]}, and the image {size[0]}×{size[1]}, height × width)"
     return (0, 0), 0, "mask of another size than its image", where
-
-
-def _lies_on_its_side(image: pathlib.Path) -> bool:
-    """Tell whether an image's EXIF tag turns it by a quarter: the mask may have been drawn on it upright."""
-    return images.orientation(image.read_bytes()) >= 5
 
 
 def pair_up(

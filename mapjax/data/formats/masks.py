@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from mapjax.data import images, lookup, splits
+from mapjax.data import images, lookup, recognition, splits
 from mapjax.data.formats import label_maps, mask_files
 from mapjax.data.source import Source
 from mapjax.errors import UserError
@@ -26,6 +26,7 @@ def make(
     void: int | str | Sequence[int | str] | None = None,
     palette: str | Sequence[Any] | None = None,
     hold_out: float | int = 0.1,
+    orientation: str = "upright",
     needs: str = "label_map",
 ) -> Source:
     """Read one split of a folder of images and masks; only headers are read.
@@ -43,6 +44,7 @@ def make(
         id that has no name.
       palette: colours of names, ("sky 0 0 255", …) or (("sky", 0, 0, 255), …), instead of `palette.txt`.
       hold_out: share of "train" that becomes "val" if there is no such folder; 0 for none.
+      orientation: "upright" or "stored": labels were drawn on images as EXIF turns them, or as they are stored.
       needs: what the task learns from; there is nothing but "label_map", which it may leave alone ("").
 
     Raises:
@@ -70,9 +72,9 @@ def make(
     coding = label_maps.find_coding(root, classes=classes, void=void, palette=palette)
     folders = _splits(root / "images")
     found, part = splits.locate(split, folders, where, hold_out)
-    image_files, repeated = _by_stem(root, f"images{folders[found]}", images.EXTENSIONS)
+    image_files, repeated, unread = _images(root, f"images{folders[found]}")
     drawn = folders[found] and splits.find(found, _splits(root / "masks"), where)
-    masks, _ = _by_stem(root, f"masks/{drawn}" if drawn else f"masks{folders[found]}", (".png",))
+    masks, _ = _by_stem(place := f"masks/{drawn}" if drawn else f"masks{folders[found]}", _names(root, place, ".png"))
     for kind, known in (("images", image_files), ("masks", masks)):
         if not known:
             form = "images" if kind == "images" else ".png files"
@@ -80,9 +82,8 @@ def make(
     stems = {*image_files, *(set(masks) - lookup.values(masks, image_files).keys())}
     stems = splits.take(sorted(stems), part, seed, hold_out)
     pairs, dropped = mask_files.pair_up(image_files, masks, stems)
-    if repeated:
-        dropped["second image of a name"] = repeated
-    return mask_files.make_source(where, split, root, pairs, coding, dropped)
+    dropped |= {"second image of a name": repeated, **unread}
+    return mask_files.make_source(where, split, root, pairs, coding, dropped, images.is_stored(orientation))
 
 
 def _splits(folder: pathlib.Path) -> dict[str, str]:
@@ -91,11 +92,22 @@ def _splits(folder: pathlib.Path) -> dict[str, str]:
     return {name: f"/{name}" for name in inner} or {"train": ""}
 
 
-def _by_stem(root: pathlib.Path, folder: str, extensions: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
-    """List the files of a folder by their names without extension, and those whose name is taken."""
+def _images(root: pathlib.Path, folder: str) -> tuple[dict[str, str], list[str], dict[str, list[str]]]:
+    """List the images of a folder as `_by_stem`, and those that no decoder here reads, by reason."""
+    names, unread = recognition.in_folder(root / folder, _names(root, folder))
+    unread = {reason: [f"{folder}/{name}" for name in where] for reason, where in unread.items()}
+    return *_by_stem(folder, names), unread
+
+
+def _names(root: pathlib.Path, folder: str, extension: str = "") -> list[str]:
+    """List the files of a folder that are not hidden, by name."""
     place = root / folder
-    names = sorted(entry.name for entry in os.scandir(place)) if place.is_dir() else []
-    shown = [name for name in names if name.lower().endswith(extensions) and name[0] != "."]
+    names = sorted(entry.name for entry in os.scandir(place) if not entry.is_dir()) if place.is_dir() else []
+    return [name for name in names if name.lower().endswith(extension) and name[0] != "."]
+
+
+def _by_stem(folder: str, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the paths of files of a folder by their names without extension, and those whose name is taken."""
     found: dict[str, str] = {}
-    repeated = [f"{folder}/{name}" for name in shown if found.setdefault(os.path.splitext(name)[0], name) != name]
+    repeated = [f"{folder}/{name}" for name in names if found.setdefault(os.path.splitext(name)[0], name) != name]
     return {stem: f"{folder}/{name}" for stem, name in found.items()}, repeated

@@ -6,6 +6,7 @@ objects become `crowd`: no positives in training, ignored in evaluation. Images 
 """
 
 import collections
+import os
 import pathlib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from mapjax.data.formats import voc_lists, voc_segmentation
 from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
 from mapjax.errors import UserError
+from mapjax.runtime import regular
 
 ABOUT = "voc:DIR (boxes or label maps)"
 
@@ -50,6 +52,7 @@ def make(
     classes: Sequence[str] | None = None,
     hold_out: float | int = 0.1,
     void: int | str | Sequence[int | str] | None = None,
+    orientation: str = "upright",
     needs: str = "boxes",
 ) -> Source:
     """Read one split of a VOC folder; no image is decoded, only headers are read.
@@ -68,6 +71,8 @@ def make(
       classes: their names in order; by default all names found in all annotations, sorted.
       hold_out: share of "train" that becomes "val" if there is no such list; 0 for none.
       void: of masks, ids or names of pixels without a class, besides 255 and "void".
+      orientation: "upright" or "stored": labels were drawn on images as EXIF turns them, or as they are stored.
+        An annotation that gives the size of the other is believed.
       needs: what the task learns from: "label_map" reads the masks instead (mapjax.data.voc_segmentation).
 
     Raises:
@@ -88,14 +93,17 @@ def make(
       ...     source.classes, source.records[0]["boxes"].tolist()
       (('cat',), [[1.0, 1.0, 3.0, 3.0]])
     """
+    stored = images.is_stored(orientation)
     if needs == "label_map":
-        return voc_segmentation.open_split(split, seed, path, classes, hold_out, void)
+        return voc_segmentation.open_split(split, seed, path, classes, hold_out, void, stored)
     root = pathlib.Path(path)
     for folder in (root, root / "Annotations", root / "JPEGImages"):
         if not folder.is_dir():
             raise UserError(f"{folder} is not there: --data voc:DIR needs a folder with Annotations/ and JPEGImages/.")
     annotated = voc_lists.files(root, "Annotations", (".xml",))
-    image_files = voc_lists.counterparts(annotated, voc_lists.files(root, "JPEGImages", images.EXTENSIONS))
+    every_image, unread_files = voc_lists.image_files(root)
+    image_files = voc_lists.counterparts(annotated, every_image)
+    unread = {os.path.splitext(name)[0]: reason for reason, names in unread_files.items() for name in names}
     lists = voc_lists.read(root / "ImageSets" / "Main", sorted(annotated))
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
     stems = splits.take(lists[found], part, seed, hold_out)
@@ -108,19 +116,20 @@ def make(
             every = (found for one in annotations.values() for found in one.objects)
             classes = sorted({found.name for found in every if found.name and found.box is not None})
         reader = _Reader({name: number for number, name in enumerate(classes)})
-        sizes = pool.map(lambda stem: _size(root / "JPEGImages", image_files.get(stem), annotations.get(stem)), stems)
+        folder = root / "JPEGImages"
+        sizes = pool.map(lambda stem: _size(folder, image_files.get(stem), annotations.get(stem), stored), stems)
         labels = []
-        for stem, (size, reason) in zip(stems, sizes):
+        for stem, (frames, reason) in zip(stems, sizes):
             if stem not in annotations:
                 reader.dropped["missing annotation"].append(stem)
-            elif size is None:
-                reader.dropped[reason].append(image_files.get(stem, stem))
+            elif frames is None:
+                reader.dropped[unread.get(stem, reason)].append(image_files.get(stem, stem))
             else:
                 file = f"JPEGImages/{image_files[stem]}"
-                one = reader.labels(len(labels), stem, file, size, annotations[stem])
+                one = reader.labels(len(labels), stem, file, frames, annotations[stem])
                 labels += [] if one is None else [one]
     reader.written.require_plausible(f"{root / 'Annotations'}, split {split!r}")
-    packed = Packed(root, labels)
+    packed = Packed(root, labels, stored=stored)
     return Source(
         name=f"voc:{path}",
         split=split,
@@ -135,7 +144,7 @@ def make(
 
 def _parse(file: pathlib.Path) -> _Annotation:
     try:
-        root = documents.parse_xml(file.read_bytes())
+        root = documents.parse_xml(regular.read_bytes(file))
     except (ElementTree.ParseError, OSError, ValueError, LookupError, RecursionError) as error:
         return _Annotation((0, 0), [], f"{file.name}: {error}")
     if root.tag.casefold() != "annotation":
@@ -153,19 +162,21 @@ def _parse(file: pathlib.Path) -> _Annotation:
     return _Annotation((height, width), objects, "")
 
 
-def _size(folder: pathlib.Path, file: str | None, annotation: _Annotation | None) -> tuple[tuple[int, int] | None, str]:
+def _size(
+    folder: pathlib.Path, file: str | None, annotation: _Annotation | None, stored: bool
+) -> tuple[tuple[images.Size, images.Size] | None, str]:
     """The image's size from its header (annotations often lie), or None and the reason why it cannot be used.
 
-    An annotation that says the same with the sides swapped was drawn on the image turned upright, and is believed.
+    With EXIF there are two, upright and as `stored`; the annotation may tell on which of them it was drawn, and the
+    other is given too.
     """
     if file is None:
         return None, "missing image"
     try:
-        stored = images.read_size(str(folder / file))
-    except UserError:
-        return None, "unreadable image"
-    upright = stored[1], stored[0]
-    return (upright if annotation is not None and annotation.size == upright else stored), ""
+        header = images.read_header(str(folder / file))
+    except UserError as error:
+        return None, images.fault_of(error)
+    return images.frames(header, annotation.size if annotation else (0, 0), stored=stored), ""
 
 
 class _Reader:
@@ -179,9 +190,13 @@ class _Reader:
         self._numbers = numbers
 
     def labels(
-        self, position: int, stem: str, file: str, size: tuple[int, int], annotation: _Annotation
+        self, position: int, stem: str, file: str, frames: tuple[images.Size, images.Size], annotation: _Annotation
     ) -> Labels | None:
-        """Check the objects of one image; None if its annotation is broken, or an object cannot be read."""
+        """Check the objects of one image, whose size is the first of `frames`, that the other way up the second.
+
+        None if its annotation is broken, or an object cannot be read.
+        """
+        size = frames[0]
         if annotation.broken:
             self.dropped["broken XML"].append(annotation.broken)
             return None
@@ -200,6 +215,8 @@ class _Reader:
                 what = "four finite corners" if found.name else "a name"
                 self.dropped[f"image with an object without {what}"].append(where)
                 return None
+            if other_way := images.fault_of_box(found.box, *frames):
+                self.noted[other_way].append(where)
             self._add(labels, found, found.box, where)
         return labels
 

@@ -3,9 +3,9 @@
 import collections
 import os
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from mapjax.data import images, lookup
+from mapjax.data import images, lookup, recognition
 from mapjax.errors import UserError
 from mapjax.runtime.names import read_list
 
@@ -44,15 +44,22 @@ def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]
 
 def files(root: pathlib.Path, folder: str, extensions: tuple[str, ...]) -> dict[str, str]:
     """List the files of a folder and of those in it, by their paths below it without extension."""
-    found = {}
-    for place, folders, names in os.walk(root / folder):
+    return {os.path.splitext(path)[0]: path for path in _below(root / folder) if path.lower().endswith(extensions)}
+
+
+def image_files(root: pathlib.Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """List the images likewise, and those that no decoder here reads, by reason."""
+    folder = root / "JPEGImages"
+    found, unread = recognition.in_folder(folder, list(_below(folder)))
+    return {os.path.splitext(path)[0]: path for path in found}, unread
+
+
+def _below(folder: pathlib.Path) -> Iterator[str]:
+    """Yield the paths of all files of a folder and of those in it, but hidden ones."""
+    for place, folders, names in os.walk(folder):
         folders.sort()
-        below = pathlib.PurePath(place).relative_to(root / folder)
-        for name in sorted(names):
-            if name.lower().endswith(extensions) and name[0] != ".":
-                path = (below / name).as_posix()
-                found[os.path.splitext(path)[0]] = path
-    return found
+        below = pathlib.PurePath(place).relative_to(folder)
+        yield from ((below / name).as_posix() for name in sorted(names) if name[0] != ".")
 
 
 def counterparts(stems: Collection[str], others: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ others (mapjax.data.label_maps).
 import pathlib
 from collections.abc import Sequence
 
-from mapjax.data import images, splits
+from mapjax.data import splits
 from mapjax.data.formats import label_maps, mask_files, voc_lists
 from mapjax.data.formats.class_lists import Colour
 from mapjax.data.source import Source
@@ -27,8 +27,11 @@ def open_split(
     classes: str | Sequence[str] | None,
     hold_out: float | int,
     void: int | str | Sequence[int | str] | None,
+    stored: bool,
 ) -> Source:
     """Read one split; only headers are read. What is left out, and the arguments: as for `masks.make` and `voc.make`.
+
+    `stored`: the masks were drawn on the images as stored.
 
     Without any lists, all images that have a mask are "train".
 
@@ -44,7 +47,7 @@ def open_split(
     masks = voc_lists.files(root, "SegmentationClass", (".png",))
     if not masks:
         raise UserError(f"{root / 'SegmentationClass'} has no .png files; put the masks there.")
-    image_files = voc_lists.files(root, "JPEGImages", images.EXTENSIONS)
+    image_files, unread = voc_lists.image_files(root)
     coding = label_maps.find_coding(root, classes=classes, void=void, palette=None, default=palette())
     lists = voc_lists.read(root / "ImageSets" / "Segmentation", list(masks))
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
@@ -53,7 +56,7 @@ def open_split(
         {stem: f"SegmentationClass/{name}" for stem, name in masks.items()},
         splits.take(lists[found], part, seed, hold_out),
     )
-    return mask_files.make_source(f"voc:{path}", split, root, pairs, coding, dropped)
+    return mask_files.make_source(f"voc:{path}", split, root, pairs, coding, dropped | unread, stored)
 
 
 def palette() -> list[Colour]:

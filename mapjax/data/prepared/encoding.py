@@ -82,14 +82,10 @@ def encoded(image: Any) -> bytes:
     """Give an image as encoded bytes: those of the file, or those given; an array becomes a PNG, without loss.
 
     Raises:
-      UserError: an array that is no image.
-      OSError: a file that is missing or cannot be read.
+      UserError: an array that is no image, or a file that is missing or cannot be read (images.read_bytes).
     """
-    if isinstance(image, bytes):
-        return image
     if not isinstance(image, np.ndarray):
-        with open(image, "rb") as file:
-            return file.read()
+        return images.read_bytes(image)
     pixels = images.read(image)
     grey = (pixels == pixels[..., :1]).all()
     whole, png = cv2.imencode(".png", pixels[..., 0] if grey else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))

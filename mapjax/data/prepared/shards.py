@@ -184,17 +184,15 @@ def _read(source: Source, row: int) -> tuple[Record | None, str]:
     try:
         record = dict(source.records[row])
         record["image"] = encoding.encoded(record["image"])
-    except FileNotFoundError:
-        return None, "missing image"
-    except (OSError, UserError):
-        return None, "unreadable image"
+    except UserError as error:
+        return None, images.fault_of(error)
     try:
-        images.read_size(record["image"])
+        images.read_header(record["image"])
     except UserError:
         try:
             images.read(record["image"])
-        except UserError:
-            return None, "unreadable image"
+        except UserError as error:
+            return None, images.fault_of(error)
     return record, ""
 
 

@@ -115,10 +115,10 @@ def map_record(
       UserError: an image that cannot be read, or has another size than its labels were drawn on.
     """
     if record.get("size") is None:  # of whole images with a label it is not known before
-        record = record | {"image": images.read(record["image"], orient=True)}
+        record = record | {"image": images.read(record["image"])}
         record["size"] = record["image"].shape[:2]
     height, width = map(int, record["size"])
-    image = images.read_as_labelled(record["image"], (height, width))
+    image = images.read_as_labelled(record["image"], (height, width), stored=bool(record.get("stored")))
     original = image.shape[:2]
     if original != (height, width):
         raise UserError(

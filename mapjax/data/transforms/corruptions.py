@@ -51,7 +51,7 @@ def shift(source: Source, changes: Mapping[str, Any]) -> Source:
 def _at(source: Source, config: Mapping[str, Any], index: int) -> Record:
     record = dict(source.records[index])
     if "size" not in record:  # of whole images with a label it is not needed before
-        record["image"] = images.read(record["image"], orient=True)
+        record["image"] = images.read(record["image"])
         record["size"] = np.array(record["image"].shape[:2], np.int32)
     size = (int(record["size"][0]), int(record["size"][1]))
     example, matrix = transforms.map_record(record, np.random.default_rng((1, index)), size, config)

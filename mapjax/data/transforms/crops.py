@@ -85,7 +85,7 @@ def make(
     look = _drawing(config, placed, frame)
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        whole, decode = images.peek(record["image"], orient=True, name=record["file"])
+        whole, decode = images.peek(record["image"], name=record["file"])
         view = View(placed(whole)) if augment is None else look(rng, whole)
         form = {"reflect": config["pad_crop"] > 0, "interpolation": interpolation}
         image = _show(decode, view, frame, colour, exact=augment is None, **form)
