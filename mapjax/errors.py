@@ -6,7 +6,25 @@ names the file or key, what is wrong with it, and the mend. `mapjax` prints it w
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Escape what steers a terminal, or turns the direction of a line, but for the letters of `keep`.
+
+    Example:
+      >>> from mapjax import errors
+      >>> errors.printable("a\\x1b[31m")
+      'a\\\\x1b[31m'
+    """
+    return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 class UserError(Exception):
@@ -21,6 +39,10 @@ class UserError(Exception):
       ...     print(error)
       --config clasify: there is no such file. Did you mean 'classify'?
     """
+
+    def __str__(self) -> str:
+        """Give the sentence, in which names from files are harmless."""
+        return printable(super().__str__())
 
 
 class NoSuchSplit(UserError):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from mapjax.cli import network, terminal
-from mapjax.errors import UserError
+from mapjax.errors import UserError, printable
 
 EXAMPLES = """
 mapjax predict --weights efficientnet_lite0 --images photo.jpg --out seen
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     show = network.with_categories(functools.partial(views.show, **options), loaded.classes)
     saved = predict.save(tracked, names, arguments.out, show)
     for unreadable in saved.unreadable:
-        print(f"left out: {unreadable.reason}", file=sys.stderr)
+        print(f"left out: {printable(unreadable.reason)}", file=sys.stderr)
     if not saved.images:
         raise UserError(f"--images {arguments.images}: none of the {len(files)} image(s) can be read.")
     print("\n".join(saved.said))

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from mapjax.config import foreign, formats, migrate, schema, writable
 from mapjax.config.override import literal, override_all
 from mapjax.errors import UserError, near
+from mapjax.runtime import regular
 
 
 def load(
@@ -188,7 +189,7 @@ def label(name: str) -> str:
 
 def _read(file: pathlib.Path, trust: bool) -> ConfigDict:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(regular.read_text(file))
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         raise UserError(

@@ -13,14 +13,37 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
+from mapjax.errors import printable
 from mapjax.runtime import names
 
 FLUSH_S = 30.0  # between two times that TensorBoard's file goes to the disk
 
-console = Console(highlight=False, soft_wrap=True, markup=False)  # file names may hold brackets
+
+class _Printable:
+    """Anything that rich prints, without what steers a terminal in its texts, which may be names from files."""
+
+    def __init__(self, content: Any):
+        self._content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._content, options):
+            yield segment if segment.control else Segment(printable(segment.text, keep="\n"), segment.style)
+
+
+class Terminal(Console):
+    """A console that prints names from files as they are, but harmless."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does."""
+        harmless = [printable(one, keep="\n") if isinstance(one, str) else _Printable(one) for one in objects]
+        super().print(*harmless, **options)
+
+
+console = Terminal(highlight=False, soft_wrap=True, markup=False)  # file names may hold brackets
 
 
 class Log:
@@ -182,7 +205,7 @@ class Speed:
 
 def drop_after(path: pathlib.Path, step: int) -> None:
     """Drop the lines of metrics.jsonl after `step`, and a last line that a kill cut short."""
-    if not path.exists():
+    if not path.is_file():
         return
     kept = [line for line in read(path) if line["step"] <= step]
     partial = path.with_suffix(".partial")
@@ -193,7 +216,7 @@ def drop_after(path: pathlib.Path, step: int) -> None:
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
     """Read metrics.jsonl; a line that a kill cut short, or that is of something else, is passed over."""
     lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for text in _text(path).splitlines():
         with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("kind"), str) and isinstance(line.get("step"), int):
@@ -201,15 +224,19 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
     return lines
 
 
+def _text(path: pathlib.Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
 def last_step(path: pathlib.Path) -> int:
     """Give the step of the last whole line of a metrics.jsonl that may be being written; 0 where there is none."""
-    if not path.exists():
+    if not path.is_file():
         return 0
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - 65_536, 0))
         lines = file.read().decode("utf-8", "replace").splitlines()
     for line in reversed(lines):
-        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return int(json.loads(line)["step"])
     return 0
 

@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 
-from mapjax.errors import UserError
+from mapjax.errors import UserError, printable
 from mapjax.runtime import regular
 
 ESCAPED = "mapjax.escaped"  # for the `errors` of text that people read: what cannot be encoded is escaped
@@ -21,7 +21,6 @@ _PLAIN = {
     **{"≥": ">=", "≤": "<=", "√": "sqrt ", "µ": "u", "²": "^2", "’": "'", "“": '"', "”": '"'},
 }
 _BYTES = re.compile("[\udc80-\udcff]")
-_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def shown(name: str) -> str:
@@ -32,7 +31,7 @@ def shown(name: str) -> str:
       >>> names.shown("caf\\udce9.jpg"), names.shown("a\\x1b[31m"), names.shown("café")
       ('caf\\\\xe9.jpg', 'a\\\\x1b[31m', 'café')
     """
-    return _CONTROLS.sub(_as_escape, name.encode("utf-8", ESCAPED).decode("utf-8"))
+    return printable(name.encode("utf-8", ESCAPED).decode("utf-8"))
 
 
 def encoded(name: str) -> bytes:
@@ -86,10 +85,6 @@ def settle_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # none, closed, or no text stream (a notebook's)
             stream.reconfigure(errors=ESCAPED)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _as_escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:

@@ -28,7 +28,7 @@ import mapjax
 from mapjax.config import foreign, keys
 from mapjax.config import load as configs
 from mapjax.errors import UserError
-from mapjax.runtime import checksum, lock
+from mapjax.runtime import checksum, lock, regular
 
 LOCK = "training.lock"  # in the folder of a run: who trains in it
 
@@ -188,7 +188,7 @@ def read_json(path: pathlib.Path) -> Any:
       UserError: no such file, or it is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(regular.read_text(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; is {path.parent} the folder of a run (--workdir)?") from error
     except OSError as error:

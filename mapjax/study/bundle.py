@@ -18,6 +18,7 @@ from scipy import stats
 from mapjax.config import load as configs
 from mapjax.config import migrate
 from mapjax.errors import UserError
+from mapjax.runtime import regular
 from mapjax.study import runs, statistics, sweep
 from mapjax.study.results import Row
 
@@ -83,7 +84,7 @@ def read(path: pathlib.Path, data: str | None = None, trust: bool = False) -> tu
       UserError: no such file, or it is no bundle, or none that may be run.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with regular.open_file(path) as stream, zipfile.ZipFile(stream) as file:
             about = _json(file, "study.json")
             cells = tuple(
                 sweep.Cell(

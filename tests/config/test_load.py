@@ -266,7 +266,7 @@ def test_the_config_of_a_run_is_an_experiment(experiment, tmp_path):
     ("text", "message"),
     [
         (None, "there is no such file"),
-        ("folder", "Is a directory"),
+        ("folder", "it is a folder"),
         ("{", "is no config of a run"),
         ("[[1]]", "is no config of a run"),
         ('"x"', "is no config of a run: it holds 'x'"),

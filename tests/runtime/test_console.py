@@ -1,16 +1,23 @@
 """A program whose output no one reads any more, or whose disk is full, goes on."""
 
+import io
 import os
 import subprocess
 import sys
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
+from mapjax.errors import UserError
 from mapjax.runtime import console
+from mapjax.runtime import log as logs
 
 PROGRAM = """
 import sys
+from mapjax.errors import UserError
 from mapjax.runtime import console
+from mapjax.runtime import log as logs
 console.outlast()
 for number in range(200):
     print("line", number, flush=True)
@@ -43,3 +50,21 @@ def test_output_in_memory_is_left_as_it_is(monkeypatch, capsys):
     before = sys.stdout
     console.outlast()
     assert sys.stdout is before
+
+
+def test_names_from_files_do_not_steer_the_terminal(capsys):
+    table = Table("\x1b]0;title\x07 head")
+    table.add_row("a\x1b[2J\nb")
+    shown = logs.Terminal(file=io.StringIO(), width=60, markup=False)
+    shown.print("dog\x1b[31m\u202egnp.exe", "\x1b[1m")
+    shown.print(table)
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in text and "\x07" not in text and "\u202e" not in text
+    assert r"dog\x1b[31m\u202egnp.exe" in text and r"a\x1b[2J" in text
+    assert str(UserError("x\x1b[0m\n\x9b1my.png is missing")) == r"x\x1b[0m\n\x9b1my.png is missing"
+
+
+def test_colours_of_our_own_stay():
+    shown = logs.Terminal(file=io.StringIO(), force_terminal=True, color_system="standard", width=40)
+    shown.print(Text("red", style="red"))
+    assert shown.file.getvalue() == "\x1b[31mred\x1b[0m\n"  # type: ignore[attr-defined]

@@ -288,6 +288,8 @@ def require_checksums(path: str, files: Sequence[Entry], seen: Callable[[int], N
 
 def _read(file: epath.Path, missing: str) -> bytes:
     try:
+        if file.exists() and not file.is_file():
+            raise UserError(f"{file} is no file but a folder, pipe or device; {_mend(str(file.parent))}.")
         return file.read_bytes()
     except FileNotFoundError as error:
         raise UserError(missing) from error
