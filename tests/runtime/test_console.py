@@ -64,6 +64,11 @@ def test_names_from_files_do_not_steer_the_terminal(capsys):
     assert str(UserError("x\x1b[0m\n\x9b1my.png is missing")) == r"x\x1b[0m\n\x9b1my.png is missing"
 
 
+def test_a_sentence_is_no_page():
+    text = str(UserError(f"x has the name {'y' * 5000}; choose another."))
+    assert len(text) < 1600 and text.startswith("x has the name") and text.endswith("choose another.")
+
+
 def test_colours_of_our_own_stay():
     shown = logs.Terminal(file=io.StringIO(), force_terminal=True, color_system="standard", width=40)
     shown.print(Text("red", style="red"))
