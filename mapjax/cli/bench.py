@@ -7,6 +7,9 @@ networks (--networks); the input pipeline on your own JPEGs (--input FOLDER): de
 batch; or what segmentation does besides (--segmentation): confusion matrices, contours and a CRF's inference at
 480×360. Medians and ratios are printed; above 1 mapjax is the faster. --profile also says from which source file, and
 in what kind of operation, ours takes the time.
+
+--check asks whether this device is right and fast: kernels and steps of training against its CPU in double precision,
+resuming, train steps beside the chip's peak and roofline. --history keeps what was measured, and plots it.
 """
 
 import importlib.util
@@ -29,6 +32,8 @@ mapjax bench --networks resnet50,mobilenet_v2 --batch 8 --side 224 --peer
 mapjax bench --networks mobilenet_v2 --profile
 mapjax bench --weights torchvision/fasterrcnn_resnet50_fpn.DEFAULT --peer
 mapjax bench --input IMAGES --peer
+mapjax bench --check --out checked
+mapjax bench --networks resnet50 --peer --history speeds.jsonl
 """
 
 LIKE = {  # torchvision's defaults, where a config departs from them
@@ -41,6 +46,7 @@ LIKE = {  # torchvision's defaults, where a config departs from them
     "task.positives": "0.25",
 }
 Times = dict[str, list[float]]  # who → seconds of each round
+Figures = dict[str, float]  # what was timed → images a second, or how many times as fast as a peer
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,6 +58,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--networks", metavar="NAMES", help="classifiers by torchvision's names, with commas between")
     parser.add_argument("--input", type=pathlib.Path, metavar="DIR", help="a folder of JPEGs")
     parser.add_argument("--segmentation", action="store_true", help="confusion matrices, contours and a CRF, 480×360")
+    parser.add_argument("--check", action="store_true", help="judge the device: right, repeatable, fast; a page")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("check"), metavar="DIR", help="of --check (check)"
+    )
+    parser.add_argument(
+        "--history", type=pathlib.Path, metavar="FILE", help="add the speeds to a .jsonl file, and plot it"
+    )
     parser.add_argument("--peer", action="store_true", help="time torch and torchvision too, if installed")
     parser.add_argument("--like", action="store_true", help="give a detector torchvision's sizes")
     parser.add_argument("--evaluation", action="store_true", help="time an evaluation of --config, not its train step")
@@ -63,18 +76,28 @@ def main(argv: Sequence[str]) -> int:
     arguments, overrides = terminal.parse(parser, argv, config=True)
     timed = {"config": time_config, "weights": time_weights, "networks": time_networks, "input": time_input}
     timed["segmentation"] = time_segmentation
-    chosen = [name for name in timed if getattr(arguments, name)]
+    chosen = [name for name in (*timed, "check") if getattr(arguments, name)]
     if len(chosen) != 1:
-        raise UserError("say what to time with one of --config, --weights, --networks, --input and --segmentation.")
+        raise UserError(
+            "say what to time with one of --config, --weights, --networks, --input, --segmentation and --check."
+        )
     if arguments.peer and not all(map(importlib.util.find_spec, ("torch", "torchvision"))):
         raise UserError("--peer times torch and torchvision, which are not installed: pip install torch torchvision.")
-    what = chosen[0] if chosen[0] == "segmentation" else getattr(arguments, chosen[0])
+    what = chosen[0] if chosen[0] in ("segmentation", "check") else getattr(arguments, chosen[0])
     print(f"mapjax: timing {what}; starting JAX …", flush=True)
-    timed[chosen[0]](arguments, overrides)
-    return 0
+
+    from mapjax.cli import bench_check
+
+    if arguments.check:
+        figures, code = bench_check.check(arguments.out, arguments.rounds)
+    else:
+        figures, code = timed[chosen[0]](arguments, overrides), 0
+    if arguments.history is not None:
+        bench_check.keep(arguments.history, figures)
+    return code
 
 
-def time_config(arguments: Any, overrides: dict[str, str]) -> None:
+def time_config(arguments: Any, overrides: dict[str, str]) -> Figures:
     """Time the step of a config, and torchvision's detector; or an evaluation."""
     from mapjax.cli import bench_runs
     from mapjax.config import load as configs
@@ -83,10 +106,10 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> None:
     config: Any = configs.load(arguments.config, chosen, data=arguments.data, trust=arguments.trust)
     if arguments.evaluation:
         times = in_turns(bench_runs.evaluation_batch(config), arguments.rounds)
-        report("a batch of evaluation", times, config.eval_batch)
+        figures = report("a batch of evaluation", times, config.eval_batch)
         forward, whole = (statistics.median(times[name]) for name in ("forward", "whole"))
         print(f"  decoding and measuring add {100 * (whole / forward - 1):.1f} %")
-        return
+        return figures
     ours = bench_runs.train_step(config)
     steps = {"mapjax": ours.run}
     if arguments.peer:
@@ -95,12 +118,13 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> None:
         if config.model.name != "faster_rcnn":
             raise UserError("--peer knows a step for detectors only; for networks of classification use --networks.")
         steps["torchvision"] = bench_peers.detector_step(config)
-    report("train step", in_turns(steps, arguments.rounds), config.batch)
+    figures = report("train step", in_turns(steps, arguments.rounds), config.batch)
     if arguments.profile:
         show_profile(ours)
+    return figures
 
 
-def time_weights(arguments: Any, overrides: dict[str, str]) -> None:
+def time_weights(arguments: Any, overrides: dict[str, str]) -> Figures:
     """Time what published weights take to answer: the network alone, and with decoding."""
     from mapjax.cli import bench_runs
     from mapjax.runs import pretrained
@@ -115,11 +139,11 @@ def time_weights(arguments: Any, overrides: dict[str, str]) -> None:
         if not published.startswith("torchvision/"):
             raise UserError(f"--peer: torchvision has no {published}.")
         calls["torchvision"] = bench_peers.answers(published, bench_runs.PHOTO, count)
-    report("forward", in_turns({"mapjax": forward}, arguments.rounds), count)
-    report("with decoding", in_turns(calls, arguments.rounds), count)
+    figures = report("forward", in_turns({"mapjax": forward}, arguments.rounds), count)
+    return figures | report("with decoding", in_turns(calls, arguments.rounds), count)
 
 
-def time_networks(arguments: Any, _: dict[str, str]) -> None:
+def time_networks(arguments: Any, _: dict[str, str]) -> Figures:
     """Time forward passes and train steps of classification networks."""
     names = arguments.networks.split(",")
 
@@ -131,6 +155,7 @@ def time_networks(arguments: Any, _: dict[str, str]) -> None:
         if node is None:
             known = (one.removeprefix("torchvision/").partition(".")[0] for one in recipes.known())
             raise UserError(f"--networks {name}: not known.{near(name, filter(recipes.classifier, known))}")
+    figures: Figures = {}
     for name, node in nodes.items():
         for train, kind in ((False, "forward"), (True, "train step")):
             ours = bench_parts.network(dict(node or {}), arguments.batch, arguments.side, train=train)
@@ -139,22 +164,23 @@ def time_networks(arguments: Any, _: dict[str, str]) -> None:
                 from mapjax.cli import bench_peers
 
                 calls["torchvision"] = bench_peers.network(name, arguments.batch, arguments.side, train=train)
-            report(f"{name} {kind}", in_turns(calls, arguments.rounds), arguments.batch)
+            figures |= report(f"{name} {kind}", in_turns(calls, arguments.rounds), arguments.batch)
             if arguments.profile and train:
                 show_profile(ours)
+    return figures
 
 
-def time_segmentation(arguments: Any, _: dict[str, str]) -> None:
+def time_segmentation(arguments: Any, _: dict[str, str]) -> Figures:
     """Time the counting of 1,000 label maps, and a CRF's mean field on a batch."""
     from mapjax.cli import bench_parts
 
     counts = bench_parts.counts_of_label_maps(arguments.batch, maps=1000)
-    report("1,000 label maps", in_turns(counts, arguments.rounds), 1000)
+    figures = report("1,000 label maps", in_turns(counts, arguments.rounds), 1000)
     times = in_turns({"mean field": bench_parts.mean_field_of(arguments.batch, iterations=5)}, arguments.rounds)
-    report("a CRF of 5 iterations", times, arguments.batch)
+    return figures | report("a CRF of 5 iterations", times, arguments.batch)
 
 
-def time_input(arguments: Any, _: dict[str, str]) -> None:
+def time_input(arguments: Any, _: dict[str, str]) -> Figures:
     """Time the input pipeline: batches a second over a folder of JPEGs."""
     files = sorted(file for file in arguments.input.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
     if len(files) < arguments.batch:
@@ -172,7 +198,7 @@ def time_input(arguments: Any, _: dict[str, str]) -> None:
         streams["torch, PIL"] = bench_peers.loader(files, arguments.batch, arguments.workers, "pil")
         streams["torch"] = bench_peers.loader(files, arguments.batch, arguments.workers, "torchvision")
     calls = {name: bench_parts.several(stream, number) for name, stream in streams.items()}
-    report(f"input, {number} batches", in_turns(calls, arguments.rounds, settle=1.0), number * arguments.batch)
+    return report(f"input, {number} batches", in_turns(calls, arguments.rounds, settle=1.0), number * arguments.batch)
 
 
 def in_turns(calls: dict[str, Callable[[], None]], rounds: int, settle: float = 0.3) -> Times:
@@ -189,16 +215,21 @@ def in_turns(calls: dict[str, Callable[[], None]], rounds: int, settle: float = 
     return times
 
 
-def report(title: str, times: Times, images: int) -> None:
-    """Print medians, spans, images a second and ratios."""
+def report(title: str, times: Times, images: int) -> Figures:
+    """Print medians, spans, images a second and ratios; give the last two."""
+    figures: Figures = {}
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     print(title)
     for name, taken in times.items():
         span, rate = f"{1e3 * min(taken):.1f}–{1e3 * max(taken):.1f}", images / medians[name]
+        figures[f"{title}, {name}, images/s"] = rate
         print(f"  {name:12s} {1e3 * medians[name]:8.1f} ms  ({span})  {rate:8.1f} images/s", flush=True)
     for name in times if "mapjax" in times else ():
         if name != "mapjax":
-            print(f"  mapjax is {medians[name] / medians['mapjax']:.2f} times as fast as {name}", flush=True)
+            ratio = medians[name] / medians["mapjax"]
+            figures[f"{title}, times as fast as {name}"] = ratio
+            print(f"  mapjax is {ratio:.2f} times as fast as {name}", flush=True)
+    return figures
 
 
 def show_profile(step: Any, most: int = 16) -> None:

@@ -69,6 +69,28 @@ def network(name: str, batch: int, side: int, *, train: bool) -> Callable[[], No
     return step
 
 
+def compiled_network(name: str, batch: int, side: int, dtype: str) -> Callable[[], None]:
+    """Make a step of SGD of torchvision's network by torch.compile, on the GPU where torch has one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = torch.compile(
+        torchvision.models.get_model(name, weights=None).to(device, memory_format=torch.channels_last)
+    )
+    images = torch.rand(batch, 3, side, side, device=device).to(memory_format=torch.channels_last)
+    labels = torch.arange(batch, device=device) % 1000
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
 def answers(weights: str, size: tuple[int, int], count: int) -> Callable[[], None]:
     """Make torchvision's answer to images of height, width, by the network of weights; it has random ones.
 

@@ -54,6 +54,10 @@ CHIPS = {
         Chip("v6e", 918e12, 32 * GIB, 1640e9, 400e9, 1.75e9, ("TPU v6 lite", "TPU v6e"), _FLAT),
         # nvidia.com, H100 SXM data sheet: 989 TFLOPs dense bfloat16, 80 GB, 3.35 TB/s, NVLink 900 GB/s both ways.
         Chip("h100", 989e12, 80 * GB, 3350e9, 450e9, None, ("NVIDIA H100",)),
+        # nvidia.com, H200 data sheet: 989 TFLOPs dense bfloat16 (SXM), 141 GB, 4.8 TB/s, NVLink 900 GB/s both ways.
+        Chip("h200", 989e12, 141 * GB, 4800e9, 450e9, None, ("NVIDIA H200",)),
+        # nvidia.com, A100 data sheet (80 GB, SXM): 312 TFLOPs dense bfloat16, 2039 GB/s, NVLink 600 GB/s both ways.
+        Chip("a100", 312e12, 80 * GB, 2039e9, 300e9, None, ("NVIDIA A100",)),
         Chip("cpu", None, None, None, None, None, ("cpu",)),
     )
 }

@@ -15,10 +15,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
+from mapjax import regular
 from mapjax.config import load as configs
 from mapjax.config import migrate
 from mapjax.errors import UserError
-from mapjax.runtime import regular
 from mapjax.study import runs, statistics, sweep
 from mapjax.study.results import Row
 

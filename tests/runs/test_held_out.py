@@ -56,7 +56,7 @@ def test_a_share_that_cannot_be_opened_names_the_mend(tmp_path):
     (tmp_path / "classes.txt").write_text("sky\nsea\n")
     (file,) = (r["file"] for r in masks.make(split="val", path=str(tmp_path)).records)
     (tmp_path / "masks" / file.removeprefix("images/")).write_bytes(b"")
-    with pytest.raises(UserError, match=f"no image of split 'val' has a mask that fits; .*share of train.*: {MEND}"):
+    with pytest.raises(UserError, match=f"no image of split 'val' has a mask that fits: .*share of train.*: {MEND}"):
         sources.open_sources(configs.load("segment:finetune", data=f"masks:{tmp_path}"))
 
 
