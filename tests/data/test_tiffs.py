@@ -110,3 +110,12 @@ def test_measurements_are_no_image(data, words):
     for read in (images.read, lambda data: images.peek(data)[1](1)):
         with pytest.raises(UserError, match=words):
             read(data)
+
+
+def test_deep_bands_that_opencv_would_mix_up_are_refused():
+    side_by_side = tiff(values(3, np.uint16), RGB)
+    planes = side_by_side.replace(struct.pack("<HHIH", 284, 3, 1, 1), struct.pack("<HHIH", 284, 3, 1, 2))
+    with pytest.raises(UserError, match="3 bands of 16 bits one after the other, which no decoder reads"):
+        images.read(planes)
+    with pytest.raises(UserError, match="5 bands of 16 bits, which"):
+        images.read(tiff(values(5, np.uint16), RGB, [0, 0]))
