@@ -374,7 +374,11 @@ def test_a_link_to_a_folder_is_followed_and_a_ring_ends(tmp_path):
             {},
             "which name a split and a class at once",
         ),
-        (["trainA/1.png", "trainB/2.png", "testA/3.png"], {}, "trainA, trainB, which name a split and a class at once"),
+        (
+            ["trainA/1.png", "trainB/2.png", "testA/3.png", "testB/4.png"],
+            {},
+            "trainB, which name a split and a class at once",
+        ),
         (["1_train/cat/1.png", "2_train/cat/2.png", "3_val/cat/3.png"], {}, "name a split and a class at once"),
         (["a/train/good/1.png", "b/train/good/2.png"], {}, "folders of splits in several places, a/, b/; name one"),
         (
@@ -416,7 +420,7 @@ def test_a_split_without_class_folders_stops_only_those_who_need_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("training", "validation"),
-    [("01_train", "02_val"), ("train", "validate"), ("train/images", "val/images"), ("1. Train", "2. Held out")],
+    [("01_train", "02_val"), ("train", "validate"), ("train/images", "val/images"), ("1. Train", "2. Dev")],
 )
 def test_folders_of_splits_with_more_to_their_names(tmp_path, training, validation):
     files = [f"{place}/{name}/1.png" for place in (training, validation) for name in ("cat", "dog")]

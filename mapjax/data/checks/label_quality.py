@@ -43,6 +43,7 @@ def inspect(source: Source) -> LabelSummary:
     """Count what a source holds; no image is decoded."""
     labels = labels_of(source)
     several = labels.ndim == 2
+    files = overview.files_of(source)
     outside = 0 if several else int(((labels < 0) | (labels >= len(source.classes))).sum())
     return LabelSummary(
         name=source.name,
@@ -54,8 +55,8 @@ def inspect(source: Source) -> LabelSummary:
         labels=int(labels.sum()) if several else len(labels),
         out_of_range=outside,
         dropped=overview.dropped_of(source),
-        noted=overview.noted_of(source),
-        files=overview.files_of(source),
+        noted=overview.noted_of(source) | overview.repeated_files(files),
+        files=frozenset(files),
     )
 
 
@@ -96,9 +97,11 @@ def require_trainable(source: Source, summary: LabelSummary) -> None:
     """Stop where there is nothing to learn; called with a source that has images and classes.
 
     Raises:
-      UserError: labels outside the list of classes, no labels, one class only, or, in training, images of one only.
+      UserError: files of which half are there twice, labels outside the list of classes, no labels, one class only, or,
+        in training, images of one only.
     """
     where = f"{source.name}, split {source.split!r},"
+    overview.require_once(summary.noted, summary.images, where)
     if summary.out_of_range:
         labels = labels_of(source)
         first = int(np.flatnonzero((labels < 0) | (labels >= len(source.classes)))[0])

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from rich.console import Group
 
-from mapjax.data import labels
+from mapjax.data import labels, lookup
 from mapjax.data.checks import box_quality, orientation_quality, overview
 from mapjax.data.checks.overview import Counted
 from mapjax.data.geometry import box_areas
@@ -60,6 +60,7 @@ def inspect(source: Source, max_boxes: int) -> ObjectSummary:
     length = len(source.records)
     looked_at = _looked_at(source)
     objects, files, measures = _find(source, looked_at)
+    files = lookup.real(files)
     boxes, classes, counts = objects["boxes"], objects["classes"], objects["counts"]
     counted = [KINDS[kind].count(found) for kind, found in measures.items()]
     known = (classes >= 0) & (classes < len(source.classes))

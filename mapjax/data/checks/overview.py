@@ -1,6 +1,5 @@
 """What the checks of all labels share: the image files, what was left out, and a table with a column for each split."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +19,12 @@ _FILE_AGAIN = "image file listed before"
 Counted = dict[str, tuple[int, str]]  # by reason: how many, and one example
 
 
-def files_of(source: Source) -> frozenset[str]:
+def files_of(source: Source) -> list[str]:
     """Return the paths of the images, where they are files."""
     known: Any = getattr(source.records, "files", None)
     if known is not None:
-        return frozenset(known() or ())
-    return frozenset(record["image"] for record in source.records if isinstance(record["image"], str))
+        return list(known() or ())
+    return [record["image"] for record in source.records if isinstance(record["image"], str)]
 
 
 def dropped_of(source: Source) -> Counted:
@@ -43,9 +42,9 @@ def _counted(lists: Mapping[str, Sequence[str]]) -> Counted:
 
 
 def repeated_files(files: Sequence[str]) -> Counted:
-    """Count the images of a split whose file came before, with an example."""
+    """Count the images of a split whose file, as `lookup.real` gives it, came before, with an example."""
     seen = set[str]()
-    again = [file for file in map(os.path.normpath, files) if file in seen or seen.add(file)]
+    again = [file for file in files if file in seen or seen.add(file)]
     return {_FILE_AGAIN: (len(again), again[0])} if again else {}
 
 

@@ -159,9 +159,8 @@ def _affixed(tops: Collection[str], where: str) -> dict[str, str]:
     groups = [group for group in found.values() if "train" in group and len(group) > 1]
     meant = [(kind, top) for group in groups for kind, named in group.items() for top in named]
     if len(meant) > len(dict(meant)):
-        raise UserError(
-            f"{where} has the folders {_listed(top for _, top in meant)}, which name a split and a class at once; {FORM}."
-        )
+        listed = _listed(top for _, top in meant)
+        raise UserError(f"{where} has the folders {listed}, which name a split and a class at once; {FORM}.")
     return {top: kind for kind, top in meant}
 
 

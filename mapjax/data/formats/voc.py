@@ -106,16 +106,18 @@ def make(
     unread = {os.path.splitext(name)[0]: reason for reason, names in unread_files.items() for name in names}
     lists = voc_lists.read(root / "ImageSets" / "Main", sorted(annotated))
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
-    stems = splits.take(lists[found], part, seed, hold_out)
+    listed, repeated = voc_lists.once(lists[found])
+    stems = splits.take(listed, part, seed, hold_out)
     image_files = lookup.values(stems, image_files)
     with ThreadPoolExecutor(_THREADS) as pool:
         names = sorted(annotated if classes is None else set(stems).intersection(annotated))
         files = [root / "Annotations" / annotated[name] for name in names]
         annotations = dict(zip(names, pool.map(_parse, files, chunksize=64)))
+        asked = classes is not None
         if classes is None:
             every = (found for one in annotations.values() for found in one.objects)
             classes = sorted({found.name for found in every if found.name and found.box is not None})
-        reader = _Reader({name: number for number, name in enumerate(classes)})
+        reader = _Reader({name: number for number, name in enumerate(classes)}, asked)
         folder = root / "JPEGImages"
         sizes = pool.map(lambda stem: _size(folder, image_files.get(stem), annotations.get(stem), stored), stems)
         labels = []
@@ -129,6 +131,7 @@ def make(
                 one = reader.labels(len(labels), stem, file, frames, annotations[stem])
                 labels += [] if one is None else [one]
     reader.written.require_plausible(f"{root / 'Annotations'}, split {split!r}")
+    reader.noted.update(reader.written.noted())
     packed = Packed(root, labels, stored=stored)
     return Source(
         name=f"voc:{path}",
@@ -136,7 +139,7 @@ def make(
         classes=tuple(classes),
         category_ids=tuple(range(1, len(classes) + 1)),
         records=packed.records(),
-        dropped=dict(reader.dropped),
+        dropped={**repeated, **reader.dropped},
         fingerprint=packed.fingerprint(),
         noted=dict(reader.noted),
     )
@@ -182,12 +185,12 @@ def _size(
 class _Reader:
     """Makes the labels of one image after the other, and keeps what was odd."""
 
-    def __init__(self, numbers: Mapping[str, int]):
-        """Take the class of each name."""
+    def __init__(self, numbers: Mapping[str, int], asked: bool):
+        """Take the class of each name; whether these were asked for, so that others are left out."""
         self.dropped: dict[str, list[str]] = collections.defaultdict(list)
         self.noted: dict[str, list[str]] = collections.defaultdict(list)
         self.written = Written(box_forms.CORNERS)
-        self._numbers = numbers
+        self._numbers, self._asked = numbers, asked
 
     def labels(
         self, position: int, stem: str, file: str, frames: tuple[images.Size, images.Size], annotation: _Annotation
@@ -208,7 +211,7 @@ class _Reader:
         labels = unlabelled(position, file, size)
         for found in annotation.objects:
             where = f"{stem}.xml #{found.number}"
-            if found.name not in self._numbers and found.name:
+            if self._asked and found.name and found.name not in self._numbers:
                 self.dropped["class not asked for"].append(where)
                 continue
             if not found.name or found.box is None:
@@ -217,11 +220,11 @@ class _Reader:
                 return None
             if other_way := images.fault_of_box(found.box, *frames):
                 self.noted[other_way].append(where)
+            self.written.add(found.box, *frames, where)
             self._add(labels, found, found.box, where)
         return labels
 
     def _add(self, labels: Labels, found: _Object, given: tuple[float, ...], where: str) -> None:
-        self.written.add(given, labels.size, where)
         box, reason = check_box(given, labels.size)
         if box is None:
             self.dropped[reason or ""].append(where)
