@@ -140,12 +140,14 @@ def read_header(image: str | os.PathLike | bytes, *, mask: bool = False) -> Head
     Raises:
       NoSuchImage: the file is missing.
       TooLarge: it says that it has too many pixels (budgets.py).
-      UserError: it has no header that can be read.
+      UserError: it has no header that can be read, or is a TIFF of measurements (tiffs.py).
     """
     name = _name(image)
     try:
         with io.BytesIO(image) if isinstance(image, bytes) else headers.open_file(image) as file:
             header = headers.read(file)
+            if header.kind == "TIFF" and not mask:
+                tiffs.require_image(tiffs.read_tags(file), name)
             length = file.seek(0, io.SEEK_END)
     except UserError:
         raise

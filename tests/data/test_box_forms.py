@@ -147,7 +147,7 @@ def test_the_same_objects_or_files_twice_stop(tmp_path):
     }
     assert [len(record["boxes"]) for record in source.records] == [2, 1, 1]  # none is background elsewhere
     again = [record | {"image": "a.png"} for record in source.records[:]] * 2
-    with pytest.raises(UserError, match=r"lists 6 images, 5 of them × image file listed before, such as \S+a\.png: "):
+    with pytest.raises(UserError, match=r"lists 6 images, 5 of them × image file listed before, such as \S+\.png: "):
         check(source._replace(records=again))
 
 
@@ -164,7 +164,7 @@ def test_points_as_shares_are_told(tmp_path):
 
 def test_crowds_alone_are_told(tmp_path):
     annotations = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 30, 40], "iscrowd": 1}]
-    with pytest.raises(UserError, match="no boxes to learn from in its 1 images: all 1 are crowd or difficult"):
+    with pytest.raises(UserError, match="from in its 1 images: all 1 are crowd or difficult, such as in "):
         check(write_coco(tmp_path, [[]], annotations=annotations))
 
 

@@ -55,7 +55,7 @@ def inspect(source: Source) -> LabelSummary:
         labels=int(labels.sum()) if several else len(labels),
         out_of_range=outside,
         dropped=overview.dropped_of(source),
-        noted=overview.noted_of(source) | overview.repeated_files(files),
+        noted=overview.noted_of(source) | overview.repeated_files(source, files),
         files=frozenset(files),
     )
 
@@ -97,11 +97,9 @@ def require_trainable(source: Source, summary: LabelSummary) -> None:
     """Stop where there is nothing to learn; called with a source that has images and classes.
 
     Raises:
-      UserError: files of which half are there twice, labels outside the list of classes, no labels, one class only, or,
-        in training, images of one only.
+      UserError: labels outside the list of classes, no labels, one class only, or, in training, images of one only.
     """
     where = f"{source.name}, split {source.split!r},"
-    overview.require_once(summary.noted, summary.images, where)
     if summary.out_of_range:
         labels = labels_of(source)
         first = int(np.flatnonzero((labels < 0) | (labels >= len(source.classes)))[0])

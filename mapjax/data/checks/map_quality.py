@@ -72,7 +72,7 @@ def inspect(source: Source) -> MapSummary:
         contradiction=orientation_quality.contradiction(source),
         unreadable=(len(reasons), reasons[0] if reasons else ""),
         dropped=overview.dropped_of(source),
-        noted=overview.noted_of(source) | overview.repeated_files(files),
+        noted=overview.noted_of(source) | overview.repeated_files(source, files),
         files=frozenset(files),
     )
 

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mapjax.data.source import Source
+from mapjax.data.source import Source, truth_of
 from mapjax.errors import UserError
 from mapjax.runtime.names import shown as shown_name
 
@@ -41,11 +41,13 @@ def _counted(lists: Mapping[str, Sequence[str]]) -> Counted:
     return {reason: (len(where), where[0]) for reason, where in lists.items() if where}
 
 
-def repeated_files(files: Sequence[str]) -> Counted:
+def repeated_files(source: Source, files: Sequence[str]) -> Counted:
     """Count the images of a split whose file, as `lookup.real` gives it, came before, with an example."""
     seen = set[str]()
-    again = [file for file in files if file in seen or seen.add(file)]
-    return {_FILE_AGAIN: (len(again), again[0])} if again else {}
+    again = [row for row, file in enumerate(files) if file in seen or seen.add(file)]
+    if not again:
+        return {}
+    return {_FILE_AGAIN: (len(again), truth_of(source, again[0]).get("file", files[again[0]]))}
 
 
 def require_once(counted: Counted, images: int, where: str) -> None:
