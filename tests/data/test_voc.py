@@ -1,6 +1,8 @@
 """VOC folders, whole and broken."""
 
 import os
+import pathlib
+import re
 
 import numpy as np
 import PIL.Image
@@ -166,6 +168,16 @@ def test_a_validation_split_is_held_out_where_there_is_none(folder):
     files = {split: {r["file"] for r in voc.make(split=split, path=path, seed=3).records} for split in ("train", "val")}
     assert len(files["train"]) == 18 and len(files["val"]) == 2 and not files["train"] & files["val"]
     assert len(voc.make(split="train", path=path, hold_out=0).records) == 20
+
+
+@pytest.mark.parametrize("there", ["annotations", "VOC2007/Annotations"])
+def test_folders_that_may_be_meant_are_named(folder, tmp_path, there):
+    path = pathlib.Path(folder({"a": [obj()]}))
+    (path / there).parent.mkdir(exist_ok=True)
+    (path / "Annotations").rename(path / there)
+    meant = str(path / there.removesuffix("/Annotations"))
+    with pytest.raises(UserError, match=re.escape(f"Annotations is not there (is {meant!r} meant?): ")):
+        voc.make(split="train", path=str(path))
 
 
 def test_a_class_of_which_nothing_can_be_read_is_no_background(folder):

@@ -20,6 +20,7 @@ from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.runtime import regular
+from mapjax.runtime.names import shown
 
 ABOUT = "voc:DIR (boxes or label maps)"
 
@@ -97,9 +98,7 @@ def make(
     if needs == "label_map":
         return voc_segmentation.open_split(split, seed, path, classes, hold_out, void, stored)
     root = pathlib.Path(path)
-    for folder in (root, root / "Annotations", root / "JPEGImages"):
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not there: --data voc:DIR needs a folder with Annotations/ and JPEGImages/.")
+    _require_folders(root)
     annotated = voc_lists.files(root, "Annotations", (".xml",))
     every_image, unread_files = voc_lists.image_files(root)
     image_files = voc_lists.counterparts(annotated, every_image)
@@ -120,19 +119,11 @@ def make(
         reader = _Reader({name: number for number, name in enumerate(classes)}, asked)
         folder = root / "JPEGImages"
         sizes = pool.map(lambda stem: _size(folder, image_files.get(stem), annotations.get(stem), stored), stems)
-        labels = []
         for stem, (frames, reason) in zip(stems, sizes):
-            if stem not in annotations:
-                reader.dropped["missing annotation"].append(stem)
-            elif frames is None:
-                reader.dropped[unread.get(stem, reason)].append(image_files.get(stem, stem))
-            else:
-                file = f"JPEGImages/{image_files[stem]}"
-                one = reader.labels(len(labels), stem, file, frames, annotations[stem])
-                labels += [] if one is None else [one]
+            reader.read(stem, image_files.get(stem, stem), frames, unread.get(stem, reason), annotations.get(stem))
     reader.written.require_plausible(f"{root / 'Annotations'}, split {split!r}")
     reader.noted.update(reader.written.noted())
-    packed = Packed(root, labels, stored=stored)
+    packed = Packed(root, reader.kept, stored=stored)
     return Source(
         name=f"voc:{path}",
         split=split,
@@ -143,6 +134,22 @@ def make(
         fingerprint=packed.fingerprint(),
         noted=dict(reader.noted),
     )
+
+
+def _require_folders(root: pathlib.Path) -> None:
+    """Stop where a folder is not there, and name one a level deeper, or in other letters, that is."""
+    for folder in (root, root / "Annotations", root / "JPEGImages"):
+        if not folder.is_dir():
+            alike = lookup.match(folder.name, names := _folders(folder.parent), ())
+            near = [alike] if alike else [name for name in names if (root / name / "Annotations").is_dir()]
+            hint = f" (is {shown(str(folder.parent / near[0]))!r} meant?)" if near else ""
+            raise UserError(
+                f"{folder} is not there{hint}: --data voc:DIR needs a folder with Annotations/ and JPEGImages/."
+            )
+
+
+def _folders(place: pathlib.Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(place) if entry.is_dir()) if place.is_dir() else []
 
 
 def _parse(file: pathlib.Path) -> _Annotation:
@@ -189,10 +196,28 @@ class _Reader:
         """Take the class of each name; whether these were asked for, so that others are left out."""
         self.dropped: dict[str, list[str]] = collections.defaultdict(list)
         self.noted: dict[str, list[str]] = collections.defaultdict(list)
+        self.kept: list[Labels] = []
         self.written = Written(box_forms.CORNERS)
         self._numbers, self._asked = numbers, asked
 
-    def labels(
+    def read(
+        self,
+        stem: str,
+        file: str,
+        frames: tuple[images.Size, images.Size] | None,
+        reason: str,
+        annotation: _Annotation | None,
+    ) -> None:
+        """Keep the labels of an image, or count why it has none: without `frames` for the `reason`."""
+        if annotation is None:
+            self.dropped["missing annotation"].append(stem)
+        elif frames is None:
+            self.dropped[reason].append(file)
+        else:
+            one = self._labels(len(self.kept), stem, f"JPEGImages/{file}", frames, annotation)
+            self.kept += [] if one is None else [one]
+
+    def _labels(
         self, position: int, stem: str, file: str, frames: tuple[images.Size, images.Size], annotation: _Annotation
     ) -> Labels | None:
         """Check the objects of one image, whose size is the first of `frames`, that the other way up the second.
