@@ -20,6 +20,7 @@ Boxes = Float[np.ndarray, "n 4"]
 _ROUNDING = 0.5  # pixels by which a box may reach beyond its image without a word
 _WHOLE = 0.9  # share of a box inside its image from which on it is taken for right
 _SHARES = "they look like shares of the image from 0 to 1: multiply them by its width and height"
+_CONFINED = "box, all in the upper left quarters of their images, as those of smaller images, or percents, would be"
 _FEWEST, _FEW = 4, 10  # boxes that tell another form that fits, and one that boxes cut off at a border may fit
 
 
@@ -71,9 +72,9 @@ class Written:
         self._shares: list[str] = []  # where objects have points within 0 and 1
         self._pointed = 0
 
-    def add(self, given: Sequence[float], size: geometry.Size, place: str) -> None:
-        """Take one box, as written, of an image of height, width; and where it is written."""
-        self._numbers.extend((*given, *size))
+    def add(self, given: Sequence[float], size: geometry.Size, other: geometry.Size, place: str) -> None:
+        """Take one box, as written, of an image of height, width, and `other` the other way up; and where it is."""
+        self._numbers.extend((*given, *size, *other))
         self._places.append(place)
 
     def add_points(self, points: Float[np.ndarray, "k 2"], place: str) -> None:
@@ -97,10 +98,9 @@ class Written:
                 f"{where}: of {len(self._shares)} of {self._pointed} objects all points are from 0 to 1, such as "
                 f"{self._shares[0]}; {_SHARES}."
             )
-        rows = np.frombuffer(self._numbers, np.float64).reshape(-1, 6)
-        given, sizes = rows[:, :4], rows[:, 4:]
+        given, sizes, others = self._arrays()
         odd, lost = _judged(self.form.corners(given), sizes)
-        cause = _cause(given, sizes, self.form, odd, lost)
+        cause = _cause(given, sizes, others, self.form, odd, lost)
         if not cause:
             return
         first = int(np.flatnonzero(odd)[0])
@@ -110,6 +110,17 @@ class Written:
             f"their image, such as {self._places[first]}: ({numbers}) in {height}×{width} pixels (height × width); "
             f"{cause}."
         )
+
+    def noted(self) -> dict[str, list[str]]:
+        """Return what is odd about all boxes together, and where they are written; nothing where nothing is."""
+        given, sizes, _ = self._arrays()
+        confined = len(given) >= _FEW and (self.form.corners(given)[:, 2:] < sizes[:, ::-1] / 2).all()
+        return {_CONFINED: self._places} if confined else {}
+
+    def _arrays(self) -> tuple[Boxes, np.ndarray, np.ndarray]:
+        """Return the boxes, the sizes of their images, and those the other way up."""
+        rows = np.frombuffer(self._numbers, np.float64).reshape(-1, 8)
+        return rows[:, :4], rows[:, 4:6], rows[:, 6:]
 
 
 def _judged(corners: Boxes, sizes: Float[np.ndarray, "n 2"]) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
@@ -131,6 +142,7 @@ def _fits(corners: Boxes, sizes: Float[np.ndarray, "n 2"]) -> float:
 def _cause(
     given: Boxes,
     sizes: Float[np.ndarray, "n 2"],
+    others: Float[np.ndarray, "n 2"],
     form: Form,
     odd: Bool[np.ndarray, " n"],
     lost: Bool[np.ndarray, " n"],
@@ -142,8 +154,10 @@ def _cause(
     if ((given >= 0) & (given <= 1)).all(axis=1).mean() >= enough:
         return _SHARES
     with np.errstate(over="ignore", invalid="ignore"):
-        others = [other for other in _OTHERS if other is not form and (other is not CENTRES or len(odd) >= _FEW)]
-        fits = {other.name: _fits(other.corners(given), sizes) for other in others}
+        if (sizes != others).any() and _fits(form.corners(given), others) >= enough:
+            return "they fit where EXIF turns the images the other way: see data.orientation"
+        forms = [other for other in _OTHERS if other is not form and (other is not CENTRES or len(odd) >= _FEW)]
+        fits = {other.name: _fits(other.corners(given), sizes) for other in forms}
     best = max(fits, key=fits.__getitem__)
     if fits[best] >= enough:
         return f"they look like {best}: write {form.name} instead"

@@ -9,7 +9,7 @@ from mapjax.errors import UserError
 
 PIXELS, UNPACKED = "MAPJAX_MAX_PIXELS", "MAPJAX_MAX_UNPACKED"
 _DEFAULTS = {PIXELS: 250_000_000, UNPACKED: 750_000_000}  # 750 MB each, as 8-bit RGB and as they are
-_SMALL, _PIXELS_A_BYTE = 64_000_000, 50
+_SMALL, _PIXELS_A_BYTE = 64_000_000, 100
 
 
 class TooLarge(UserError):
@@ -36,8 +36,8 @@ def require_pixels(size: tuple[int, int], name: str, length: int | None = None) 
     Args:
       size: height, width.
       name: of it, for the error.
-      length: of its file in bytes. Large photos have no more than 50 pixels a byte, so where the user sets no limit,
-        that is one for what is larger than 64 million; None for masks, whose pixels are alike.
+      length: of its file in bytes. Photos have no more than 50 pixels a byte, and a JPEG of one colour 64, so where the
+        user sets no limit, 100 is one for what is larger than 64 million; None for masks, whose pixels are alike.
 
     Raises:
       TooLarge: naming the image, its size and the limit.

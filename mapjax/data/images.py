@@ -140,12 +140,14 @@ def read_header(image: str | os.PathLike | bytes, *, mask: bool = False) -> Head
     Raises:
       NoSuchImage: the file is missing.
       TooLarge: it says that it has too many pixels (budgets.py).
-      UserError: it has no header that can be read.
+      UserError: it has no header that can be read, or is a TIFF of measurements (tiffs.py).
     """
     name = _name(image)
     try:
         with io.BytesIO(image) if isinstance(image, bytes) else headers.open_file(image) as file:
             header = headers.read(file)
+            if header.kind == "TIFF" and not mask:
+                tiffs.require_image(tiffs.read_tags(file), name)
             length = file.seek(0, io.SEEK_END)
     except UserError:
         raise
@@ -244,12 +246,23 @@ def _decode_other(data: bytes, name: str) -> np.ndarray:
         tags = tiffs.read_tags(io.BytesIO(data))
         tiffs.require_image(tags, name)
         return _upright(_to_rgb(tiffs.decode(data, tags), name), {6: 8, 8: 6}.get(tags.orientation, tags.orientation))
-    if not (header.kind == "PNG" and data[24:26] == b"\x08\0" and b"tRNS" in data):  # OpenCV overlooks a clear grey
+    if not _opencv_misreads(header.kind, data):
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if found is not None:
             return _to_rgb(found, name, blue_first=True)
     image = headers.open_by_pillow(io.BytesIO(data), header.kind)
+    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 255
+        return _to_rgb(np.asarray(image).astype(np.uint16), name)
     return _to_rgb(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")), name)
+
+
+def _opencv_misreads(kind: str, data: bytes) -> bool:
+    """Tell what OpenCV reads otherwise than it is meant, without a word."""
+    return (
+        kind == "PPM"  # whose brightest value may be another than 255 or 65535
+        or (kind == "BMP" and data[14] == 12)  # OS/2's, which become grey
+        or (kind == "PNG" and data[24:26] == b"\x08\0" and b"tRNS" in data)  # a clear grey
+    )
 
 
 def _to_rgb(pixels: np.ndarray, name: str, *, blue_first: bool = False) -> np.ndarray:

@@ -38,6 +38,13 @@ def match(written: str, names: Collection[str], extensions: tuple[str, ...] = EX
     return Names(names, extensions).find(written)
 
 
+def real(files: Iterable[str]) -> list[str]:
+    """Return where the paths of files lead to through links, so that those of one file are one."""
+    folder = functools.cache(os.path.realpath)
+    found = (os.path.join(folder(os.path.dirname(file)), os.path.basename(file)) for file in files)
+    return [os.path.realpath(file) if os.path.islink(file) else file for file in found]
+
+
 class Files:
     """The files below a folder, found by the names that a list gives them; folders are listed once each."""
 

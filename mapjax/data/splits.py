@@ -12,7 +12,7 @@ from mapjax.runtime import names as texts
 
 _SPELLINGS = {
     "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev", "development", "eval", "evaluation", "holdout"),
+    "val": ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation", "holdout", "heldout"),
     "test": ("test", "testing", "tst"),
 }
 _WORDS = "|".join(word for words in _SPELLINGS.values() for word in words)
@@ -38,14 +38,19 @@ def kind_of(name: str) -> str | None:
 def with_more(name: str) -> tuple[str, str] | None:
     """Return what else a name says beside a split's, and which split that is; None where it has no such word.
 
+    A number says nothing else.
+
     Example:
       >>> from mapjax.data import splits
-      >>> splits.with_more("seg_train"), splits.with_more("Test cats"), splits.with_more("trains")
-      (('seg', 'train'), ('cats', 'test'), None)
+      >>> [splits.with_more(name) for name in ("seg_train", "Test cats", "trainA", "01_val", "trains")]
+      [('seg', 'train'), ('cats', 'test'), ('a', 'train'), ('', 'val'), None]
     """
-    found = _BESIDE.fullmatch(name.casefold())
+    found = _BESIDE.fullmatch(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).casefold())
     kind = None if found is None else kind_of(found["last"] or found["first"])
-    return None if found is None or kind is None else (found["before"] or found["after"], kind)
+    if found is None or kind is None:
+        return None
+    more = found["before"] or found["after"]
+    return (more if re.search(r"[^\W\d_]", more) else "", kind)
 
 
 def find(split: str, available: Collection[str], where: str = "the data") -> str | None:

@@ -10,11 +10,13 @@ from jaxtyping import Shaped
 
 from mapjax.errors import UserError
 
-_WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _BANDS, _EXTRA, _FORM = 256, 257, 258, 262, 274, 277, 338, 339
+_WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _BANDS = 256, 257, 258, 262, 274, 277
+_PLANES, _EXTRA, _FORM = 284, 338, 339
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 # Photometric interpretation → bands: grey (twice), RGB, palette, CMYK, YCbCr, three of CIE Lab.
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}
 _PREMULTIPLIED, _STRAIGHT = 1, 2  # extra samples that are transparency; 0 is anything else, such as infrared
+_MOST_DEEP = 4  # bands of more than 8 bits, and only side by side: OpenCV takes others for these
 _FORMS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
 
@@ -28,6 +30,7 @@ class Tags(NamedTuple):
     extra: what those beyond the colours are.
     bits: of each band.
     form: of the numbers: 1 whole, 2 signed, 3 floating-point.
+    planes: whether the bands are one after the other, not side by side in each pixel.
     """
 
     size: tuple[int, int]
@@ -37,6 +40,7 @@ class Tags(NamedTuple):
     extra: tuple[int, ...]
     bits: tuple[int, ...]
     form: int
+    planes: bool
 
     @property
     def colours(self) -> int:
@@ -72,6 +76,7 @@ def read_tags(file: io.BufferedIOBase) -> Tags:
         _tuple(tags.get(_EXTRA, ())),
         _tuple(tags.get(_BITS, (1,))),
         int(_tuple(tags.get(_FORM, (1,)))[0]),
+        tags.get(_PLANES) == 2,
     )
 
 
@@ -79,11 +84,15 @@ def require_image(tags: Tags, name: str) -> None:
     """Refuse a TIFF that holds measurements rather than a grey or coloured image.
 
     Raises:
-      UserError: numbers that are not whole, or bands of which the tags do not say which are the colours.
+      UserError: numbers that are not whole, deep bands that no decoder here reads, or bands of which the tags do not
+        say which are the colours.
     """
     mend = "save it as an 8- or 16-bit image of one grey or three RGB bands"
     if tags.form in _FORMS or tags.depth > 16:
         raise UserError(f"{name} holds {_FORMS.get(tags.form, 'whole')} numbers of {tags.depth} bits; {mend}.")
+    if tags.depth > 8 and tags.bands > 1 and (tags.planes or tags.bands > _MOST_DEEP):
+        order = " one after the other" if tags.planes else ""
+        raise UserError(f"{name} holds {tags.bands} bands of {tags.depth} bits{order}, which no decoder reads; {mend}.")
     more = tags.bands - tags.colours
     if tags.colours == 1 and (more > 1 or (more and tags.depth > 8)) and not (tags.has_alpha and tags.depth <= 8):
         raise UserError(f"{name} has {tags.bands} bands, and its tags say of one only what it is; {mend}.")

@@ -91,7 +91,7 @@ def seen_before(config: Any, source: Source, learned: Mapping[str, str]) -> str:
         train = sources.make_source(config, "train")
         # Files by their paths; else names, which say something within one data set.
         both = [
-            overview.files_of(one) or (_names(one) if one.name == source.name else set()) for one in (train, source)
+            set(overview.files_of(one) or (_names(one) if one.name == source.name else ())) for one in (train, source)
         ]
         if shared := len(both[0] & both[1]):
             return f"the run was trained on {shared} of these {len(source.records)} images: {says_nothing}."

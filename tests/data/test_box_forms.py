@@ -35,7 +35,7 @@ def centres(corners):
 def judge(form, given):
     written = Written(form)
     for number, box in enumerate(given.tolist()):
-        written.add(box, (HEIGHT, WIDTH), f"#{number}")
+        written.add(box, (HEIGHT, WIDTH), (HEIGHT, WIDTH), f"#{number}")
     written.require_plausible("the file")
 
 
@@ -147,7 +147,7 @@ def test_the_same_objects_or_files_twice_stop(tmp_path):
     }
     assert [len(record["boxes"]) for record in source.records] == [2, 1, 1]  # none is background elsewhere
     again = [record | {"image": "a.png"} for record in source.records[:]] * 2
-    with pytest.raises(UserError, match=r"lists 6 images, 5 of them × image file listed before, such as a\.png: "):
+    with pytest.raises(UserError, match=r"lists 6 images, 5 of them × image file listed before, such as \S+\.png: "):
         check(source._replace(records=again))
 
 
@@ -164,5 +164,21 @@ def test_points_as_shares_are_told(tmp_path):
 
 def test_crowds_alone_are_told(tmp_path):
     annotations = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 30, 40], "iscrowd": 1}]
-    with pytest.raises(UserError, match="no boxes to learn from in its 1 images: all 1 are crowd or difficult"):
+    with pytest.raises(UserError, match="from in its 1 images: all 1 are crowd or difficult, such as in "):
         check(write_coco(tmp_path, [[]], annotations=annotations))
+
+
+def test_boxes_that_fit_the_other_way_up_name_the_orientation():
+    written = Written(CORNERS)
+    for number, box in enumerate(boxes(largest=110).tolist()):
+        written.add(box, (WIDTH, HEIGHT), (HEIGHT, WIDTH), f"#{number}")
+    with pytest.raises(UserError, match=r"they fit where EXIF turns the images the other way: see data\.orientation"):
+        written.require_plausible("the file")
+
+
+@pytest.mark.parametrize(("scale", "said"), [(0.49, 40), (1, 0)])
+def test_boxes_of_smaller_images_are_told(scale, said):
+    written = Written(SIDES)
+    for number, box in enumerate((sides(boxes()) * scale).tolist()):
+        written.add(box, (HEIGHT, WIDTH), (HEIGHT, WIDTH), f"#{number}")
+    assert [len(places) for reason, places in written.noted().items() if "percents" in reason] == [said] * bool(said)

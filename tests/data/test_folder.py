@@ -374,6 +374,12 @@ def test_a_link_to_a_folder_is_followed_and_a_ring_ends(tmp_path):
             {},
             "which name a split and a class at once",
         ),
+        (
+            ["trainA/1.png", "trainB/2.png", "testA/3.png", "testB/4.png"],
+            {},
+            "trainB, which name a split and a class at once",
+        ),
+        (["1_train/cat/1.png", "2_train/cat/2.png", "3_val/cat/3.png"], {}, "name a split and a class at once"),
         (["a/train/good/1.png", "b/train/good/2.png"], {}, "folders of splits in several places, a/, b/; name one"),
         (
             ["cat/train/1.png", "dog/test/2.png"],
@@ -410,6 +416,21 @@ def test_a_split_without_class_folders_stops_only_those_who_need_it(tmp_path):
                 prepare.open_splits({"name": "folder", "path": path}, asked)
     os.rename(tmp_path / "val", tmp_path.with_name("elsewhere"))
     assert [*prepare.open_splits({"name": "folder", "path": path}, [])] == ["train", "val"]
+
+
+@pytest.mark.parametrize(
+    ("training", "validation"),
+    [("01_train", "02_val"), ("train", "validate"), ("train/images", "val/images"), ("1. Train", "2. Dev")],
+)
+def test_folders_of_splits_with_more_to_their_names(tmp_path, training, validation):
+    files = [f"{place}/{name}/1.png" for place in (training, validation) for name in ("cat", "dog")]
+    path = write_folder(tmp_path, content([*files, "more/cat/1.png"] if training == "train" else files))
+    for split, place in (("train", training), ("val", validation)):
+        source = folder.make(split=split, path=path)
+        assert source.classes == ("cat", "dog")
+        assert [record["file"] for record in source.records] == [f"{place}/cat/1.png", f"{place}/dog/1.png"]
+        if training == "train":
+            assert source.dropped == {"image outside the folders of splits": ["more/cat/1.png"]}
 
 
 def test_one_class_only_cannot_train(tmp_path):

@@ -89,6 +89,12 @@ def test_the_limit_can_be_set(monkeypatch):
     assert images.read_size(LARGE["dense png"]) == (15000, 15000)
 
 
+def test_a_large_photo_of_one_colour_is_none_that_lies():
+    flat = io.BytesIO()
+    PIL.Image.new("RGB", (1600, 1600)).save(flat, "JPEG")
+    budgets.require_pixels((14000, 14000), "a.jpg", len(flat.getvalue()) * 14000**2 // 1600**2)
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000", "PPM"])
 def test_pillows_own_limit_is_not_ours(form, tmp_path, monkeypatch):
     tag = PIL.Image.Exif()

@@ -1,6 +1,7 @@
 """Every kind of image becomes 8-bit RGB, against Pillow; broken ones are named in one sentence."""
 
 import io
+import struct
 
 import numpy as np
 import PIL.Image
@@ -187,3 +188,18 @@ def test_peeking_names_what_cannot_be_read():
     _, decode = images.peek(data[: len(data) // 2], name="a cat")
     with pytest.raises(UserError, match="a cat is cut short"):
         decode(2)
+
+
+@pytest.mark.parametrize("most", [100, 255, 1023, 65535])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_the_brightest_value_of_a_ppm_is_white(bands, most):
+    shares = np.random.default_rng(0).random((6, 9, bands))
+    values = np.rint(shares * most).astype(">u2" if most > 255 else np.uint8)
+    data = b"P%d 9 6 %d\n" % (6 if bands == 3 else 5, most) + values.tobytes()
+    np.testing.assert_allclose(images.read(data), np.broadcast_to(shares * 255, (6, 9, 3)), atol=2)
+
+
+def test_a_bitmap_of_os2_keeps_its_colours():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    head = b"BM" + struct.pack("<IHHIIHHHH", 26 + pixels.nbytes, 0, 0, 26, 12, 8, 6, 1, 24)
+    np.testing.assert_array_equal(images.read(head + pixels[::-1, :, ::-1].tobytes()), pixels)

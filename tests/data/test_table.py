@@ -92,7 +92,7 @@ def test_lines_that_cannot_be_used_are_counted(write):
         "line without a path": ["line 5"],
         "line without a split": ["line 6"],
         "line of another length": ["line 7"],
-        "image listed twice": ["p/0.png (line 8)"],
+        "image listed before with another label": ["p/0.png (line 8)"],
         "missing image": ["p/no.png", "no/1.png"],
     }
 
@@ -105,6 +105,28 @@ def test_paths_spelled_as_elsewhere_are_found(write, tmp_path):
     assert [record["file"] for record in source.records] == found
     assert [int(images.read(record["image"])[0, 0, 0]) for record in source.records] == [0, 1, 2, 3, 10, 5]
     assert source.dropped == {"image listed twice": ["p/0.png (line 7)"]}
+
+
+def test_one_image_spelled_in_two_ways_is_one(write):
+    lines = [f"p/{path}{i}.png,{i % 2}" for i in range(4) for path in ("", "./", "../p/")]
+    source = table.make(split="train", path=write("path,label", *lines), hold_out=0)
+    assert len(source.records) == 4 and len(source.dropped["image listed twice"]) == 8
+
+
+def test_several_lines_of_an_image_are_told(write):
+    path = write("path,label", *(f"p/{i}.png,{name}" for i in range(4) for name in "ab"))
+    with pytest.raises(UserError, match=r"4 × image listed before with another label, such as p/0.png \(line 3\); sev"):
+        table.make(split="train", path=path)
+
+
+def test_links_are_told(write, tmp_path):
+    (tmp_path / "other").symlink_to("p")
+    (tmp_path / "p" / "l.png").symlink_to("1.png")
+    lines = ["p/0.png,a,train", "p/1.png,b,train", "p/l.png,b,train", "other/0.png,a,val", "p/2.png,b,val"]
+    path = write("path,label,split", *lines)
+    train, val = (quality.inspect(table.make(split=split, path=path), 0) for split in ("train", "val"))
+    assert quality.overlap(train, val).startswith("1 of the 2 images of 'val' are in 'train' too")
+    assert train.noted == {"image file listed before": (1, "p/l.png")} and not val.noted
 
 
 def test_bytes_of_names_that_are_no_text_are_found(write, tmp_path):

@@ -110,3 +110,19 @@ def test_measurements_are_no_image(data, words):
     for read in (images.read, lambda data: images.peek(data)[1](1)):
         with pytest.raises(UserError, match=words):
             read(data)
+
+
+def test_measurements_are_told_by_their_header():
+    measured = tiff(np.zeros((6, 9, 1), np.float32), GREY)
+    with pytest.raises(UserError, match="holds floating-point numbers of 32 bits"):
+        images.read_header(measured)
+    assert images.read_header(measured, mask=True).stored == (6, 9)
+
+
+def test_deep_bands_that_opencv_would_mix_up_are_refused():
+    side_by_side = tiff(values(3, np.uint16), RGB)
+    planes = side_by_side.replace(struct.pack("<HHIH", 284, 3, 1, 1), struct.pack("<HHIH", 284, 3, 1, 2))
+    with pytest.raises(UserError, match="3 bands of 16 bits one after the other, which no decoder reads"):
+        images.read(planes)
+    with pytest.raises(UserError, match="5 bands of 16 bits, which"):
+        images.read(tiff(values(5, np.uint16), RGB, [0, 0]))

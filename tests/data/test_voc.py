@@ -1,6 +1,8 @@
 """VOC folders, whole and broken."""
 
 import os
+import pathlib
+import re
 
 import numpy as np
 import PIL.Image
@@ -64,7 +66,7 @@ def test_names_spelled_otherwise_are_found(folder, tmp_path):
     (tmp_path / "JPEGImages" / "IMG 1.png").rename(tmp_path / "JPEGImages" / "Img 1.PNG")
     source = voc.make(split="train", path=path, hold_out=0)
     assert [r["file"] for r in source.records] == [f"JPEGImages/{n}" for n in (f"{nfd}.png", "Img 1.PNG", "b.png")]
-    assert not source.dropped
+    assert source.dropped == {"image listed twice": ["b"]}
     (tmp_path / "JPEGImages" / "b.png").rename(tmp_path / "JPEGImages" / os.fsdecode(b"\xb9\xb7.png"))
     (tmp_path / "Annotations" / "b.xml").rename(tmp_path / "Annotations" / os.fsdecode(b"\xb9\xb7.xml"))
     (tmp_path / "ImageSets" / "Main" / "training.txt").write_bytes(b"\xb9\xb7\r\n")
@@ -166,6 +168,22 @@ def test_a_validation_split_is_held_out_where_there_is_none(folder):
     files = {split: {r["file"] for r in voc.make(split=split, path=path, seed=3).records} for split in ("train", "val")}
     assert len(files["train"]) == 18 and len(files["val"]) == 2 and not files["train"] & files["val"]
     assert len(voc.make(split="train", path=path, hold_out=0).records) == 20
+
+
+@pytest.mark.parametrize("there", ["annotations", "VOC2007/Annotations"])
+def test_folders_that_may_be_meant_are_named(folder, tmp_path, there):
+    path = pathlib.Path(folder({"a": [obj()]}))
+    (path / there).parent.mkdir(exist_ok=True)
+    (path / "Annotations").rename(path / there)
+    meant = str(path / there.removesuffix("/Annotations"))
+    with pytest.raises(UserError, match=re.escape(f"Annotations is not there (is {meant!r} meant?): ")):
+        voc.make(split="train", path=str(path))
+
+
+def test_a_class_of_which_nothing_can_be_read_is_no_background(folder):
+    source = voc.make(split="train", path=folder({"a": [obj(), obj("dog", (0, 0, "x", 5))], "b": [obj()]}), hold_out=0)
+    assert source.classes == ("cat",) and [record["file"] for record in source.records] == ["JPEGImages/b.png"]
+    assert source.dropped == {"image with an object without four finite corners": ["a.xml #2"]}
 
 
 def test_classes_can_be_given(folder):

@@ -33,7 +33,7 @@ def inspect(source: Source) -> ImageSummary:
         images=len(source.records),
         dropped=overview.dropped_of(source),
         noted=overview.noted_of(source),
-        files=overview.files_of(source),
+        files=frozenset(overview.files_of(source)),
     )
 
 

@@ -43,6 +43,7 @@ def inspect(source: Source) -> LabelSummary:
     """Count what a source holds; no image is decoded."""
     labels = labels_of(source)
     several = labels.ndim == 2
+    files = overview.files_of(source)
     outside = 0 if several else int(((labels < 0) | (labels >= len(source.classes))).sum())
     return LabelSummary(
         name=source.name,
@@ -54,8 +55,8 @@ def inspect(source: Source) -> LabelSummary:
         labels=int(labels.sum()) if several else len(labels),
         out_of_range=outside,
         dropped=overview.dropped_of(source),
-        noted=overview.noted_of(source),
-        files=overview.files_of(source),
+        noted=overview.noted_of(source) | overview.repeated_files(source, files),
+        files=frozenset(files),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int64
 from rich.console import Group
 
-from mapjax.data import splits
+from mapjax.data import lookup, splits
 from mapjax.data.checks import orientation_quality, overview
 from mapjax.data.checks.overview import Counted
 from mapjax.data.source import Source, label_map_of, largest_size, truth_of
@@ -57,7 +57,7 @@ class MapSummary(NamedTuple):
 def inspect(source: Source) -> MapSummary:
     """Count what a source holds, from at most 300 masks; no image is decoded."""
     counts, reasons = _counts(source, _LOOKED_AT)
-    files = _files(source)
+    files = lookup.real(_files(source))
     pixels = counts.sum(0)
     known = len(source.classes)
     return MapSummary(
@@ -72,7 +72,7 @@ def inspect(source: Source) -> MapSummary:
         contradiction=orientation_quality.contradiction(source),
         unreadable=(len(reasons), reasons[0] if reasons else ""),
         dropped=overview.dropped_of(source),
-        noted=overview.noted_of(source) | overview.repeated_files(files),
+        noted=overview.noted_of(source) | overview.repeated_files(source, files),
         files=frozenset(files),
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from rich.console import Group
 
-from mapjax.data import labels
+from mapjax.data import labels, lookup
 from mapjax.data.checks import box_quality, orientation_quality, overview
 from mapjax.data.checks.overview import Counted
 from mapjax.data.geometry import box_areas
@@ -60,6 +60,7 @@ def inspect(source: Source, max_boxes: int) -> ObjectSummary:
     length = len(source.records)
     looked_at = _looked_at(source)
     objects, files, measures = _find(source, looked_at)
+    files = lookup.real(files)
     boxes, classes, counts = objects["boxes"], objects["classes"], objects["counts"]
     counted = [KINDS[kind].count(found) for kind, found in measures.items()]
     known = (classes >= 0) & (classes < len(source.classes))
@@ -86,7 +87,7 @@ def inspect(source: Source, max_boxes: int) -> ObjectSummary:
         dropped=overview.dropped_of(source),
         noted=overview.noted_of(source)
         | box_quality.count(objects, lambda index: name_of(source, index))
-        | overview.repeated_files(files),
+        | overview.repeated_files(source, files),
         files=frozenset(files),
     )
 
@@ -186,7 +187,7 @@ def require_trainable(source: Source, summary: ObjectSummary) -> None:
             f"image {truth_of(source, first).get('file', first)}; correct the labels."
         )
     if summary.boxes == summary.crowd:
-        every = f": all {summary.crowd} are crowd or difficult" if summary.crowd else ""
+        every = f": all {summary.crowd} are crowd or difficult, such as in {_crowded(source)}" if summary.crowd else ""
         raise UserError(
             f"{where} has no boxes to learn from in its {len(source.records)} images{every}.{overview.why(source)}"
         )
@@ -194,3 +195,9 @@ def require_trainable(source: Source, summary: ObjectSummary) -> None:
     overview.require_once(summary.noted, summary.images, where)
     if summary.lacking:
         raise UserError(f"{where} has {summary.lacking} in the images looked at; correct the labels.")
+
+
+def _crowded(source: Source) -> str:
+    """Return the name of the first image with a crowd."""
+    records = (truth_of(source, index) for index in range(len(source.records)))
+    return next((record.get("file", "") for record in records if np.any(record.get("crowd", False))), "")

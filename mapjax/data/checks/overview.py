@@ -1,6 +1,5 @@
 """What the checks of all labels share: the image files, what was left out, and a table with a column for each split."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mapjax.data.source import Source
+from mapjax.data.source import Source, truth_of
 from mapjax.errors import UserError
 from mapjax.runtime.names import shown as shown_name
 
@@ -20,12 +19,12 @@ _FILE_AGAIN = "image file listed before"
 Counted = dict[str, tuple[int, str]]  # by reason: how many, and one example
 
 
-def files_of(source: Source) -> frozenset[str]:
+def files_of(source: Source) -> list[str]:
     """Return the paths of the images, where they are files."""
     known: Any = getattr(source.records, "files", None)
     if known is not None:
-        return frozenset(known() or ())
-    return frozenset(record["image"] for record in source.records if isinstance(record["image"], str))
+        return list(known() or ())
+    return [record["image"] for record in source.records if isinstance(record["image"], str)]
 
 
 def dropped_of(source: Source) -> Counted:
@@ -42,11 +41,13 @@ def _counted(lists: Mapping[str, Sequence[str]]) -> Counted:
     return {reason: (len(where), where[0]) for reason, where in lists.items() if where}
 
 
-def repeated_files(files: Sequence[str]) -> Counted:
-    """Count the images of a split whose file came before, with an example."""
+def repeated_files(source: Source, files: Sequence[str]) -> Counted:
+    """Count the images of a split whose file, as `lookup.real` gives it, came before, with an example."""
     seen = set[str]()
-    again = [file for file in map(os.path.normpath, files) if file in seen or seen.add(file)]
-    return {_FILE_AGAIN: (len(again), again[0])} if again else {}
+    again = [row for row, file in enumerate(files) if file in seen or seen.add(file)]
+    if not again:
+        return {}
+    return {_FILE_AGAIN: (len(again), truth_of(source, again[0]).get("file", files[again[0]]))}
 
 
 def require_once(counted: Counted, images: int, where: str) -> None:

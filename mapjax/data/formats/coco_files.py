@@ -185,7 +185,10 @@ def image_folder(
         return there[0]
     places = ", ".join(str(folder) for folder in dict.fromkeys(tried))
     hint = next(filter(None, (files.hint(names[0]) for _, files in looked_up)), "")
-    raise UserError(f"{file}: no image such as {names[0]!r} in {places}{hint}; name the folder by images=.")
+    raise UserError(
+        f"{file}: no image such as {names[0]!r} in {places}{hint}; name the folder by images=, and write the names as "
+        "they are within it."
+    )
 
 
 def present(

@@ -75,6 +75,7 @@ def add_all(split: Split, where: str, masks: bool, keypoints: int) -> None:
     for image, (reason, name) in spoilt.items():
         split.dropped[f"image with {reason}"].append(f"{split.labels.pop(image).file}, {name}")
     written.require_plausible(where)
+    split.noted.update(written.noted())
 
 
 def _add(entry: Mapping[str, Any], name: str, split: Split, image: int, wanted: _Wanted, written: Written) -> None:
@@ -90,9 +91,10 @@ def _add(entry: Mapping[str, Any], name: str, split: Split, image: int, wanted: 
         split.dropped["class not asked for"].append(name)
         return
     x, y, width, height = _box(entry, one.size, name, split)
-    written.add((x, y, width, height), one.size, name)
+    other = split.others.get(image, one.size)
+    written.add((x, y, width, height), one.size, other, name)
     corners = x, y, x + width, y + height
-    if other_way := images.fault_of_box(corners, one.size, split.others.get(image, one.size)):
+    if other_way := images.fault_of_box(corners, one.size, other):
         split.noted[other_way].append(name)
     clipped, reason = check_box(corners, one.size)
     if clipped is None:

@@ -116,7 +116,9 @@ def _source(
 
 def _passed_over(tree: Tree, found: str, prefixes: Mapping[str, str]) -> dict[str, list[str]]:
     """List the images that are in no split, and those in other folders that are called as the split `found` is."""
-    every, alike = tuple(prefixes.values()), tuple(folder_layout.same_split(found, prefixes))
+    known = splits.kind_of(found) is not None  # then a folder of another name is none, unless it is asked for
+    every = tuple(path for name, path in prefixes.items() if splits.kind_of(name) or not known)
+    alike = tuple(folder_layout.same_split(found, prefixes))
     return {
         "image outside the folders of splits": [
             *tree.beside,

@@ -152,29 +152,32 @@ def _affixed(tops: Collection[str], where: str) -> dict[str, str]:
     Raises:
       UserError: there are several such words: "train_cat", "test_cat", "train_dog", "test_dog".
     """
-    found = collections.defaultdict[str, dict[str, str]](dict)
+    found = collections.defaultdict[str, dict[str, list[str]]](dict)
     for top in sorted(tops):
         if (said := splits.with_more(top)) is not None:
-            found[said[0]][said[1]] = top
+            found[said[0]].setdefault(said[1], []).append(top)
     groups = [group for group in found.values() if "train" in group and len(group) > 1]
-    if len(groups) > 1:
-        listed = _listed(top for group in groups for top in group.values())
+    meant = [(kind, top) for group in groups for kind, named in group.items() for top in named]
+    if len(meant) > len(dict(meant)):
+        listed = _listed(top for _, top in meant)
         raise UserError(f"{where} has the folders {listed}, which name a split and a class at once; {FORM}.")
-    return {top: kind for group in groups for kind, top in group.items()}
+    return {top: kind for kind, top in meant}
 
 
 def _within(top: str, folders: Iterable[str]) -> tuple[str, bool]:
     """Return the path of the folder of a split that has the class folders, and whether there are any.
 
     Args:
-      top: the folder's name; it may be there twice, as "train/train/".
+      top: the folder's name; it may be there twice, as "train/train/", or have all in one folder, "train/images/".
       folders: those below it that hold images.
     """
     path, below = f"{top}/", set(folders)
     while len(heads := {folder.partition("/")[0] for folder in below}) == 1 and (head := next(iter(heads))):
-        if head != top and (splits.kind_of(head) is None or splits.kind_of(head) != splits.kind_of(top)):
+        inner = {folder.partition("/")[2] for folder in below}
+        again = head == top or (splits.kind_of(head) is not None and splits.kind_of(head) == splits.kind_of(top))
+        if not again and not (_NO_CLASS.fullmatch(head) and "" not in inner):
             break
-        path, below = f"{path}{head}/", {folder.partition("/")[2] for folder in below}
+        path, below = f"{path}{head}/", inner
     return path, not all(_NO_CLASS.fullmatch(folder) for folder in below)
 
 

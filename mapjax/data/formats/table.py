@@ -11,6 +11,7 @@ the column.
 import collections
 import csv
 import io
+import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from mapjax.runtime.names import is_text, read_list, shown
 ABOUT = "table:FILE.csv (labels)"
 
 _SEPARATORS = (",", ";", "\t")
+_TWICE, _OTHERWISE = "image listed twice", "image listed before with another label"
+_FEWEST = 4  # images of which half may be there with another label by chance
 
 Dropped = dict[str, list[str]]
 
@@ -49,7 +52,7 @@ def make(
     """Read one split of a table; no image is opened.
 
     Left out and counted in `dropped`: lines without a path, a `label` or a `split`, or with too many or too few cells;
-    images that are missing, or that the split has twice.
+    images that are missing, or that the split has twice, maybe with another label.
 
     Args:
       split: as the column `split` names it; without that column all is "train". "val" is held out of "train" where
@@ -60,7 +63,8 @@ def make(
       hold_out: share of each class of "train" that becomes "val"; 0 for none.
 
     Raises:
-      UserError: no such file or split, no header, a label outside the list, or one that training does not have.
+      UserError: no such file or split, no header, half of the images again with another label, a label outside the
+        list, or one that training does not have.
 
     Example:
       >>> import pathlib, tempfile
@@ -81,6 +85,7 @@ def make(
     images = lookup.Files(file.parent)
     _require_text(by_split, file, images)
     rows = _present(by_split[found], images, left_out)
+    _require_one_line(rows, left_out[_OTHERWISE], f"{where}, split {found!r},")
     train = splits.find("train", by_split)
     trained = rows if train in (None, found) else _present(by_split[train], images, collections.defaultdict(list))
     separator = _label_separator(row.label for group in by_split.values() for row in group) if several else ""
@@ -97,7 +102,8 @@ def make(
     kept = labelled.rows_of(part, files, labels, seed, hold_out)
     chosen = [files[row] for row in kept]
     paths = Paths(str(file.parent), chosen)
-    return labelled.make_source(where, split, names, chosen, labels[kept], paths, dropped=left_out, on_disk=chosen)
+    real = lookup.real(paths)
+    return labelled.make_source(where, split, names, chosen, labels[kept], paths, dropped=left_out, on_disk=real)
 
 
 def _read(file: pathlib.Path) -> tuple[bool, dict[str, list[_Row]], Dropped]:
@@ -153,6 +159,15 @@ def _require_text(by_split: Mapping[str, Sequence[_Row]], file: pathlib.Path, im
         raise UserError(f"{where}; save it as CSV in UTF-8.")
 
 
+def _require_one_line(rows: Sequence[_Row], again: Sequence[str], where: str) -> None:
+    """Stop where half of the images, or more, are listed again with another label."""
+    if len(rows) >= _FEWEST and 2 * len(again) >= len(rows):
+        raise UserError(
+            f"{where} has {len(rows)} images, and {len(again)} × {_OTHERWISE}, such as {again[0]}; several labels of "
+            "an image belong into one cell of a column 'labels', as sea;sand."
+        )
+
+
 def _separator(text: str) -> str:
     """Return the separator of columns, the one that the header has most often."""
     header = text.partition("\n")[0]
@@ -172,15 +187,15 @@ def _names(row: _Row, separator: str) -> list[str]:
 
 def _present(rows: Sequence[_Row], files: lookup.Files, dropped: Dropped) -> list[_Row]:
     """Leave out the images that are not there or that came before; the others get the path of their file."""
-    kept, seen = [], set()
+    kept, seen = [], dict[str, str]()
     for row in rows:
         path = files.find(row.path)
         if path is None:
             hint = "" if dropped["missing image"] else files.hint(row.path)  # once, because it takes its time
             dropped["missing image"].append(row.path + hint)
-        elif path in seen:
-            dropped["image listed twice"].append(f"{row.path} (line {row.line})")
+        elif (file := os.path.normpath(path)) in seen:
+            dropped[_TWICE if seen[file] == row.label else _OTHERWISE].append(f"{row.path} (line {row.line})")
         else:
-            seen.add(path)
+            seen[file] = row.label
             kept.append(row._replace(path=path))
     return kept

@@ -20,6 +20,7 @@ from mapjax.data.formats import voc_lists, voc_segmentation
 from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
 from mapjax.errors import UserError
+from mapjax.runtime.names import shown
 
 ABOUT = "voc:DIR (boxes or label maps)"
 
@@ -97,49 +98,58 @@ def make(
     if needs == "label_map":
         return voc_segmentation.open_split(split, seed, path, classes, hold_out, void, stored)
     root = pathlib.Path(path)
-    for folder in (root, root / "Annotations", root / "JPEGImages"):
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not there: --data voc:DIR needs a folder with Annotations/ and JPEGImages/.")
+    _require_folders(root)
     annotated = voc_lists.files(root, "Annotations", (".xml",))
     every_image, unread_files = voc_lists.image_files(root)
     image_files = voc_lists.counterparts(annotated, every_image)
     unread = {os.path.splitext(name)[0]: reason for reason, names in unread_files.items() for name in names}
     lists = voc_lists.read(root / "ImageSets" / "Main", sorted(annotated))
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
-    stems = splits.take(lists[found], part, seed, hold_out)
+    listed, repeated = voc_lists.once(lists[found])
+    stems = splits.take(listed, part, seed, hold_out)
     image_files = lookup.values(stems, image_files)
     with ThreadPoolExecutor(_THREADS) as pool:
         names = sorted(annotated if classes is None else set(stems).intersection(annotated))
         files = [root / "Annotations" / annotated[name] for name in names]
         annotations = dict(zip(names, pool.map(_parse, files, chunksize=64)))
+        asked = classes is not None
         if classes is None:
             every = (found for one in annotations.values() for found in one.objects)
             classes = sorted({found.name for found in every if found.name and found.box is not None})
-        reader = _Reader({name: number for number, name in enumerate(classes)})
+        reader = _Reader({name: number for number, name in enumerate(classes)}, asked)
         folder = root / "JPEGImages"
         sizes = pool.map(lambda stem: _size(folder, image_files.get(stem), annotations.get(stem), stored), stems)
-        labels = []
         for stem, (frames, reason) in zip(stems, sizes):
-            if stem not in annotations:
-                reader.dropped["missing annotation"].append(stem)
-            elif frames is None:
-                reader.dropped[unread.get(stem, reason)].append(image_files.get(stem, stem))
-            else:
-                file = f"JPEGImages/{image_files[stem]}"
-                one = reader.labels(len(labels), stem, file, frames, annotations[stem])
-                labels += [] if one is None else [one]
+            reader.read(stem, image_files.get(stem, stem), frames, unread.get(stem, reason), annotations.get(stem))
     reader.written.require_plausible(f"{root / 'Annotations'}, split {split!r}")
-    packed = Packed(root, labels, stored=stored)
+    reader.noted.update(reader.written.noted())
+    packed = Packed(root, reader.kept, stored=stored)
     return Source(
         name=f"voc:{path}",
         split=split,
         classes=tuple(classes),
         category_ids=tuple(range(1, len(classes) + 1)),
         records=packed.records(),
-        dropped=dict(reader.dropped),
+        dropped={**repeated, **reader.dropped},
         fingerprint=packed.fingerprint(),
         noted=dict(reader.noted),
     )
+
+
+def _require_folders(root: pathlib.Path) -> None:
+    """Stop where a folder is not there, and name one a level deeper, or in other letters, that is."""
+    for folder in (root, root / "Annotations", root / "JPEGImages"):
+        if not folder.is_dir():
+            alike = lookup.match(folder.name, names := _folders(folder.parent), ())
+            near = [alike] if alike else [name for name in names if (root / name / "Annotations").is_dir()]
+            hint = f" (is {shown(str(folder.parent / near[0]))!r} meant?)" if near else ""
+            raise UserError(
+                f"{folder} is not there{hint}: --data voc:DIR needs a folder with Annotations/ and JPEGImages/."
+            )
+
+
+def _folders(place: pathlib.Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(place) if entry.is_dir()) if place.is_dir() else []
 
 
 def _parse(file: pathlib.Path) -> _Annotation:
@@ -182,14 +192,32 @@ def _size(
 class _Reader:
     """Makes the labels of one image after the other, and keeps what was odd."""
 
-    def __init__(self, numbers: Mapping[str, int]):
-        """Take the class of each name."""
+    def __init__(self, numbers: Mapping[str, int], asked: bool):
+        """Take the class of each name; whether these were asked for, so that others are left out."""
         self.dropped: dict[str, list[str]] = collections.defaultdict(list)
         self.noted: dict[str, list[str]] = collections.defaultdict(list)
+        self.kept: list[Labels] = []
         self.written = Written(box_forms.CORNERS)
-        self._numbers = numbers
+        self._numbers, self._asked = numbers, asked
 
-    def labels(
+    def read(
+        self,
+        stem: str,
+        file: str,
+        frames: tuple[images.Size, images.Size] | None,
+        reason: str,
+        annotation: _Annotation | None,
+    ) -> None:
+        """Keep the labels of an image, or count why it has none: without `frames` for the `reason`."""
+        if annotation is None:
+            self.dropped["missing annotation"].append(stem)
+        elif frames is None:
+            self.dropped[reason].append(file)
+        else:
+            one = self._labels(len(self.kept), stem, f"JPEGImages/{file}", frames, annotation)
+            self.kept += [] if one is None else [one]
+
+    def _labels(
         self, position: int, stem: str, file: str, frames: tuple[images.Size, images.Size], annotation: _Annotation
     ) -> Labels | None:
         """Check the objects of one image, whose size is the first of `frames`, that the other way up the second.
@@ -208,7 +236,7 @@ class _Reader:
         labels = unlabelled(position, file, size)
         for found in annotation.objects:
             where = f"{stem}.xml #{found.number}"
-            if found.name not in self._numbers and found.name:
+            if self._asked and found.name and found.name not in self._numbers:
                 self.dropped["class not asked for"].append(where)
                 continue
             if not found.name or found.box is None:
@@ -217,11 +245,11 @@ class _Reader:
                 return None
             if other_way := images.fault_of_box(found.box, *frames):
                 self.noted[other_way].append(where)
+            self.written.add(found.box, *frames, where)
             self._add(labels, found, found.box, where)
         return labels
 
     def _add(self, labels: Labels, found: _Object, given: tuple[float, ...], where: str) -> None:
-        self.written.add(given, labels.size, where)
         box, reason = check_box(given, labels.size)
         if box is None:
             self.dropped[reason or ""].append(where)

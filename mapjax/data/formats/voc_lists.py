@@ -20,7 +20,8 @@ def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]
       annotated: the images that have an annotation, by their paths below its folder without extension.
 
     Returns:
-      The images of each split; all that are `annotated` are "train" where there is no list.
+      The images of each split, as often as they are listed; where there is no list, all that are `annotated` are
+      "train".
 
     Raises:
       UserError: a list that is no text.
@@ -36,10 +37,17 @@ def read(folder: pathlib.Path, annotated: Sequence[str]) -> dict[str, list[str]]
         ends = {line.rsplit(maxsplit=1)[-1] for line in lines}
         if "_" in file.stem and lines and ends <= {"-1", "0", "1"} and not known.keys() >= set(lines):
             continue
-        found[file.stem] = list(dict.fromkeys(_stem(line, names, known) for line in lines))
+        found[file.stem] = [_stem(line, names, known) for line in lines]
     if set(found) == {"default"}:  # as CVAT calls its only list
         found["train"] = found["default"]
     return found or {"train": list(annotated)}
+
+
+def once(listed: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Return each image of a list once, and those that it has again, by the reason to leave them out."""
+    seen = set[str]()
+    again = [stem for stem in listed if stem in seen or seen.add(stem)]
+    return list(dict.fromkeys(listed)), {"image listed twice": again} if again else {}
 
 
 def files(root: pathlib.Path, folder: str, extensions: tuple[str, ...]) -> dict[str, str]:

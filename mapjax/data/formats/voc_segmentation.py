@@ -51,12 +51,14 @@ def open_split(
     coding = label_maps.find_coding(root, classes=classes, void=void, palette=None, default=palette())
     lists = voc_lists.read(root / "ImageSets" / "Segmentation", list(masks))
     found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
+    listed, repeated = voc_lists.once(lists[found])
     pairs, dropped = mask_files.pair_up(
         {stem: f"JPEGImages/{name}" for stem, name in voc_lists.counterparts(masks, image_files).items()},
         {stem: f"SegmentationClass/{name}" for stem, name in masks.items()},
-        splits.take(lists[found], part, seed, hold_out),
+        splits.take(listed, part, seed, hold_out),
     )
-    return mask_files.make_source(f"voc:{path}", split, root, pairs, coding, dropped | unread, stored)
+    left_out = {**repeated, **dropped, **unread}
+    return mask_files.make_source(f"voc:{path}", split, root, pairs, coding, left_out, stored)
 
 
 def palette() -> list[Colour]:
