@@ -199,5 +199,5 @@ def require_trainable(source: Source, summary: ObjectSummary) -> None:
 
 def _crowded(source: Source) -> str:
     """Return the name of the first image with a crowd."""
-    records = (truth_of(source, index) for index in range(len(source.records)))
-    return next((record.get("file", "") for record in records if np.any(record.get("crowd", False))), "")
+    records = ({"crowd": False, "file": "", **truth_of(source, index)} for index in range(len(source.records)))
+    return next((record["file"] for record in records if np.any(record["crowd"])), "")
