@@ -69,6 +69,7 @@ class Study(NamedTuple):
     """A sweep of which all is known to exist; `experiment`, `data` and `more` are as on the command line.
 
     program: what runs a cell; "train" or "evaluate" and their arguments follow it.
+    trust: its runs may start from what names modules that are not mapjax's own.
     """
 
     experiment: str
@@ -82,6 +83,7 @@ class Study(NamedTuple):
     by_class: str
     ranges: Mapping[str, tuple]
     program: tuple[str, ...] = (sys.executable, "-m", "mapjax")
+    trust: bool = False
 
 
 def load(experiment: str, *, data: str | None = None, more: Mapping[str, str] | None = None) -> Study:

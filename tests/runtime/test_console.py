@@ -46,6 +46,12 @@ def test_a_program_outlasts_its_output(where):
             assert subprocess.run([sys.executable, "-c", PROGRAM], stdout=full, stderr=full).returncode == 7
 
 
+def test_files_do_not_get_the_numbers_of_closed_output():
+    program = "from mapjax.runtime import console; console.outlast(); import sys; sys.exit(open(sys.argv[1]).fileno())"
+    shell = f'exec "{sys.executable}" -c "{program}" "{__file__}" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", shell]).returncode > 2
+
+
 def test_output_in_memory_is_left_as_it_is(monkeypatch, capsys):
     before = sys.stdout
     console.outlast()
