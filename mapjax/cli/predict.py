@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"left out: {printable(unreadable.reason)}", file=sys.stderr)
     if not saved.images:
         raise UserError(f"--images {arguments.images}: none of the {len(files)} image(s) can be read.")
-    print("\n".join(saved.said))
+    print("\n".join(map(printable, saved.said)))
     left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
     found = f"{saved.findings} finding(s) from a score of {arguments.score:g} on"
     print(f"{saved.images} image(s) answered in {arguments.out}, {found}{left}")

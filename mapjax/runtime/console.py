@@ -3,9 +3,12 @@
 import contextlib
 import errno
 import io
+import logging
 import os
 import sys
 from typing import Any
+
+from mapjax.errors import printable
 
 _LOST = (errno.EPIPE, errno.EIO)  # the reader of the pipe, or the terminal, is gone
 
@@ -25,6 +28,14 @@ class Lasting(io.FileIO):
                 os.dup2(null, self.fileno())
                 os.close(null)
             return memoryview(data).nbytes
+
+
+class Harmless(logging.LogRecord):
+    """A line of the log, without what would steer the terminal in names from files."""
+
+    def getMessage(self) -> str:
+        """Give the line."""
+        return printable(super().getMessage(), keep="\n")
 
 
 def outlast() -> None:
