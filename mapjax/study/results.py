@@ -121,7 +121,9 @@ def _result(folder: pathlib.Path) -> Mapping[str, Any]:
         raise UserError(f"{path} is damaged: it must have {', '.join(kinds)}; remove it, and the run is scored again.")
     for name, figure in result["metrics"].items():
         if not isinstance(figure, int | float):
-            raise UserError(f"{path} is damaged: {name}={figure!r} is no number; remove it, and the run is scored again.")
+            raise UserError(
+                f"{path} is damaged: {name}={figure!r} is no number; remove it, and the run is scored again."
+            )
     return result
 
 

@@ -77,7 +77,7 @@ def test_no_way_leads_to_it(part, tmp_path):
 )
 def test_nor_does_a_test_of_a_study(changes, tmp_path):
     file = bundled(tmp_path, PLAIN, tests={"noisy": changes})
-    with pytest.raises(UserError, match="study.json: test 'noisy': .*='evil_module' is a module of whoever made"):
+    with pytest.raises(UserError, match=r"study.json: test 'noisy': .*='evil_module' is a module of whoever made"):
         bundle.read(file)
     assert bundle.read(file, trust=True)[0].tests == {"noisy": changes}
 
