@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
+LONGEST, END = 1500, 300  # letters of a sentence, whatever names are in it, and of the end of a longer one
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -42,7 +43,8 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         """Give the sentence, in which names from files are harmless."""
-        return printable(super().__str__())
+        text = printable(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - END]} … {text[-END:]}"
 
 
 class NoSuchSplit(UserError):

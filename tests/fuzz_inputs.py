@@ -1,5 +1,6 @@
 """Kinds of input: how a small sound one is written, and how users' programs read it."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -21,7 +22,7 @@ from mapjax.config import parts
 from mapjax.data import images
 from mapjax.data.checks import quality
 from mapjax.data.prepared import prepare
-from mapjax.data.source import label_map_of, largest_size, name_of, truth_of
+from mapjax.data.source import Source, label_map_of, largest_size, name_of, truth_of
 from mapjax.errors import UserError
 from mapjax.runs import predict
 from mapjax.runtime import log, workdir
@@ -36,11 +37,11 @@ class Kind(NamedTuple):
     """One kind of input.
 
     write(folder, rng): write a sound one; what it gives is what may be damaged.
-    use(folder): read it as a program does; a UserError is a clean result.
+    use(folder): read it as a program does, and say how many things were read; a UserError is a clean result.
     """
 
     write: Callable[[pathlib.Path, Generator], Sequence[pathlib.Path]]
-    use: Callable[[pathlib.Path], None]
+    use: Callable[[pathlib.Path], int]
 
 
 def picture(rng: Generator, form: str = "PNG", size: tuple[int, int] = (20, 16), **options: Any) -> bytes:
@@ -70,10 +71,12 @@ def _images(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
     return [_put(folder / "images" / name, picture(rng, form, **options))]
 
 
-def _use_images(folder: pathlib.Path) -> None:
-    for file in predict.find_images(folder / "images"):
+def _use_images(folder: pathlib.Path) -> int:
+    found = predict.find_images(folder / "images")
+    for file in found:
         images.read(file)
         images.read_size(file)
+    return len(found)
 
 
 def _folders(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
@@ -195,9 +198,8 @@ def _weights(ending: str, folder: pathlib.Path, rng: Generator) -> list[pathlib.
     return [path]
 
 
-def _use_weights(folder: pathlib.Path) -> None:
-    for file in sorted(folder.glob("weights*")):
-        files.read(file)
+def _use_weights(folder: pathlib.Path) -> int:
+    return sum(len(files.read(file)) for file in sorted(folder.glob("weights*")))
 
 
 def _config(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
@@ -205,10 +207,11 @@ def _config(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
     return [_put(folder / "config.json", json.dumps(configs.to_dict(configs.load(recipe)), indent=1))]
 
 
-def _use_config(folder: pathlib.Path) -> None:
+def _use_config(folder: pathlib.Path) -> int:
     config = configs.load(str(folder / "config.json"))
     json.dumps(configs.to_dict(config), allow_nan=False)
     workdir.open_for(folder / "run", configs.to_dict(config), ("a",))
+    return len(config)
 
 
 def _study(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
@@ -224,8 +227,8 @@ def _study(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
     return [path]
 
 
-def _use_study(folder: pathlib.Path) -> None:
-    bundle.read(folder / "study.zip")
+def _use_study(folder: pathlib.Path) -> int:
+    return len(bundle.read(folder / "study.zip")[0].cells)
 
 
 def _run(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
@@ -237,40 +240,41 @@ def _run(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
     ]
 
 
-def _use_run(folder: pathlib.Path) -> None:
-    log.last_step(folder / "metrics.jsonl")
+def _use_run(folder: pathlib.Path) -> int:
+    last = log.last_step(folder / "metrics.jsonl")
     log.drop_after(folder / "metrics.jsonl", 2)
     for name in ("classes.json", "result.json"):
         workdir.read_json(folder / name)
+    return last
 
 
-def _use_data(name: str, needs: Sequence[str], folder: pathlib.Path, *, where: str = "data") -> None:
+def _use_data(name: str, needs: Sequence[str], folder: pathlib.Path, *, where: str = "data") -> int:
     """Open both splits for each kind of labels, say what is in them, and look at some records."""
+    read = 0
     for need in needs:
         for split in ("train", "val"):
-            try:
-                source = parts.make(
-                    "data.formats", {"name": name, "path": str(folder / where)}, split=split, needs=need
-                )
+            with contextlib.suppress(UserError):
+                node = {"name": name, "path": str(folder / where)}
+                source = parts.make("data.formats", node, split=split, needs=need)
                 summary = quality.inspect(source, 10)
                 SHOWN.print(quality.table(summary))
                 quality.require_trainable(source, summary)
-            except UserError:
-                continue
-            for index in range(min(LOOKED_AT, len(source.records))):
-                try:
-                    name_of(source, index), truth_of(source, index)
-                    record = source.records[index]
-                    images.read(record["image"])
-                    if need == "label_map":
-                        label_map_of(source, index)
-                except UserError:
-                    continue
-            json.dumps(source.dropped)
-            try:
+                read += sum(_is_read(source, index, need) for index in range(min(LOOKED_AT, len(source.records))))
+                json.dumps(source.dropped)
                 largest_size(source)
-            except UserError:
-                continue
+    return read
+
+
+def _is_read(source: Source, index: int, need: str) -> bool:
+    """Look at a record in every way; an image or a mask that cannot be read is told by a UserError."""
+    with contextlib.suppress(UserError):
+        name_of(source, index)
+        truth_of(source, index)
+        images.read(source.records[index]["image"])
+        if need == "label_map":
+            label_map_of(source, index)
+        return True
+    return False
 
 
 def _data(write: Any, name: str, *needs: str, **options: Any) -> Kind:

@@ -60,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
     if not saved.images:
         raise UserError(f"--images {arguments.images}: none of the {len(files)} image(s) can be read.")
     print("\n".join(map(printable, saved.said)))
+    if (more := saved.images - len(saved.said)) > 0:
+        print(f"… and {more} more in {arguments.out / 'predictions.json'}")
     left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
     found = f"{saved.findings} finding(s) from a score of {arguments.score:g} on"
     print(f"{saved.images} image(s) answered in {arguments.out}, {found}{left}")

@@ -19,6 +19,8 @@ def fault(value: Any, depth: int = 0) -> str:
     if depth > DEEPEST:
         return f"nested in at most {DEEPEST} steps"
     if isinstance(value, Mapping):
+        if any(isinstance(key, str) and "." in key for key in value):
+            return "nodes whose keys are names without dots"
         inner = (value.keys(), value.values())
         return next(filter(None, (fault(one, depth + 1) for part in inner for one in part)), "")
     if isinstance(value, list | tuple):

@@ -258,7 +258,8 @@ def _to_rgb(pixels: np.ndarray, name: str, *, blue_first: bool = False) -> np.nd
     known = pixels.dtype in (np.uint8, np.uint16, np.bool_) and pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4)
     if not known or pixels.size == 0:
         raise UserError(
-            f"{name} holds {pixels.dtype} values of shape {pixels.shape}; save it as an 8- or 16-bit image."
+            f"{name} holds {pixels.dtype} values of shape {pixels.shape}; save it as an 8- or 16-bit image (an array: "
+            "uint8, h w 3, RGB)."
         )
     plain = pixels.dtype == np.uint8 and pixels.shape[2] == 3
     if plain and not blue_first:

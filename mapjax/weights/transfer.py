@@ -161,7 +161,8 @@ def fit_in(
     if not fits:
         raise UserError(
             f"init_from={source}: none of its {len(given)} tensors belongs in this network: they are as "
-            f"{_first(given)}, and this network's as {_first(wanted)}; check model.name."
+            f"{_first(given)}, and this network's as {_first(wanted)}; check model.name, or begin without "
+            "(init_from='')."
         )
     grown = _interpolated(given, wanted, sizes)
     left = fits.intersection(sized or ()) if other_classes else set[str]()

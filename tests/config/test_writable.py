@@ -23,6 +23,7 @@ PARTS = json.dumps({"data": {"name": "digits"}, "transform": {"name": "pixelwise
         ('"rules": ' + "[" * 100_000 + "]" * 100_000, "is no config of a run"),
         (r'"init_from": "a\u0000b"', "'init_from' must be of text without zero bytes"),
         (r'"init_from": "\ud800"', "'init_from' must be of text without zero bytes and lone surrogates"),
+        ('"model": {"name": "tiny", "a.b": 1}', "'model' must be nodes whose keys are names without dots"),
         ('"batch": "many"', "batch='many' must be a whole number"),
     ],
 )

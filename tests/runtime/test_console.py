@@ -76,6 +76,11 @@ def test_nor_does_the_log():
     assert logging.Formatter().format(record) == "\\x1b[2Ja.png\nis cut short"
 
 
+def test_a_sentence_is_no_page():
+    text = str(UserError(f"x has the name {'y' * 5000}; choose another."))
+    assert len(text) < 1600 and text.startswith("x has the name") and text.endswith("choose another.")
+
+
 def test_colours_of_our_own_stay():
     shown = logs.Terminal(file=io.StringIO(), force_terminal=True, color_system="standard", width=40)
     shown.print(Text("red", style="red"))

@@ -8,6 +8,7 @@ process or host. On Google Cloud Storage ArrayRecord reads the shards itself, an
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from mapjax.data.prepared import index as index_file
 from mapjax.data.prepared.truth import Truth, load
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError
-from mapjax.runtime import checksum
+from mapjax.runtime import checksum, regular
 from mapjax.runtime.names import encoded, require_text
 
 FORMAT, VERSION = "mapjax array_record", 1
@@ -288,9 +289,7 @@ def require_checksums(path: str, files: Sequence[Entry], seen: Callable[[int], N
 
 def _read(file: epath.Path, missing: str) -> bytes:
     try:
-        if file.exists() and not file.is_file():
-            raise UserError(f"{file} is no file but a folder, pipe or device; {_mend(str(file.parent))}.")
-        return file.read_bytes()
+        return file.read_bytes() if "://" in os.fspath(file) else regular.read_bytes(file)
     except FileNotFoundError as error:
         raise UserError(missing) from error
     except ImportError as error:
