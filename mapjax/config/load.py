@@ -17,10 +17,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mapjax.config import foreign, formats, migrate, schema, writable
+from mapjax.config import foreign, formats, migrate, regular, schema, writable
 from mapjax.config.override import literal, override_all
 from mapjax.errors import UserError, near
-from mapjax.runtime import regular
 
 
 def load(

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import PIL.Image
 import PIL.JpegImagePlugin
 
+from mapjax.config import regular
 from mapjax.data import tiffs
 from mapjax.errors import UserError
-from mapjax.runtime import regular
 
 BEGIN = 32  # bytes of a file that tell its kind
 _MOST_CHUNKS, _MOST_EXIF = 1 << 20, 1 << 20  # of a PNG; bytes

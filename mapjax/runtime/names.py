@@ -11,8 +11,8 @@ import pathlib
 import re
 import sys
 
+from mapjax.config import regular
 from mapjax.errors import UserError, printable
-from mapjax.runtime import regular
 
 ESCAPED = "mapjax.escaped"  # for the `errors` of text that people read: what cannot be encoded is escaped
 JSON = "backslashreplace"  # for the `errors` of JSON that is written as it reads: "\udcc4" is JSON's own escape

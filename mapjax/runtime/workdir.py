@@ -25,10 +25,10 @@ import jax
 from jax.sharding import Mesh
 
 import mapjax
-from mapjax.config import foreign, keys
+from mapjax.config import foreign, keys, regular
 from mapjax.config import load as configs
 from mapjax.errors import UserError
-from mapjax.runtime import checksum, lock, regular
+from mapjax.runtime import checksum, lock
 
 LOCK = "training.lock"  # in the folder of a run: who trains in it
 

@@ -6,6 +6,7 @@ study.zip holds JSON only: study.json, the config of each cell, and of each run 
 import json
 import math
 import pathlib
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from mapjax.config import foreign, migrate, writable
+from mapjax.config import foreign, migrate, regular
 from mapjax.config import load as configs
 from mapjax.errors import UserError
-from mapjax.runtime import regular
 from mapjax.study import runs, statistics, sweep
 from mapjax.study.results import Row
 
@@ -135,16 +135,16 @@ def _json(file: zipfile.ZipFile, name: str) -> Any:
 
 def _require_sound(about: Mapping[str, Any]) -> None:
     """Refuse a study.json of which something would fail only when its study has been run again."""
-    if found := writable.fault(about):
-        raise UserError(f"study.json: its values must be {found}.")
     for key, kind in _TOLD.items():
         if not isinstance(about.get(key), kind):
             raise UserError(f"study.json: {key}={about.get(key)!r} must be of another type; make it with --bundle.")
     for cell in about["cells"]:
         for metric, found in cell.get("metrics", {}).items():
             for seed, figure in found["by_seed"].items():
-                if not isinstance(figure, int | float | None):
-                    raise UserError(f"study.json: {metric} of {cell['name']}, seed {seed} is no number but {figure!r}.")
+                if not isinstance(figure, int | float | None) or not abs(figure or 0) <= sys.float_info.max:
+                    raise UserError(
+                        f"study.json: {metric} of {cell['name']}, seed {seed} is no number but {figure!r:.40}."
+                    )
 
 
 def _config(name: str, file: zipfile.ZipFile, data: str | None, trust: bool) -> ConfigDict:

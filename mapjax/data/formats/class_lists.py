@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mapjax.config import regular
 from mapjax.errors import UserError
-from mapjax.runtime import regular
 
 VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore", "ignored")  # of what is no class, in any case of letters
 

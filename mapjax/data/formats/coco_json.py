@@ -5,9 +5,9 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
+from mapjax.config import regular
 from mapjax.data import documents, fields
 from mapjax.errors import UserError
-from mapjax.runtime import regular
 
 
 def load(file: pathlib.Path) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mapjax.config import regular
 from mapjax.data import labelled, splits, unpacking
 from mapjax.data.source import Source
 from mapjax.errors import UserError
-from mapjax.runtime import regular
 
 ABOUT = "idx:DIR (labels)"
 

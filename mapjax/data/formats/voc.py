@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from mapjax.config import regular
 from mapjax.data import box_forms, documents, fields, images, lookup, splits
 from mapjax.data.box_forms import Written
 from mapjax.data.formats import voc_lists, voc_segmentation
 from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
 from mapjax.errors import UserError
-from mapjax.runtime import regular
 
 ABOUT = "voc:DIR (boxes or label maps)"
 

@@ -18,13 +18,14 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
+from mapjax.config import regular
 from mapjax.data import labelled, labels, splits
 from mapjax.data.prepared import encoding
 from mapjax.data.prepared import index as index_file
 from mapjax.data.prepared.truth import Truth, load
 from mapjax.data.source import Record, Records, Source
 from mapjax.errors import UserError
-from mapjax.runtime import checksum, regular
+from mapjax.runtime import checksum
 from mapjax.runtime.names import encoded, require_text
 
 FORMAT, VERSION = "mapjax array_record", 1
