@@ -133,6 +133,17 @@ def test_where_data_is_does_not_tell_runs_apart(tmp_path):
     assert len(keys) == 2
 
 
+def test_a_test_looks_where_the_data_is_now(tmp_path):
+    (tmp_path / "new").mkdir()
+    configured = configs.from_dict({"data": {"name": "idx", "path": str(tmp_path / "new")}})
+    study = sweep.load(experiment(tmp_path, f"cells={{'a': {{}}}}, {GOOD}"))._replace(tests={"dark": {"ema": 0.5}})
+    job = runs.Job(study.cells[0], 0, configured, tmp_path, "x")
+    (tmp_path / "result.json").touch()
+    (tmp_path / "config.json").write_text('{"data": {"name": "idx", "path": "gone"}}')
+    ((*_, place, change),) = runs.commands(study, job)
+    assert (place, change) == (f"--config.data.path={tmp_path / 'new'}", "--config.ema=0.5")
+
+
 def test_a_run_is_known_by_the_weights_that_it_is_given(tmp_path):
     file, folder = tmp_path / "given.npz", tmp_path / "run"
     (folder / "checkpoints" / "5").mkdir(parents=True)
