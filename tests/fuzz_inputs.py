@@ -216,8 +216,9 @@ def _use_config(folder: pathlib.Path) -> int:
 
 def _study(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
     about = {
-        "cells": [{"name": "one", "overrides": {"batch": 8}}], "seeds": [0], "data": None, "experiment": "x",
-        "baseline": "one", "metrics": {"top1": "max"}, "tests": {}, "by_class": {},
+        "cells": [{"name": "one", "overrides": {"batch": 8}, "metrics": {"top1": {"by_seed": {"0": 0.5}}}}],
+        "seeds": [0], "data": None, "experiment": "x", "baseline": "one", "metrics": {"top1": "max"},
+        "tests": {"dark": {"corruption": {"noise": 80.0}}}, "by_class": "",
     }  # fmt: skip
     path = folder / "study.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.steps is not None:
         more["duration"] = f"{arguments.steps} steps"
     found, name, before = _study(arguments, more)
-    found = sweep.narrowed(found, _words(arguments.only), _numbers(arguments.seeds))
+    found = sweep.narrowed(found, _words(arguments.only), _numbers(arguments.seeds))._replace(trust=arguments.trust)
     name += "-search" if arguments.search is not None else ""
     name += f"-{arguments.steps}-steps" if arguments.steps is not None else ""
     folder = arguments.workdir or pathlib.Path("runs") / name

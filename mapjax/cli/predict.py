@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"left out: {printable(unreadable.reason)}", file=sys.stderr)
     if not saved.images:
         raise UserError(f"--images {arguments.images}: none of the {len(files)} image(s) can be read.")
-    print("\n".join(saved.said))
+    print("\n".join(map(printable, saved.said)))
     if (more := saved.images - len(saved.said)) > 0:
         print(f"… and {more} more in {arguments.out / 'predictions.json'}")
     left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""

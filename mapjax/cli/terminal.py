@@ -176,6 +176,7 @@ def settle(*, quiet: bool) -> None:
         os.environ.setdefault("NPROC", "256")
     sys.path.append(os.getcwd())  # a part named in a config may be a module there, as with python -m
     console.outlast()
+    logging.setLogRecordFactory(console.Harmless)
     allocator.keep()
     names.settle_streams()
     # Tracing makes millions of small objects that stay: a warm start of detect takes an eighth less where Python looks

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         from mapjax.plan import job
 
         config.update(job.local_batches(config, folder))
-    result = fit.fit(config, folder, configs.find(arguments.config.partition(":")[0]))
+    result = fit.fit(config, folder, configs.find(arguments.config.partition(":")[0]), trust=arguments.trust)
     return 128 + result["stopped"] if "stopped" in result else 0
 
 

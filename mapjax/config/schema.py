@@ -50,7 +50,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    return len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+    return len(value) == 2 and all(type(side) is int and side > 0 for side in value) and math.prod(value) <= 2**28
 
 
 def _names_metric(value: Any) -> bool:
@@ -60,7 +60,7 @@ def _names_metric(value: Any) -> bool:
 _DTYPES = ("float32", "bfloat16", "float16")
 _SEED = Rule("from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)  # jax takes others for one of these
 _DTYPE = Rule(" or ".join(_DTYPES), lambda value: value in _DTYPES)
-_SIZE = Rule("height and width in pixels, as in (480, 640)", _is_size)
+_SIZE = Rule("height and width in pixels, as in (480, 640), of at most 2**28 together", _is_size)
 _SPLIT = Rule("a name, or several", lambda value: len(value) > 0 and all(map(_is_name, value)))
 _METRICS = Rule("names, or dicts with a name, as in ('iou',)", lambda value: all(map(_names_metric, value)))
 _TEXTS = Rule("regular expressions, as in ('backbone',)", lambda value: all(map(_is_name, value)))

@@ -213,6 +213,7 @@ def fit(
     *,
     workdir: str | os.PathLike | None = None,
     data: str | None = None,
+    trust: bool = False,
     **overrides: Any,
 ) -> Trained:
     """Train what a config describes, evaluate it, and load it; what `mapjax train` does.
@@ -223,6 +224,7 @@ def fit(
       config: "detect:bccd", "mine.py:large", the config.json of a run, or a dict of your own making.
       workdir: folder of the run; by default runs/DATE-NAME.
       data: a data set, as "voc:DIR"; by default the config's.
+      trust: a config.json, or a run to start from, may name modules that are not mapjax's own; their code is run.
       **overrides: keys of the config with their values; one inside another by `**{"optimizer.learning_rate": 3e-4}`.
 
     Raises:
@@ -237,7 +239,7 @@ def fit(
     if isinstance(config, str | os.PathLike):
         config = os.fspath(config)
         experiment, name = configs.find(config.partition(":")[0]), configs.label(config)
-        chosen = configs.load(config, text, data=data)
+        chosen = configs.load(config, text, data=data, trust=trust)
     else:
         experiment, name = None, "fit"
         if not isinstance(config, Mapping | ConfigDict):
@@ -247,7 +249,7 @@ def fit(
         chosen = chosen if data is None else configs.with_data(chosen, data)
         configs.override_all(chosen, text)
     folder = workdirs.dated(name) if workdir is None else pathlib.Path(workdir)
-    if stopped := training.fit(chosen, folder, experiment).get("stopped"):
+    if stopped := training.fit(chosen, folder, experiment, trust=trust).get("stopped"):
         # It is saved; what called this has been asked to end too.
         raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
     return load(folder, trust=True)

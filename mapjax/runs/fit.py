@@ -27,11 +27,14 @@ from mapjax.sharding import mesh as shard
 from mapjax.task import State
 
 
-def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = None) -> dict[str, Any]:
+def fit(
+    config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = None, *, trust: bool = False
+) -> dict[str, Any]:
     """Train, evaluate and report; an unfinished run of the same config in `folder` is gone on with, exactly.
 
     Args:
       experiment: the file that the config is from; a part of the code that all processes must have in common.
+      trust: a run to start from may name modules that are not mapjax's own, and not the config's; their code is run.
 
     Returns:
       What result.json holds; {"stopped": signal number} when a signal stopped the run (it is saved then).
@@ -47,7 +50,7 @@ def fit(config: Any, folder: pathlib.Path, experiment: pathlib.Path | None = Non
     setups.require_sound(config, mesh)
     # As the first process sees it: only where all find nothing do all read what to start from.
     fresh = distributed.share("trained", str(workdir.is_trained(folder))) == str(False)
-    given, own = None, foreign.named_in(configs.to_dict(config)).values()
+    given, own = None, trust or foreign.named_in(configs.to_dict(config)).values()
     if config.init_from and fresh:
         given = givens.read(config.init_from, own)  # before anything slow: it may be misspelt
     opened = data.open_sources(config)

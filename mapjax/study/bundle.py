@@ -6,6 +6,7 @@ study.zip holds JSON only: study.json, the config of each cell, and of each run 
 import json
 import math
 import pathlib
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from mapjax import regular
+from mapjax.config import foreign, migrate
 from mapjax.config import load as configs
-from mapjax.config import migrate
 from mapjax.errors import UserError
 from mapjax.study import runs, statistics, sweep
 from mapjax.study.results import Row
@@ -100,7 +101,12 @@ def read(path: pathlib.Path, data: str | None = None, trust: bool = False) -> tu
         made = sweep.Study(
             **known, data=data or about["data"], more={}, cells=cells, seeds=tuple(about["seeds"]), ranges={}
         )
-        return sweep.require_sound(made), about
+        _require_sound(about)
+        made = sweep.require_sound(made)
+        for name, changes in made.tests.items():
+            tested = sweep.changed(made.cells[0].config, changes)
+            foreign.refuse(configs.to_dict(tested), f"study.json: test {name!r}", trust)
+        return made, about
     except OSError as error:
         raise UserError(f"--from {path} cannot be read ({error.strerror}).") from error
     except UserError as error:
@@ -115,6 +121,10 @@ _DAMAGE = (
 )  # fmt: skip
 
 
+# Values of study.json that are only told, or looked up when the study has been run.
+_TOLD = {"experiment": str, "data": str | None, "by_class": str, "environment": dict | None}
+
+
 def _json(file: zipfile.ZipFile, name: str) -> Any:
     """Read a member, of which a small file may claim any length."""
     with file.open(name) as member:
@@ -122,6 +132,20 @@ def _json(file: zipfile.ZipFile, name: str) -> Any:
     if len(data) > MOST_BYTES:
         raise UserError(f"{name} unpacks to more than {MOST_BYTES >> 20} MiB.")
     return json.loads(data)
+
+
+def _require_sound(about: Mapping[str, Any]) -> None:
+    """Refuse a study.json of which something would fail only when its study has been run again."""
+    for key, kind in _TOLD.items():
+        if not isinstance(about.get(key), kind):
+            raise UserError(f"study.json: {key}={about.get(key)!r} must be of another type; make it with --bundle.")
+    for cell in about["cells"]:
+        for metric, found in cell.get("metrics", {}).items():
+            for seed, figure in found["by_seed"].items():
+                if not isinstance(figure, int | float | None) or not abs(figure or 0) <= sys.float_info.max:
+                    raise UserError(
+                        f"study.json: {metric} of {cell['name']}, seed {seed} is no number but {figure!r:.40}."
+                    )
 
 
 def _config(name: str, file: zipfile.ZipFile, data: str | None, trust: bool) -> ConfigDict:
@@ -169,11 +193,11 @@ def compare(
       about: study.json now.
     """
     alike = all(before.get(name) == about[name] for name in ("environment", "code"))
-    known = {one["name"]: one["metrics"] for one in before["cells"]}
+    known = {one["name"]: one.get("metrics", {}) for one in before["cells"]}
     now = {row.name: row.metrics for row in rows}
     found = []
     for metric in study.metrics:
-        old = {name: metrics.get(metric, {}).get("by_seed", {}) for name, metrics in known.items()}
+        old = {name: _figures(metrics, metric) for name, metrics in known.items()}
         spread = _spread([list(by_seed.values()) for by_seed in old.values()])
         for cell in study.cells:
             here = now[cell.name][metric].by_seed if metric in now[cell.name] else {}
@@ -184,6 +208,12 @@ def compare(
                 name = f"{cell.name}, seed {seed}"
                 found.append(Reproduced(name, metric, value, here.get(seed, math.nan), tolerance, alike))
     return found
+
+
+def _figures(metrics: Mapping[str, Any], metric: str) -> dict[str, float]:
+    """Give the figures of a metric by seed, without those that were not numbers."""
+    by_seed = metrics.get(metric, {}).get("by_seed", {})
+    return {seed: figure for seed, figure in by_seed.items() if figure is not None}
 
 
 def _spread(groups: Sequence[Sequence[float]]) -> float:

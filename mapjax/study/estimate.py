@@ -30,7 +30,7 @@ def show(study: sweep.Study, listed: Sequence[runs.Job]) -> int:
     for cell in study.cells:
         left = [job for job in listed if job.cell is cell and not runs.is_finished(job, study)]
         try:
-            number, seconds = steps(cell), _measured(left[0], study.program) if left else 0.0
+            number, seconds = steps(cell), _measured(left[0], study) if left else 0.0
         except UserError as error:
             log.console.print(str(error))
             failed += 1
@@ -52,7 +52,7 @@ def steps(cell: sweep.Cell) -> int:
     return setup.make_clock(config, sources.make_sampler(config, sources.open_sources(config)[1]).length).total
 
 
-def _measured(job: runs.Job, program: Sequence[str]) -> float:
+def _measured(job: runs.Job, study: sweep.Study) -> float:
     """Run a few steps of a job in a folder of its own; give the median time of the later ones in seconds."""
     few = {
         "duration": f"{2 * STEPS} steps",  # it is stopped long before its end, and so not evaluated
@@ -64,7 +64,7 @@ def _measured(job: runs.Job, program: Sequence[str]) -> float:
         folder = pathlib.Path(name)
         workdir.write_json(folder / runs.ASKED, configs.to_dict(job.config))
         options = [f"--config.{key}={value}" for key, value in few.items()]
-        command = [*program, "train", "--config", str(folder / runs.ASKED), *options]
+        command = [*study.program, "train", "--config", str(folder / runs.ASKED), *runs.trusting(study, job), *options]
         with (folder / "output.txt").open("w", encoding="utf-8") as output:
             process = subprocess.Popen(
                 [*command, "--workdir", str(folder / "run")], stdout=output, stderr=subprocess.STDOUT

@@ -104,8 +104,27 @@ def _unreported(study: sweep.Study, one: _Run) -> tuple[str, ...]:
 
 
 def _read(study: sweep.Study, job: runs.Job) -> _Run:
-    tests = {name: workdir.read_json(folder / "result.json") for name, folder in runs.tests(job, study).items()}
-    return _Run(workdir.read_json(job.folder / "result.json"), job, tests)
+    tests = {name: _result(folder) for name, folder in runs.tests(job, study).items()}
+    return _Run(_result(job.folder), job, tests)
+
+
+def _result(folder: pathlib.Path) -> Mapping[str, Any]:
+    """Read the result of a run or a test.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = folder / "result.json"
+    result = workdir.read_json(path)
+    kinds = {"metrics": dict, "versions": dict, "device": str, "devices": int, "mesh": dict}
+    if not isinstance(result, dict) or not all(isinstance(result.get(key), kind) for key, kind in kinds.items()):
+        raise UserError(f"{path} is damaged: it must have {', '.join(kinds)}; remove it, and the run is scored again.")
+    for name, figure in result["metrics"].items():
+        if not isinstance(figure, int | float):
+            raise UserError(
+                f"{path} is damaged: {name}={figure!r} is no number; remove it, and the run is scored again."
+            )
+    return result
 
 
 def _figure(metric: str, one: _Run) -> tuple[float | None, str]:
@@ -203,7 +222,7 @@ def environment(rows: Sequence[Row], listed: Sequence[runs.Job] = ()) -> dict[st
             if value not in facts.setdefault(name, []):
                 facts[name].append(value)
     for folder in (folder for row in rows for folder in row.folders.values()):
-        result = workdir.read_json(folder / "result.json")
+        result = _result(folder)
         data = {f"{part} data": one["fingerprint"] for part, one in result.get("data", {}).items()}
         where = {key: result[key] for key in ("device", "devices", "mesh")}
         for name, value in {**result["versions"], **where, **data}.items():

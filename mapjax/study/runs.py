@@ -250,16 +250,29 @@ def _wait(process: subprocess.Popen, stopping: Callable[[], bool]) -> bool:
 
 def commands(study: sweep.Study, job: Job) -> list[list[str]]:
     """Give the commands that are left to run for a job: its training, then each test."""
-    # A study is of parts that its author trusts, or was told to trust.
-    trust = ["--trust"] if foreign.named_in(configs.to_dict(job.config)) else []
-    workdir_of = ["--workdir", str(job.folder), *trust]
+    workdir_of = ["--workdir", str(job.folder), *trusting(study, job)]
     trained = (job.folder / "result.json").exists()
     listed = [] if trained else [("train", ["--config", str(job.folder / ASKED), *workdir_of])]
     for name, folder in tests(job, study).items():
         if not (folder / "result.json").exists():
-            changes = [f"--config.{key}={value}" for key, value in sweep.as_text(study.tests[name]).items()]
+            given = _places(job) | sweep.as_text(study.tests[name])
+            changes = [f"--config.{key}={value}" for key, value in given.items()]
             listed.append(("evaluate", [*workdir_of, "--checkpoint", "last", "--out", str(folder), *changes]))
     return [[*study.program, name, *arguments] for name, arguments in listed]
+
+
+def _places(job: Job) -> dict[str, str]:
+    """Give where the data of a trained job is now, by dotted key, if it was moved since."""
+    if not (job.folder / "config.json").exists():
+        return {}
+    before, now = workdir.read_json(job.folder / "config.json"), configs.to_dict(job.config)
+    moved = sorted(key for key in workdir.moved_data(before, now) if key.startswith("data."))
+    return {key: now["data"][key.removeprefix("data.")] for key in moved}
+
+
+def trusting(study: sweep.Study, job: Job) -> list[str]:
+    """Give --trust for a job with parts of its own: a study is of those that its author trusts, or was told to."""
+    return ["--trust"] if study.trust or foreign.named_in(configs.to_dict(job.config)) else []
 
 
 def tests(job: Job, study: sweep.Study) -> dict[str, pathlib.Path]:

@@ -1,5 +1,6 @@
 """A whole study: run what is missing, say how it goes, and leave its tables."""
 
+import contextlib
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -116,7 +117,7 @@ def search_and_write(study: sweep.Study, folder: pathlib.Path, number: int) -> i
 
 def say_what_changed(folder: pathlib.Path, study: sweep.Study, listed: Sequence[runs.Job]) -> None:
     """Tell of results in the folder that this study does not use: those of other code, configs or data."""
-    if (folder / "study.json").exists():
+    with contextlib.suppress(UserError, KeyError, TypeError, AttributeError):  # none, or a damaged one: it is replaced
         before: Any = workdir.read_json(folder / "study.json")
         cells, seeds = len(before["cells"]), len(before["seeds"])
         if not before.get("search") and (cells > len(study.cells) or seeds > len(study.seeds)):

@@ -12,6 +12,7 @@
 
 import hashlib
 import json
+import pathlib
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,6 +70,7 @@ class Study(NamedTuple):
     """A sweep of which all is known to exist; `experiment`, `data` and `more` are as on the command line.
 
     program: what runs a cell; "train" or "evaluate" and their arguments follow it.
+    trust: its runs may start from what names modules that are not mapjax's own.
     """
 
     experiment: str
@@ -82,6 +84,7 @@ class Study(NamedTuple):
     by_class: str
     ranges: Mapping[str, tuple]
     program: tuple[str, ...] = (sys.executable, "-m", "mapjax")
+    trust: bool = False
 
 
 def load(experiment: str, *, data: str | None = None, more: Mapping[str, str] | None = None) -> Study:
@@ -152,9 +155,20 @@ def narrowed(study: Study, only: Sequence[str] = (), seeds: Sequence[int] = ()) 
 
 
 def key(config: ConfigDict, data: Sequence[str], code: str) -> str:
-    """Give what a run is known by: a checksum of its whole config, its data's fingerprints and the code."""
-    whole = {"config": configs.to_dict(config), "data": list(data), "code": code}
+    """Give what a run is known by: a checksum of its config, its data's fingerprints and the code.
+
+    The fingerprints stand for the places of its data, which may be moved.
+    """
+    plain = configs.to_dict(config)
+    for node in (plain["data"], *(stream["data"] for stream in plain["streams"].values())):
+        for name in [name for name, value in node.items() if name != "name" and _is_place(value)]:
+            del node[name]
+    whole = {"config": plain, "data": list(data), "code": code}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value and pathlib.Path(value).exists()
 
 
 def code() -> str:

@@ -1,6 +1,7 @@
 """A config from others runs none of its author's code."""
 
 import json
+import math
 import sys
 import zipfile
 
@@ -9,9 +10,9 @@ import pytest
 from mapjax.config import foreign
 from mapjax.config import load as configs
 from mapjax.errors import UserError
-from mapjax.runs import trained
+from mapjax.runs import fit, trained
 from mapjax.runtime import workdir
-from mapjax.study import bundle
+from mapjax.study import bundle, runs
 
 PLAIN = {
     "data": {"name": "digits"},
@@ -41,6 +42,17 @@ def evil(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists() and "evil_module" not in sys.modules
 
 
+def bundled(folder, config, **about):
+    """A study.zip of one cell."""
+    cell = {"name": "one", "overrides": {}, "metrics": {"top1": {"by_seed": {"0": 0.5}}}}
+    plain = {"cells": [cell], "seeds": [0], "data": None, "experiment": "x", "baseline": "one"}
+    with zipfile.ZipFile(folder / "study.zip", "w") as file:
+        more = {"metrics": {"top1": "max"}, "tests": {}, "by_class": ""}
+        file.writestr("study.json", json.dumps(plain | more | about))
+        file.writestr("cells/one.json", json.dumps(config))
+    return folder / "study.zip"
+
+
 @pytest.mark.parametrize("part", EVIL)
 def test_no_way_leads_to_it(part, tmp_path):
     folder = tmp_path / "run-of-others"
@@ -54,18 +66,54 @@ def test_no_way_leads_to_it(part, tmp_path):
     ):
         with pytest.raises(UserError, match=r"config.json: .*='(evil_module|resnet).* is a module of whoever made"):
             way()
-    about = {
-        "cells": [{"name": "one", "overrides": {}}], "seeds": [0], "data": None, "experiment": "x", "baseline": "one",
-        "metrics": {"top1": "max"}, "tests": {}, "by_class": {},
-    }  # fmt: skip
-    with zipfile.ZipFile(folder / "study.zip", "w") as file:
-        file.writestr("study.json", json.dumps(about))
-        file.writestr("cells/one.json", json.dumps(PLAIN | part))
     with pytest.raises(UserError, match=r"--from .*study.zip: cells/one.json: .* is a module of whoever made"):
-        bundle.read(folder / "study.zip")
+        bundle.read(bundled(folder, PLAIN | part))
     (folder / "checkpoints" / "5").mkdir(parents=True)
     with pytest.raises(UserError, match="holds another experiment"):
         workdir.open_for(folder, PLAIN, ("0",))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"data.name": "evil_module"}, {"task": "{'name': 'evil_module'}"}, {"metrics": "('evil_module',)"}]
+)
+def test_nor_does_a_test_of_a_study(changes, tmp_path):
+    file = bundled(tmp_path, PLAIN, tests={"noisy": changes})
+    with pytest.raises(UserError, match=r"study.json: test 'noisy': .*='evil_module' is a module of whoever made"):
+        bundle.read(file)
+    assert bundle.read(file, trust=True)[0].tests == {"noisy": changes}
+
+
+def test_a_run_to_start_from_is_trusted_on_its_own(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(PLAIN | EVIL[0]))
+    for trusted, message in ((False, "a module of whoever made"), (True, "classes.json is missing")):
+        with pytest.raises(UserError, match=message):
+            fit.fit(configs.from_dict(PLAIN | {"init_from": str(tmp_path)}), tmp_path / "new", trust=trusted)
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_a_study_hands_its_trust_on(trust, tmp_path):
+    study = bundle.read(bundled(tmp_path, PLAIN))[0]._replace(trust=trust)
+    job = runs.Job(study.cells[0], 0, study.cells[0].config, tmp_path, "x")
+    assert ("--trust" in runs.commands(study, job)[0]) == trust
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"experiment": 3}, "experiment=3 must be of another type"),
+        ({"data": ["x"]}, "must be of another type"),
+        *(
+            (
+                {"cells": [{"name": "one", "overrides": {}, "metrics": {"top1": {"by_seed": {"0": figure}}}}]},
+                "no number",
+            )
+            for figure in ("x", math.nan, 10**400)
+        ),
+    ],
+)
+def test_what_a_bundle_says_is_of_its_types(about, message, tmp_path):
+    with pytest.raises(UserError, match=f"study.zip: study.json: .*{message}"):
+        bundle.read(bundled(tmp_path, PLAIN, **about))
 
 
 def test_what_is_trusted_is_let_through(tmp_path):

@@ -62,6 +62,7 @@ def test_overrides_keep_their_types(experiment):
         ("seed", "1" * 23, r"must be from 0 to 2\*\*32 - 1"),
         ("splits", "{'train': (), 'eval': ()}", "must be a name, or several"),
         ("eval_size", "('a', 'b')", "must be height and width in pixels"),
+        ("image_size", "(30000, 30000)", r"of at most 2\*\*28 together"),
         ("metrics", "(5,)", "must be names, or dicts with a name"),
         ("optimizer.freeze", "(5,)", "must be regular expressions"),
         ("streams", "{'u': {'data': 'digits'}}", r"streams\.u\.data='digits' must be a dict"),

@@ -5,7 +5,7 @@ import pytest
 
 from mapjax.data import geometry
 from mapjax.data.formats import digits, scenes
-from mapjax.data.source import largest_size, truth_of
+from mapjax.data.source import Records, largest_size, name_of, truth_of
 from mapjax.data.transforms import corruptions
 from mapjax.errors import UserError
 
@@ -62,6 +62,18 @@ def test_it_is_other_data():
     assert len(found | {plain.fingerprint}) == 3
     turned = corruptions.shift(plain, {"rotate": 25.0})
     assert largest_size(turned) == (128, 128) and truth_of(turned, 0)["file"] == truth_of(plain, 0)["file"]
+
+
+def test_an_image_that_cannot_be_read_keeps_its_name_and_truth():
+    plain = scenes.make(split="val", val_length=2)
+    cut = [{**plain.records[index], "image": b""} for index in range(2)]
+    bare = [{key: value for key, value in record.items() if key != "image"} for record in cut]
+    broken = plain._replace(records=Records(2, cut.__getitem__, names=("a", "b"), truth=bare.__getitem__))
+    turned, sound = (corruptions.shift(one, {"rotate": 40.0}) for one in (broken, plain))
+    assert name_of(turned, 1) == "b"
+    np.testing.assert_array_equal(truth_of(turned, 1)["boxes"], truth_of(sound, 1)["boxes"])
+    with pytest.raises(UserError):
+        turned.records[1]
 
 
 def test_what_cannot_be_changed():

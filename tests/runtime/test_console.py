@@ -1,6 +1,7 @@
 """A program whose output no one reads any more, or whose disk is full, goes on."""
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -46,6 +47,12 @@ def test_a_program_outlasts_its_output(where):
             assert subprocess.run([sys.executable, "-c", PROGRAM], stdout=full, stderr=full).returncode == 7
 
 
+def test_files_do_not_get_the_numbers_of_closed_output():
+    program = "from mapjax.runtime import console; console.outlast(); import sys; sys.exit(open(sys.argv[1]).fileno())"
+    shell = f'exec "{sys.executable}" -c "{program}" "{__file__}" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", shell]).returncode > 2
+
+
 def test_output_in_memory_is_left_as_it_is(monkeypatch, capsys):
     before = sys.stdout
     console.outlast()
@@ -62,6 +69,11 @@ def test_names_from_files_do_not_steer_the_terminal(capsys):
     assert "\x1b" not in text and "\x07" not in text and "\u202e" not in text
     assert r"dog\x1b[31m\u202egnp.exe" in text and r"a\x1b[2J" in text
     assert str(UserError("x\x1b[0m\n\x9b1my.png is missing")) == r"x\x1b[0m\n\x9b1my.png is missing"
+
+
+def test_nor_does_the_log():
+    record = console.Harmless("mapjax", logging.WARNING, "", 0, "%s\nis cut short", ("\x1b[2Ja.png",), None)
+    assert logging.Formatter().format(record) == "\\x1b[2Ja.png\nis cut short"
 
 
 def test_a_sentence_is_no_page():

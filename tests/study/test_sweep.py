@@ -6,6 +6,7 @@ import textwrap
 import pytest
 from PIL import Image
 
+from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.runtime import checksum
 from mapjax.study import runs, sweep
@@ -121,6 +122,26 @@ def test_a_run_is_known_by_config_data_and_code(tmp_path):
     assert len(keys) == 4
     assert sweep.key(one, ("x",), "c") in keys
     assert sweep.code() == sweep.code()
+
+
+def test_where_data_is_does_not_tell_runs_apart(tmp_path):
+    keys = set()
+    for name, other in (("a", 1.0), ("b", 1.0), ("b", 2.0)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        data = {"name": "idx", "path": str(tmp_path / name), "tail": other}
+        keys.add(sweep.key(configs.from_dict({"data": data, "streams": {"more": {"data": data}}}), ("x",), "c"))
+    assert len(keys) == 2
+
+
+def test_a_test_looks_where_the_data_is_now(tmp_path):
+    (tmp_path / "new").mkdir()
+    configured = configs.from_dict({"data": {"name": "idx", "path": str(tmp_path / "new")}})
+    study = sweep.load(experiment(tmp_path, f"cells={{'a': {{}}}}, {GOOD}"))._replace(tests={"dark": {"ema": 0.5}})
+    job = runs.Job(study.cells[0], 0, configured, tmp_path, "x")
+    (tmp_path / "result.json").touch()
+    (tmp_path / "config.json").write_text('{"data": {"name": "idx", "path": "gone"}}')
+    ((*_, place, change),) = runs.commands(study, job)
+    assert (place, change) == (f"--config.data.path={tmp_path / 'new'}", "--config.ema=0.5")
 
 
 def test_a_run_is_known_by_the_weights_that_it_is_given(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.study import bundle, page, results, runs, statistics, sweep, tables
+from mapjax.study import study as studies
 
 COSTS = {"wall_s": 90.0, "parameters": 1000, "flops": 2e9, "peak_rss_mb": 512.0, "examples_per_s": 250.0}
 FACTS = {"versions": {"jax": "1"}, "device": "cpu", "devices": 1, "mesh": {"data": 1}}
@@ -353,3 +354,25 @@ def test_one_seed_has_no_interval(tmp_path):
     assert math.isnan(rows[1].metrics["top1"].mean.half)
     assert tables.mean_text(rows[1].metrics["top1"]) == "0.9000"
     assert "(–, 0.002)" in tables.difference_text(rows[1].metrics["top1"])
+
+
+@pytest.mark.parametrize("spoilt", ["[]", "{}", json.dumps({"metrics": {"top1": "x"}, **FACTS})])
+def test_a_damaged_result_is_named(spoilt, tmp_path):
+    study = study_of()
+    listed = written(study, tmp_path)
+    (listed[0].folder / "result.json").write_text(spoilt)
+    with pytest.raises(UserError, match=r"result.json is damaged: .*; remove it"):
+        results.collect(study, listed)
+
+
+@pytest.mark.parametrize("spoilt", ["[]", "{", '{"cells": 3, "seeds": []}'])
+def test_damaged_tables_are_replaced(spoilt, tmp_path):
+    (tmp_path / "study.json").write_text(spoilt)
+    studies.say_what_changed(tmp_path, study_of(), [])
+
+
+def test_a_figure_that_was_no_number_is_not_compared():
+    study = study_of({"a": (0.5,)})._replace(seeds=(0,))
+    before = {"cells": [{"name": "a", "metrics": {"top1": {"by_seed": {"0": None}}}}]}
+    about = {"environment": {}, "code": ""}
+    assert bundle.compare(before | about, study, [results.Row("a", {}, {}, {}, (), {})], about) == []

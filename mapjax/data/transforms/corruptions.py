@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mapjax.data import images, labels
-from mapjax.data.source import Record, Records, Source
+from mapjax.data.source import Record, Records, Source, name_of, truth_of
 from mapjax.data.transforms import augment
 from mapjax.data.transforms import boxes as transforms
 from mapjax.errors import UserError
@@ -41,6 +41,8 @@ def shift(source: Source, changes: Mapping[str, Any]) -> Source:
             len(records),
             at,
             known,
+            names=[name_of(source, index) for index in range(len(records))],  # also of what cannot be read
+            truth=partial(_truth, source, config),
             sizes=sizes,
             label_map=partial(_label_map, at) if getattr(records, "label_map", None) else None,
         ),
@@ -48,8 +50,23 @@ def shift(source: Source, changes: Mapping[str, Any]) -> Source:
     )
 
 
+def _truth(source: Source, config: Mapping[str, Any], index: int) -> Record:
+    """Give the record; of one whose image cannot be read, the truth as it is on a black image."""
+    try:
+        return _changed(source.records[index], config, index)
+    except UserError:
+        record = truth_of(source, index)
+        if "size" not in record:  # a label of the whole image
+            return record
+        return _changed({**record, "image": np.zeros((*record["size"], 3), np.uint8)}, config, index)
+
+
 def _at(source: Source, config: Mapping[str, Any], index: int) -> Record:
-    record = dict(source.records[index])
+    return _changed(source.records[index], config, index)
+
+
+def _changed(given: Record, config: Mapping[str, Any], index: int) -> Record:
+    record = dict(given)
     if "size" not in record:  # of whole images with a label it is not needed before
         record["image"] = images.read(record["image"])
         record["size"] = np.array(record["image"].shape[:2], np.int32)
