@@ -1,9 +1,10 @@
 """Convolution and pooling of NHWC images, in the form that each platform runs fastest.
 
 XLA's CPU backend is slow at the weight gradients of convolutions and at depthwise ones, and knows no Winograd form;
-there a 1×1 convolution is a matrix product, a depthwise one shifts, products and sums, and a 3×3 one on a large map
-goes by Winograd tiles. A TPU pads channels to 128, so that of an image's three hardly anything is left; there the
-first convolution sees 2×2 pixels as one of twelve. Elsewhere XLA's own is right.
+there a 1×1 convolution is a matrix product, a depthwise one shifts, products and sums, a 3×3 one on a large map goes
+by Winograd tiles, and on a small one, or with a stride, its gradients are products. A TPU pads channels to 128, so that
+of an image's three hardly anything is left; there the first convolution sees 2×2 pixels as one of twelve. Elsewhere
+XLA's own is right.
 """
 
 from collections.abc import Callable
@@ -14,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mapjax.ops import depthwise, pooling, winograd
+from mapjax.ops import depthwise, patches, pooling, winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+MOST_SEEN = 16 * 2**20  # bytes of what a kernel sees, that a product is made of
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -61,6 +63,9 @@ def _dense(x, kernel, stride: int, pads: Padding, dilation: int):
         # Of few channels only the gradients gain.
         return _by_platform(x, kernel, winograd.conv3x3 if x.shape[-1] >= 8 else slow, winograd.gradients, slow)
     slow = partial(_direct, stride=stride, pads=pads, dilation=dilation)
+    if kernel.shape[:2] == (3, 3) and dilation == 1 and _products_pay(x, kernel, jax.eval_shape(slow, x, kernel)):
+        gradients = partial(_gradients_by_products, slow=slow, stride=stride, pads=pads)
+        return _by_platform(x, kernel, slow, gradients, slow)
     if x.shape[-1] <= 4 and stride == 2 and dilation == 1 and not (x.shape[1] % 2 or x.shape[2] % 2):
         return jax.lax.platform_dependent(x, kernel, tpu=partial(_of_blocks, pads=pads), default=slow)
     return slow(x, kernel)
@@ -117,9 +122,28 @@ def _pads(x, kernel, stride: int, padding: int | tuple[int, int] | str | None, d
 
 def _tiles_pay(x, kernel) -> bool:
     """Say whether there are enough 4×4 tiles for what their transforms of the kernel cost (measured on 2 cores)."""
-    batch, height, width, channels = x.shape
-    tiles = batch * -(-height // winograd.OUT) * -(-width // winograd.OUT)
-    return x.dtype == jnp.float32 and tiles >= max(channels, kernel.shape[3], 32)
+    return x.dtype == jnp.float32 and _tiles(x) >= max(x.shape[3], kernel.shape[3], 32)
+
+
+def _products_pay(x, kernel, output) -> bool:
+    """Say whether what the kernel sees is small enough to be kept for a product (measured on 2 cores)."""
+    return x.dtype == jnp.float32 and x.shape[3] >= 16 and 4 * patches.size(output.shape, kernel.shape) <= MOST_SEEN
+
+
+def _gradients_by_products(x, kernel, gradient, *, slow, stride: int, pads: Padding):
+    """Gradients of x and of the kernel, each in the form that is fastest for its sizes."""
+    of_x = patches.input_gradient(x.shape, kernel, gradient, stride=stride, pads=pads)
+    if stride > 1:
+        return of_x, patches.kernel_gradient(x, gradient, kernel.shape[:2], stride=stride, pads=pads)
+    if pads == ((1, 1), (1, 1)) and 4 * _tiles(x) >= max(x.shape[3], kernel.shape[3]):
+        return of_x, winograd.kernel_gradient(x, gradient)
+    return of_x, jax.vjp(partial(slow, x), kernel)[1](gradient)[0]
+
+
+def _tiles(x) -> int:
+    """Count the tiles of a batch."""
+    batch, height, width, _ = x.shape
+    return batch * -(-height // winograd.OUT) * -(-width // winograd.OUT)
 
 
 def _direct(x, kernel, stride: int = 1, pads: Padding = ((0, 0), (0, 0)), groups: int = 1, dilation: int = 1):
@@ -184,6 +208,13 @@ def max_pool(
     """
     if size == stride and padding == 0 and not ceil:
         return pooling.max_pool(x, size)[0]
+    slices = partial(_max_of_slices, size=size, stride=stride, padding=padding, ceil=ceil)
+    if (size, stride, padding, ceil) == (3, 2, 1, False):
+        return jax.lax.platform_dependent(x, cpu=pooling.max_of_three, default=slices)
+    return slices(x)
+
+
+def _max_of_slices(x, size: int, stride: int, padding: int, ceil: bool):
     for axis in (1, 2):
         length = x.shape[axis] + 2 * padding - size
         count = (-(-length // stride) if ceil else length // stride) + 1

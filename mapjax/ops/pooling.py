@@ -22,6 +22,27 @@ def max_pool_all(x: Float[Array, "b h w c"], size: int = 2) -> tuple[Float[Array
     return _max_pool(jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), constant_values=-jnp.inf), size)
 
 
+def max_of_three(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    """Largest of each 3×3 window, at every second row and column, with a border that is never the largest.
+
+    By rows and columns of even and odd places: neither is the whole padded, nor any place looked at twice along an
+    axis. That halves the time of the gradient on a CPU.
+    """
+    height, width = x.shape[1:3]
+    if height % 2 or width % 2:
+        x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=-jnp.inf)
+    rows = [_with_both_sides(x[:, row::2, 0::2], x[:, row::2, 1::2], 2) for row in (0, 1)]
+    return _with_both_sides(rows[0], rows[1], 1)
+
+
+def _with_both_sides(even, odd, axis: int):
+    """Largest of each even place and the odd ones before and after it."""
+    edges = [(0, 0, 0)] * 4
+    edges[axis] = (1, -1, 0)
+    before = jax.lax.pad(odd, jnp.asarray(-jnp.inf, odd.dtype), edges)
+    return jnp.maximum(jnp.maximum(before, even), odd)
+
+
 def unpool(
     x: Float[Array, "b i j c"], places: UInt8[Array, "b i j c"], shape: tuple[int, int], size: int = 2
 ) -> Float[Array, "b h w c"]:

@@ -69,10 +69,11 @@ def gradients(
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "3 3 c d"]]:
     """Gradients of x and of the kernel, given that of the output of `conv3x3`."""
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    return conv3x3(gradient, turned), _kernel_gradient(x, gradient)
+    return conv3x3(gradient, turned), kernel_gradient(x, gradient)
 
 
-def _kernel_gradient(x, gradient):
+def kernel_gradient(x: Float[Array, "b h w c"], gradient: Float[Array, "b h w d"]) -> Float[Array, "3 3 c d"]:
+    """Gradient of the kernel of `conv3x3`, given that of its output."""
     alone = _chunks(x.shape, gradient.shape[3]) == 1
     products = _products(x, gradient) if alone else by_device.run(_products, x, gradient, summed=True)
     found = KERNEL_2D.T @ products.reshape(TILE * TILE, -1)

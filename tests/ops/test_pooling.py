@@ -64,3 +64,19 @@ def test_unpool_is_torchs(shape):
     theirs, where = torch.nn.functional.max_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), 2, return_indices=True)
     expected = torch.nn.functional.max_unpool2d(theirs, where, 2, output_size=shape).permute(0, 2, 3, 1)
     np.testing.assert_array_equal(pooling.unpool(*pooling.max_pool(jnp.asarray(x)), shape), expected)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 9), (1, 1), (2, 5)])
+def test_the_largest_of_three_is_that_of_the_windows(size):
+    x = jnp.asarray(np.random.default_rng(0).permutation(2 * size[0] * size[1] * 3).reshape(2, *size, 3), jnp.float32)
+    window = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+
+    def windows(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, *window)
+
+    found, pull = jax.vjp(pooling.max_of_three, x)
+    expected, pull_expected = jax.vjp(windows, x)
+    np.testing.assert_array_equal(found, expected)
+    gradient = jnp.asarray(np.random.default_rng(1).integers(-9, 9, expected.shape), jnp.float32)
+    np.testing.assert_array_equal(pull(gradient)[0], pull_expected(gradient)[0])
+    assert jnp.isnan(pooling.max_of_three(x.at[0, 0, 0, 0].set(jnp.nan))[0, 0, 0, 0])
