@@ -250,10 +250,10 @@ def _use_run(folder: pathlib.Path) -> int:
 
 def _use_data(name: str, needs: Sequence[str], folder: pathlib.Path, *, where: str = "data") -> int:
     """Open both splits for each kind of labels, say what is in them, and look at some records."""
-    read = 0
+    read, refusals = 0, []
     for need in needs:
         for split in ("train", "val"):
-            with contextlib.suppress(UserError):
+            try:
                 node = {"name": name, "path": str(folder / where)}
                 source = parts.make("data.formats", node, split=split, needs=need)
                 summary = quality.inspect(source, 10)
@@ -262,6 +262,10 @@ def _use_data(name: str, needs: Sequence[str], folder: pathlib.Path, *, where: s
                 read += sum(_is_read(source, index, need) for index in range(min(LOOKED_AT, len(source.records))))
                 json.dumps(source.dropped)
                 largest_size(source)
+            except UserError as error:
+                refusals.append(error)
+    if refusals and not read:
+        raise refusals[0]
     return read
 
 
