@@ -126,8 +126,13 @@ def _tiles_pay(x, kernel) -> bool:
 
 
 def _products_pay(x, kernel, output) -> bool:
-    """Say whether what the kernel sees is small enough to be kept for a product (measured on 2 cores)."""
-    return x.dtype == jnp.float32 and x.shape[3] >= 16 and 4 * patches.size(output.shape, kernel.shape) <= MOST_SEEN
+    """Say whether what the kernel sees is small enough to be kept for a product (measured on 2 cores).
+
+    Of a mesh of devices each would have to bring the others' channels for it.
+    """
+    alone = jax.sharding.get_abstract_mesh().size <= 1
+    small = 4 * patches.size(output.shape, kernel.shape) <= MOST_SEEN
+    return alone and small and x.dtype == jnp.float32 and x.shape[3] >= 16
 
 
 def _gradients_by_products(x, kernel, gradient, *, slow, stride: int, pads: Padding):

@@ -28,14 +28,22 @@ INPUT = np.array(  # Bᵀ
     ],
     np.float32,
 )
-KERNEL = np.array(  # G
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32
-) / np.float32(24)
-# Of both axes at once, in the order of the tiles (columns, rows): one product, where two einsums take 20 times as long.
-KERNEL_2D = np.einsum("ai,bj->baij", KERNEL, KERNEL).reshape(TILE * TILE, 9)
+_KERNEL = np.array(  # 24 G
+    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
+)
+KERNEL = _KERNEL.astype(np.float32) / np.float32(24)
 OUTPUT = np.array(  # Aᵀ
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32
 )
+
+
+def _kernel_2d(dtype: Any) -> Any:
+    """G of both axes at once, in the order of the tiles (columns, rows): (36 9).
+
+    One product with it, where two einsums take 20 times as long. It is exact to the precision that is asked for.
+    """
+    one = KERNEL if dtype == np.float32 else _KERNEL / 24
+    return np.einsum("ai,bj->baij", one, one).reshape(TILE * TILE, 9)
 
 
 def conv3x3(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "b h w d"]:
@@ -76,7 +84,7 @@ def kernel_gradient(x: Float[Array, "b h w c"], gradient: Float[Array, "b h w d"
     """Gradient of the kernel of `conv3x3`, given that of its output."""
     alone = _chunks(x.shape, gradient.shape[3]) == 1
     products = _products(x, gradient) if alone else by_device.run(_products, x, gradient, summed=True)
-    found = KERNEL_2D.T @ products.reshape(TILE * TILE, -1)
+    found = _kernel_2d(x.dtype).T @ products.reshape(TILE * TILE, -1)
     return found.reshape(3, 3, x.shape[3], gradient.shape[3])
 
 
@@ -102,7 +110,7 @@ def _chunks(shape: tuple[int, ...], features: int) -> int:
 
 def _spread(kernel):
     """Kernel (3 3 c d) → (36 c d)."""
-    return (KERNEL_2D @ kernel.reshape(9, -1)).reshape(TILE * TILE, *kernel.shape[2:])
+    return (_kernel_2d(kernel.dtype) @ kernel.reshape(9, -1)).reshape(TILE * TILE, *kernel.shape[2:])
 
 
 def _to_tiles(x):
