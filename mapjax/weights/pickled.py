@@ -230,7 +230,12 @@ PLAIN = {  # what plain containers call in the older protocols, and what checkpo
     **{
         f"numpy.{core}.multiarray.{name}": _NOTHING for core in ("core", "_core") for name in ("scalar", "_reconstruct")
     },
-    **dict.fromkeys(("numpy.dtype", "pathlib.PosixPath", "pathlib.WindowsPath", "torch.device"), _NOTHING),
+    **{
+        f"{module}.{kind}Path": _NOTHING
+        for module in ("pathlib", "pathlib._local")  # the latter since Python 3.13
+        for kind in ("Posix", "Windows")
+    },
+    **dict.fromkeys(("numpy.dtype", "torch.device"), _NOTHING),
     "numpy.ndarray": None,
 }
 _NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
