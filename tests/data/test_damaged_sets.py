@@ -58,6 +58,7 @@ TRAIN = ("splits", "train")
             "'shards' has the file '../../etc/passwd', which is no name",
         ),
         ((*TRAIN, "labels", "file"), "/etc/passwd", "'labels' has the file '/etc/passwd', which is no name"),
+        ((*TRAIN, "labels", "file"), "x" * 300, "labels. has the file .xxx.*, which is no name"),
         ((*TRAIN, "labels", "bytes"), "many", "no number of 'bytes'"),
         ((*TRAIN, "labels", "sha256"), 7, "no 'sha256'"),
         ((*TRAIN, "shards", 0, "records"), -3, "'records' do not add up"),

@@ -6,8 +6,10 @@ from typing import Any
 
 from mapjax.data import fields
 from mapjax.data.labels import KINDS
+from mapjax.runtime.names import encoded
 
 _MOST = 2**53  # records, bytes
+_LONGEST = 255  # bytes of the name of a file, on most disks
 
 
 def fault(index: Mapping[str, Any]) -> str:
@@ -45,12 +47,17 @@ def _fault_of_split(split: Any) -> str:
     return ""
 
 
+def _is_name(name: str) -> bool:
+    """Tell whether a file of a folder can be called so."""
+    return len(encoded(name)) <= _LONGEST and pathlib.PurePath(name).name == name and "\0" not in name
+
+
 def _fault_of_file(entry: Any) -> str:
     """Say what an entry of a file lacks: a name in this folder, its bytes, its checksum."""
     if not isinstance(entry, Mapping):
         return "no entry of a file"
     name = entry.get("file")
-    if not isinstance(name, str) or pathlib.PurePath(name).name != name or "\0" in name:
+    if not isinstance(name, str) or not _is_name(name):
         return f"the file {name!r}, which is no name in this folder"
     if not isinstance(entry.get("bytes"), int) or fields.whole(entry["bytes"], 0, _MOST) is None:
         return f"no number of 'bytes' for {name!r}"
