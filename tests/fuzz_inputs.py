@@ -44,8 +44,8 @@ class Kind(NamedTuple):
     use: Callable[[pathlib.Path], int]
 
 
-def picture(rng: Generator, form: str = "PNG", size: tuple[int, int] = (20, 16), **options: Any) -> bytes:
-    """Encode a small picture."""
+def encoded_image(rng: Generator, form: str = "PNG", size: tuple[int, int] = (20, 16), **options: Any) -> bytes:
+    """Encode a small image."""
     data = io.BytesIO()
     pixels = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
     PIL.Image.fromarray(pixels).save(data, form, **options)
@@ -68,7 +68,7 @@ def _images(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
     }  # fmt: skip
     name = str(rng.choice(list(forms)))
     form, options = forms[name]
-    return [_put(folder / "images" / name, picture(rng, form, **options))]
+    return [_put(folder / "images" / name, encoded_image(rng, form, **options))]
 
 
 def _use_images(folder: pathlib.Path) -> int:
@@ -84,7 +84,7 @@ def _folders(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             for number in range(2):
-                made.append(_put(folder / "data" / split / name / f"{number}.png", picture(rng)))
+                made.append(_put(folder / "data" / split / name / f"{number}.png", encoded_image(rng)))
     return made
 
 
@@ -106,7 +106,7 @@ def _tar(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
 
 
 def _table(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
-    made = [_put(folder / "data" / f"{number}.png", picture(rng)) for number in range(4)]
+    made = [_put(folder / "data" / f"{number}.png", encoded_image(rng)) for number in range(4)]
     several = rng.random() < 0.5
     lines = ["path,labels,split" if several else "path,label,split"]
     lines += [
@@ -150,7 +150,7 @@ def _coco(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
                       for k, name in enumerate(("cat", "dog"))]  # fmt: skip
         content = {"images": entries, "annotations": objects, "categories": categories}
         made.append(_put(folder / "data" / "annotations" / f"instances_{split}.json", json.dumps(content)))
-        made += [_put(folder / "data" / split / entry["file_name"], picture(rng)) for entry in entries]
+        made += [_put(folder / "data" / split / entry["file_name"], encoded_image(rng)) for entry in entries]
     return made
 
 
@@ -163,7 +163,7 @@ def _voc(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
     made = []
     for number in range(4):
         made.append(_put(folder / "data" / "Annotations" / f"{number}.xml", VOC.format(name=f"{number}.jpg")))
-        made.append(_put(folder / "data" / "JPEGImages" / f"{number}.jpg", picture(rng, "JPEG")))
+        made.append(_put(folder / "data" / "JPEGImages" / f"{number}.jpg", encoded_image(rng, "JPEG")))
     for split, names in (("train", "0\n1\n"), ("val", "2\n3\n")):
         made.append(_put(folder / "data" / "ImageSets" / "Main" / f"{split}.txt", names))
     return made
@@ -177,7 +177,7 @@ def _masks(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
             mask = PIL.Image.fromarray(rng.integers(0, 2, (16, 20), np.uint8))
             mask.save(data, "PNG")
             made.append(_put(folder / "data" / "masks" / split / f"{number}.png", data.getvalue()))
-            made.append(_put(folder / "data" / "images" / split / f"{number}.png", picture(rng)))
+            made.append(_put(folder / "data" / "images" / split / f"{number}.png", encoded_image(rng)))
     return made
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from mapjax.check import judge, speed, steps
 from mapjax.report.page import Figure, render
 from mapjax.report.section import Section
+from mapjax.report.tables import listed
 
 
 class Found(NamedTuple):
@@ -136,9 +137,8 @@ def page(found: Found) -> str:
 
 
 def _sheet(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{html.escape(one)}</th>" for one in head)
-    lines = "".join("<tr>" + "".join(f"<td>{html.escape(one)}</td>" for one in line) + "</tr>" for line in body)
-    return f'<div class="wide"><table><tr>{top}</tr>{lines}</table></div>'
+    columns = {name: "text" if number == 0 else "number" for number, name in enumerate(head)}
+    return listed(columns, [[html.escape(cell) for cell in line] for line in body])
 
 
 def _marks(one: judge.Verdict | steps.Verdict) -> list[str]:

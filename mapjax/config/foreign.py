@@ -7,7 +7,6 @@ from mapjax.config import parts
 from mapjax.errors import UserError
 
 Trusted = bool | Collection[str]  # True for any module, or the names of those that are the user's own
-KINDS = {"data": "data.formats", "transform": "data.transforms", "model": "models", "task": "tasks"}
 
 
 def named_in(config: Mapping[str, Any]) -> dict[str, str]:
@@ -47,11 +46,13 @@ def refuse(config: Mapping[str, Any], origin: str, trusted: Trusted) -> None:
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield key, kind and name of every part."""
-    for key, kind in KINDS.items():
+    for key, kind in parts.KINDS.items():
         yield from _below(key, config.get(key), kind)
     for name, node in (config.get("streams") or {}).items():
         for key in ("data", "transform"):
-            yield from _below(f"streams.{name}.{key}", node.get(key) if isinstance(node, Mapping) else None, KINDS[key])
+            yield from _below(
+                f"streams.{name}.{key}", node.get(key) if isinstance(node, Mapping) else None, parts.KINDS[key]
+            )
     for number, node in enumerate(config.get("metrics") or ()):
         where = f"metrics[{number}]"
         if isinstance(node, str):

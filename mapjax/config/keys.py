@@ -15,8 +15,7 @@ from ml_collections import ConfigDict
 from mapjax.config import parts, schema
 from mapjax.errors import UserError
 
-MODELS = dict.fromkeys(("model", "backbone", "unary"), "models")
-KINDS = {"data": "data.formats", "transform": "data.transforms", "task": "tasks"} | MODELS
+KINDS = parts.KINDS | dict.fromkeys(("backbone", "unary"), parts.KINDS["model"])  # models within models
 COLUMN = 42  # at which the table's texts begin, where there is room
 OFFERED = {  # by the program, to parts of each kind
     "data.formats": ("split", "needs"),

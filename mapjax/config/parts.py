@@ -10,6 +10,13 @@ from typing import Any
 
 from mapjax.errors import UserError, near
 
+KINDS = {  # the key of a config that names a part → its folder
+    "data": "data.formats",
+    "transform": "data.transforms",
+    "model": "models",
+    "task": "tasks",
+}
+
 
 def make(kind: str, node: Mapping[str, Any], **offered: Any) -> Any:
     """Make the part that a config node names.

@@ -21,7 +21,7 @@ def conv(
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     places = itertools.product(range(kernel.shape[0]), range(kernel.shape[1]))
     spans = tuple(_span(size, dilation) for size in kernel.shape[:2])
-    met = (_shifted(x, spans, i * dilation, j * dilation, stride) * kernel[i, j, 0] for i, j in places)
+    met = (window(x, spans, i * dilation, j * dilation, stride) * kernel[i, j, 0] for i, j in places)
     return reduce(jnp.add, met)
 
 
@@ -36,7 +36,7 @@ def _span(size: int, dilation: int) -> int:
     return dilation * (size - 1) + 1
 
 
-def _shifted(x, spans: tuple[int, ...], row: int, column: int, stride: int):
+def window(x, spans: tuple[int, ...], row: int, column: int, stride: int):
     """What the kernel entry at (row, column) of the span meets: a strided window of the padded image."""
     rows, columns = ((side - span) // stride for side, span in zip(x.shape[1:3], spans))
     limits = (len(x), row + rows * stride + 1, column + columns * stride + 1, x.shape[3])

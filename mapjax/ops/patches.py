@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mapjax.ops import depthwise
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -26,7 +28,8 @@ def kernel_gradient(
     Args:
       pads: zeros around x, (above, below), (left, right).
     """
-    seen = _seen(x, gradient.shape[1:3], sides, stride, pads)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    seen = jnp.concatenate([depthwise.window(x, sides, *place, stride) for place in _places(sides)], -1)
     found = seen.reshape(-1, seen.shape[-1]).T @ gradient.reshape(-1, gradient.shape[-1])
     return found.reshape(*sides, x.shape[3], gradient.shape[3])
 
@@ -58,17 +61,6 @@ def size(gradient_shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> int:
     """Count the numbers that the kernel sees at all places together."""
     batch, rows, columns, _ = gradient_shape
     return batch * rows * columns * kernel_shape[0] * kernel_shape[1] * kernel_shape[2]
-
-
-def _seen(x, counts: tuple[int, ...], sides: tuple[int, int], stride: int, pads: Padding):
-    """What the kernel sees at each place: (b i j (k l c))."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns = ((count - 1) * stride + 1 for count in counts)
-    views = [
-        jax.lax.slice(x, (0, r, c, 0), (len(x), r + rows, c + columns, x.shape[3]), (1, stride, stride, 1))
-        for r, c in _places(sides)
-    ]
-    return jnp.concatenate(views, -1)
 
 
 def _places(sides: tuple[int, ...]):

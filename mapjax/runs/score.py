@@ -55,8 +55,8 @@ def open_source(
         return with_classes(sources.make_source(config, "eval", split), classes)
     given = configs.parse_data(data)
     moved: Any = configs.from_dict({**configs.to_dict(config), "data": configs.merged(config.data.to_dict(), given)})
-    if given["name"] == config.data.name and _is_held_out(moved, learned):
-        return with_classes(sources.make_source(moved, "eval", split), classes)
+    if given["name"] == config.data.name and (own := _held_out(moved, learned)) is not None:
+        return with_classes(own if split is None else sources.make_source(moved, "eval", split), classes)
     node = moved.data.to_dict()
     if "hold_out" in inspect.signature(parts.find("data.formats", node["name"])).parameters:
         node.setdefault("hold_out", 0)
@@ -67,11 +67,12 @@ def open_source(
     return with_classes(sources.make_source(config, "eval", split), classes)
 
 
-def _is_held_out(config: Any, learned: Mapping[str, str]) -> bool:
-    """Say whether the held-out split of a config is the one of the run with these fingerprints."""
+def _held_out(config: Any, learned: Mapping[str, str]) -> Source | None:
+    """Open the held-out split of a config where it is the one of the run with these fingerprints; None else."""
     with contextlib.suppress(UserError):
-        return "eval" in learned and sources.make_source(config, "eval").fingerprint == learned["eval"]
-    return False
+        source = sources.make_source(config, "eval") if "eval" in learned else None
+        return source if source is not None and source.fingerprint == learned["eval"] else None
+    return None
 
 
 def seen_before(config: Any, source: Source, learned: Mapping[str, str]) -> str:

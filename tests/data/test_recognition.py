@@ -38,7 +38,7 @@ OTHERS = {
     "j.jxl": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(9), "JXL image, which no decoder here reads"),
     "k.psd": (b"8BPS\0\1" + bytes(30), "PSD image, which no decoder here reads"),
     "l.dng": (encode("TIFF"), "raw image of a camera, which no decoder here reads"),
-    "m.bin": (b"BM is no picture, and neither is P6", recognition.NO_IMAGE),
+    "m.bin": (b"BM is no image, and neither is P6", recognition.NO_IMAGE),
     "n.txt": (encode("JPEG"), recognition.NO_IMAGE),
     "o": (b"", recognition.NO_IMAGE),
 }
