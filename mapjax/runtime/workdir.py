@@ -97,10 +97,8 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
     before = configs.plain_saved(read_json(path / "config.json"), str(path / "config.json"))
     (old, old_places), (new, new_places) = (_parted(one, moved_data(before, config)) for one in (before, config))
     changed = list(configs.differences(old, new))
-    own = foreign.named_in(config)
-    if (
-        changed and foreign.named_in(before).items() <= own.items()
-    ):  # perhaps one of the two only writes what the other leaves at its default
+    same_modules = foreign.named_in(before).items() <= foreign.named_in(config).items()
+    if changed and same_modules:  # perhaps one of the two only writes what the other leaves at its default
         old, new = (_parted(keys.filled(one), moved_data(before, config))[0] for one in (before, config))
         changed = list(configs.differences(old, new))
     if changed:
