@@ -12,7 +12,7 @@ from mapjax.config import parts
 from mapjax.models.heads.boxes import ConvHead
 from mapjax.ops import anchors, boxes, matching
 from mapjax.ops.roi_align import roi_align
-from mapjax.tasks.detection import two_stage
+from mapjax.tasks.detection import frames
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
@@ -172,7 +172,7 @@ def test_detector(name, size):
 
     @jax.jit
     def run(variables, batch):
-        pixels = two_stage.pad(task.normalize(jnp.asarray(batch["image"])))
+        pixels = frames.pad(task.normalize(jnp.asarray(batch["image"])))
         outputs, _ = model.apply(variables, pixels, train=False, key=None)
         prediction = task.predict(variables, batch, KEY)
         return outputs, prediction["proposals"], task.decode(prediction, batch)

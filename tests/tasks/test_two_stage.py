@@ -12,7 +12,7 @@ from mapjax.ops import boxes as box_ops
 from mapjax.ops.anchors import grid_anchors
 from mapjax.ops.roi_align import roi_align_batch
 from mapjax.task import Context, Model
-from mapjax.tasks.detection import two_stage
+from mapjax.tasks.detection import frames, two_stage
 
 SIZE, CLASSES, CHANNELS = (32, 32), ("a", "b"), 16
 
@@ -268,7 +268,7 @@ def test_detections_are_returned_in_original_pixels():
         "classes": jnp.ones((2, 3), jnp.int32),
         "valid": jnp.array([[True, True, False]] * 2),
     }
-    result = two_stage.to_original(prediction, batch)
+    result = frames.to_original(prediction, batch)
     expected = np.array(original, float)
     expected[1, 1] = [7, 3, 30, 14]  # clipped to the image
     expected[:, 2] = 0
@@ -280,7 +280,7 @@ def test_detections_are_returned_in_original_pixels():
 def test_extents():
     matrices = [np.eye(3), [[2, 0, 3], [0, 2, -5], [0, 0, 1]], [[-1, 0, 20], [0, 1, 0], [0, 0, 1]]]
     batch = batch_of(3) | {"matrix": jnp.asarray(np.array(matrices), jnp.float32), "size": jnp.array([[9, 20]] * 3)}
-    assert two_stage.extents(batch).tolist() == [[0, 0, 20, 9], [3, 0, 32, 13], [0, 0, 20, 9]]
+    assert frames.extents(batch).tolist() == [[0, 0, 20, 9], [3, 0, 32, 13], [0, 0, 20, 9]]
 
 
 def test_some_dozen_steps_learn_one_image():

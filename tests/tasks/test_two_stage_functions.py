@@ -10,7 +10,7 @@ from oracles import huber, iou_of, offsets
 from mapjax.ops import images
 from mapjax.ops.anchors import grid_anchors
 from mapjax.ops.matching import BACKGROUND, IGNORED
-from mapjax.tasks.detection import two_stage
+from mapjax.tasks.detection import frames, two_stage
 
 ANCHORS = [grid_anchors((32, 32), (4, 4), (8,), (1,)), grid_anchors((32, 32), (2, 2), (16,), (1,))]
 EVERY = np.concatenate(ANCHORS)
@@ -181,6 +181,6 @@ def test_detections_of_one_image():
 def test_normalized_images():
     pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 8, 32, 3)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    found = np.asarray(two_stage.pad(images.normalize(jnp.asarray(pixels))))
+    found = np.asarray(frames.pad(images.normalize(jnp.asarray(pixels))))
     np.testing.assert_allclose(found[:, :8], (pixels / 255 - mean) / std, atol=1e-5)
     assert found.shape == (1, 32, 32, 3) and not found[:, 8:].any()  # padded as torchvision pads

@@ -17,8 +17,8 @@ from mapjax.ops import losses, matching
 from mapjax.ops.nms import keep_sorted, nms
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
+from mapjax.tasks.detection import frames
 
-DIVISOR = 32  # of the sides that a network sees: the coarsest stride of most, as torchvision has it
 BETA = 1 / 9  # of both box losses
 CROWD_COVERAGE = 0.5  # an anchor or proposal with this share in a crowd is neither object nor background
 
@@ -89,14 +89,14 @@ def make(
     )
     normalize = partial(image_ops.normalize, mean=mean, std=std)
 
-    divisor = max([DIVISOR, *model.levels.values()])
+    divisor = max([frames.DIVISOR, *model.levels.values()])
 
     @cache
     def anchors_of(height: int, width: int) -> Sequence[Any]:
-        return model.calls["anchors"]((padded(height, divisor), padded(width, divisor)))
+        return model.calls["anchors"]((frames.padded(height, divisor), frames.padded(width, divisor)))
 
     def pixels(batch: Batch):
-        return pad(image_ops.normalized(batch["image"], normalize), divisor)
+        return frames.pad(image_ops.normalized(batch["image"], normalize), divisor)
 
     def init(key, batch: Batch) -> Variables:
         return model.init(key, pixels(batch))
@@ -109,7 +109,7 @@ def make(
         anchors = anchors_of(*batch["image"].shape[1:3])
         terms = first_loss(keys[0], objectness, deltas, truth, mask, anchors=anchors)
         proposing = shard.per_example(jax.vmap(partial(propose_train, anchors=anchors)))
-        proposals, real = jax.lax.stop_gradient(proposing(objectness, deltas, extents(batch)))
+        proposals, real = jax.lax.stop_gradient(proposing(objectness, deltas, frames.extents(batch)))
         rois = shard.per_example(jax.vmap(draw))(keys[1], proposals, real & mask[:, None], truth)
         variables = {**variables, "stats": stats}
         regions, stats = model.calls["regions"](variables, outputs["features"], rois["boxes"], train=True)
@@ -122,7 +122,7 @@ def make(
         outputs, _ = model.apply(variables, pixels(batch), train=False, key=None)
         anchors = anchors_of(*batch["image"].shape[1:3])
         proposing = shard.per_example(jax.vmap(partial(propose_test, anchors=anchors)))
-        proposals, real = proposing(outputs["objectness"], outputs["deltas"], extents(batch))
+        proposals, real = proposing(outputs["objectness"], outputs["deltas"], frames.extents(batch))
         regions, _ = model.calls["regions"](variables, outputs["features"], proposals, train=False)
         return {
             "features": outputs["features"],
@@ -134,30 +134,10 @@ def make(
 
     def decode(prediction: Prediction, batch: Batch) -> Result:
         keys = ("region_logits", "region_deltas", "proposals", "proposals_valid")
-        found = shard.per_example(jax.vmap(answer))(*(prediction[key] for key in keys), extents(batch))
-        return to_original(found, batch)
+        found = shard.per_example(jax.vmap(answer))(*(prediction[key] for key in keys), frames.extents(batch))
+        return frames.to_original(found, batch)
 
     return Task("boxes", normalize, init, loss, predict, decode, ("precision",))
-
-
-def pad(images, divisor: int = DIVISOR):
-    """Add zeros below and on the right, up to multiples of a divisor, so that every stride divides the sides."""
-    below, right = (padded(side, divisor) - side for side in images.shape[1:3])
-    return jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))
-
-
-def padded(side: int, divisor: int) -> int:
-    """Round a side up to a multiple of a divisor."""
-    return -(-side // divisor) * divisor
-
-
-def extents(batch: Batch):
-    """The box (b 4), in pixels of the network's input, that holds the image without its padding."""
-    size = batch["size"].astype(jnp.float32)
-    whole = jnp.stack([jnp.zeros_like(size[:, 0]), jnp.zeros_like(size[:, 0]), size[:, 1], size[:, 0]], -1)
-    height, width = batch["image"].shape[1:3]
-    inside = box_ops.transform(whole[:, None], batch["matrix"])
-    return box_ops.clip(inside, jnp.broadcast_to(jnp.array([0.0, 0.0, width, height]), whole.shape))[:, 0]
 
 
 def propose(
@@ -188,16 +168,11 @@ def propose(
     # The levels go through suppression side by side, padded with empty boxes: its turns are those of the longest.
     longest = max(len(score) for _, score in tops)
     padded = jnp.stack([jnp.pad(boxes, ((0, longest - len(boxes)), (0, 0))) for boxes, _ in tops])
-    keep = jax.vmap(lambda boxes: keep_sorted(boxes, threshold, valid=_larger(boxes, 1e-3)))(padded)
+    keep = jax.vmap(lambda boxes: keep_sorted(boxes, threshold, valid=frames.larger(boxes, 1e-3)))(padded)
     boxes = jnp.concatenate([boxes for boxes, _ in tops])
     score = jnp.concatenate([jnp.where(kept[: len(score)], score, -jnp.inf) for kept, (_, score) in zip(keep, tops)])
     score, index = jax.lax.top_k(score, min(after, len(score)))
     return boxes[index], score > -jnp.inf
-
-
-def _larger(boxes, least: float):
-    """Boxes at least so many pixels wide and high."""
-    return (boxes[..., 2] - boxes[..., 0] >= least) & (boxes[..., 3] - boxes[..., 1] >= least)
 
 
 def _assign(candidates, truth, *, high: float, low: float, low_quality: bool):
@@ -290,19 +265,10 @@ def detect(
     score, index = jax.lax.top_k(scores.reshape(-1), min(candidates, scores.size))
     row, label = jnp.divmod(index, scores.shape[1])
     boxes = box_ops.clip(box_ops.decode(deltas[row, label + 1], proposals[row], weights), extent)
-    best, found = nms(boxes, score, nms_threshold, count, valid=(score > 0) & _larger(boxes, 1e-2), groups=label)
+    best, found = nms(boxes, score, nms_threshold, count, valid=(score > 0) & frames.larger(boxes, 1e-2), groups=label)
     return {
         "boxes": jnp.where(found[:, None], boxes[best], 0),
         "scores": jnp.where(found, score[best], 0),
         "classes": jnp.where(found, label[best], 0).astype(jnp.int32),
         "valid": found,
     }
-
-
-def to_original(found: Result, batch: Batch) -> Result:
-    """Detections of the network's input, in pixels of the original images, clipped to them."""
-    size = batch["size"].astype(jnp.float32)
-    zero = jnp.zeros_like(size[:, 0])
-    boxes = box_ops.transform(found["boxes"], box_ops.invert_affine(batch["matrix"]))
-    boxes = box_ops.clip(boxes, jnp.stack([zero, zero, size[:, 1], size[:, 0]], -1))
-    return found | {"boxes": jnp.where(found["valid"][..., None], boxes, 0)}
