@@ -77,7 +77,7 @@ def _before_file(source: str) -> str | None:
 
 
 def _is_name(text: str) -> bool:
-    return text == names.LITE0 or text.startswith(("torchvision/", "timm/"))
+    return text in names.ALONE or text.startswith(("torchvision/", "timm/"))
 
 
 def _is_file(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Weight files: tensors by name, read and written in three formats, none of which can run anything.
 
-`.safetensors` (the format to prefer), `.npz`, and torch's `.pth` (both its formats; see `pth.py`). The content tells
-which of them a file is, and not its name.
+`.safetensors` (the format to prefer), `.npz`, and torch's `.pth` (both its formats; see `pth.py`). Of `.onnx` the
+convolutions are read (`onnx.py`). The content tells which of them a file is, and not its name.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from mapjax.errors import UserError, near
-from mapjax.weights import budget, npz, pth, stored, zips
+from mapjax.weights import budget, npz, onnx, pth, stored, zips
 from mapjax.weights.budget import NotPlain
 from mapjax.weights.stored import Stored, shown
 
@@ -112,12 +112,14 @@ def _indexer(path: pathlib.Path) -> Callable[[pathlib.Path], Stored]:
         return _index_safetensors
     if start.startswith(b"\x80"):
         return pth.index
+    if onnx.begins(start):
+        return onnx.index
     for beginning, what in _OTHERS.items():
         if start.startswith(beginning):
             raise NotPlain(f"{what}.")
     raise NotPlain(
-        f"is cut short, or of no known format: it begins with {start[:8]!r}; known are .safetensors, .npz and torch's "
-        ".pth."
+        f"is cut short, or of no known format: it begins with {start[:8]!r}; known are .safetensors, .npz, torch's "
+        ".pth and .onnx."
     )
 
 
@@ -241,4 +243,4 @@ _WRITERS: dict[str, tuple[set[str], Callable[[pathlib.Path, Mapping[str, np.ndar
     ".bin": _TORCH,
 }
 _WRITABLE = ", ".join(_WRITERS)
-EXTENSIONS = (*_WRITERS, ".ckpt", ".pkl", ".tar", ".th")  # what missing files of weights are known by
+EXTENSIONS = (*_WRITERS, ".ckpt", ".onnx", ".pkl", ".tar", ".th")  # what missing files of weights are known by

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mapjax.errors import UserError
-from mapjax.weights import stored, timm
+from mapjax.weights import stored, timm, yolox
 from mapjax.weights.stored import Stored, shown
 from mapjax.weights.translate import new_name
 
@@ -57,6 +57,7 @@ def readings(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray
     counted = {new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     yield counted
     yield from timm.renamings(counted)
+    yield from yolox.renamings(counted)
 
 
 def best(file: Stored, wanted: Shapes, source: str) -> Part:

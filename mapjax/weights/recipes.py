@@ -111,16 +111,16 @@ class Recipe(NamedTuple):
 
 
 def known() -> list[str]:
-    """List the names with a recipe: of torchvision's all but the networks that are not here, and efficientnet_lite0."""
+    """List the names with a recipe: of torchvision's all but the networks that are not here, and those of `ALONE`."""
     every = (f"torchvision/{network}.{kind}" for kind, files in TORCHVISION.items() for network in files)
-    return [*filter(lambda name: not _lacking(*_parts(name)), every), names.LITE0]
+    return [*filter(lambda name: not _lacking(*_parts(name)), every), *names.ALONE]
 
 
 def find(name: str) -> Recipe:
     """Give the recipe of published weights.
 
     Args:
-      name: torchvision/NETWORK.WEIGHTS (DEFAULT, or without .WEIGHTS: the newest), or efficientnet_lite0.
+      name: torchvision/NETWORK.WEIGHTS (DEFAULT, or without .WEIGHTS: the newest), efficientnet_lite0 or yolox_SIZE.
 
     Raises:
       UserError: no such name, or weights of a network that is not here.
@@ -128,6 +128,8 @@ def find(name: str) -> Recipe:
     if name == names.LITE0:
         # TensorFlow's: levels as (x - 127) / 128, seven eighths of the image, a bicubic filter.
         return _classifier(name, names.LITE0, (224, 256), "bicubic", [127 / 255] * 3, [128 / 255] * 3)
+    if name in names.YOLOX:
+        return _yolox(name)
     if not name.startswith("torchvision/"):
         raise UserError(f"{name!r} is neither a weight file nor weights whose network is known here.{_hint(name)}")
     network, kind = _parts(name)
@@ -164,8 +166,12 @@ def _hint(name: str) -> str:
     networks = {one.partition(".")[0].removeprefix("torchvision/") for one in known()}
     hint = near(name.removeprefix("torchvision/").partition(".")[0], networks)
     if not hint.startswith(" Did"):
-        return f" Names are torchvision/NETWORK.WEIGHTS and {names.LITE0}."
-    return re.sub(r"'(\w+)'", r"'torchvision/\1'", hint).replace(f"'torchvision/{names.LITE0}'", f"'{names.LITE0}'")
+        return f" Names are torchvision/NETWORK.WEIGHTS, {names.LITE0} and yolox_SIZE."
+    return re.sub(r"'(\w+)'", lambda found: repr(_whole(found[1])), hint)
+
+
+def _whole(network: str) -> str:
+    return network if network in names.ALONE else f"torchvision/{network}"
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -209,3 +215,12 @@ def _detector(name: str, network: str) -> Recipe:
     transform["multiple"] = 32
     size = (-(-shorter // 32) * 32, -(-longest // 32) * 32)
     return Recipe(name, model, task, transform, size, "coco", COCO_CHANNELS)
+
+
+def _yolox(name: str) -> Recipe:
+    """As YOLOX sees images: 0 to 255, blue first, at the upper left of a grey square; the task's defaults are its."""
+    size = name.removeprefix("yolox_")
+    side = 416 if size in ("nano", "tiny") else 640
+    seen = {"fit": "shorter", "shorter": side, "longest": side, "multiple": 0, "fill": (114, 114, 114)}
+    task = {**YOLOX_TASK, "mean": (0, 0, 0), "std": (1 / 255,) * 3}
+    return Recipe(name, {"name": "yolox", "size": size}, task, {"name": "boxes", "max_boxes": 100, **seen}, (side, side), "coco")

@@ -65,6 +65,12 @@ NUMBERS = {  # in all tensors, without counters of batches; other weights of a n
     "vit_l_32": 306_535_400,
     "wide_resnet101_2": 127_024_552,
     "wide_resnet50_2": 68_951_464,
+    "yolox_l": 54_278_143,
+    "yolox_m": 25_369_791,
+    "yolox_nano": 927_551,
+    "yolox_s": 8_991_359,
+    "yolox_tiny": 5_073_183,
+    "yolox_x": 99_172_415,
 }
 
 
@@ -78,11 +84,14 @@ def recognise(path: pathlib.Path, shapes: Shapes) -> str:
     Raises:
       UserError: the form is that of no network here, or of several that see images differently.
     """
-    if path.stem == pathlib.PurePosixPath(names.LITE0_MEMBER).stem:
-        return names.LITE0
+    for name, wheel in names.WHEELS.items():
+        if path.name in (wheel.file, f"{name}.onnx"):
+            return name
+    if path.stem in names.YOLOX:
+        return path.stem
     known = recipes.known()
     for name in known:
-        if name == names.LITE0:
+        if name in names.ALONE:
             continue
         network, _, kind = name.removeprefix("torchvision/").partition(".")
         if path.stem in (TORCHVISION[kind][network], f"{network}.{kind}"):
