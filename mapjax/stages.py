@@ -97,6 +97,19 @@ KEYS: dict[str, Key] = {
     "proposals_valid": Key(("prediction",), "P", "bool", "real rows of the padded proposals"),
     "region_logits": Key(("prediction",), "P E", "float32", "of each proposal a score for background, then each class"),
     "region_deltas": Key(("prediction",), "P E 4", "float32", "likewise the offsets of a box, as ops/boxes.py decodes"),
+    "site_logits": Key(
+        ("output", "prediction"),
+        "R _",
+        "float32",
+        "of each site of a dense detector a score for each class, before sigmoid; or for background, then each class, "
+        "before softmax",
+    ),
+    "site_deltas": Key(
+        ("output", "prediction"), "R 4", "float32", "likewise its box, in the task's code of ops/box_codes.py"
+    ),
+    "site_quality": Key(
+        ("output", "prediction"), "R", "float32", "likewise how good its box is, before sigmoid (FCOS: centreness)"
+    ),
     "features": Key(
         ("output", "prediction"), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"
     ),

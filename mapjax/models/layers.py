@@ -93,6 +93,7 @@ class Conv(nn.Module):
     dilation: int = 1
     bias: bool = False
     init: Init = kaiming_fan_out
+    bias_init: Init = nn.initializers.zeros
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -105,7 +106,7 @@ class Conv(nn.Module):
             groups=self.groups, dilation=self.dilation,
         )  # fmt: skip
         if self.bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+            y += self.param("bias", self.bias_init, (self.features,), jnp.float32).astype(self.dtype)
         return y
 
 

@@ -45,6 +45,25 @@ def binary_cross_entropy(logits: Float[Array, "*n"], target: Float[Array, "*n"])
     return jax.nn.softplus(logits) - logits * target
 
 
+def focal(
+    logits: Float[Array, "*n"], target: Float[Array, "*n"], alpha: float = 0.25, gamma: float | int = 2
+) -> Float[Array, "*n"]:
+    """Binary cross-entropy, times what was missed to the power of `gamma` (Lin et al. 2017, arXiv 1708.02002).
+
+    alpha: weight of a target of 1, 0 to 1; one of 0 has 1 - alpha.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import losses
+      >>> print(losses.focal(jnp.zeros(2), jnp.array([1.0, 0.0])).round(3))
+      [0.043 0.13 ]
+    """
+    chance = jax.nn.sigmoid(logits)
+    missed = chance + target - 2 * chance * target
+    weight = alpha * target + (1 - alpha) * (1 - target)
+    return weight * modulated(missed, gamma) * binary_cross_entropy(logits, target)
+
+
 def masked_sum(values: Float[Array, "*n"], mask: Bool[Array, "*n"]) -> Float[Array, ""]:
     """Sum of the values where `mask`; a masked value may be infinite or not a number.
 

@@ -1,11 +1,17 @@
 """Which ground truth an anchor or proposal is matched to, and which of them a loss looks at."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mapjax.ops import boxes as box_ops
+
 BACKGROUND = -1
 IGNORED = -2
+CROWD_COVERAGE = 0.5  # an anchor or proposal with this share in a crowd is neither object nor background
 
 
 def match(
@@ -36,6 +42,27 @@ def match(
         most = iou.max(1, keepdims=True)
         matched = jnp.where(jnp.any((iou == most) & (most > 0), 0), best_truth, matched)
     return matched
+
+
+def ignore_crowds(
+    matched: Int[Array, "n"], candidates: Float[Array, "n 4"], truth: Mapping[str, Any]
+) -> Int[Array, "n"]:
+    """What is background and mostly lies in a crowd is IGNORED; what has an object keeps it.
+
+    Args:
+      truth: of one image, "boxes" (m 4), "crowd" (m) and "valid" (m).
+    """
+    covered = box_ops.pairwise_coverage(candidates, truth["boxes"]) > CROWD_COVERAGE
+    in_crowd = jnp.any(covered & (truth["valid"] & truth["crowd"])[None], 1)
+    return jnp.where((matched == BACKGROUND) & in_crowd, IGNORED, matched)
+
+
+def hardest(
+    loss: Float[Array, "n"], positive: Bool[Array, "n"], negative: Bool[Array, "n"], ratio: float
+) -> Bool[Array, "n"]:
+    """The negatives of the largest loss, `ratio` for each positive (Liu et al. 2016, SSD); none without a positive."""
+    order = jnp.argsort(jnp.where(negative, loss, -jnp.inf), descending=True, stable=True)
+    return negative & (jnp.argsort(order) < ratio * positive.sum())
 
 
 def sample(

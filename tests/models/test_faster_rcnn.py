@@ -15,6 +15,7 @@ from mapjax.errors import UserError
 from mapjax.models.detectors import faster_rcnn
 from mapjax.models.heads.boxes import RoiHeads
 from mapjax.models.heads.rpn import RPN
+from mapjax.models.necks import body
 from mapjax.task import Context
 from mapjax.tasks.detection import two_stage
 from mapjax.weights import recipes
@@ -246,9 +247,9 @@ def test_maps_that_are_smaller_than_their_strides_say_fit(node):
 
 def test_a_map_is_filled_up_around_its_middle():
     x = np.arange(12, dtype=np.float32).reshape(1, 3, 4, 1)
-    np.testing.assert_array_equal(faster_rcnn.centred(x, (6, 5)), np.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0))))
-    np.testing.assert_array_equal(faster_rcnn.centred(x, (1, 4)), x[:, 1:2])
-    assert faster_rcnn.centred(x, (3, 4)) is x
+    np.testing.assert_array_equal(body.centred(x, (6, 5)), np.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0))))
+    np.testing.assert_array_equal(body.centred(x, (1, 4)), x[:, 1:2])
+    assert body.centred(x, (3, 4)) is x
 
 
 def drawn(rng, leaf):

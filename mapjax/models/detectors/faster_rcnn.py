@@ -18,42 +18,13 @@ from mapjax.models.heads.boxes import RoiHeads, rules_of
 from mapjax.models.heads.rpn import RPN
 from mapjax.models.layers import module_of
 from mapjax.models.necks import pyramid
+from mapjax.models.necks.body import Backbone
 from mapjax.ops import anchors as anchor_ops
 from mapjax.ops.roi_align import roi_align_batch
 from mapjax.sharding import mesh, tensor
 from mapjax.task import Model
 
 NORMS = ("none", "batch", "frozen", "group")
-
-
-class Backbone(nn.Module):
-    """A network "body", then a pyramid "fpn" over some of its maps: images → the maps of both by name.
-
-    shown: the body's maps that are given.
-    reads: those that the pyramid is built on.
-    strides: theirs.
-    names: of the pyramid's maps.
-    """
-
-    body: nn.Module
-    fpn: nn.Module
-    shown: tuple[str, ...]
-    reads: tuple[str, ...]
-    strides: tuple[int, ...]
-    names: tuple[str, ...]
-
-    def __call__(self, images, train: bool) -> dict[str, Any]:
-        features = self.body(images, train)
-        grids = [[-(-side // stride) for side in images.shape[1:3]] for stride in self.strides]
-        maps = [centred(features[name], grid) for name, grid in zip(self.reads, grids, strict=True)]
-        pyramid = self.fpn(maps, train)
-        return {name: features[name] for name in self.shown} | dict(zip(self.names, pyramid, strict=True))
-
-
-def centred(x, grid: Sequence[int]):
-    """Fill a map (b h w c) up to a grid with zeros around it, or cut it: that of layers that pad nothing is smaller."""
-    around = [(0, 0, 0), *((n // 2, n - n // 2, 0) for n in (grid[0] - x.shape[1], grid[1] - x.shape[2])), (0, 0, 0)]
-    return x if x.shape[1:3] == tuple(grid) else jax.lax.pad(x, jnp.zeros((), x.dtype), around)
 
 
 class FasterRCNN(nn.Module):

@@ -13,16 +13,19 @@ from mapjax.models.layers import Conv, Norm, kaiming_uniform
 
 
 class FPN(nn.Module):
-    """Backbone features, finest first → as many maps of `channels`, and one more of twice the last stride.
+    """Backbone features, finest first → as many maps of `channels`, and on top one or two more.
 
     Each map has the stride of the one before it, or twice that.
 
     norm: after each convolution, in place of its bias.
+    top: "pool" is one more map, every second place of the last; "pyramid" and "backbone" are two more, convolved from
+      the pyramid's last map or the backbone's.
     """
 
     channels: int = 256
     norm: str = "none"
     dtype: Any = jnp.float32
+    top: str = "pool"
 
     @nn.compact
     def __call__(self, features: Sequence[Any], train: bool = False) -> list[Any]:
@@ -31,7 +34,23 @@ class FPN(nn.Module):
             coarse, size = inner[i + 1], inner[i].shape[1:3]
             inner[i] += coarse if coarse.shape[1:3] == size else upsample(coarse, size)
         outputs = Blocks(self.channels, 3, self.norm, self.dtype, name="layer_blocks")(inner, train)
-        return [*outputs, outputs[-1][:, ::2, ::2]]
+        if self.top == "pool":
+            return [*outputs, outputs[-1][:, ::2, ::2]]
+        last = outputs[-1] if self.top == "pyramid" else features[-1]
+        return [*outputs, *Coarser(self.channels, self.dtype, name="extra_blocks")(last)]
+
+
+class Coarser(nn.Module):
+    """Two maps on top of one, each of half the size (Lin et al. 2017, RetinaNet, arXiv 1708.02002)."""
+
+    channels: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x) -> list[Any]:
+        options = {"bias": True, "init": kaiming_uniform, "dtype": self.dtype}
+        p6 = Conv(self.channels, 3, 2, name="p6", **options)(x)
+        return [p6, Conv(self.channels, 3, 2, name="p7", **options)(nn.relu(p6))]
 
 
 class Blocks(nn.Module):

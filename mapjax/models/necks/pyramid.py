@@ -13,10 +13,11 @@ from mapjax.models.necks.fpn import FPN
 from mapjax.models.necks.simple_pyramid import SimplePyramid
 
 STRIDES = (4, 8, 16, 32)
+TOPS = ("pool", "pyramid", "backbone")  # what the maps on top are made of
 
 
 class Pyramid(NamedTuple):
-    """A neck `(maps of the backbone, train) -> maps, finest first, of which the last is one more on top`.
+    """A neck `(maps of the backbone, train) -> maps, finest first, of which the last one or two are on top`.
 
     reads: names of the backbone's maps.
     names, strides: of the maps it gives; "p2" has stride 2².
@@ -36,6 +37,8 @@ def over(
     channels: int,
     norm: str,
     dtype: Any,
+    finest: int = 4,
+    top: str = "pool",
 ) -> Pyramid:
     """Choose the pyramid over a backbone.
 
@@ -44,25 +47,29 @@ def over(
       levels: its maps' strides.
       wanted: the maps to build on, by name or by stride; None: those of `STRIDES`, as far as there are such.
       channels, norm, dtype: of the neck.
+      finest: the first stride of these.
+      top: "pool" is one map more; "pyramid" and "backbone" are two more, convolved from its last map or the backbone's.
 
     Raises:
       UserError: it has no such maps, or they do not follow each other.
     """
-    last = by_stride(levels)
+    last, known_strides = by_stride(levels), [stride for stride in STRIDES if stride >= finest]
     backbone = f"the backbone {node['name']!r}"
-    if not levels or (wanted is None and not set(STRIDES) & set(last) and len(last) > 1):
-        raise UserError(f"{backbone} has no maps of stride {', '.join(map(str, STRIDES))} to build a pyramid on.")
+    if not levels or (wanted is None and not set(known_strides) & set(last) and len(last) > 1):
+        raise UserError(f"{backbone} has no maps of stride {', '.join(map(str, known_strides))} to build a pyramid on.")
     if len(last) == 1 and not any(isinstance(one, str) for one in wanted or ()):
         (stride,) = last
-        strides = tuple(int(one) for one in wanted or STRIDES)
+        if top == "backbone":
+            raise UserError(f"top='backbone' needs maps of several strides, and {backbone} has one; set top='pyramid'.")
+        strides = tuple(int(one) for one in wanted or known_strides)
         _require_steps(strides, (stride,), f"levels={strides} over {backbone}, whose maps have stride {stride},")
-        return _named(SimplePyramid(stride, strides, channels, dtype), (last[stride],), strides)
-    names = [last[stride] for stride in STRIDES if stride in last] if wanted is None else wanted
+        return _named(SimplePyramid(stride, strides, channels, dtype, top), (last[stride],), strides, top)
+    names = [last[stride] for stride in known_strides if stride in last] if wanted is None else wanted
     reads = tuple(last.get(one, "") if isinstance(one, int) else one for one in names)
     known = ", ".join(f"{name} ({stride})" for name, stride in levels.items())
     strides = tuple(levels.get(name, 0) for name in reads)
     _require_steps(strides, (), f"levels={tuple(names)} must be maps of {backbone}, which has {known}, and they")
-    return _named(FPN(channels, norm, dtype), reads, strides)
+    return _named(FPN(channels, norm, dtype, top), reads, strides, top)
 
 
 def _require_steps(strides: Sequence[int], more: Sequence[int], what: str) -> None:
@@ -72,9 +79,9 @@ def _require_steps(strides: Sequence[int], more: Sequence[int], what: str) -> No
         raise UserError(f"{what} must go from fine to coarse by strides that are powers of 2 and leave none out.")
 
 
-def _named(neck: nn.Module, reads: tuple[str, ...], strides: tuple[int, ...]) -> Pyramid:
+def _named(neck: nn.Module, reads: tuple[str, ...], strides: tuple[int, ...], top: str) -> Pyramid:
     """Name the maps by their strides; a second one of a stride has a "b" behind it."""
-    strides = (*strides, 2 * strides[-1])
+    strides = (*strides, *(factor * strides[-1] for factor in ((2,) if top == "pool" else (2, 4))))
     names = [f"p{round(math.log2(stride))}" for stride in strides]
     told_apart = [name + "bcdefg"[: names[:i].count(name)][-1:] for i, name in enumerate(names)]
     return Pyramid(neck, reads, tuple(told_apart), strides)

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mapjax.models.layers import Conv, LayerNorm, kaiming_uniform, torch_default
+from mapjax.models.necks.fpn import Coarser
 from mapjax.ops import convolution
 from mapjax.ops.resize import pixel_shuffle
 
@@ -18,17 +19,19 @@ gelu = partial(nn.gelu, approximate=False)
 
 
 class SimplePyramid(nn.Module):
-    """The last of the features → a map of `channels` for each of `strides`, and one more of twice the last stride.
+    """The last of the features → a map of `channels` for each of `strides`, and on top one or two more.
 
     Finer maps are made by transposed convolutions, coarser ones by pools.
 
     stride: of the features, a power of 2, as all strides are.
+    top: "pool" or "pyramid", as an FPN's.
     """
 
     stride: int
     strides: tuple[int, ...]
     channels: int = 256
     dtype: Any = jnp.float32
+    top: str = "pool"
 
     @nn.compact
     def __call__(self, features: Sequence[Any], train: bool = False) -> list[Any]:
@@ -37,7 +40,9 @@ class SimplePyramid(nn.Module):
         for stride in self.strides:
             branch = Branch(round(math.log2(self.stride / stride)), self.channels, self.dtype, name=f"stride{stride}")
             outputs.append(branch(features[-1]))
-        return [*outputs, outputs[-1][:, ::2, ::2]]
+        if self.top == "pool":
+            return [*outputs, outputs[-1][:, ::2, ::2]]
+        return [*outputs, *Coarser(self.channels, self.dtype, name="extra_blocks")(outputs[-1])]
 
 
 class Branch(nn.Module):

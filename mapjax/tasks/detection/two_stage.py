@@ -20,7 +20,6 @@ from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variabl
 from mapjax.tasks.detection import frames
 
 BETA = 1 / 9  # of both box losses
-CROWD_COVERAGE = 0.5  # an anchor or proposal with this share in a crowd is neither object nor background
 
 
 def make(
@@ -177,12 +176,9 @@ def propose(
 
 def _assign(candidates, truth, *, high: float, low: float, low_quality: bool):
     """Match candidates (n 4) with one image's truth; those that mostly lie in a crowd are ignored."""
-    single, crowd = truth["valid"] & ~truth["crowd"], truth["valid"] & truth["crowd"]
-    iou = box_ops.pairwise_iou(truth["boxes"], candidates)
+    iou, single = box_ops.pairwise_iou(truth["boxes"], candidates), truth["valid"] & ~truth["crowd"]
     matched = matching.match(iou, single, high=high, low=low, low_quality=low_quality)
-    covered = box_ops.pairwise_coverage(candidates, truth["boxes"]) > CROWD_COVERAGE
-    in_crowd = jnp.any(covered & crowd[None], 1)
-    return jnp.where((matched == matching.BACKGROUND) & in_crowd, matching.IGNORED, matched)
+    return matching.ignore_crowds(matched, candidates, truth)
 
 
 def first_stage_loss(key, objectness, deltas, truth, mask, *, anchors, iou, samples: int, positives: float):

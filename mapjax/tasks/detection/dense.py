@@ -1,0 +1,281 @@
+"""Dense object detection: every site of a grid answers. What is trained, predicted and shown.
+
+Sites (anchors, or squares around points), an assignment of the truth to them, a code of boxes and losses are arguments,
+so that RetinaNet, FCOS and SSD are one task. All lists have fixed lengths with a `valid` mask.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mapjax.errors import UserError, near
+from mapjax.ops import boxes as box_ops
+from mapjax.ops import images as image_ops
+from mapjax.ops.assignment import ASSIGNMENTS
+from mapjax.ops.box_codes import CODES
+from mapjax.ops.matching import IGNORED
+from mapjax.ops.nms import keep_sorted, nms
+from mapjax.sharding import mesh as shard
+from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
+from mapjax.tasks.detection import frames
+from mapjax.tasks.detection.site_losses import BOX_LOSSES, CLASS_LOSSES, QUALITIES
+
+NEEDS = "boxes"
+SHARES = ("image", "batch")  # whose objects losses are divided by
+LISTS = ("level", "class")
+Node = str | Mapping[str, Any]
+
+
+def make(
+    *,
+    model: Model,
+    assignment: Node = "iou",
+    code: Node = "offsets",
+    class_loss: Node = "focal",
+    box_loss: Node = {"name": "smooth_l1", "beta": 0.0},
+    box_factor: float = 1.0,
+    quality: Node | None = None,
+    divided_by: str = "image",
+    score_threshold: float = 0.05,
+    candidates: int = 1000,
+    candidates_of: str = "level",
+    suppression: float = 0.5,
+    detections: int = 300,
+    divisor: int | None = None,
+    mean: Sequence[float | int] = image_ops.MEAN,
+    std: Sequence[float | int] = image_ops.STD,
+) -> Task:
+    """Make the task of dense detection; the defaults are those of torchvision's RetinaNet.
+
+    Parts are names, or nodes of a name and its options, as {"name": "iou", "high": 0.5, "low": 0.4}.
+
+    Args:
+      model: its outputs hold "site_logits" (b r c), "site_deltas" (b r 4) and perhaps "site_quality" (b r), of all sites
+        by level, row, column and anchor; its call "sites" (height, width of the padded input) gives one array (r_l 4) a
+        level.
+      assignment: of objects to sites, of ops/assignment.py: iou, best_iou, centre.
+      code: of boxes, of ops/box_codes.py: offsets, distances.
+      class_loss: of site_losses.py: focal (each class by itself), softmax (with background, and hard negatives).
+      box_loss: of site_losses.py: smooth_l1 (of the code), giou (of the boxes).
+      box_factor: of the box loss in the sum.
+      quality: what "site_quality" learns: centreness; None where the network has none.
+      divided_by: losses are divided by the objects' sites of each "image", and averaged; or by those of the "batch".
+      score_threshold: a detection needs a higher score.
+      candidates: the best (site, class) pairs that go into suppression, of each "level" or "class" (`candidates_of`).
+      suppression: IoU above which the weaker of a class is suppressed.
+      detections: how many are kept of an image.
+      divisor: zeros are added to images below and on the right, up to multiples of it; None: the largest stride of the
+        network's `levels`, and 32 at least.
+      mean, std: of the images, RGB, 0 to 1.
+
+    Raises:
+      UserError: an unknown name or option.
+
+    Example:
+      >>> from mapjax.models.detectors import retinanet
+      >>> from mapjax.tasks.detection import dense
+      >>> model = retinanet.make(backbone={"name": "resnet", "depth": 18}, classes=2)
+      >>> task = dense.make(model=model, box_loss="giou", assignment={"name": "iou", "low": 0.3})
+      >>> task.needs, task.metrics
+      ('boxes', ('precision',))
+    """
+    _require_known("divided_by", divided_by, SHARES)
+    _require_known("candidates_of", candidates_of, LISTS)
+    encode, decode_boxes = (_part("code", code, CODES, lambda pair, i=i: pair[i]) for i in (0, 1))
+    of_class = _part("class_loss", class_loss, CLASS_LOSSES, lambda pair: pair[0])
+    scored = CLASS_LOSSES[_named(class_loss)[0]][1]
+    of_quality = joined = None
+    if quality is not None:
+        of_quality = _part("quality", quality, QUALITIES, lambda pair: pair[0])
+        joined = QUALITIES[_named(quality)[0]][1]
+    losses_of = partial(
+        site_losses,
+        assign=_part("assignment", assignment, ASSIGNMENTS),
+        encode=encode,
+        decode=decode_boxes,
+        scored=scored,
+        class_loss=of_class,
+        box_loss=_part("box_loss", box_loss, BOX_LOSSES),
+        quality_loss=of_quality,
+    )
+    answer = partial(
+        detect_by_level if candidates_of == "level" else detect_by_class,
+        decode=decode_boxes,
+        threshold=score_threshold,
+        candidates=candidates,
+        suppression=suppression,
+        count=detections,
+    )
+    normalize = partial(image_ops.normalize, mean=mean, std=std)
+    multiple = max([frames.DIVISOR, *model.levels.values()]) if divisor is None else divisor
+    heads = ("site_logits", "site_deltas") + (() if quality is None else ("site_quality",))
+
+    @cache
+    def sites_of(height: int, width: int) -> Sequence[Any]:
+        return model.calls["sites"](frames.padded(height, multiple), frames.padded(width, multiple))
+
+    def pixels(batch: Batch):
+        return frames.pad(image_ops.normalized(batch["image"], normalize), multiple)
+
+    def init(key, batch: Batch) -> Variables:
+        return model.init(key, pixels(batch))
+
+    def loss(variables: Variables, batch: Batch, context: Context):
+        outputs, stats = model.apply(variables, pixels(batch), train=True, key=context.key)
+        truth = {name: batch[name] for name in ("boxes", "classes", "crowd", "valid")}
+        said = {name: outputs[name] for name in heads}
+        one = partial(losses_of, sites=sites_of(*batch["image"].shape[1:3]))
+        sums, positives = shard.per_example(jax.vmap(one))(said, truth)
+        terms = shared(sums, positives, batch["mask"], divided_by)
+        total = sum(value * (box_factor if name == "loss_box" else 1) for name, value in terms.items())
+        return total, (stats, {"loss": total} | terms)
+
+    def predict(variables: Variables, batch: Batch, key) -> Prediction:
+        del key
+        outputs, _ = model.apply(variables, pixels(batch), train=False, key=None)
+        return {name: outputs[name] for name in ("features", *heads)}
+
+    def decode(prediction: Prediction, batch: Batch) -> Result:
+        scores = scored(prediction["site_logits"])
+        if joined is not None:
+            scores = joined(scores, jax.nn.sigmoid(prediction["site_quality"])[..., None])
+        one = partial(answer, sites=sites_of(*batch["image"].shape[1:3]))
+        found = shard.per_example(jax.vmap(one))(scores, prediction["site_deltas"], frames.extents(batch))
+        return frames.to_original(found, batch)
+
+    return Task(NEEDS, normalize, init, loss, predict, decode, ("precision",))
+
+
+def site_losses(
+    outputs: Mapping[str, Any],
+    truth: Mapping[str, Any],
+    *,
+    sites: Sequence[Any],
+    assign: Callable[..., Any],
+    encode: Callable[..., Any],
+    decode: Callable[..., Any],
+    scored: Callable[..., Any],
+    class_loss: Callable[..., Any],
+    box_loss: Callable[..., Any],
+    quality_loss: Callable[..., Any] | None,
+) -> tuple[dict[str, Any], Any]:
+    """Sums of the losses of one image's sites, by name, and how many sites have an object.
+
+    Args:
+      outputs: "site_logits" (r c), "site_deltas" (r 4), perhaps "site_quality" (r).
+      truth: "boxes" (m 4), "classes", "crowd" and "valid" (m).
+      sites: one array (r_l 4) a level.
+    """
+    every = jnp.concatenate([jnp.asarray(level) for level in sites])
+    logits, deltas = outputs["site_logits"], outputs["site_deltas"]
+    predicted = {"deltas": deltas, "boxes": decode(deltas, every)}
+    seen = {"scores": scored(logits), "boxes": predicted["boxes"]}
+    found = assign(truth, sites, jax.lax.stop_gradient(seen))
+    positive, owner = found["matched"] >= 0, jnp.maximum(found["matched"], 0)
+    targets = {
+        "classes": truth["classes"][owner],
+        "boxes": jnp.where(positive[:, None], truth["boxes"][owner], every),
+        "positive": positive,
+        "counted": found["matched"] != IGNORED,
+    } | {name: value for name, value in found.items() if name == "quality"}
+    wanted = {"deltas": encode(targets["boxes"], every), "boxes": targets["boxes"]}
+    each = {
+        "loss_class": class_loss(logits, targets),
+        "loss_box": jnp.where(positive, box_loss(predicted, wanted), 0),
+    }
+    if quality_loss is not None:
+        each["loss_quality"] = quality_loss(outputs["site_quality"], targets, every)
+    return {name: value.sum() for name, value in each.items()}, positive.sum()
+
+
+def shared(sums: Mapping[str, Any], positives, mask, by: str) -> dict[str, Any]:
+    """Losses of a batch from the sums (b) of its images, over their sites with objects (b); `mask` (b) is of images."""
+    if by == "image":
+        weight = mask / (jnp.maximum(positives, 1) * jnp.maximum(mask.sum(), 1))
+    else:
+        weight = mask / jnp.maximum((positives * mask).sum(), 1)
+    return {name: jnp.where(mask, value * weight, 0).sum() for name, value in sums.items()}
+
+
+def best_pairs(scores, count: int):
+    """The best (site, class) pairs of scores (r c): their score, site and class (k), best first; k = min(count, r c).
+
+    They are all among the `count` sites whose best class is best, which are far fewer to sort.
+    """
+    _, rows = jax.lax.top_k(scores.max(1), min(count, len(scores)))
+    score, index = jax.lax.top_k(scores[rows].reshape(-1), min(count, scores.size))
+    row, label = jnp.divmod(index, scores.shape[1])
+    return score, rows[row], label
+
+
+def detect_by_level(
+    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float, count: int
+) -> Result:
+    """The answer for one image, of the best candidates of each level: boxes (k 4), scores, classes and valid (k).
+
+    Args:
+      scores (r c), deltas (r 4): of the sites.
+      extent (4): the image, to which boxes are clipped.
+      sites: one array (r_l 4) a level.
+      threshold: scores must be higher.
+      candidates: of each level that enter suppression.
+      suppression: IoU above which the weaker of a class is suppressed.
+      count: k.
+    """
+    found, start = [], 0
+    for level in sites:
+        here = slice(start, start := start + len(level))
+        score, row, label = best_pairs(scores[here], candidates)
+        boxes = box_ops.clip(decode(deltas[here][row], jnp.asarray(level)[row]), extent)
+        found.append((boxes, score, label))
+    boxes, score, label = (jnp.concatenate(parts) for parts in zip(*found))
+    best, kept = nms(boxes, score, suppression, count, valid=score > threshold, groups=label)
+    return _listed(boxes[best], score[best], label[best], kept)
+
+
+def detect_by_class(
+    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float, count: int
+) -> Result:
+    """As `detect_by_level`, of the best candidates of each class."""
+    every = jnp.concatenate([jnp.asarray(level) for level in sites])
+    boxes = box_ops.clip(decode(deltas, every), extent)
+    score, row = jax.lax.top_k(scores.T, min(candidates, len(scores)))  # (c k)
+    boxes = boxes[row]
+    keep = jax.vmap(lambda boxes, valid: keep_sorted(boxes, suppression, valid=valid))(boxes, score > threshold)
+    best, index = jax.lax.top_k(jnp.where(keep, score, -1).reshape(-1), min(count, score.size))
+    return _listed(boxes.reshape(-1, 4)[index], best, index // score.shape[1], best > threshold)
+
+
+def _listed(boxes, scores, classes, valid) -> Result:
+    return {
+        "boxes": jnp.where(valid[:, None], boxes, 0),
+        "scores": jnp.where(valid, scores, 0),
+        "classes": jnp.where(valid, classes, 0).astype(jnp.int32),
+        "valid": valid,
+    }
+
+
+def _named(node: Node) -> tuple[str, dict[str, Any]]:
+    options = {"name": node} if isinstance(node, str) else dict(node)
+    return options.pop("name", ""), options
+
+
+def _part(key: str, node: Node, known: Mapping[str, Any], chosen: Callable[[Any], Any] = lambda one: one) -> Any:
+    """Give the function that a node names, with its options."""
+    name, options = _named(node)
+    _require_known(key, name, known)
+    function = chosen(known[name])
+    takes = [one.name for one in inspect.signature(function).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    for option in options:
+        if option not in takes:
+            raise UserError(f"task.{key}: {name!r} takes no {option!r}.{near(option, takes)}")
+    return partial(function, **options)
+
+
+def _require_known(key: str, name: str, known: Mapping[str, Any] | Sequence[str]) -> None:
+    if name not in known:
+        raise UserError(f"task.{key}={name!r} is not known.{near(name, known)}")
