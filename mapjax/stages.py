@@ -110,6 +110,10 @@ KEYS: dict[str, Key] = {
     "site_quality": Key(
         ("output", "prediction"), "R", "float32", "likewise how good its box is, before sigmoid (FCOS: centreness)"
     ),
+    "single_logits": Key(
+        ("output", "prediction"), "R C", "float32", "as `site_logits`, of a branch in which one site answers an object"
+    ),
+    "single_deltas": Key(("output", "prediction"), "R 4", "float32", "as `site_deltas`, of that branch"),
     "features": Key(
         ("output", "prediction"), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"
     ),

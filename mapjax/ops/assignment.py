@@ -20,6 +20,8 @@ from jaxtyping import Array, Float
 
 from mapjax.ops import boxes as box_ops
 from mapjax.ops import matching
+from mapjax.ops.sim_ota import by_sim_ota
+from mapjax.ops.task_aligned import by_task_alignment
 
 Truth = Mapping[str, Any]
 Sites = Sequence[Float[np.ndarray, "_ 4"]]
@@ -117,4 +119,6 @@ ASSIGNMENTS: dict[str, Callable[..., dict[str, Array]]] = {
     "iou": by_iou,
     "best_iou": by_best_iou,
     "centre": by_centre,
+    "sim_ota": by_sim_ota,
+    "task_aligned": by_task_alignment,
 }

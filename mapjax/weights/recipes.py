@@ -93,6 +93,19 @@ _DETECTORS: dict[str, tuple[Node, Node, tuple[int, int]]] = {  # network, task, 
         (320, 640),
     ),
 }
+YOLOX_TASK: Node = {  # what YOLOX is trained with, and how it answers (Ge et al. 2021)
+    "name": "dense",
+    "assignment": "sim_ota",
+    "code": "corner",
+    "class_loss": {"name": "bce", "everywhere": False},
+    "box_loss": "iou_squared",
+    "box_factor": 5.0,
+    "quality": "objectness",
+    "divided_by": "batch",
+    "score_threshold": 0.01,
+    "best_class": True,
+    "suppression": 0.65,
+}
 
 
 class Recipe(NamedTuple):
@@ -218,9 +231,10 @@ def _detector(name: str, network: str) -> Recipe:
 
 
 def _yolox(name: str) -> Recipe:
-    """As YOLOX sees images: 0 to 255, blue first, at the upper left of a grey square; the task's defaults are its."""
+    """YOLOX sees 0 to 255, blue first, and images at the upper left of a grey square."""
     size = name.removeprefix("yolox_")
     side = 416 if size in ("nano", "tiny") else 640
     seen = {"fit": "shorter", "shorter": side, "longest": side, "multiple": 0, "fill": (114, 114, 114)}
     task = {**YOLOX_TASK, "mean": (0, 0, 0), "std": (1 / 255,) * 3}
-    return Recipe(name, {"name": "yolox", "size": size}, task, {"name": "boxes", "max_boxes": 100, **seen}, (side, side), "coco")
+    transform = {"name": "boxes", "max_boxes": 100, **seen}
+    return Recipe(name, {"name": "yolox", "size": size}, task, transform, (side, side), "coco")

@@ -53,8 +53,8 @@ def convolutions(depth: int, depthwise: bool) -> list[str]:
         return [f"{name}.dconv", f"{name}.pconv"] if depthwise else [name]
 
     def block(name: str, count: int) -> list[str]:
-        inner = [[f"{name}.m.{i}.conv1", *spatial(f"{name}.m.{i}.conv2")] for i in range(count)]
-        return [f"{name}.conv1", f"{name}.conv2", *sum(inner, []), f"{name}.conv3"]
+        inner = [one for i in range(count) for one in (f"{name}.m.{i}.conv1", *spatial(f"{name}.m.{i}.conv2"))]
+        return [f"{name}.conv1", f"{name}.conv2", *inner, f"{name}.conv3"]
 
     found = ["backbone.backbone.stem.conv"]
     for stage, count in ((2, depth), (3, 3 * depth), (4, 3 * depth)):

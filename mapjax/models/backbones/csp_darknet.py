@@ -1,5 +1,5 @@
-"""CSPDarknet: the darknet of YOLOv3 (Redmon & Farhadi 2018, arXiv 1804.02767) in cross-stage partial blocks (Wang et al.
-2020, arXiv 1911.11929; as YOLOv4's, Bochkovskiy et al. 2020, arXiv 2004.10934), with the names of YOLOX (Ge et al. 2021,
+"""CSPDarknet: the darknet of YOLOv3 (Redmon & Farhadi 2018, arXiv 1804.02767) in cross-stage partial blocks (Wang et
+al. 2020, arXiv 1911.11929; as YOLOv4's, Bochkovskiy et al. 2020, arXiv 2004.10934), named as in YOLOX (Ge et al. 2021,
 arXiv 2107.08430).
 """
 

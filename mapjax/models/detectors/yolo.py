@@ -57,8 +57,8 @@ def make(
     Of images (b h w 3, normalised, with sides that 32 divides) it gives "features" (name → b i j d: the backbone's maps
     and the neck's, "p3", "p4" and "p5"), and of r points, by level, row and column, "site_logits" (b r c) and
     "site_deltas" (b r 4; left, top, right, bottom in strides, above 0); with `single` also "single_logits" and
-    "single_deltas" of the branch that answers once. Its call `sites(height, width)` gives the squares around the points,
-    the cells, one (r_l 4) array a level.
+    "single_deltas" of the branch that answers once. Its call `sites(height, width)` gives the cells, one
+    (r_l 4) array a level.
 
     Args:
       size: "n", "s", "m", "l" or "x", which says depth and width.

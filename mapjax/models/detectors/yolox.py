@@ -47,9 +47,9 @@ def make(
     """Make a YOLOX.
 
     Of images (b h w 3, normalised, with sides that 32 divides) it gives "features" (name → b i j d: the backbone's maps
-    and the neck's, "p3", "p4" and "p5"), and of r points, by level, row and column, "site_logits" (b r c), "site_deltas"
-    (b r 4) and "site_quality" (b r; objectness). Its call `sites(height, width)` gives the squares around the points,
-    which are at the upper left corners of the cells, one (r_l 4) array a level.
+    and the neck's, "p3", "p4" and "p5"), and of r points, by level, row and column, "site_logits" (b r c),
+    "site_deltas" (b r 4) and "site_quality" (b r; objectness). Its call `sites(height, width)` gives the squares around
+    the points, which are at the upper left corners of the cells, one (r_l 4) array a level.
 
     Args:
       size: "nano", "tiny", "s", "m", "l" or "x".

@@ -1,5 +1,5 @@
-"""Path aggregation (Liu et al. 2018, PANet, arXiv 1803.01534) as YOLOX has it (Ge et al. 2021, arXiv 2107.08430): maps of
-three strides, informed first from coarse to fine and then from fine to coarse, with cross-stage partial blocks.
+"""Path aggregation (Liu et al. 2018, PANet, arXiv 1803.01534) as YOLOX has it (Ge et al. 2021, arXiv 2107.08430): maps
+of three strides, informed first from coarse to fine and then from fine to coarse, with cross-stage partial blocks.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Dense object detection: every site of a grid answers. What is trained, predicted and shown.
 
 Sites (anchors, or squares around points), an assignment of the truth to them, a code of boxes and losses are arguments,
-so that RetinaNet, FCOS and SSD are one task. All lists have fixed lengths with a `valid` mask.
+so that RetinaNet, FCOS, SSD, YOLOX and YOLO are one task. All lists have fixed lengths with a `valid` mask.
 """
 
 import inspect
@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from mapjax.errors import UserError, near
 from mapjax.ops import boxes as box_ops
@@ -25,7 +26,7 @@ from mapjax.tasks.detection import frames
 from mapjax.tasks.detection.site_losses import BOX_LOSSES, CLASS_LOSSES, QUALITIES
 
 NEEDS = "boxes"
-SHARES = ("image", "batch")  # whose objects losses are divided by
+SHARES = ("image", "batch", "quality")  # whose objects losses are divided by
 LISTS = ("level", "class")
 Node = str | Mapping[str, Any]
 
@@ -43,8 +44,10 @@ def make(
     score_threshold: float = 0.05,
     candidates: int = 1000,
     candidates_of: str = "level",
-    suppression: float = 0.5,
+    best_class: bool = False,
+    suppression: float | None = 0.5,
     detections: int = 300,
+    single: Node | None = None,
     divisor: int | None = None,
     mean: Sequence[float | int] = image_ops.MEAN,
     std: Sequence[float | int] = image_ops.STD,
@@ -57,17 +60,23 @@ def make(
       model: its outputs hold "site_logits" (b r c), "site_deltas" (b r 4) and perhaps "site_quality" (b r), of all sites
         by level, row, column and anchor; its call "sites" (height, width of the padded input) gives one array (r_l 4) a
         level.
-      assignment: of objects to sites, of ops/assignment.py: iou, best_iou, centre.
-      code: of boxes, of ops/box_codes.py: offsets, distances.
-      class_loss: of site_losses.py: focal (each class by itself), softmax (with background, and hard negatives).
-      box_loss: of site_losses.py: smooth_l1 (of the code), giou (of the boxes).
+      assignment: of objects to sites, of ops/assignment.py: iou, best_iou, centre, sim_ota, task_aligned.
+      code: of boxes, of ops/box_codes.py: offsets, distances, corner.
+      class_loss: of site_losses.py: focal (each class by itself), softmax (with background, and hard negatives), bce
+        (with the quality that the last two assignments give).
+      box_loss: of site_losses.py: smooth_l1 (of the code), giou, ciou, iou_squared (of the boxes).
       box_factor: of the box loss in the sum.
-      quality: what "site_quality" learns: centreness; None where the network has none.
-      divided_by: losses are divided by the objects' sites of each "image", and averaged; or by those of the "batch".
+      quality: what "site_quality" learns: centreness, objectness; None where the network has none.
+      divided_by: losses are divided by the objects' sites of each "image", and averaged; or by those of the "batch"; or
+        by the "quality" of the batch's, by which the box losses are weighted too.
       score_threshold: a detection needs a higher score.
       candidates: the best (site, class) pairs that go into suppression, of each "level" or "class" (`candidates_of`).
-      suppression: IoU above which the weaker of a class is suppressed.
+      best_class: a site answers with its best class only.
+      suppression: IoU above which the weaker of a class is suppressed. None: nothing is suppressed; where there is the
+        branch of `single`, that one answers.
       detections: how many are kept of an image.
+      single: the assignment, one site an object, of a network with "single_logits" and "single_deltas": a second branch
+        with the same losses (Wang et al. 2024, YOLOv10).
       divisor: zeros are added to images below and on the right, up to multiples of it; None: the largest stride of the
         network's `levels`, and 32 at least.
       mean, std: of the images, RGB, 0 to 1.
@@ -87,21 +96,24 @@ def make(
     _require_known("candidates_of", candidates_of, LISTS)
     encode, decode_boxes = (_part("code", code, CODES, lambda pair, i=i: pair[i]) for i in (0, 1))
     of_class = _part("class_loss", class_loss, CLASS_LOSSES, lambda pair: pair[0])
-    scored = CLASS_LOSSES[_named(class_loss)[0]][1]
-    of_quality = joined = None
-    if quality is not None:
-        of_quality = _part("quality", quality, QUALITIES, lambda pair: pair[0])
-        joined = QUALITIES[_named(quality)[0]][1]
+    of_quality = None if quality is None else _part("quality", quality, QUALITIES, lambda pair: pair[0])
+    joined = None if quality is None else QUALITIES[_named(quality)[0]][1]
+    score = partial(scores_of, of_classes=CLASS_LOSSES[_named(class_loss)[0]][1], joined=joined)
     losses_of = partial(
         site_losses,
-        assign=_part("assignment", assignment, ASSIGNMENTS),
         encode=encode,
         decode=decode_boxes,
-        scored=scored,
+        score=score,
         class_loss=of_class,
         box_loss=_part("box_loss", box_loss, BOX_LOSSES),
-        quality_loss=of_quality,
+        weighted=divided_by == "quality",
     )
+    branches = {
+        "site": partial(losses_of, assign=_part("assignment", assignment, ASSIGNMENTS), quality_loss=of_quality)
+    }
+    if single is not None:
+        branches["single"] = partial(losses_of, assign=_part("single", single, ASSIGNMENTS), quality_loss=None)
+    answering = "site" if suppression is not None or single is None else "single"
     answer = partial(
         detect_by_level if candidates_of == "level" else detect_by_class,
         decode=decode_boxes,
@@ -112,7 +124,9 @@ def make(
     )
     normalize = partial(image_ops.normalize, mean=mean, std=std)
     multiple = max([frames.DIVISOR, *model.levels.values()]) if divisor is None else divisor
-    heads = ("site_logits", "site_deltas") + (() if quality is None else ("site_quality",))
+    heads = {name: {part: f"{name}_{part}" for part in ("logits", "deltas")} for name in branches}
+    if quality is not None:
+        heads["site"]["quality"] = "site_quality"
 
     @cache
     def sites_of(height: int, width: int) -> Sequence[Any]:
@@ -127,53 +141,67 @@ def make(
     def loss(variables: Variables, batch: Batch, context: Context):
         outputs, stats = model.apply(variables, pixels(batch), train=True, key=context.key)
         truth = {name: batch[name] for name in ("boxes", "classes", "crowd", "valid")}
-        said = {name: outputs[name] for name in heads}
-        one = partial(losses_of, sites=sites_of(*batch["image"].shape[1:3]))
-        sums, positives = shard.per_example(jax.vmap(one))(said, truth)
-        terms = shared(sums, positives, batch["mask"], divided_by)
-        total = sum(value * (box_factor if name == "loss_box" else 1) for name, value in terms.items())
+        sites, terms = sites_of(*batch["image"].shape[1:3]), {}
+        for name, losses in branches.items():
+            said = {part: outputs[key] for part, key in heads[name].items()}
+            sums, count = shard.per_example(jax.vmap(partial(losses, sites=sites)))(said, truth)
+            found = shared(sums, count, batch["mask"], divided_by)
+            terms |= {f"loss_{part}" if name == "site" else f"loss_{name}_{part}": one for part, one in found.items()}
+        total = sum(value * (box_factor if name.endswith("_box") else 1) for name, value in terms.items())
         return total, (stats, {"loss": total} | terms)
 
     def predict(variables: Variables, batch: Batch, key) -> Prediction:
         del key
         outputs, _ = model.apply(variables, pixels(batch), train=False, key=None)
-        return {name: outputs[name] for name in ("features", *heads)}
+        return {name: outputs[name] for name in ("features", *heads[answering].values())}
 
     def decode(prediction: Prediction, batch: Batch) -> Result:
-        scores = scored(prediction["site_logits"])
-        if joined is not None:
-            scores = joined(scores, jax.nn.sigmoid(prediction["site_quality"])[..., None])
+        said = {part: prediction[key] for part, key in heads[answering].items()}
+        scores = score(said)
+        if best_class:
+            scores = jnp.where(scores == scores.max(-1, keepdims=True), scores, 0)
         one = partial(answer, sites=sites_of(*batch["image"].shape[1:3]))
-        found = shard.per_example(jax.vmap(one))(scores, prediction["site_deltas"], frames.extents(batch))
+        found = shard.per_example(jax.vmap(one))(scores, said["deltas"], frames.extents(batch))
         return frames.to_original(found, batch)
 
     return Task(NEEDS, normalize, init, loss, predict, decode, ("precision",))
 
 
+def scores_of(
+    said: Mapping[str, Any], *, of_classes: Callable[..., Any], joined: Callable[..., Any] | None
+) -> Float[Array, "*b c"]:
+    """The score of each class, 0 to 1: of "logits" (*b c), and where there is "quality" (*b) joined with that."""
+    scores = of_classes(said["logits"])
+    if joined is None or "quality" not in said:
+        return scores
+    return joined(scores, jax.nn.sigmoid(said["quality"])[..., None])
+
+
 def site_losses(
-    outputs: Mapping[str, Any],
+    said: Mapping[str, Any],
     truth: Mapping[str, Any],
     *,
     sites: Sequence[Any],
     assign: Callable[..., Any],
     encode: Callable[..., Any],
     decode: Callable[..., Any],
-    scored: Callable[..., Any],
+    score: Callable[..., Any],
     class_loss: Callable[..., Any],
     box_loss: Callable[..., Any],
     quality_loss: Callable[..., Any] | None,
+    weighted: bool,
 ) -> tuple[dict[str, Any], Any]:
     """Sums of the losses of one image's sites, by name, and how many sites have an object.
 
     Args:
-      outputs: "site_logits" (r c), "site_deltas" (r 4), perhaps "site_quality" (r).
+      said: "logits" (r c), "deltas" (r 4), perhaps "quality" (r).
       truth: "boxes" (m 4), "classes", "crowd" and "valid" (m).
       sites: one array (r_l 4) a level.
+      weighted: box losses are weighted by the assignment's quality, and its sum is given in place of the number.
     """
     every = jnp.concatenate([jnp.asarray(level) for level in sites])
-    logits, deltas = outputs["site_logits"], outputs["site_deltas"]
-    predicted = {"deltas": deltas, "boxes": decode(deltas, every)}
-    seen = {"scores": scored(logits), "boxes": predicted["boxes"]}
+    predicted = {"deltas": said["deltas"], "boxes": decode(said["deltas"], every)}
+    seen = {"scores": score(said), "boxes": predicted["boxes"]}
     found = assign(truth, sites, jax.lax.stop_gradient(seen))
     positive, owner = found["matched"] >= 0, jnp.maximum(found["matched"], 0)
     targets = {
@@ -183,13 +211,14 @@ def site_losses(
         "counted": found["matched"] != IGNORED,
     } | {name: value for name, value in found.items() if name == "quality"}
     wanted = {"deltas": encode(targets["boxes"], every), "boxes": targets["boxes"]}
+    weight = targets["quality"] if weighted else jnp.ones(len(every))
     each = {
-        "loss_class": class_loss(logits, targets),
-        "loss_box": jnp.where(positive, box_loss(predicted, wanted), 0),
+        "class": class_loss(said["logits"], targets),
+        "box": jnp.where(positive, box_loss(predicted, wanted) * weight, 0),
     }
     if quality_loss is not None:
-        each["loss_quality"] = quality_loss(outputs["site_quality"], targets, every)
-    return {name: value.sum() for name, value in each.items()}, positive.sum()
+        each["quality"] = quality_loss(said["quality"], targets, every)
+    return {name: value.sum() for name, value in each.items()}, jnp.where(positive, weight, 0).sum()
 
 
 def shared(sums: Mapping[str, Any], positives, mask, by: str) -> dict[str, Any]:
@@ -213,7 +242,7 @@ def best_pairs(scores, count: int):
 
 
 def detect_by_level(
-    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float, count: int
+    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float | None, count: int
 ) -> Result:
     """The answer for one image, of the best candidates of each level: boxes (k 4), scores, classes and valid (k).
 
@@ -223,7 +252,7 @@ def detect_by_level(
       sites: one array (r_l 4) a level.
       threshold: scores must be higher.
       candidates: of each level that enter suppression.
-      suppression: IoU above which the weaker of a class is suppressed.
+      suppression: IoU above which the weaker of a class is suppressed; None: nothing is.
       count: k.
     """
     found, start = [], 0
@@ -233,19 +262,24 @@ def detect_by_level(
         boxes = box_ops.clip(decode(deltas[here][row], jnp.asarray(level)[row]), extent)
         found.append((boxes, score, label))
     boxes, score, label = (jnp.concatenate(parts) for parts in zip(*found))
+    if suppression is None:
+        score, best = jax.lax.top_k(score, min(count, len(score)))
+        return _listed(boxes[best], score, label[best], score > threshold)
     best, kept = nms(boxes, score, suppression, count, valid=score > threshold, groups=label)
     return _listed(boxes[best], score[best], label[best], kept)
 
 
 def detect_by_class(
-    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float, count: int
+    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float | None, count: int
 ) -> Result:
     """As `detect_by_level`, of the best candidates of each class."""
     every = jnp.concatenate([jnp.asarray(level) for level in sites])
     boxes = box_ops.clip(decode(deltas, every), extent)
     score, row = jax.lax.top_k(scores.T, min(candidates, len(scores)))  # (c k)
     boxes = boxes[row]
-    keep = jax.vmap(lambda boxes, valid: keep_sorted(boxes, suppression, valid=valid))(boxes, score > threshold)
+    keep = score > threshold
+    if suppression is not None:
+        keep = jax.vmap(lambda boxes, valid: keep_sorted(boxes, suppression, valid=valid))(boxes, keep)
     best, index = jax.lax.top_k(jnp.where(keep, score, -1).reshape(-1), min(count, score.size))
     return _listed(boxes.reshape(-1, 4)[index], best, index // score.shape[1], best > threshold)
 

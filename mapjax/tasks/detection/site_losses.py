@@ -34,8 +34,20 @@ def softmax(logits: Float[Array, "r e"], targets: Targets, *, negatives: float |
     return jnp.where(positive | hard, each, 0)
 
 
+def bce(logits: Float[Array, "r c"], targets: Targets, *, everywhere: bool = True) -> Float[Array, "r"]:
+    """Cross-entropy of all classes with the quality that the assignment gives an object's class, and 0 elsewhere.
+
+    everywhere: of objects and background (Feng et al. 2021, TOOD); else of objects only, where the network has a score
+      for objects of any class (YOLOX).
+    """
+    wanted = (targets["classes"][:, None] == jnp.arange(logits.shape[1])) & targets["positive"][:, None]
+    each = losses.binary_cross_entropy(logits, jnp.where(wanted, targets["quality"][:, None], 0)).sum(-1)
+    return jnp.where(targets["counted"] if everywhere else targets["positive"], each, 0)
+
+
 CLASS_LOSSES: dict[str, tuple[Callable[..., Array], Callable[[Array], Array]]] = {  # and what gives scores of classes
     "focal": (focal, jax.nn.sigmoid),
+    "bce": (bce, jax.nn.sigmoid),
     "softmax": (softmax, lambda logits: jax.nn.softmax(logits)[..., 1:]),
 }
 
@@ -50,9 +62,21 @@ def giou(predicted: Targets, wanted: Targets) -> Float[Array, "r"]:
     return box_losses.giou(predicted["boxes"], wanted["boxes"])
 
 
+def iou_squared(predicted: Targets, wanted: Targets) -> Float[Array, "r"]:
+    """Of the boxes themselves; see ops/box_losses.py."""
+    return box_losses.iou_squared(predicted["boxes"], wanted["boxes"])
+
+
+def ciou(predicted: Targets, wanted: Targets) -> Float[Array, "r"]:
+    """Of the boxes themselves; see ops/box_losses.py."""
+    return box_losses.ciou(predicted["boxes"], wanted["boxes"])
+
+
 BOX_LOSSES: dict[str, Callable[..., Array]] = {  # (predicted and wanted "deltas" and "boxes" (r 4)) → (r)
     "smooth_l1": smooth_l1,
     "giou": giou,
+    "iou_squared": iou_squared,
+    "ciou": ciou,
 }
 
 
@@ -65,6 +89,14 @@ def centreness(logits: Float[Array, "r"], targets: Targets, sites: Float[Array, 
     return jnp.where(targets["positive"], losses.binary_cross_entropy(logits, wanted), 0)
 
 
+def objectness(logits: Float[Array, "r"], targets: Targets, sites: Float[Array, "r 4"]) -> Float[Array, "r"]:
+    """Cross-entropy with whether the site has an object of any class (YOLOX)."""
+    del sites
+    each = losses.binary_cross_entropy(logits, targets["positive"].astype(jnp.float32))
+    return jnp.where(targets["counted"], each, 0)
+
+
 QUALITIES: dict[str, tuple[Callable[..., Array], Callable[[Array, Array], Array]]] = {  # loss; score of (score, chance)
     "centreness": (centreness, lambda score, chance: jnp.sqrt(score * chance)),
+    "objectness": (objectness, lambda score, chance: score * chance),
 }
