@@ -55,7 +55,8 @@ def encode_offsets(
     Example:
       >>> import jax.numpy as jnp
       >>> from mapjax.ops import box_codes
-      >>> box_codes.encode_offsets(jnp.array([1.0, 0, 5, 4]), jnp.array([0.0, 0, 4, 4]), weights=(10, 10, 5, 5)).tolist()
+      >>> box, site = jnp.array([1.0, 0, 5, 4]), jnp.array([0.0, 0, 4, 4])
+      >>> box_codes.encode_offsets(box, site, weights=(10, 10, 5, 5)).tolist()
       [2.5, 0.0, 0.0, 0.0]
     """
     return box_ops.encode(boxes, sites, weights)

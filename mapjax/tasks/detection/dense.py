@@ -37,7 +37,7 @@ def make(
     assignment: Node = "iou",
     code: Node = "offsets",
     class_loss: Node = "focal",
-    box_loss: Node = {"name": "smooth_l1", "beta": 0.0},
+    box_loss: Node = "l1",
     box_factor: float = 1.0,
     quality: Node | None = None,
     divided_by: str = "image",
@@ -57,14 +57,14 @@ def make(
     Parts are names, or nodes of a name and its options, as {"name": "iou", "high": 0.5, "low": 0.4}.
 
     Args:
-      model: its outputs hold "site_logits" (b r c), "site_deltas" (b r 4) and perhaps "site_quality" (b r), of all sites
-        by level, row, column and anchor; its call "sites" (height, width of the padded input) gives one array (r_l 4) a
-        level.
+      model: its outputs hold "site_logits" (b r c), "site_deltas" (b r 4) and perhaps "site_quality" (b r), of all
+        sites by level, row, column and anchor; its call "sites" (height, width of the padded input) gives one array
+        (r_l 4) a level.
       assignment: of objects to sites, of ops/assignment.py: iou, best_iou, centre, sim_ota, task_aligned.
       code: of boxes, of ops/box_codes.py: offsets, distances, corner.
       class_loss: of site_losses.py: focal (each class by itself), softmax (with background, and hard negatives), bce
         (with the quality that the last two assignments give).
-      box_loss: of site_losses.py: smooth_l1 (of the code), giou, ciou, iou_squared (of the boxes).
+      box_loss: of site_losses.py: l1 and smooth_l1 (of the code), giou, ciou, iou_squared (of the boxes).
       box_factor: of the box loss in the sum.
       quality: what "site_quality" learns: centreness, objectness; None where the network has none.
       divided_by: losses are divided by the objects' sites of each "image", and averaged; or by those of the "batch"; or
@@ -108,9 +108,8 @@ def make(
         box_loss=_part("box_loss", box_loss, BOX_LOSSES),
         weighted=divided_by == "quality",
     )
-    branches = {
-        "site": partial(losses_of, assign=_part("assignment", assignment, ASSIGNMENTS), quality_loss=of_quality)
-    }
+    assign = _part("assignment", assignment, ASSIGNMENTS)
+    branches = {"site": partial(losses_of, assign=assign, quality_loss=of_quality)}
     if single is not None:
         branches["single"] = partial(losses_of, assign=_part("single", single, ASSIGNMENTS), quality_loss=None)
     answering = "site" if suppression is not None or single is None else "single"

@@ -53,8 +53,13 @@ CLASS_LOSSES: dict[str, tuple[Callable[..., Array], Callable[[Array], Array]]] =
 
 
 def smooth_l1(predicted: Targets, wanted: Targets, *, beta: float = 1.0) -> Float[Array, "r"]:
-    """Of the four numbers of the code; see ops/losses.py. With a beta of 0 it is the absolute error."""
+    """Of the four numbers of the code; see ops/losses.py."""
     return losses.smooth_l1(predicted["deltas"], wanted["deltas"], beta).sum(-1)
+
+
+def l1(predicted: Targets, wanted: Targets) -> Float[Array, "r"]:
+    """The absolute errors of the four numbers of the code."""
+    return jnp.abs(predicted["deltas"] - wanted["deltas"]).sum(-1)
 
 
 def giou(predicted: Targets, wanted: Targets) -> Float[Array, "r"]:
@@ -73,6 +78,7 @@ def ciou(predicted: Targets, wanted: Targets) -> Float[Array, "r"]:
 
 
 BOX_LOSSES: dict[str, Callable[..., Array]] = {  # (predicted and wanted "deltas" and "boxes" (r 4)) → (r)
+    "l1": l1,
     "smooth_l1": smooth_l1,
     "giou": giou,
     "iou_squared": iou_squared,
