@@ -28,7 +28,13 @@ Sites = Sequence[Float[np.ndarray, "_ 4"]]
 
 
 def by_iou(
-    truth: Truth, sites: Sites, predicted: Any = None, *, high: float = 0.5, low: float = 0.4, low_quality: bool = True
+    truth: Truth,
+    sites: Sites,
+    predicted: Any = None,
+    *,
+    high: float | int = 0.5,
+    low: float | int = 0.4,
+    low_quality: bool = True,
 ) -> dict[str, Array]:
     """An anchor belongs to the truth of its largest IoU, from `high` on; below `low` it is background.
 
@@ -45,11 +51,11 @@ def by_iou(
     every = jnp.concatenate([jnp.asarray(level) for level in sites])
     iou = box_ops.pairwise_iou(truth["boxes"], every)
     single = truth["valid"] & ~truth["crowd"]
-    matched = matching.match(iou, single, high=high, low=low, low_quality=low_quality)
+    matched = matching.match(iou, single, high=float(high), low=float(low), low_quality=low_quality)
     return {"matched": matching.ignore_crowds(matched, every, truth)}
 
 
-def by_best_iou(truth: Truth, sites: Sites, predicted: Any = None, *, iou: float = 0.5) -> dict[str, Array]:
+def by_best_iou(truth: Truth, sites: Sites, predicted: Any = None, *, iou: float | int = 0.5) -> dict[str, Array]:
     """As `by_iou` without a band between, and each truth has the anchor that overlaps it most, whatever its IoU.
 
     Liu et al. 2016 (SSD, arXiv 1512.02325). Of truths with the same best anchor the last has it; a truth that no anchor
@@ -66,7 +72,7 @@ def by_best_iou(truth: Truth, sites: Sites, predicted: Any = None, *, iou: float
     every = jnp.concatenate([jnp.asarray(level) for level in sites])
     overlap = box_ops.pairwise_iou(truth["boxes"], every)
     single = truth["valid"] & ~truth["crowd"]
-    matched = matching.match(overlap, single, high=iou, low=iou)
+    matched = matching.match(overlap, single, high=float(iou), low=float(iou))
     numbers = jnp.arange(len(overlap))
     claims = (overlap.argmax(1)[:, None] == jnp.arange(len(every))) & (single & (overlap.max(1) > 0))[:, None]
     forced = jnp.where(claims, numbers[:, None], -1).max(0)
@@ -78,8 +84,8 @@ def by_centre(
     sites: Sites,
     predicted: Any = None,
     *,
-    radius: float = 1.5,
-    reach: tuple[int | float, int | float] = (4, 8),
+    radius: float | int = 1.5,
+    reach: Sequence[int | float] = (4, 8),
 ) -> dict[str, Array]:
     """A point belongs to a box that it lies in, near its centre, and that is of a size for its level.
 

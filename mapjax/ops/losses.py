@@ -46,7 +46,7 @@ def binary_cross_entropy(logits: Float[Array, "*n"], target: Float[Array, "*n"])
 
 
 def focal(
-    logits: Float[Array, "*n"], target: Float[Array, "*n"], alpha: float = 0.25, gamma: float | int = 2
+    logits: Float[Array, "*n"], target: Float[Array, "*n"], alpha: float | int = 0.25, gamma: float | int = 2
 ) -> Float[Array, "*n"]:
     """Binary cross-entropy, times what was missed to the power of `gamma` (Lin et al. 2017, arXiv 1708.02002).
 

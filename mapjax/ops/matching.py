@@ -58,7 +58,7 @@ def ignore_crowds(
 
 
 def hardest(
-    loss: Float[Array, "n"], positive: Bool[Array, "n"], negative: Bool[Array, "n"], ratio: float
+    loss: Float[Array, "n"], positive: Bool[Array, "n"], negative: Bool[Array, "n"], ratio: float | int
 ) -> Bool[Array, "n"]:
     """The negatives of the largest loss, `ratio` for each positive (Liu et al. 2016, SSD); none without a positive."""
     order = jnp.argsort(jnp.where(negative, loss, -jnp.inf), descending=True, stable=True)

@@ -106,7 +106,9 @@ def channels_of(recipe: Recipe) -> tuple[str, ...]:
     if recipe.channels is None:
         return known.names
     by_id = dict(zip(known.ids, known.names))
-    return tuple(by_id.get(str(number), f"nothing ({number})") for number in range(1, recipe.channels + 1))
+    return tuple(
+        by_id.get(str(number), f"nothing ({number})") for number in range(recipe.first, recipe.first + recipe.channels)
+    )
 
 
 def fill(tensors: Stored, task: Task, size: tuple[int, int], source: str) -> Variables:

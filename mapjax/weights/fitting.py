@@ -18,7 +18,7 @@ import numpy as np
 from mapjax.errors import UserError
 from mapjax.weights import stored, timm, yolox
 from mapjax.weights.stored import Stored, shown
-from mapjax.weights.translate import new_name
+from mapjax.weights.translate import new_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 POSITIONS = ("pos_embedding", "pos_embed")  # which may be of another size
@@ -54,7 +54,7 @@ class _Found(NamedTuple):
 
 def readings(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """Give the tensors under their own names, then under torchvision's where they may be another project's."""
-    counted = {new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    counted = new_names(tensors)
     yield counted
     yield from timm.renamings(counted)
     yield from yolox.renamings(counted)

@@ -15,6 +15,7 @@ from mapjax.weights.published import TORCHVISION
 Node = Mapping[str, Any]
 
 COCO_CHANNELS = 90  # of COCO's detectors: channel k answers for category k + 1, and ten of them for none
+COCO_MEAN = (0.48235, 0.45882, 0.40784)  # of SSD's images
 _SWAG = {"b": 384, "l": 512, "h": 518}  # sides of images, fine-tuned end to end (Singh et al. 2022)
 _SEEN = {  # (network, weights) → side of the crop, and of the shorter side of the image that it is cut out of
     ("convnext_tiny", "V1"): (224, 236),
@@ -107,11 +108,79 @@ YOLOX_TASK: Node = {  # what YOLOX is trained with, and how it answers (Ge et al
     "suppression": 0.65,
 }
 
+_RESNET50: Node = {"name": "resnet", "depth": 50, "norm": "frozen"}
+_SSD: Node = {
+    "name": "dense",
+    "assignment": "best_iou",
+    "code": {"name": "offsets", "weights": (10, 10, 5, 5)},
+    "class_loss": "softmax",
+    "box_loss": "smooth_l1",
+    "divided_by": "batch",
+    "candidates_of": "class",
+    "divisor": 1,
+}
+_DENSE: dict[str, tuple[Node, Node, tuple[int, int]]] = {  # as _DETECTORS; a channel for each category from 0 on
+    "retinanet_resnet50_fpn": (
+        {"name": "retinanet", "backbone": {**_RESNET50, "epsilon": 0.0}},
+        {"name": "dense"},
+        (800, 1333),
+    ),
+    "retinanet_resnet50_fpn_v2": (
+        {"name": "retinanet", "top": "backbone", "norm": "group"},
+        {"name": "dense", "box_loss": "giou"},
+        (800, 1333),
+    ),
+    "fcos_resnet50_fpn": (
+        {"name": "fcos", "backbone": _RESNET50},
+        {
+            "name": "dense",
+            "assignment": "centre",
+            "code": "distances",
+            "box_loss": "giou",
+            "quality": "centreness",
+            "divided_by": "batch",
+            "score_threshold": 0.2,
+            "suppression": 0.6,
+            "detections": 100,
+        },
+        (800, 1333),
+    ),
+}
+_SQUARE: dict[str, tuple[Node, Node, int]] = {  # network, task, side of its images, whatever shape they had
+    "ssd300_vgg16": (
+        {"name": "ssd"},
+        {
+            **_SSD,
+            "score_threshold": 0.01,
+            "candidates": 400,
+            "suppression": 0.45,
+            "detections": 200,
+            "mean": COCO_MEAN,
+            "std": (1 / 255,) * 3,
+        },
+        300,
+    ),
+    "ssdlite320_mobilenet_v3_large": (
+        {"name": "ssdlite"},
+        {
+            **_SSD,
+            "score_threshold": 0.001,
+            "candidates": 300,
+            "suppression": 0.55,
+            "detections": 300,
+            "mean": (0.5,) * 3,
+            "std": (0.5,) * 3,
+        },
+        320,
+    ),
+}
+
 
 class Recipe(NamedTuple):
     """A network as its weights need it: nodes of a config; height and width of its images; a list of `labels`.
 
-    channels: of its answers, where there are more of them than classes: class i answers in channel identifier − 1.
+    channels: of its answers, where there are more of them than classes.
+    first: the identifier that the first of these answers for.
     """
 
     name: str
@@ -121,6 +190,7 @@ class Recipe(NamedTuple):
     image_size: tuple[int, int]
     classes: str
     channels: int | None = None
+    first: int = 1
 
 
 def known() -> list[str]:
@@ -155,7 +225,14 @@ def find(name: str) -> Recipe:
     if network in _SEGMENTERS:
         return _segmenter(name, network)
     if network in _DETECTORS:
-        return _detector(name, network)
+        return _detector(name, *_DETECTORS[network])
+    if network in _DENSE:
+        # Channel 0, which is never trained, stands where others have background.
+        return _detector(name, *_DENSE[network])._replace(channels=COCO_CHANNELS + 1, first=0)
+    if network in _SQUARE:
+        model, task, side = _SQUARE[network]
+        transform = {"name": "boxes", "max_boxes": 100, "fit": "stretch"}
+        return Recipe(name, model, task, transform, (side, side), "coco", COCO_CHANNELS)
     if kind.startswith("IMAGENET1K_SWAG"):
         side = _SWAG[network.split("_")[1]] if "E2E" in kind else 224
         return _classifier(name, network, (side, side), "bicubic")
@@ -196,7 +273,7 @@ def _lacking(network: str, kind: str) -> str:
     """Say why there is no recipe for weights that torchvision has; "" where there is one."""
     if kind == "IMAGENET1K_FEATURES":
         return "these weights have no classifier, so they answer nothing; train one with --init_from"
-    if network in _SEGMENTERS or network in _DETECTORS or classifier(network) is not None:
+    if network in _SEGMENTERS | _DETECTORS | _DENSE | _SQUARE or classifier(network) is not None:
         return ""
     return "mapjax does not have this network yet"
 
@@ -222,8 +299,8 @@ def _segmenter(name: str, network: str) -> Recipe:
     return Recipe(name, _SEGMENTERS[network], {"name": "segment"}, transform, (520, 520), "voc")
 
 
-def _detector(name: str, network: str) -> Recipe:
-    model, task, (shorter, longest) = _DETECTORS[network]
+def _detector(name: str, model: Node, task: Node, sides: tuple[int, int]) -> Recipe:
+    shorter, longest = sides
     transform = {"name": "boxes", "max_boxes": 100, "fit": "shorter", "shorter": shorter, "longest": longest}
     transform["multiple"] = 32
     size = (-(-shorter // 32) * 32, -(-longest // 32) * 32)

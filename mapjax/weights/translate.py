@@ -30,6 +30,7 @@ OLD_NAMES = (  # of published weights: of detectors before torchvision 0.13, and
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
     (re.compile(r"^backbone\.(body\.)?(\d+)\."), r"backbone.\1features.\2."),
 )
+_HEAD = re.compile(r"(_head\.conv\.)(\d+)\.(weight|bias)$")  # of a RetinaNet
 
 
 class Entry(NamedTuple):
@@ -44,13 +45,13 @@ def from_torchvision(tensors: Tensors, variables: Variables) -> Variables:
     """Fill a network's variables from a torchvision state dict.
 
     Args:
-      tensors: torchvision's names → arrays; those of `OLD_NAMES` are understood.
+      tensors: torchvision's names → arrays; those of older files are understood.
       variables: of the network to fill, as its `init` or `jax.eval_shape` gives them; only their shapes matter.
 
     Raises:
       UserError: a tensor is missing, has another shape, or has no place in the network.
     """
-    given = {new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    given = new_names(tensors)
     needed = shapes(variables)
     left = sorted(set(given) - set(needed))
     if missing := [name for name in needed if name not in given]:
@@ -102,6 +103,18 @@ def replace(tensors: Tensors, variables: Variables) -> Variables:
         return np.ascontiguousarray(np.stack(made) if _is_stacked(path) else made[0])
 
     return jax.tree_util.tree_map_with_path(put, variables)
+
+
+def new_names(tensors: Tensors) -> dict[str, np.ndarray]:
+    """Give the tensors of a file under today's names, without counters of batches.
+
+    In a RetinaNet before torchvision 0.13 a head's convolutions and ReLUs are numbered in one row, as 0, 2, 4, 6; an
+    FCOS numbers its own in that way, with norms between: 0, 3, 6, 9.
+    """
+    found = {new_name(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    if not any(name.endswith("classification_head.conv.2.weight") for name in found):
+        return found
+    return {_HEAD.sub(lambda old: f"{old[1]}{int(old[2]) // 2}.0.{old[3]}", name): found[name] for name in found}
 
 
 def new_name(name: str) -> str:

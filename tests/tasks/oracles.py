@@ -19,3 +19,8 @@ def offsets(box, anchor):
 def huber(error, beta=1 / 9):
     error = np.abs(error)
     return np.where(error < beta, error**2 / 2 / beta, error - beta / 2)
+
+
+def coverage_of(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0) * max(height, 0) / ((a[2] - a[0]) * (a[3] - a[1]))

@@ -18,7 +18,7 @@ Targets = Mapping[str, Any]
 
 
 def focal(
-    logits: Float[Array, "r c"], targets: Targets, *, alpha: float = 0.25, gamma: float | int = 2
+    logits: Float[Array, "r c"], targets: Targets, *, alpha: float | int = 0.25, gamma: float | int = 2
 ) -> Float[Array, "r"]:
     """The focal loss of all classes, of objects and background."""
     wanted = (targets["classes"][:, None] == jnp.arange(logits.shape[1])) & targets["positive"][:, None]
@@ -52,9 +52,9 @@ CLASS_LOSSES: dict[str, tuple[Callable[..., Array], Callable[[Array], Array]]] =
 }
 
 
-def smooth_l1(predicted: Targets, wanted: Targets, *, beta: float = 1.0) -> Float[Array, "r"]:
+def smooth_l1(predicted: Targets, wanted: Targets, *, beta: float | int = 1.0) -> Float[Array, "r"]:
     """Of the four numbers of the code; see ops/losses.py."""
-    return losses.smooth_l1(predicted["deltas"], wanted["deltas"], beta).sum(-1)
+    return losses.smooth_l1(predicted["deltas"], wanted["deltas"], float(beta)).sum(-1)
 
 
 def l1(predicted: Targets, wanted: Targets) -> Float[Array, "r"]:
