@@ -56,11 +56,11 @@ def index(path: pathlib.Path) -> Stored:
     """
     budget.require(path.stat().st_size, BUFFER, "bytes of a protocol buffer")
     content, left = memoryview(path.read_bytes()), iter(range(budget.allowed(budget.ELEMENTS)))
-    graph = next((value for number, kind, value in fields(content, left) if (number, kind) == (_GRAPH, _BYTES)), None)
-    if graph is None:
+    graphs = [value for number, kind, value in fields(content, left) if (number, kind) == (_GRAPH, _BYTES)]
+    if not graphs:
         raise NotPlain("is no ONNX file, or holds no graph; export the network with its weights.")
-    tensors = dict(_tensors(graph, left))
-    uses = list(_convolutions(graph, left))
+    tensors = dict(_tensors(graphs[0], left))
+    uses = list(_convolutions(graphs[0], left))
     named = [(name, new) for number, names in enumerate(uses) for name, new in _named(number, names, tensors)]
     if not named:
         raise NotPlain("holds no convolutions with weights of their own; export the network with its weights.")

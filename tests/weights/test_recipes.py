@@ -17,6 +17,7 @@ SMALL = (  # one of each kind and family that is quick to lay out
     "torchvision/resnet18.DEFAULT",
     "torchvision/vit_b_16.IMAGENET1K_SWAG_E2E_V1",
     "torchvision/lraspp_mobilenet_v3_large.DEFAULT",
+    "yolox_nano",
 )
 
 BY_SHORTER_SIDE = ((520, 784), (800, 1216), (320, 480))  # an image of 2:3, rounded up to a multiple
@@ -79,7 +80,7 @@ def test_names():
         ("torchvision/ssd300_vgg16.DEFAULT", "does not have this network yet"),
         ("torchvision/vgg16.IMAGENET1K_FEATURES", "no classifier"),
         ("timm/resnet50.a1_in1k", "timm's can be trained from"),
-        ("qqq", "Names are torchvision/NETWORK.WEIGHTS and efficientnet_lite0"),
+        ("qqq", "Names are torchvision/NETWORK.WEIGHTS, efficientnet_lite0 and yolox_SIZE"),
         ("efficientnet_lite", r"Did you mean 'efficientnet_lite0' or 'torchvision/efficientnet_b\d'"),
         ("resnet50", "'resnet50' is neither a weight file nor .* Did you mean 'torchvision/resnet50'"),
     ],
@@ -97,7 +98,11 @@ def test_a_file_is_recognised(tmp_path):
     called = tmp_path / "resnet50.IMAGENET1K_V1.safetensors"
     assert recognise(called, {}) == "torchvision/resnet50.IMAGENET1K_V1"
     assert recognise(tmp_path / "resnet50-11ad3fa6.pth", {}) == "torchvision/resnet50.IMAGENET1K_V2"
-    assert recognise(tmp_path / names.LITE0_MEMBER.rpartition("/")[2], {}) == names.LITE0
+    assert {name: recognise(tmp_path / wheel.file, {}) for name, wheel in names.WHEELS.items()} == {
+        name: name for name in names.WHEELS
+    }
+    assert recognise(tmp_path / "yolox_s.pth", {}) == "yolox_s"
+    assert recognise(tmp_path / "mine.pth", {"a": (NUMBERS["yolox_m"],)}) == "yolox_m"
     lite0 = {"a": (NUMBERS[names.LITE0],)}
     assert recognise(tmp_path / "mine.pth", lite0) == names.LITE0
     two = {"a": (NUMBERS["resnet50"],)}
