@@ -8,6 +8,12 @@
         coco: ResNet-50 at COCO size from ImageNet's weights, 12 epochs; for accelerators.
     mapjax train --config detect:coco_2x --data coco:DIR
         coco_2x: the same for 26 epochs, as torchvision trains it.
+    mapjax train --config detect:bccd_yolo --data voc:DIR
+        bccd_yolo: the same with a YOLO.
+    mapjax train --config detect:bccd_yolox --data voc:DIR
+        bccd_yolox: the same from YOLOX-Nano's weights of COCO.
+    mapjax train --config detect:coco_yolo --data coco:DIR
+        coco_yolo: a YOLO at COCO size from random weights; for accelerators.
 
 In a checkout, `python launch/main.py --config experiments/detect.py:bccd` is the same. A recipe says only what differs
 from the defaults of mapjax/config/schema.py. What each takes and reaches: docs/results.md.
@@ -99,7 +105,84 @@ def coco_2x() -> dict[str, Any]:
     }
 
 
-VARIANTS = {"scenes": scenes, "bccd": bccd, "coco": coco, "coco_2x": coco_2x}
+YOLO_TASK = {  # of our own YOLO: Feng et al. 2021 (assignment), Wang et al. 2024 (the second branch)
+    "name": "dense",
+    "assignment": "task_aligned",
+    "single": {"name": "task_aligned", "count": 1},
+    "code": "distances",
+    "class_loss": "bce",
+    "box_loss": "ciou",
+    "box_factor": 5.0,
+    "divided_by": "quality",
+    "score_threshold": 0.01,
+    "suppression": 0.65,
+}
+YOLOX_TASK = {  # Ge et al. 2021
+    "name": "dense",
+    "assignment": "sim_ota",
+    "code": "corner",
+    "class_loss": {"name": "bce", "everywhere": False},
+    "box_loss": "iou_squared",
+    "box_factor": 5.0,
+    "quality": "objectness",
+    "divided_by": "batch",
+    "score_threshold": 0.01,
+    "suppression": 0.65,
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1 / 255, 1 / 255, 1 / 255),
+}
+
+
+def bccd_yolo() -> dict[str, Any]:
+    """As `bccd`, with a small YOLO."""
+    return bccd() | {
+        "model": {"name": "yolo", "size": "n"},
+        "task": YOLO_TASK,
+        "batch": 8,
+        "duration": "1500 steps",
+        "optimizer": {"name": "muon", "learning_rate": 2e-3, "momentum": 0.95},
+    }
+
+
+def bccd_yolox() -> dict[str, Any]:
+    """As `bccd`, from YOLOX-Nano's weights of COCO."""
+    grey = (114, 114, 114)
+    return bccd() | {
+        "image_size": (320, 416),
+        "transform": {**bccd()["transform"], "fill": grey},
+        "init_from": "yolox_nano",
+        # Its normalization was folded into the convolutions: statistics of a batch would undo that.
+        "model": {"name": "yolox", "size": "nano", "norm": "frozen"},
+        "task": YOLOX_TASK,
+        "batch": 8,
+        "duration": "600 steps",
+        "optimizer": {"learning_rate": 1e-3},
+    }
+
+
+def coco_yolo() -> dict[str, Any]:
+    """COCO for 300 epochs of 64 images at 640×640, with a YOLO from random weights."""
+    return coco() | {
+        "image_size": (640, 640),
+        "transform": {"name": "boxes", "max_boxes": 100, "augment": {"flip_horizontal": 0.5, "scale": (0.5, 1.5)}},
+        "batch": 64,
+        "eval_batch": 64,
+        "duration": "300 epochs",
+        "init_from": "",
+        "model": {"name": "yolo", "size": "s"},
+        "task": YOLO_TASK,
+        "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.937, "weight_decay": 5e-4},
+        "schedule": {"name": "cosine", "warmup": "3 epochs"},
+        "ema": 0.9999,
+        "every": {"evaluate": "10 epochs", "save": "2000 steps"},
+    }
+
+
+VARIANTS = {"scenes": scenes, "bccd": bccd, "coco": coco, "coco_2x": coco_2x} | {
+    "bccd_yolo": bccd_yolo,
+    "bccd_yolox": bccd_yolox,
+    "coco_yolo": coco_yolo,
+}
 
 
 def get_config(variant: str = "scenes") -> dict[str, Any]:

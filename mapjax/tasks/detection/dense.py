@@ -118,7 +118,7 @@ def make(
         decode=decode_boxes,
         threshold=score_threshold,
         candidates=candidates,
-        suppression=float(suppression),
+        suppression=None if suppression is None else float(suppression),
         count=detections,
     )
     normalize = partial(image_ops.normalize, mean=mean, std=std)
