@@ -1,9 +1,11 @@
-"""Faster R-CNN with a ResNet-FPN.
+"""Detectors: Faster R-CNN with a ResNet-FPN, RetinaNet, FCOS, SSD.
 
     mapjax train --config detect
         scenes (default): embedded digits on photos, 128×128, nothing to download.
     mapjax train --config detect:bccd --data voc:DIR
         bccd: blood cells at 320×240 from random weights; a good start for any small data set of your own.
+    mapjax train --config detect:bccd_retinanet --data voc:DIR
+        bccd_retinanet, bccd_fcos, bccd_ssd: the same data with a dense detector.
     mapjax train --config detect:coco --data coco:DIR
         coco: ResNet-50 at COCO size from ImageNet's weights, 12 epochs; for accelerators.
     mapjax train --config detect:coco_2x --data coco:DIR
@@ -71,6 +73,38 @@ def bccd() -> dict[str, Any]:
         "task": {"name": "two_stage", "samples": 256, "positives": 0.5, "score_threshold": 0.01, **proposals},
         "optimizer": {"learning_rate": 5e-4},
     }
+
+
+def _dense(model: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Give `bccd` with a dense detector on the same backbone, and boxes learned by their overlap."""
+    backbone = {"name": "resnet", "depth": 18, "norm": "batch"}
+    usual = {"name": "dense", "box_loss": "giou", "divided_by": "batch", "score_threshold": 0.01}
+    return bccd() | {
+        "model": {"backbone": backbone} | model,
+        "task": usual | {"candidates": 300, "detections": 100} | task,
+    }
+
+
+def bccd_retinanet() -> dict[str, Any]:
+    """Small data sets of photos, from random weights: RetinaNet."""
+    # Anchors of one and a half octaves from 16 pixels on, for cells that are small at this size.
+    sizes = tuple((2 * stride, int(2.8 * stride)) for stride in (8, 16, 32, 64, 128))
+    model = {"name": "retinanet", "channels": 128, "depth": 2, "norm": "group", "anchor_sizes": sizes}
+    return _dense(model, {"assignment": {"name": "iou", "high": 0.5, "low": 0.4}})
+
+
+def bccd_fcos() -> dict[str, Any]:
+    """Small data sets of photos, from random weights: FCOS."""
+    model = {"name": "fcos", "channels": 128, "depth": 2}
+    return _dense(model, {"assignment": "centre", "code": "distances", "quality": "centreness", "suppression": 0.6})
+
+
+def bccd_ssd() -> dict[str, Any]:
+    """Small data sets of photos, from random weights: SSD."""
+    scales = (0.08, 0.16, 0.3, 0.5, 0.75, 1.0)  # of the image's sides: platelets, red and white cells
+    model = {"name": "ssd", "extras": (256, 128), "ratios": ((1.5, 2),) * 5, "scales": scales}
+    task = {"assignment": "best_iou", "class_loss": "softmax", "candidates_of": "class", "suppression": 0.45}
+    return _dense(model, task | {"code": {"name": "offsets", "weights": (10, 10, 5, 5)}, "candidates": 200})
 
 
 def coco() -> dict[str, Any]:
@@ -161,7 +195,7 @@ def bccd_yolox() -> dict[str, Any]:
 
 
 def coco_yolo() -> dict[str, Any]:
-    """COCO for 300 epochs of 64 images at 640×640, with a YOLO from random weights."""
+    """COCO for 300 epochs of 64 images at 640×640, with a YOLO from random weights; the schedule of YOLOX."""
     return coco() | {
         "image_size": (640, 640),
         "transform": {"name": "boxes", "max_boxes": 100, "augment": {"flip_horizontal": 0.5, "scale": (0.5, 1.5)}},
@@ -171,16 +205,23 @@ def coco_yolo() -> dict[str, Any]:
         "init_from": "",
         "model": {"name": "yolo", "size": "s"},
         "task": YOLO_TASK,
-        "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.937, "weight_decay": 5e-4},
-        "schedule": {"name": "cosine", "warmup": "3 epochs"},
+        "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 5e-4},
+        "schedule": {"name": "cosine", "warmup": "5 epochs", "final": 0.05},
         "ema": 0.9999,
         "every": {"evaluate": "10 epochs", "save": "2000 steps"},
     }
 
 
-VARIANTS = {"scenes": scenes, "bccd": bccd, "coco": coco, "coco_2x": coco_2x} | {
+VARIANTS = {
+    "scenes": scenes,
+    "bccd": bccd,
+    "bccd_retinanet": bccd_retinanet,
+    "bccd_fcos": bccd_fcos,
+    "bccd_ssd": bccd_ssd,
     "bccd_yolo": bccd_yolo,
     "bccd_yolox": bccd_yolox,
+    "coco": coco,
+    "coco_2x": coco_2x,
     "coco_yolo": coco_yolo,
 }
 

@@ -6,6 +6,7 @@ from typing import Any
 from mapjax.config import parts
 from mapjax.errors import UserError
 
+CHOICES = ("assignment", "code", "class_loss", "box_loss", "quality")  # of a task: names in its tables, not of modules
 Trusted = bool | Collection[str]  # True for any module, or the names of those that are the user's own
 
 
@@ -66,6 +67,8 @@ def _below(key: str, node: Any, kind: str) -> Iterator[tuple[str, str, str]]:
         if isinstance(node.get("name"), str):
             yield f"{key}.name", kind, node["name"]
         for inner, value in node.items():
+            if kind == parts.KINDS["task"] and inner in CHOICES:
+                continue
             yield from _below(f"{key}.{inner}", value, kind)
     elif isinstance(node, list | tuple):
         for number, value in enumerate(node):

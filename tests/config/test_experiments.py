@@ -10,6 +10,7 @@ from mapjax.config import keys, parts, schema
 from mapjax.config import load as configs
 
 FOLDER = pathlib.Path(configs.__file__).parents[2] / "experiments"
+DENSE = ("detect:bccd_retinanet", "detect:bccd_fcos", "detect:bccd_ssd")
 FILES = sorted(file.stem for file in FOLDER.glob("*.py"))
 
 
@@ -37,7 +38,12 @@ def test_a_recipe_says_only_what_differs(stem):
     usual = dict(keys.flat_values(schema.defaults()))
     for name in variants(stem):
         recipe = configs.recipe(name)
-        if name in ("ablate_augment:scenes", "ablate_norm", "detect:bccd"):  # the optimizer of its base is another
+        if name in (
+            "ablate_augment:scenes",
+            "ablate_norm",
+            "detect:bccd",
+            *DENSE,
+        ):  # the optimizer of its base is another
             recipe["optimizer"] = {}
         assert not [key for key, value in keys.flat_values(recipe) if usual.get(key) == value], name
 

@@ -126,3 +126,10 @@ def test_every_part_of_mapjax_is_its_own():
     names = [f"{name}:{variant}" for name, variant in (("classify", "imagenet"), ("segment", "camvid_crf"))]
     for name in ("detect", *names):
         assert foreign.named_in(configs.to_dict(configs.load(name))) == {}
+
+
+def test_choices_of_a_task_are_no_modules():
+    task = {"name": "dense", "assignment": {"name": "iou", "high": 0.6}, "code": {"name": "offsets"}}
+    assert foreign.named_in({"task": task}) == {}
+    assert foreign.named_in({"task": task | {"other": {"name": "os"}}}) == {"task.other.name": "os"}
+    assert foreign.named_in({"model": {"name": "resnet", "code": {"name": "os"}}}) == {"model.code.name": "os"}

@@ -189,7 +189,10 @@ def test_a_file_that_gives_no_dict(tmp_path):
 def test_a_variant_that_does_not_exist():
     with pytest.raises(UserError, match=r"there is no variant 'bcd'\. Did you mean 'bccd'"):
         configs.load("experiments/detect.py:bcd")
-    with pytest.raises(UserError, match=r"there is no variant 'x'\. Known: bccd, coco, coco_2x, scenes"):
+    with pytest.raises(
+        UserError,
+        match=r"there is no variant 'x'\. Known: bccd, bccd_fcos, bccd_retinanet, bccd_ssd, coco, coco_2x, scenes",
+    ):
         configs.load("detect:x")
 
 

@@ -54,6 +54,9 @@ def network(name, classes, images, **options):
             module.running_var.copy_(torch.rand(size, generator=generator) * 0.5 + 0.75)
             module.weight.copy_(torch.rand(size, generator=generator) * 0.5 + 0.75)
             module.bias.copy_(torch.randn(size, generator=generator) * 0.1)
+    for layer in found.backbone.modules() if "ssdlite" in name else ():
+        if isinstance(layer, torch.nn.Conv2d):  # torchvision's own weights are so small that all images look the same
+            torch.nn.init.kaiming_normal_(layer.weight)
     maps = list(found.backbone(images).values())
     for part, deviation in (("classification_head", 1.5), ("regression_head", 0.5)):
         head = getattr(found.head, part)

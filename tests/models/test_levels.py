@@ -41,7 +41,13 @@ NODES = [
     {"name": "lraspp", "width": 0.25},
     {"name": "figure_ground", "backbone": {"name": "tiny", "width": 4}, "stride": 2, "width": 4},
 ]
-ELSEWHERE = {"faster_rcnn"}  # in test_faster_rcnn.py: it gives maps in a dict of their own
+ELSEWHERE = {
+    "faster_rcnn",
+    "retinanet",
+    "fcos",
+    "ssd",
+    "ssdlite",
+}  # in test_faster_rcnn.py, test_dense_detectors.py: give maps in a dict of their own
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: "-".join(str(value) for value in node.values())[:40])

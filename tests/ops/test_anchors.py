@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mapjax.ops.anchors import cell_anchors, grid_anchors
+from mapjax.ops.anchors import cell_anchors, default_boxes, grid_anchors
 
 
 def test_a_cell_of_torchvision():
@@ -43,3 +43,18 @@ def test_the_stride_of_an_odd_input_is_rounded_down():
     centres = (found[:, :2] + found[:, 2:]) / 2
     np.testing.assert_array_equal(np.unique(centres[:, 0]), np.arange(7) * 14)
     np.testing.assert_array_equal(np.unique(centres[:, 1]), np.arange(4) * 12)
+
+
+def test_default_boxes_by_their_definition():
+    """Squares of a scale and between two, then wide and high ones; sides are at most the image's."""
+    expected = []
+    for row in range(2):
+        for column in range(3):
+            x, y = (column + 0.5) / 3 * 120, (row + 0.5) / 2 * 80
+            for w, h in ((0.4, 0.4), (0.6, 0.6), (0.8, 0.2), (0.2, 0.8), (1.0, 0.4 / 3), (0.4 / 3, 1.0)):
+                expected.append([x - w * 60, y - h * 40, x + w * 60, y + h * 40])
+    found = default_boxes((80, 120), (2, 3), (0.4, 0.9), (4, 9))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    centres = default_boxes((300, 300), (3, 3), (0.69, 0.87), (2,), 100)
+    np.testing.assert_allclose((centres[:, 0] + centres[:, 2]).reshape(9, 4)[:3, 0] / 2, [50, 150, 250])

@@ -84,3 +84,16 @@ def test_what_is_missed_to_a_power_and_its_slope(gamma):
     np.testing.assert_allclose(slope(jnp.ones(5))[0], gamma * miss ** (gamma - 1), rtol=1e-5)
     nothing, slope = jax.vjp(lambda x: losses.modulated(x, gamma), array([0.0]))
     assert nothing < 0.002 and slope(jnp.ones(1))[0] == 0
+
+
+@pytest.mark.parametrize("gamma", [0, 1.5, 2])
+def test_focal_by_its_definition(gamma):
+    rng = np.random.default_rng(3)
+    logits, target = rng.normal(size=30) * 3, rng.integers(0, 2, 30)
+    chance = 1 / (1 + np.exp(-logits))
+    of_truth, weight = np.where(target, chance, 1 - chance), np.where(target, 0.3, 0.7)
+    expected = -weight * (1 - of_truth) ** gamma * np.log(of_truth)
+    found = losses.focal(array(logits), array(target), 0.3, gamma)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    slope = jax.grad(lambda x: losses.focal(x, array(target), 0.3, gamma).sum())
+    assert np.isfinite(slope(array(np.where(target, 1e3, -1e3)))).all()

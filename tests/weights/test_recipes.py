@@ -59,14 +59,9 @@ def test_names():
     absent = {name.partition("/")[2].partition(".")[0] for name in every - set(recipes.known())}
     assert absent == {
         "vgg16",  # of which one has no classifier
-        "fcos_resnet50_fpn",
         "keypointrcnn_resnet50_fpn",
         "maskrcnn_resnet50_fpn",
         "maskrcnn_resnet50_fpn_v2",
-        "retinanet_resnet50_fpn",
-        "retinanet_resnet50_fpn_v2",
-        "ssd300_vgg16",
-        "ssdlite320_mobilenet_v3_large",
     }
     assert recipes.find("torchvision/resnet50").name == "torchvision/resnet50.IMAGENET1K_V2"
     assert recipes.find("torchvision/resnet50.DEFAULT").transform["crop_share"] == 224 / 232
@@ -77,7 +72,7 @@ def test_names():
     [
         ("torchvision/resnet51", "no such network. Did you mean"),
         ("torchvision/resnet50.IMAGENET1K_V3", "there are no such weights. Did you mean"),
-        ("torchvision/ssd300_vgg16.DEFAULT", "does not have this network yet"),
+        ("torchvision/maskrcnn_resnet50_fpn.DEFAULT", "does not have this network yet"),
         ("torchvision/vgg16.IMAGENET1K_FEATURES", "no classifier"),
         ("timm/resnet50.a1_in1k", "timm's can be trained from"),
         ("qqq", "Names are torchvision/NETWORK.WEIGHTS, efficientnet_lite0 and yolox_SIZE"),

@@ -1,5 +1,7 @@
 """There and back, layouts by hand, and what is said of weights that do not fit."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from mapjax.errors import UserError
 from mapjax.models.backbones import resnet
-from mapjax.models.detectors import faster_rcnn
+from mapjax.models.detectors import faster_rcnn, fcos, retinanet
 from mapjax.weights import from_torchvision, to_torchvision
 from mapjax.weights.translate import new_name
 
@@ -107,6 +109,21 @@ def test_counters_and_old_names_are_understood():
 )
 def test_names_of_what_stands_on_a_mobilenet(old, new):
     assert new_name(old) == new
+
+
+@pytest.mark.parametrize("detector", [retinanet, fcos], ids=["retinanet", "fcos"])
+def test_heads_of_dense_detectors(detector):
+    """Those of old RetinaNets are numbered 0, 2, 4, 6, and FCOS' own 0, 3, 6, 9, which stay."""
+    backbone = {"name": "resnet", "depth": 18, "width": 0.0625}
+    variables = random_variables(detector.make(classes=2, backbone=backbone, channels=4))
+    today = to_torchvision(variables)
+    old = {
+        re.sub(r"_head\.conv\.(\d)\.0\.", lambda found: f"_head.conv.{2 * int(found[1])}.", name): tensor
+        for name, tensor in today.items()
+    }
+    assert (old.keys() != today.keys()) == (detector is retinanet)
+    assert ("head.regression_head.conv.6.weight" in old) and len(old) == len(today)
+    jax.tree.map(np.testing.assert_array_equal, from_torchvision(old, variables), variables)
 
 
 def test_the_given_arrays_are_not_shared():
