@@ -60,7 +60,7 @@ def test_it_learns_digits():
         return {"params": optax.apply_updates(variables["params"], updates), "stats": stats}, state
 
     state, rng = optimizer.init(variables["params"]), np.random.default_rng(0)
-    for _ in range(60):
+    for _ in range(120):  # with half as many an unlucky rounding ends at 0.89
         rows = rng.integers(0, 1400, 128)
         variables, state = step(variables, state, images[rows], digits.target[rows])
     outputs, _ = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None))(variables, images[1400:])
