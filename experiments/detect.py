@@ -1,19 +1,17 @@
-"""Detectors: Faster R-CNN with a ResNet-FPN, RetinaNet, FCOS, SSD.
+"""Detectors: Faster R-CNN with a ResNet-FPN, RetinaNet, FCOS, SSD, YOLO.
 
     mapjax train --config detect
         scenes (default): embedded digits on photos, 128×128, nothing to download.
     mapjax train --config detect:bccd --data voc:DIR
         bccd: blood cells at 320×240 from random weights; a good start for any small data set of your own.
     mapjax train --config detect:bccd_retinanet --data voc:DIR
-        bccd_retinanet, bccd_fcos, bccd_ssd: the same data with a dense detector.
+        bccd_retinanet, bccd_fcos, bccd_ssd, bccd_yolo: the same data with a dense detector.
+    mapjax train --config detect:bccd_yolox --data voc:DIR
+        bccd_yolox: the same data from YOLOX-Nano's weights of COCO.
     mapjax train --config detect:coco --data coco:DIR
         coco: ResNet-50 at COCO size from ImageNet's weights, 12 epochs; for accelerators.
     mapjax train --config detect:coco_2x --data coco:DIR
         coco_2x: the same for 26 epochs, as torchvision trains it.
-    mapjax train --config detect:bccd_yolo --data voc:DIR
-        bccd_yolo: the same with a YOLO.
-    mapjax train --config detect:bccd_yolox --data voc:DIR
-        bccd_yolox: the same from YOLOX-Nano's weights of COCO.
     mapjax train --config detect:coco_yolo --data coco:DIR
         coco_yolo: a YOLO at COCO size from random weights; for accelerators.
 

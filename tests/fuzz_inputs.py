@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx_files
 import PIL.Image
 from numpy.random import Generator
 from rich.console import Console
@@ -198,6 +199,10 @@ def _weights(ending: str, folder: pathlib.Path, rng: Generator) -> list[pathlib.
     return [path]
 
 
+def _onnx(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
+    return [_put(folder / "weights.onnx", onnx_files.convolutions(("a.weight", "a.bias"), ("b.weight", "b.bias")))]
+
+
 def _use_weights(folder: pathlib.Path) -> int:
     return sum(len(files.read(file)) for file in sorted(folder.glob("weights*")))
 
@@ -299,6 +304,7 @@ KINDS = {
     "safetensors": Kind(partial(_weights, ".safetensors"), _use_weights),
     "npz": Kind(partial(_weights, ".npz"), _use_weights),
     "pth": Kind(partial(_weights, ".pth"), _use_weights),
+    "onnx": Kind(_onnx, _use_weights),
     "config": Kind(_config, _use_config),
     "study": Kind(_study, _use_study),
     "run": Kind(_run, _use_run),

@@ -33,8 +33,9 @@ def iou_squared(boxes: Float[Array, "*b 4"], truth: Float[Array, "*b 4"]) -> Flo
     Example:
       >>> import jax.numpy as jnp
       >>> from mapjax.ops import box_losses
-      >>> print(box_losses.iou_squared(jnp.array([[0.0, 0, 2, 2]]), jnp.array([[0.0, 0, 1, 2]])).round(3))
-      [0.75]
+      >>> loss = box_losses.iou_squared(jnp.array([[0.0, 0, 2, 2]]), jnp.array([[0.0, 0, 1, 2]]))
+      >>> f"{loss[0]:.3f}"
+      '0.750'
     """
     return 1 - _iou(boxes, truth) ** 2
 
@@ -45,8 +46,9 @@ def ciou(boxes: Float[Array, "*b 4"], truth: Float[Array, "*b 4"]) -> Float[Arra
     Example:
       >>> import jax.numpy as jnp
       >>> from mapjax.ops import box_losses
-      >>> print(box_losses.ciou(jnp.array([[0.0, 0, 2, 2]]), jnp.array([[0.0, 0, 2, 2], [2.0, 0, 4, 2]])).round(3))
-      [0.  1.2]
+      >>> loss = box_losses.ciou(jnp.array([[0.0, 0, 2, 2]]), jnp.array([[2.0, 0, 4, 2]]))
+      >>> f"{loss[0]:.3f}"
+      '1.200'
     """
     low, high = jnp.minimum(boxes[..., :2], truth[..., :2]), jnp.maximum(boxes[..., 2:], truth[..., 2:])
     between = (boxes[..., :2] + boxes[..., 2:] - truth[..., :2] - truth[..., 2:]) / 2
