@@ -28,6 +28,7 @@ NODES = [
     {"name": "inception", "width": 0.125},
     {"name": "cifarnet", "widths": (8, 8, 8)},
     {"name": "resnet9", "width": 8},
+    {"name": "csp_darknet", "depth": 0.1, "width": 0.0625},
     {"name": "tiny", "width": 8},
     VIT,
     {"name": "unet", "depth": 2, "width": 4, "stride": 2},
@@ -47,7 +48,9 @@ ELSEWHERE = {
     "fcos",
     "ssd",
     "ssdlite",
-}  # in test_faster_rcnn.py, test_dense_detectors.py: give maps in a dict of their own
+    "yolo",
+    "yolox",
+}  # in test_faster_rcnn.py, test_dense_detectors.py, test_yolox.py: give maps in a dict of their own
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: "-".join(str(value) for value in node.values())[:40])

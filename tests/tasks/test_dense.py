@@ -233,7 +233,7 @@ def test_some_dozen_steps_learn_one_image(kind):
             r"task\.assignment: 'iou' takes no 'hihg'\. Did you mean 'high'",
         ),
         ({"code": "offset"}, r"task\.code='offset' is not known"),
-        ({"class_loss": {"gamma": 2}}, r"task\.class_loss='' is not known\. Known: focal"),
+        ({"class_loss": {"gamma": 2}}, r"task\.class_loss='' is not known\. Known: bce, focal"),
         ({"box_loss": "ciuo"}, r"task\.box_loss='ciuo' is not known"),
         ({"quality": "centerness"}, r"task\.quality='centerness' is not known\. Did you mean 'centreness'"),
         ({"divided_by": "images"}, r"task\.divided_by='images' is not known"),

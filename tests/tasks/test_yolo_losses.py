@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mapjax.errors import UserError
 from mapjax.models.heads import decoupled
 from mapjax.ops import assignment, box_codes, box_losses
 from mapjax.task import Context, Model
@@ -57,7 +58,7 @@ def batch_of():
     return {
         "image": np.zeros((2, SIDE, SIDE, 3), np.uint8),
         "boxes": boxes,
-        "classes": np.int32([[0, 1, 0], [1, 1, 0]]),
+        "classes": np.array([[0, 1, 0], [1, 1, 0]], np.int32),
         "crowd": np.array([[False] * 3, [False, False, True]]),
         "valid": np.array([[True, True, False], [True] * 3]),
         "size": np.full((2, 2), SIDE, np.int32),
@@ -185,3 +186,24 @@ def test_best_class_only():
     plain = {key: value for key, value in YOLO.items() if key != "single"}
     for best, classes in ((False, [0, 1]), (True, [0])):
         assert answers_of(dense.make(model=model, **plain, best_class=best), variables)[1].tolist() == classes
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"assignment": "iou"}, r"task\.class_loss='bce' needs task\.assignment to be one of sim_ota, task_aligned"),
+        ({"class_loss": "focal", "single": "centre"}, r"task\.divided_by='quality' needs task\.single to be one of"),
+        ({"assignment": {"name": "task_aligned", "counts": 3}}, r"'task_aligned' takes no 'counts'\. Did you mean"),
+    ],
+)
+def test_mistakes(options, match):
+    with pytest.raises(UserError, match=match):
+        dense.make(model=model_of(0.5, True), **YOLO | options)
+
+
+def test_a_network_without_a_branch():
+    model, batch = model_of(0.5, False), batch_of()
+    task = dense.make(model=model, **YOLO)
+    variables = model.init(jax.random.key(1), batch["image"])
+    with pytest.raises(UserError, match=r"gives 'single_logits': set task\.single=None"):
+        jax.eval_shape(lambda v, b: task.loss(v, b, Context(jax.random.key(0))), variables, batch)

@@ -28,6 +28,7 @@ from mapjax.tasks.detection.site_losses import BOX_LOSSES, CLASS_LOSSES, QUALITI
 NEEDS = "boxes"
 SHARES = ("image", "batch", "quality")  # whose objects losses are divided by
 LISTS = ("level", "class")
+GRADED = ("sim_ota", "task_aligned")  # assignments that tell how good the answer of a matched site is
 Node = str | Mapping[str, Any]
 
 
@@ -94,6 +95,9 @@ def make(
     """
     _require_known("divided_by", divided_by, SHARES)
     _require_known("candidates_of", candidates_of, LISTS)
+    _require_quality(
+        class_loss, divided_by, {"assignment": assignment} | ({} if single is None else {"single": single})
+    )
     encode, decode_boxes = (_part("code", code, CODES, lambda pair, i=i: pair[i]) for i in (0, 1))
     of_class = _part("class_loss", class_loss, CLASS_LOSSES, lambda pair: pair[0])
     of_quality = None if quality is None else _part("quality", quality, QUALITIES, lambda pair: pair[0])
@@ -142,7 +146,7 @@ def make(
         truth = {name: batch[name] for name in ("boxes", "classes", "crowd", "valid")}
         sites, terms = sites_of(*batch["image"].shape[1:3]), {}
         for name, losses in branches.items():
-            said = {part: outputs[key] for part, key in heads[name].items()}
+            said = _taken(outputs, heads[name])
             sums, count = shard.per_example(jax.vmap(partial(losses, sites=sites)))(said, truth)
             found = shared(sums, count, batch["mask"], divided_by)
             terms |= {f"loss_{part}" if name == "site" else f"loss_{name}_{part}": one for part, one in found.items()}
@@ -152,10 +156,11 @@ def make(
     def predict(variables: Variables, batch: Batch, key) -> Prediction:
         del key
         outputs, _ = model.apply(variables, pixels(batch), train=False, key=None)
-        return {name: outputs[name] for name in ("features", *heads[answering].values())}
+        found = _taken(outputs, heads[answering])
+        return {"features": outputs["features"]} | {heads[answering][part]: value for part, value in found.items()}
 
     def decode(prediction: Prediction, batch: Batch) -> Result:
-        said = {part: prediction[key] for part, key in heads[answering].items()}
+        said = _taken(prediction, heads[answering])
         scores = score(said)
         if best_class:
             scores = jnp.where(scores == scores.max(-1, keepdims=True), scores, 0)
@@ -290,6 +295,26 @@ def _listed(boxes, scores, classes, valid) -> Result:
         "classes": jnp.where(valid, classes, 0).astype(jnp.int32),
         "valid": valid,
     }
+
+
+def _taken(outputs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """Give the outputs of a branch, by part."""
+    for key in keys.values():
+        if key not in outputs:
+            mend = "task.single=None" if key.startswith("single") else "task.quality=None"
+            raise UserError(
+                f"the task 'dense' needs a network that gives {key!r}: set {mend}, or choose another model."
+            )
+    return {part: outputs[key] for part, key in keys.items()}
+
+
+def _require_quality(class_loss: Node, divided_by: str, assignments: Mapping[str, Node]) -> None:
+    """Refuse assignments that give no quality where a loss needs it."""
+    asks = {"class_loss='bce'": _named(class_loss)[0] == "bce", "divided_by='quality'": divided_by == "quality"}
+    for key, node in assignments.items():
+        for what, needed in asks.items():
+            if needed and _named(node)[0] not in GRADED:
+                raise UserError(f"task.{what} needs task.{key} to be one of {', '.join(GRADED)}, which tell a quality.")
 
 
 def _named(node: Node) -> tuple[str, dict[str, Any]]:
