@@ -11,6 +11,7 @@ import pytest
 from programs import program
 
 from mapjax.errors import UserError
+from mapjax.plan import gpus
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -80,6 +81,22 @@ def test_a_tpu_slice_that_is_not_here(tmp_path):
     assert (values["place"], values["devices"], values["memory"]["fits"]) == ("v5e:2x4", 8, True)
     assert values["collectives"][0]["kind"] == "all-reduce"
     assert 0 < values["seconds"]["step"] <= values["seconds"]["estimate"] < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(gpus._plugin() is None, reason="needs XLA's compiler for GPUs")
+def test_a_node_of_gpus_that_is_not_here(tmp_path):
+    out = tmp_path / "plan.json"
+    done = plan("--config", "experiments/classify.py", "--topology", "h100:8", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    values = json.loads(out.read_text())
+    assert (values["place"], values["devices"], values["memory"]["fits"]) == ("h100:8", 8, True)
+    assert {one["kind"] for one in values["collectives"]} == {"all-reduce"}
+    assert 0 < values["seconds"]["step"] <= values["seconds"]["estimate"] < 1e-3
+    done = plan("--config", "experiments/classify.py", "--batch", "64", "--json", str(out), devices=8)
+    here = json.loads(out.read_text())
+    # The stem's 3 channels may be padded to 4; the rest of the products are those of any device.
+    assert values["flops"] == pytest.approx(here["flops"], rel=0.25)
 
 
 VIT = "{'name': 'vit', 'width': 32, 'depth': 2, 'heads': 4, 'mlp': 64, 'patch': 2, 'stacked': True}"
