@@ -1,8 +1,9 @@
 """Say beforehand what a train step will take: memory, FLOPs, bytes, collectives, and the least time.
 
 Compiles the real step without running it, for a TPU slice or a node of GPUs (--topology; none is needed, only its
-compiler: pip install -e '.[tpu]' or '.[cuda12]') or for the local devices. Where the data is not here, the shapes are those of its config.
-All figures are the compiler's for one chip; times are bounds from published figures of the chip, not measurements.
+compiler: pip install -e '.[tpu]' or '.[cuda12]') or for the local devices. Where the data is not here, the shapes are
+those of its config. All figures are the compiler's for one chip; times are bounds from published figures of the chip,
+not measurements.
 """
 
 import argparse
