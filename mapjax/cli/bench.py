@@ -231,10 +231,11 @@ def time_input(arguments: Any, _: dict[str, str]) -> Figures:
 
 
 def in_turns(calls: dict[str, Callable[[], None]], rounds: int, settle: float = 0.3) -> Times:
-    """Time each call `rounds` times, one after the other; the first call of each, which compiles, does not count."""
+    """Time each call `rounds` times, one after the other; the first two calls of each, which compile, do not count."""
     times: Times = {name: [] for name in calls}
     for call in calls.values():
         call()
+        call()  # torch.compile compiles again where sizes change
     for _ in range(rounds):
         for name, call in calls.items():
             time.sleep(settle)  # let prefetching, and threads that spin for a while after their work, come to rest

@@ -22,7 +22,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def detector_step(config: Any, *, compiled: bool = False) -> Callable[[], None]:
     """Make torchvision's step on random images with 12 boxes each (its time does not depend on what they show).
 
-    compiled: torch.compile takes the networks in it, whose shapes are fixed; proposals and samples stay as they are.
+    compiled: torch.compile takes the networks in it; what depends on data, proposals and samples, stays as it is.
     """
     height, width = config.image_size
     norms = torchvision.ops.FrozenBatchNorm2d, torch.nn.BatchNorm2d
@@ -38,7 +38,7 @@ def detector_step(config: Any, *, compiled: bool = False) -> Callable[[], None]:
     model.to(DEVICE)
     if compiled:
         model.backbone, model.rpn.head = torch.compile(model.backbone), torch.compile(model.rpn.head)
-        model.roi_heads.box_head = torch.compile(model.roi_heads.box_head)
+        model.roi_heads.box_head = torch.compile(model.roi_heads.box_head, dynamic=True)
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, [width * 0.7, height * 0.7], (config.batch, 12, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(12, 0.3 * height, corners.shape)], -1).astype(np.float32)
