@@ -125,7 +125,7 @@ def _timed(one: speed.Speed) -> list[str]:
 
 def _goal(name: str, goal: speed.Goal) -> list[str]:
     figures = ("–" if value is None else f"{value:,.4g}" for value in (goal.wanted, goal.found))
-    return [name, goal.measure, *figures, "met" if goal.met else "MISSED"]
+    return [name, goal.measure, *figures, "not measured" if goal.found is None else "met" if goal.met else "MISSED"]
 
 
 def table(found: Found) -> Group:
@@ -143,7 +143,7 @@ def table(found: Found) -> Group:
 
 def conclusions(found: Found) -> list[str]:
     """Say in sentences what came out."""
-    said = [f"WRONG: {', '.join(found.wrong)}" if found.wrong else "Everything is within its tolerance."]
+    said = [f"WRONG: {', '.join(found.wrong)}." if found.wrong else "Everything is within its tolerance."]
     if found.restless:
         said.append(f"Other bits when it was run again: {', '.join(found.restless)}.")
     return said
