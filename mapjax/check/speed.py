@@ -121,7 +121,7 @@ CPU = (
     Workload(
         "ResNet-18, 8 × 64²",
         "classify:imagenet",
-        {"batch": "8", "image_size": "(64, 64)", "model.depth": "18"},
+        {"batch": "8", "dtype": "float32", "image_size": "(64, 64)", "model.depth": "18"},
         "resnet18",
     ),
     Workload("Faster R-CNN R18-FPN, 2 × 128²", "detect", {"batch": "2"}, "faster_rcnn"),
