@@ -274,6 +274,13 @@ PAGES: dict[str, Callable[[], str]] = {
     "api_tasks": references("tasks"),
     "api_data": references("data.formats", "data.transforms"),
     "api_metrics": references("metrics"),
-    "api_losses": functions("mapjax.ops.losses", "mapjax.ops.pixel_losses", "mapjax.ops.imbalance"),
+    "api_losses": functions(
+        "mapjax.ops.losses",
+        "mapjax.ops.pixel_losses",
+        "mapjax.ops.box_losses",
+        "mapjax.ops.box_codes",
+        "mapjax.ops.assignment",
+        "mapjax.ops.imbalance",
+    ),
     "api_augment": functions("mapjax.data.transforms.augment"),
 }

@@ -1,16 +1,15 @@
 """What a check found: a table for the terminal, JSON, and a page to look at."""
 
-import html
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
 
-from mapjax.check import judge, speed, steps
+from mapjax.check import feed, judge, speed, steps
+from mapjax.report import tables as sheets
 from mapjax.report.page import Figure, render
 from mapjax.report.section import Section
-from mapjax.report.tables import listed
 
 
 class Found(NamedTuple):
@@ -20,13 +19,15 @@ class Found(NamedTuple):
     kernels: list[judge.Verdict]
     steps: list[steps.Verdict]
     speeds: list[speed.Speed]
+    feeds: list[feed.Feed]
     environment: dict[str, Any]
 
     @property
     def wrong(self) -> list[str]:
-        """Name what is not within its tolerance, or not resumed to the bit."""
+        """Name what is not within its tolerance, not resumed to the bit, or takes other memory than predicted."""
         kernels = [f"{one.kernel} in {one.precision}" for one in self.kernels if not one.right]
-        return kernels + [f"two steps of {one.task}" for one in self.steps if not one.right]
+        memory = [f"memory of {one.name}" for one in self.speeds if one.unforeseen > speed.MEMORY]
+        return kernels + [f"two steps of {one.task}" for one in self.steps if not one.right] + memory
 
     @property
     def restless(self) -> list[str]:
@@ -35,6 +36,8 @@ class Found(NamedTuple):
         return kernels + [f"two steps of {one.task}" for one in self.steps if not one.repeats]
 
 
+TEXTS = ("goal", "operation")  # columns of words
+MARKS = {"right": "good", "met": "good", "WRONG": "bad", "MISSED": "bad", "NO": "bad"}  # word → how it is drawn
 Rows = tuple[str, str, list[str], list[list[str]]]  # title, what is in it, head, body
 
 
@@ -68,10 +71,29 @@ def rows(found: Found) -> list[Rows]:
             [_timed(one) for one in found.speeds],
         ),
         (
+            "Goals",
+            "of an H200",
+            ["step", "goal", "at least", "measured", ""],
+            [_goal(one.name, goal) for one in found.speeds for goal in one.goals],
+        ),
+        (
+            "Input",
+            "of images from memory and from JPEGs, decoded, cropped and flipped by one thread for each core",
+            ["from", "images/s", *(f"× what {one.name} takes" for one in found.speeds[:1])],
+            [
+                [one.place, f"{one.images:,.1f}", *(f"{one.images / step.images:.2f}" for step in found.speeds[:1])]
+                for one in found.feeds
+            ],
+        ),
+        (
             "Where the time goes",
             "the slowest operations of each, by JAX's profiler",
-            ["step", "operation", "share"],
-            [[one.name, name, _share(share)] for one in found.speeds for name, share in one.slowest],
+            ["step", "share", "operation"],
+            [
+                ["" if number else one.name, _share(share), name]
+                for one in found.speeds
+                for number, (name, share) in enumerate(one.slowest)
+            ],
         ),
     ]
     return [one for one in listed if one[3]]
@@ -84,7 +106,7 @@ def _kernel(name: str, verdicts: Sequence[judge.Verdict]) -> list[str]:
     for precision in judge.TOLERANCES:
         one = by_precision.get(precision)
         errors = () if one is None else (one.forward,) if one.gradient is None else (one.forward, one.gradient)
-        cells.append(" ".join(map(_small, errors)) or "–")
+        cells.append(", ".join(map(_small, errors)) or "–")
     ones = by_precision.values()
     return [
         name,
@@ -101,13 +123,18 @@ def _timed(one: speed.Speed) -> list[str]:
     return [one.name, *figures, f"{one.predicted_mb:,.0f}", held, torch]
 
 
+def _goal(name: str, goal: speed.Goal) -> list[str]:
+    figures = ("–" if value is None else f"{value:,.4g}" for value in (goal.wanted, goal.found))
+    return [name, goal.measure, *figures, "not measured" if goal.found is None else "met" if goal.met else "MISSED"]
+
+
 def table(found: Found) -> Group:
     """Write everything for a terminal."""
     sheets = []
     for title, note, head, body in rows(found):
         sheet = Table(title=f"{title}, {note}", title_justify="left")
         for number, name in enumerate(head):
-            sheet.add_column(name, justify="left" if number == 0 else "right")
+            sheet.add_column(name, justify="left" if number == 0 or name in TEXTS else "right")
         for line in body:
             sheet.add_row(*line)
         sheets.append(sheet)
@@ -116,7 +143,7 @@ def table(found: Found) -> Group:
 
 def conclusions(found: Found) -> list[str]:
     """Say in sentences what came out."""
-    said = [f"WRONG: {', '.join(found.wrong)}" if found.wrong else "Everything is within its tolerance."]
+    said = [f"WRONG: {', '.join(found.wrong)}." if found.wrong else "Everything is within its tolerance."]
     if found.restless:
         said.append(f"Other bits when it was run again: {', '.join(found.restless)}.")
     return said
@@ -124,21 +151,23 @@ def conclusions(found: Found) -> list[str]:
 
 def as_json(found: Found) -> dict[str, Any]:
     """Give everything as plain JSON values."""
-    parts = {"kernels": found.kernels, "steps": found.steps, "speeds": found.speeds}
+    parts = {"kernels": found.kernels, "steps": found.steps, "speeds": found.speeds, "feeds": found.feeds}
     listed: dict[str, Any] = {name: [one._asdict() for one in part] for name, part in parts.items()}
     return {"device": found.device, "wrong": found.wrong, "restless": found.restless, **listed, **found.environment}
 
 
 def page(found: Found) -> str:
     """Write everything as a self-contained page."""
-    figures = [Figure("kernels", f"{len(found.kernels)}"), Figure("wrong", f"{len(found.wrong)}")]
+    figures = [
+        Figure("comparisons of kernels and of steps", f"{len(found.kernels) + len(found.steps)}"),
+        Figure("wrong", f"{len(found.wrong)}"),
+    ]
     sections = [Section(title, _sheet(head, body), note) for title, note, head, body in rows(found)]
     return render(f"{found.device}: right and fast?", " ".join(conclusions(found)), figures, sections)
 
 
 def _sheet(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    columns = {name: "text" if number == 0 else "number" for number, name in enumerate(head)}
-    return listed(columns, [[html.escape(cell) for cell in line] for line in body])
+    return sheets.figures(["text" if name in TEXTS else "number" for name in head], head, body, MARKS)
 
 
 def _marks(one: judge.Verdict | steps.Verdict) -> list[str]:

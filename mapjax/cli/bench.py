@@ -2,11 +2,11 @@
 
 What is timed: the train step of a --config (a detector's peer is torchvision's Faster R-CNN with its own defaults;
 --like makes ours the same network), or with --evaluation a forward pass over its held-out split, and the same with
-decoding and measuring; the answer of published --weights to images; forward passes and train steps of classification
-networks (--networks); the input pipeline on your own JPEGs (--input FOLDER): decode, random crop to 224 pixels, flip,
-batch; or what segmentation does besides (--segmentation): confusion matrices, contours and a CRF's inference at
-480×360. Medians and ratios are printed; above 1 mapjax is the faster. --profile also says from which source file, and
-in what kind of operation, ours takes the time.
+decoding and measuring; the answer of published --weights to images; forward passes and train steps of networks
+(--networks, beside torch and torch.compile); the input pipeline on your own JPEGs (--input FOLDER): decode, random crop
+to 224 pixels, flip, batch; or what segmentation does besides (--segmentation): confusion matrices, contours and a CRF's
+inference at 480×360. Medians and ratios are printed; above 1 mapjax is the faster. --profile also says from which
+source file, and in what kind of operation, ours takes the time.
 
 --check asks whether this device is right and fast: kernels and steps of training against its CPU in double precision,
 resuming, train steps beside the chip's peak and roofline. --history keeps what was measured, and plots it.
@@ -30,6 +30,7 @@ mapjax bench --config segment --evaluation
 mapjax bench --segmentation
 mapjax bench --networks resnet50,mobilenet_v2 --batch 8 --side 224 --peer
 mapjax bench --networks mobilenet_v2 --profile
+mapjax bench --networks resnet18,resnet50,unet,faster_rcnn --batch 8 --side 128 --peer --rounds 15
 mapjax bench --weights torchvision/fasterrcnn_resnet50_fpn.DEFAULT --peer
 mapjax bench --input IMAGES --peer
 mapjax bench --check --out checked
@@ -45,6 +46,9 @@ LIKE = {  # torchvision's defaults, where a config departs from them
     "task.samples": "512",
     "task.positives": "0.25",
 }
+BESIDES = ("unet", "faster_rcnn")  # of --networks, beside classifiers
+PEERS = (("torch", False), ("torch.compile", True))
+Calls = dict[str, Callable[[], None]]
 Times = dict[str, list[float]]  # who → seconds of each round
 Figures = dict[str, float]  # what was timed → images a second, or how many times as fast as a peer
 
@@ -55,7 +59,9 @@ def main(argv: Sequence[str]) -> int:
     terminal.add_config(parser)
     parser.add_argument("--data", metavar="FORMAT:PATH", help="as for mapjax train")
     parser.add_argument("--weights", metavar="NAME_OR_FILE", help="published weights, as of mapjax predict")
-    parser.add_argument("--networks", metavar="NAMES", help="classifiers by torchvision's names, with commas between")
+    parser.add_argument(
+        "--networks", metavar="NAMES", help="classifiers by torchvision's names, unet, faster_rcnn; with commas between"
+    )
     parser.add_argument("--input", type=pathlib.Path, metavar="DIR", help="a folder of JPEGs")
     parser.add_argument("--segmentation", action="store_true", help="confusion matrices, contours and a CRF, 480×360")
     parser.add_argument("--check", action="store_true", help="judge the device: right, repeatable, fast; a page")
@@ -144,30 +150,50 @@ def time_weights(arguments: Any, overrides: dict[str, str]) -> Figures:
 
 
 def time_networks(arguments: Any, _: dict[str, str]) -> Figures:
-    """Time forward passes and train steps of classification networks."""
-    names = arguments.networks.split(",")
-
-    from mapjax.cli import bench_parts
+    """Time forward passes and train steps of classifiers and of a U-Net, and the train step of a Faster R-CNN."""
     from mapjax.weights import recipes
 
-    nodes = {name: recipes.classifier(name) for name in names}
+    names = arguments.networks.split(",")
+    nodes = {name: {"name": name} if name in BESIDES else recipes.classifier(name) for name in names}
     for name, node in nodes.items():
         if node is None:
             known = (one.removeprefix("torchvision/").partition(".")[0] for one in recipes.known())
-            raise UserError(f"--networks {name}: not known.{near(name, filter(recipes.classifier, known))}")
+            known = [*BESIDES, *filter(recipes.classifier, known)]
+            raise UserError(f"--networks {name}: not known.{near(name, known)}")
     figures: Figures = {}
     for name, node in nodes.items():
-        for train, kind in ((False, "forward"), (True, "train step")):
-            ours = bench_parts.network(dict(node or {}), arguments.batch, arguments.side, train=train)
-            calls = {"mapjax": ours.run}
-            if arguments.peer:
-                from mapjax.cli import bench_peers
-
-                calls["torchvision"] = bench_peers.network(name, arguments.batch, arguments.side, train=train)
-            figures |= report(f"{name} {kind}", in_turns(calls, arguments.rounds), arguments.batch)
+        for train in (True,) if name == "faster_rcnn" else (False, True):
+            ours, calls = _network(name, dict(node or {}), arguments, train)
+            title = f"{name} {'train step' if train else 'forward'}"
+            figures |= report(title, in_turns(calls, arguments.rounds), arguments.batch)
             if arguments.profile and train:
                 show_profile(ours)
     return figures
+
+
+def _network(name: str, node: dict[str, Any], arguments: Any, train: bool) -> tuple[Any, Calls]:
+    """Make our call of a network, and all that are timed in turns with it."""
+    from mapjax.cli import bench_parts, bench_runs
+    from mapjax.config import load as configs
+
+    batch, side = arguments.batch, arguments.side
+    config: Any = None
+    if name == "faster_rcnn":
+        sizes = {"batch": str(batch), "image_size": str((side, side)), "optimizer.name": "sgd", "ema": "0.0"}
+        config = configs.load("detect", LIKE | sizes)
+        ours = bench_runs.train_step(config)
+    else:
+        ours = bench_parts.network(node, batch, side, train=train)
+    calls = {"mapjax": ours.run}
+    for peer, compiled in PEERS if arguments.peer else ():
+        from mapjax.cli import bench_peers
+
+        calls[peer] = (
+            bench_peers.detector_step(config, compiled=compiled)
+            if config
+            else bench_peers.network(name, batch, side, train=train, compiled=compiled)
+        )
+    return ours, calls
 
 
 def time_segmentation(arguments: Any, _: dict[str, str]) -> Figures:
@@ -188,10 +214,13 @@ def time_input(arguments: Any, _: dict[str, str]) -> Figures:
             f"--input {arguments.input}: {len(files)} JPEGs there, fewer than a batch of {arguments.batch}."
         )
 
+    from mapjax.check import feed
     from mapjax.cli import bench_parts
 
     number = max(256 // arguments.batch, 1)
-    streams = {"mapjax": bench_parts.batches_of(files, arguments.batch, arguments.workers)}
+    streams = {
+        "mapjax": feed.batches(list(map(str, files)), batch=arguments.batch, side=224, threads=arguments.workers)
+    }
     if arguments.peer:
         from mapjax.cli import bench_peers
 
@@ -202,10 +231,11 @@ def time_input(arguments: Any, _: dict[str, str]) -> Figures:
 
 
 def in_turns(calls: dict[str, Callable[[], None]], rounds: int, settle: float = 0.3) -> Times:
-    """Time each call `rounds` times, one after the other; the first call of each, which compiles, does not count."""
+    """Time each call `rounds` times, one after the other; the first two calls of each, which compile, do not count."""
     times: Times = {name: [] for name in calls}
     for call in calls.values():
         call()
+        call()  # torch.compile compiles again where sizes change
     for _ in range(rounds):
         for name, call in calls.items():
             time.sleep(settle)  # let prefetching, and threads that spin for a while after their work, come to rest
@@ -226,9 +256,9 @@ def report(title: str, times: Times, images: int) -> Figures:
         print(f"  {name:12s} {1e3 * medians[name]:8.1f} ms  ({span})  {rate:8.1f} images/s", flush=True)
     for name in times if "mapjax" in times else ():
         if name != "mapjax":
-            ratio = medians[name] / medians["mapjax"]
+            ratio, least = medians[name] / medians["mapjax"], min(times[name]) / min(times["mapjax"])
             figures[f"{title}, times as fast as {name}"] = ratio
-            print(f"  mapjax is {ratio:.2f} times as fast as {name}", flush=True)
+            print(f"  mapjax is {ratio:.2f} times as fast as {name} (by the fastest rounds {least:.2f})", flush=True)
     return figures
 
 

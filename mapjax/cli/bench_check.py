@@ -5,7 +5,7 @@ import pathlib
 
 import jax
 
-from mapjax.check import history, judge, speed, steps, tables
+from mapjax.check import feed, history, judge, speed, steps, tables
 from mapjax.errors import UserError
 from mapjax.runtime import log, workdir
 from mapjax.sharding import mesh as shard
@@ -31,8 +31,9 @@ def check(out: pathlib.Path, rounds: int) -> tuple[dict[str, float], int]:
     chosen = speed.workloads()
     timed = speed.speeds(chosen, _peer(), rounds=rounds)
     speeds = list(say.track(timed, "speed", len(chosen)))
+    feeds = list(say.track(feed.rates(large=large, seconds=3.0 if large else 0.5), "input", 2))
     environment = workdir.environment(shard.make_mesh({"data": -1}))
-    found = tables.Found(jax.devices()[0].device_kind, kernels, learnt, speeds, environment)
+    found = tables.Found(jax.devices()[0].device_kind, kernels, learnt, speeds, feeds, environment)
     say.say(tables.table(found))
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,9 @@ def check(out: pathlib.Path, rounds: int) -> tuple[dict[str, float], int]:
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder.") from error
     say.say(f"look at {out / 'check.html'}; the figures are in {out / 'check.json'}")
-    return {f"{one.name}, images/s": one.images for one in speeds}, 1 if found.wrong else 0
+    figures = {f"{one.name}, images/s": one.images for one in speeds}
+    figures |= {f"input from {one.place}, images/s": one.images for one in feeds}
+    return figures, 1 if found.wrong else 0
 
 
 def _peer() -> speed.Peer | None:
@@ -50,7 +53,7 @@ def _peer() -> speed.Peer | None:
         return None
     from mapjax.cli import bench_peers
 
-    return bench_peers.compiled_network
+    return bench_peers.compiled_step
 
 
 def keep(path: pathlib.Path, figures: dict[str, float]) -> None:

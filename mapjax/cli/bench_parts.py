@@ -1,9 +1,8 @@
-"""What bench.py times of single parts: networks, what segmentation does beside them, and the input pipeline."""
+"""What bench.py times of single parts: networks, what segmentation does beside them, and batches of a stream."""
 
 import itertools
-import pathlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +12,6 @@ import optax
 from jaxtyping import Array, UInt8
 
 from mapjax.config import parts
-from mapjax.data import pipeline
-from mapjax.data.source import Records, Source
-from mapjax.data.transforms import crops
 from mapjax.ops import label_maps, losses, mean_field
 
 CLASSES, SIZE = 11, (360, 480)  # of label maps, as CamVid has them
@@ -30,16 +26,19 @@ class Timed(NamedTuple):
 
 
 def network(node: dict[str, Any], batch: int, side: int, *, train: bool) -> Timed:
-    """Make our forward pass, or a step of SGD with momentum, of a network with 1,000 classes."""
-    model = parts.make("models", node, classes=1000, image_size=(side, side))
+    """Make our forward pass, or a step of SGD with momentum: of a classifier of 1,000 classes, or of a U-Net."""
+    dense = node["name"] == "unet"
+    key, classes = ("map_logits", CLASSES) if dense else ("logits", 1000)
+    model = parts.make("models", node, classes=classes, image_size=(side, side))
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.random((batch, side, side, 3), np.float32))
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(0, 0.02, s.shape), jnp.float32), shapes)
     variables["stats"] = jax.tree.map(jnp.abs, variables["stats"])
     if train:
-        return _sgd_step(model, variables, images)
-    forward = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None)[0]["logits"])
+        labels = jnp.asarray(rng.integers(0, classes, (batch, side, side) if dense else (batch,)))
+        return _sgd_step(model, variables, images, key, labels)
+    forward = jax.jit(lambda v, x: model.apply(v, x, train=False, key=None)[0][key])
 
     def once() -> None:
         jax.block_until_ready(forward(variables, images))
@@ -47,13 +46,12 @@ def network(node: dict[str, Any], batch: int, side: int, *, train: bool) -> Time
     return Timed(once, lambda: forward.lower(variables, images).compile().as_text() or "")
 
 
-def _sgd_step(model: Any, variables: Any, images: Any) -> Timed:
+def _sgd_step(model: Any, variables: Any, images: Any, scored: str, labels: Any) -> Timed:
     tx = optax.sgd(1e-4, momentum=0.9)
-    labels = jnp.arange(len(images)) % 1000
 
     def loss(params: Any, stats: Any, key: Any) -> Any:
         outputs, new = model.apply({"params": params, "stats": stats}, images, train=True, key=key)
-        return losses.cross_entropy(outputs["logits"], labels).mean(), new
+        return losses.cross_entropy(outputs[scored], labels).mean(), new
 
     def step(state: Any) -> Any:
         params, stats, opt, key = state
@@ -109,17 +107,6 @@ def _patches(rng: np.random.Generator, batch: int) -> UInt8[Array, "b h w"]:
     """Draw label maps of squares of 20 pixels."""
     small = rng.integers(0, CLASSES, (batch, SIZE[0] // 20, SIZE[1] // 20)).astype(np.uint8)
     return jnp.asarray(small.repeat(20, 1).repeat(20, 2))
-
-
-def batches_of(files: Sequence[pathlib.Path], batch: int, workers: int) -> Iterator[Any]:
-    """Make our pipeline over JPEG files, with one label for all."""
-
-    def record(index: int) -> dict[str, Any]:
-        return {"id": index, "file": files[index].name, "image": str(files[index]), "label": np.int32(0)}
-
-    source = Source("files", "train", ("any",), (1,), Records(len(files), record), {}, "")
-    transform = crops.make(size=(224, 224), augment={"random_resized_crop": (0.08, 1.0), "flip_horizontal": 0.5})
-    return pipeline.train_batches(source, transform, batch=batch, seed=0, threads=workers)
 
 
 def several(stream: Iterator[Any], number: int) -> Callable[[], None]:

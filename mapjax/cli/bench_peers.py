@@ -3,6 +3,7 @@
 Imported only where torch is installed.
 """
 
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -12,83 +13,138 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import torchvision  # pyright: ignore[reportMissingImports]
 
+from mapjax.cli.bench_parts import CLASSES
+
 torch.set_num_threads(len(os.sched_getaffinity(0)))
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def detector_step(config: Any) -> Callable[[], None]:
-    """Make torchvision's step on random images with 12 boxes each (its time does not depend on what they show)."""
+def detector_step(config: Any, *, compiled: bool = False) -> Callable[[], None]:
+    """Make torchvision's step on random images with 12 boxes each (its time does not depend on what they show).
+
+    compiled: torch.compile takes the networks in it; what depends on data, proposals and samples, stays as it is.
+    """
     height, width = config.image_size
+    norms = torchvision.ops.FrozenBatchNorm2d, torch.nn.BatchNorm2d
     body = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
         backbone_name=f"resnet{config.model.backbone.depth}",
         weights=None,
-        norm_layer=torch.nn.BatchNorm2d,
+        norm_layer=norms[config.model.backbone.get("norm") != "frozen"],
         trainable_layers=5,
     )
     model = torchvision.models.detection.FasterRCNN(
         body, 4, min_size=min(height, width), max_size=max(height, width)
     ).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    model.to(DEVICE)
+    if compiled:
+        model.backbone, model.rpn.head = torch.compile(model.backbone), torch.compile(model.rpn.head)
+        model.roi_heads.box_head = torch.compile(model.roi_heads.box_head, dynamic=True)
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, [width * 0.7, height * 0.7], (config.batch, 12, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(12, 0.3 * height, corners.shape)], -1).astype(np.float32)
-    images = [torch.rand(3, height, width) for _ in range(config.batch)]
-    truth = [{"boxes": torch.tensor(b), "labels": torch.ones(12, dtype=torch.long)} for b in boxes]
+    images = [torch.rand(3, height, width, device=DEVICE) for _ in range(config.batch)]
+    labels = torch.ones(12, dtype=torch.long, device=DEVICE)
+    truth = [{"boxes": torch.tensor(b, device=DEVICE), "labels": labels} for b in boxes]
 
-    def once() -> None:
-        loss: Any = sum(model(images, truth).values())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
+    def loss() -> Any:
+        return sum(model(images, truth).values())
 
-    return once
+    if config.optimizer.name == "sgd":
+        return _step(model, loss, torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9), config.dtype)
+    return _step(model, loss, torch.optim.AdamW(model.parameters(), lr=1e-5), config.dtype, clip=10.0)
 
 
-def network(name: str, batch: int, side: int, *, train: bool) -> Callable[[], None]:
-    """Make a forward pass (evaluation mode), or a step of SGD with momentum, of torchvision's network of that name."""
+def network(
+    name: str, batch: int, side: int, *, train: bool, compiled: bool = False, dtype: str = "float32"
+) -> Callable[[], None]:
+    """Make a forward pass (evaluation mode), or a step of SGD with momentum, on the GPU where torch has one.
+
+    Args:
+      name: torchvision's of a classifier, or "unet".
+      compiled: by torch.compile, with channels last as it likes them.
+      dtype: "bfloat16" trains with autocast.
+    """
     options = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    model = torchvision.models.get_model(name, weights=None, **options)
-    images, labels = torch.rand(batch, 3, side, side), torch.arange(batch) % 1000
-    if not train:
-        model.eval()
+    model: Any = UNet() if name == "unet" else torchvision.models.get_model(name, weights=None, **options)
+    layout = torch.channels_last if compiled else torch.contiguous_format
+    model = model.to(DEVICE, memory_format=layout).train(train)
+    images = torch.rand(batch, 3, side, side, device=DEVICE).to(memory_format=layout)
+    shape = (batch, side, side) if name == "unet" else (batch,)
+    labels = torch.randint(0, CLASSES if name == "unet" else 1000, shape, device=DEVICE)
+    called = torch.compile(model) if compiled else model
+    if train:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+        return _step(model, lambda: torch.nn.functional.cross_entropy(called(images), labels), optimizer, dtype)
 
-        def forward() -> None:
-            with torch.inference_mode():
-                model(images)
+    def forward() -> None:
+        with torch.inference_mode():
+            called(images)
+        _wait()
 
-        return forward
-    model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    return forward
+
+
+def compiled_step(name: str, config: Any) -> Callable[[], None]:
+    """Make the train step of a config's sizes by torch.compile: of "faster_rcnn", or of a network as above."""
+    if name == "faster_rcnn":
+        return detector_step(config, compiled=True)
+    return network(name, config.batch, config.image_size[0], train=True, compiled=True, dtype=config.dtype)
+
+
+def _step(
+    model: Any, loss: Callable[[], Any], optimizer: Any, dtype: str, *, clip: float | None = None
+) -> Callable[[], None]:
+    """Make a step of training: loss, gradients, with `clip` their norm bounded, and update."""
 
     def step() -> None:
-        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16"):
+            value = loss()
         optimizer.zero_grad()
-        loss.backward()
+        value.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
+        _wait()
 
     return step
 
 
-def compiled_network(name: str, batch: int, side: int, dtype: str) -> Callable[[], None]:
-    """Make a step of SGD of torchvision's network by torch.compile, on the GPU where torch has one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = torch.compile(
-        torchvision.models.get_model(name, weights=None).to(device, memory_format=torch.channels_last)
-    )
-    images = torch.rand(batch, 3, side, side, device=device).to(memory_format=torch.channels_last)
-    labels = torch.arange(batch, device=device) % 1000
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+def _wait() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
-    def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = torch.nn.functional.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
 
-    return step
+class UNet(torch.nn.Module):
+    """The same as models/segmenters/unet.py with its own encoder, by its defaults."""
+
+    def __init__(self, classes: int = CLASSES, width: int = 32, depth: int = 4):
+        super().__init__()
+        widths = [min(width * 2**level, 512) for level in range(depth + 1)]
+        self.down = torch.nn.ModuleList(map(_double, [3, *widths], widths))
+        self.reduce = torch.nn.ModuleList(torch.nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.up = torch.nn.ModuleList(_double(2 * features, features) for features in widths[:-1])
+        self.head = torch.nn.Conv2d(width, classes, 1)
+
+    def forward(self, x: Any) -> Any:
+        """Images (b 3 h w) → scores (b classes h w)."""
+        kept = []
+        for number, level in enumerate(self.down):
+            x = level(torch.nn.functional.max_pool2d(x, 2) if number else x)
+            kept.append(x)
+        for number in reversed(range(len(self.up))):
+            skip = kept[number]
+            size: Any = skip.shape[2:]
+            x = torch.nn.functional.interpolate(self.reduce[number](x), size, mode="bilinear")
+            x = self.up[number](torch.cat([skip, x], 1))
+        return self.head(x)
+
+
+def _double(channels: int, features: int) -> Any:
+    parts: list[Any] = []
+    for inputs in (channels, features):
+        convolution = torch.nn.Conv2d(inputs, features, 3, padding=1, bias=False)
+        parts += [convolution, torch.nn.BatchNorm2d(features), torch.nn.ReLU(inplace=True)]
+    return torch.nn.Sequential(*parts)
 
 
 def answers(weights: str, size: tuple[int, int], count: int) -> Callable[[], None]:

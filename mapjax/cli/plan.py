@@ -1,8 +1,9 @@
 """Say beforehand what a train step will take: memory, FLOPs, bytes, collectives, and the least time.
 
-Compiles the real step without running it, for a TPU slice (--topology; no TPU is needed, only its compiler: pip install
--e '.[tpu]') or for the local devices. Where the data is not here, the shapes are those of its config.
-All figures are the compiler's for one chip; times are bounds from published figures of the chip, not measurements.
+Compiles the real step without running it, for a TPU slice or a node of GPUs (--topology; none is needed, only its
+compiler: pip install -e '.[tpu]' or '.[cuda12]') or for the local devices. Where the data is not here, the shapes are
+those of its config. All figures are the compiler's for one chip; times are bounds from published figures of the chip,
+not measurements.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from mapjax.errors import UserError
 EXAMPLES = """
 mapjax plan --config detect:coco --topology v5e:2x4
 mapjax plan --config detect:coco --topology v5e:16x16 --batch 256
+mapjax plan --config detect:coco --topology h100:8
 mapjax plan --config classify:imagenet --topology v5p:4x4x4 --mesh data=16,model=4 --batch 1024
 mapjax plan --config detect:coco --topology v5e:2x4 --batch auto
 mapjax plan --config classify:imagenet --topology v6e:2x4 --mesh auto
@@ -63,7 +65,9 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = terminal.parser("plan", __doc__ or "", EXAMPLES)
     terminal.add_config(parser, required=True, example="dtype=bfloat16")
-    parser.add_argument("--topology", metavar="CHIP:LAYOUT", help="TPU slice, as v5e:2x4 or v5p:4x4x4 (local devices)")
+    parser.add_argument(
+        "--topology", metavar="CHIP:LAYOUT", help="TPU slice or GPUs of a node, as v5e:2x4 or h100:8 (local devices)"
+    )
     parser.add_argument("--mesh", metavar="AXIS=N,…", help="as data=64,model=4, or auto: rank them (the config's)")
     parser.add_argument(
         "--batch",

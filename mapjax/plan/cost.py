@@ -2,7 +2,8 @@
 
 Unlike XLA's own cost analysis, which counts the body of a loop once, everything is multiplied by the turns of the
 loops around it. FLOPs are those of matrix products and convolutions, two a multiply-add, without the products with
-zeros that padding and dilation put in; arithmetic element by element is not counted. Bytes are what an instruction
+zeros that padding and dilation put in, and those that a call of cuDNN or cuBLAS stands for; arithmetic element by
+element is not counted. Bytes are what an instruction
 reads from and writes to the chip's main memory, whole tiles; what the compiler keeps in fast memory is not counted,
 and of an array that is only sliced or updated in place, the slice.
 """
@@ -28,6 +29,11 @@ _HANDING_ON = (*_TRANSFERS, "copy-done", "async-done", "bitcast", "get-tuple-ele
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
+# Calls of NVIDIA's libraries, by the end of their target's name; sides and window of a gradient are those of the
+# convolution that it is the gradient of: which of (first operand, second, result) are its map, kernel and output.
+_CUDNN = {"Forward": (0, 1, 2), "ForwardGraph": (0, 1, 2), "BiasActivationForward": (0, 1, 2)}
+_CUDNN |= {"BackwardInput": (2, 1, 0), "BackwardFilter": (0, 2, 1)}
+_CALLS = re.compile(r'custom_call_target="__(cudnn\$conv(\w+)|cublas\$(?:lt\$matmul|gemm)[^"]*)"')
 
 
 class Work(NamedTuple):
@@ -111,9 +117,12 @@ def served(computation: hlo.Computation) -> dict[str, hlo.Instruction]:
 def flops(module: hlo.Module, computation: hlo.Computation, one: hlo.Instruction) -> float:
     """Count the FLOPs of an instruction's matrix products and convolutions, those inside a fusion included."""
     if one.opcode == "convolution":
-        return _convolution(computation, one)
+        return _convolution(computation, one, (0, 1, 2))
     if one.opcode == "dot":
         return _dot(computation, one)
+    if one.opcode == "custom-call" and (call := _CALLS.search(one.attributes)):
+        roles = _CUDNN.get(call[2] or "")
+        return _convolution(computation, one, roles) if roles else _dot(computation, one)
     if one.opcode in ("fusion", "async-start"):
         inner = [module.computations[name] for name in one.called if name in module.computations]
         return float(sum(flops(module, fused, each) for fused in inner for each in fused.instructions.values()))
@@ -211,18 +220,19 @@ def _written(fused: hlo.Computation, root: hlo.Instruction, whole: float) -> flo
 
 def _dot(computation: hlo.Computation, one: hlo.Instruction) -> float:
     left = hlo.arrays(_shape_of(computation, one.operands[0]))
-    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.attributes)
-    axes = [int(axis) for axis in contracted[1].split(",") if axis] if contracted else []
+    contracted = re.search(r'lhs_contracting_dim(?:s=\{|ensions":\[)([\d,"]*)[}\]]', one.attributes)
+    axes = [int(axis) for axis in contracted[1].replace('"', "").split(",") if axis] if contracted else []
     depth = math.prod(left[0].sizes[axis] for axis in axes) if left else 0
     return 2.0 * math.prod(hlo.arrays(one.shape)[0].sizes) * depth
 
 
-def _convolution(computation: hlo.Computation, one: hlo.Instruction) -> float:
+def _convolution(computation: hlo.Computation, one: hlo.Instruction, roles: tuple[int, int, int]) -> float:
+    """Count those of a convolution whose map, kernel and output are these of (first operand, second, result)."""
     labels = _LABELS.search(one.attributes)
     if labels is None:
         return 0.0
-    left, right = (hlo.arrays(_shape_of(computation, name))[0].sizes for name in one.operands[:2])
-    out = hlo.arrays(one.shape)[0].sizes
+    shapes = [*(_shape_of(computation, name) for name in one.operands[:2]), one.shape]
+    left, right, out = (hlo.arrays(shapes[role])[0].sizes for role in roles)
     window = _WINDOW.search(one.attributes)
     settings = dict(pair.split("=") for pair in window[1].split()) if window else {}
     batches = re.search(r"batch_group_count=(\d+)", one.attributes)

@@ -21,6 +21,8 @@ _MOVES = {
     "copy", "transpose", "reshape", "bitcast", "broadcast", "pad", "concatenate", "slice", "reverse", "convert",
     "parameter", "constant", "tuple", "get-tuple-element", "iota", "fusion", "async-start",
 }  # fmt: skip
+_TARGET = re.compile(r'custom_call_target="([^"]*)"')
+_LIBRARIES = {"sort": "top_?k|sort", "convolution": r"^__cudnn\$conv", "product": r"^__cublas\$"}
 _SORTS = re.compile(r"^(?:approx_)?(?:top_k|sort)\b", re.IGNORECASE)
 
 
@@ -57,10 +59,8 @@ def _plain(one: hlo.Instruction) -> str:
     opcode = _opcode(one)
     if opcode == "convolution" and (_is_flat(one) or "dot_general" in one.op_name.rpartition("/")[2]):
         return "product"
-    if opcode == "custom-call" and re.search(
-        r'custom_call_target="[^"]*(?:top_?k|sort)', one.attributes, re.IGNORECASE
-    ):
-        return "sort"
+    if opcode == "custom-call" and (target := _TARGET.search(one.attributes)):
+        return next((kind for kind, pattern in _LIBRARIES.items() if re.search(pattern, target[1], re.IGNORECASE)), "")
     return next((kind for kind, opcodes in _ORDER.items() if opcode in opcodes), "")
 
 

@@ -108,7 +108,8 @@ def _work(found: Plan) -> RenderableType:
     table.add_row(
         "instruction by instruction", f"bound by {bound.binding}" if bound.binding else "", seconds(bound.step)
     )
-    table.add_row("the compiler's estimate, nothing hidden", "", seconds(bound.estimate))
+    estimated = "the compiler's estimate, nothing hidden" if found.place.chip.clock else "the same, sending not hidden"
+    table.add_row(estimated, "", seconds(bound.estimate))
     epoch = None if bound.step is None else bound.step * compiled.steps
     table.add_row("an epoch", f"{compiled.steps:,.0f} steps", seconds(epoch))
     if found.bubble:

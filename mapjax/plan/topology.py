@@ -1,4 +1,4 @@
-"""The devices that a step is planned for: those of a TPU slice that is not here, or the local ones."""
+"""The devices that a step is planned for: a TPU slice or a node of GPUs that is not here, or the local ones."""
 
 import contextlib
 import importlib.util
@@ -8,7 +8,7 @@ import socket
 from typing import Any, NamedTuple
 
 from mapjax.errors import UserError
-from mapjax.plan import chips
+from mapjax.plan import chips, gpus
 from mapjax.runtime import distributed
 
 # What libtpu would else ask the cloud's servers for, or complain about; any values do where nothing is run.
@@ -35,11 +35,14 @@ def prepare(topology: str | None) -> None:
     """Set the environment for a topology; must come before jax starts its backends.
 
     Raises:
-      UserError: an unknown topology, or libtpu is missing.
+      UserError: an unknown topology, or its compiler is missing.
     """
     if topology is None:
         return
-    chips.require_topology(topology)
+    chip, _ = chips.require_topology(topology)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # what runs beside the compiling, runs here
+    if chip.is_gpu:
+        return gpus.require_compiler(topology)
     library = os.environ.get("TPU_LIBRARY_PATH") or _library()
     if library is None or not pathlib.Path(library).is_file():
         where = f"there is no file {library} (TPU_LIBRARY_PATH)" if library else "libtpu is not installed"
@@ -48,7 +51,6 @@ def prepare(topology: str | None) -> None:
             "(no TPU is needed)."
         )
     os.environ["TPU_LIBRARY_PATH"] = str(library)
-    os.environ["JAX_PLATFORMS"] = "cpu"  # what runs beside the compiling, runs here
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
 
@@ -57,7 +59,7 @@ def open_place(topology: str | None) -> Place:
     """Give the devices of a topology, or the local ones where none is named.
 
     Raises:
-      UserError: the TPU compiler does not know the topology.
+      UserError: the compiler does not know the topology.
     """
     import jax
 
@@ -70,6 +72,8 @@ def open_place(topology: str | None) -> Place:
 
     jax.config.update("jax_enable_compilation_cache", False)  # such programs can be written to it, but not read back
     chip, sides = chips.require_topology(topology)
+    if chip.is_gpu:
+        return Place(topology, list(gpus.devices(chip, sides[0])), chip, False)
     options: dict[str, Any] = {}
     if set(sides) == {1}:
         options["chips_per_host_bounds"] = [1, 1, 1]

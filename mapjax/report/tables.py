@@ -44,6 +44,25 @@ def listed(columns: Mapping[str, str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def figures(kinds: Sequence[str], head: Sequence[str], rows: Sequence[Sequence[str]], marks: Mapping[str, str]) -> str:
+    """Tabulate plain cells below a head, all rows at once; the first of each names it.
+
+    Args:
+      kinds: of each column: "text" or "number".
+      marks: the class of a cell by its text.
+    """
+    top = "".join(f'<th class="{kind}">{html.escape(name)}</th>' for kind, name in zip(kinds, head, strict=True))
+    body = []
+    for first, *rest in rows:
+        cells = zip(kinds[1:], rest, strict=True)
+        drawn = "".join(f'<td class="{kind} {marks.get(cell, "")}">{html.escape(cell)}</td>' for kind, cell in cells)
+        body.append(f"<tr><th>{html.escape(first)}</th>{drawn}</tr>")
+    return (
+        f'<div class="scroll whole"><table class="sheet"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
 def text(name: str) -> str:
     """Write a cell that may be cut to fit, and shows all of it on hover."""
     return f'<span title="{html.escape(name)}">{html.escape(name)}</span>'

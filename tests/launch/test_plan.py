@@ -11,6 +11,7 @@ import pytest
 from programs import program
 
 from mapjax.errors import UserError
+from mapjax.plan import gpus
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -80,6 +81,22 @@ def test_a_tpu_slice_that_is_not_here(tmp_path):
     assert (values["place"], values["devices"], values["memory"]["fits"]) == ("v5e:2x4", 8, True)
     assert values["collectives"][0]["kind"] == "all-reduce"
     assert 0 < values["seconds"]["step"] <= values["seconds"]["estimate"] < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(gpus._plugin() is None, reason="needs XLA's compiler for GPUs")
+def test_a_node_of_gpus_that_is_not_here(tmp_path):
+    out = tmp_path / "plan.json"
+    done = plan("--config", "experiments/classify.py", "--topology", "h100:8", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    values = json.loads(out.read_text())
+    assert (values["place"], values["devices"], values["memory"]["fits"]) == ("h100:8", 8, True)
+    assert {one["kind"] for one in values["collectives"]} == {"all-reduce"}
+    assert 0 < values["seconds"]["step"] <= values["seconds"]["estimate"] < 1e-3
+    # By hand, of 8 images: a 3×3 window meets 22² places of 8×8 pixels and 10² of 4×4; every kernel and every map but
+    # the image has a gradient; three products of the classes.
+    first, *others = [22**2 * 3 * 24, 22**2 * 24 * 24, 10**2 * 24 * 48, 10**2 * 48 * 48]
+    assert values["flops"] == 2 * 8 * (2 * first + 3 * sum(others) + 3 * 48 * 10)
 
 
 VIT = "{'name': 'vit', 'width': 32, 'depth': 2, 'heads': 4, 'mlp': 64, 'patch': 2, 'stacked': True}"

@@ -87,6 +87,12 @@ def test_scores_begin_at_the_prior(prior):
     np.testing.assert_allclose(jax.nn.sigmoid(outputs["site_logits"]), prior, rtol=1e-5)
 
 
+def test_distances_begin_above_0():
+    module = SiteHead(3, 1, 1, "group", 0.01, flat=True, quality=True)
+    outputs, _ = jax.jit(lambda: module.init_with_output(KEY, [jnp.ones((1, 4, 4, 8))]))()
+    assert outputs["site_deltas"].min() > 1 and outputs["site_quality"].shape == (1, 16)
+
+
 def test_answers_are_in_the_order_of_sites():
     """A head that passes its input on, given each place its own number, says it in the order of the sites."""
     y, x = np.mgrid[0:3, 0:5]

@@ -66,6 +66,31 @@ def test_flops_of_a_grouped_convolution():
     assert total(text, "flops") == 2 * 2 * 8 * 8 * 3 * 4  # each of the 4 features sees the 3 channels of its group
 
 
+@pytest.mark.parametrize("call", ["Forward", "BackwardInput", "BackwardFilter"])
+def test_flops_of_a_convolution_that_is_a_call_of_cudnn(call):
+    """A gradient's sides and window are those of the convolution that it is of, and it takes as many products."""
+    outputs, pairs = products_by_brute_force(12, 3, 2, (1, 1), 1, 1)
+    x, kernel, y = (f"bf16[{sizes}]{{3,2,1,0}}" for sizes in ("2,12,12,6", "5,3,3,6", f"2,{outputs},{outputs},5"))
+    left, right, out = {
+        "Forward": (x, kernel, y), "BackwardInput": (y, kernel, x), "BackwardFilter": (x, y, kernel),
+    }[call]  # fmt: skip
+    attributes = "window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, "
+    attributes += f'custom_call_target="__cudnn$conv{call}"'
+    text = program("custom-call", left, right, f"({out}, u8[4096]{{0}})", attributes)
+    assert total(text, "flops") == 2 * 2 * 6 * 5 * pairs**2
+    assert [one.kind for one in cost.of_module(hlo.parse(text))] == ["convolution"]
+
+
+@pytest.mark.parametrize("call", ["__cublas$gemm", "__cublas$lt$matmul"])
+def test_flops_of_a_product_that_is_a_call_of_cublas(call):
+    dims = '"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}'
+    attributes = f'custom_call_target="{call}", backend_config={{"gemm_backend_config":{{"alpha_real":1,{dims}}}}}'
+    shapes = ("f32[64,96]{1,0}", "f32[96,48]{1,0}", "(f32[64,48]{1,0}, s8[1024]{0})")
+    text = program("custom-call", *shapes, attributes)
+    assert total(text, "flops") == 2 * 64 * 96 * 48
+    assert [one.kind for one in cost.of_module(hlo.parse(text))] == ["product"]
+
+
 def compiled(function, *shapes):
     return jax.jit(function).lower(*(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes)).compile()
 

@@ -69,11 +69,15 @@ def test_recipe(name):
     assert shapes(wanted) == {new_name(name): shape for name, shape in tensors.items()}
     if recipe.classes == "coco":
         transform = blank(network, weights).transform
-        assert (recipe.transform["shorter"], recipe.transform["longest"]) == (transform.min_size[0], transform.max_size)
+        square = "ssd" in network
+        sides = recipe.image_size if square else (recipe.transform["shorter"], recipe.transform["longest"])
+        assert sides == (transform.min_size[0], transform.max_size)
         channels = pretrained.channels_of(recipe)
-        assert recipe.transform["multiple"] == transform.size_divisible
-        mean, std, categories = transform.image_mean, transform.image_std, weights.meta["categories"][1:]
-        assert ["N/A" if channel.startswith("nothing") else channel for channel in channels] == categories
+        assert (task["divisor"] if square else recipe.transform["multiple"]) == transform.size_divisible
+        assert transform.fixed_size == (recipe.image_size if square else None)
+        mean, std, categories = transform.image_mean, transform.image_std, weights.meta["categories"][recipe.first :]
+        nameless = {f"nothing ({number})": "N/A" for number in range(1, 91)} | {"nothing (0)": "__background__"}
+        assert [nameless.get(channel, channel) for channel in channels] == categories
     else:
         mean, std, categories = seen.mean, seen.std, list(class_names.read(recipe.classes).names)
         assert [name.replace("__background__", "background") for name in weights.meta["categories"]] == categories
@@ -135,8 +139,19 @@ def test_detectors_see_the_same_pixels(size):
     np.testing.assert_allclose(np.diag(matrix)[:2], [width / size[1], height / size[0]], rtol=1e-6)
 
 
-def ours_of_detector(image):
-    recipe = recipes.find("torchvision/fasterrcnn_resnet50_fpn")
+@pytest.mark.parametrize("size", SIZES)
+def test_ssd_sees_the_same_pixels(size):
+    network, weights = theirs("torchvision/ssd300_vgg16.COCO_V1")
+    image = photo(*size)
+    values, _ = blank(network, weights).transform.resize(torch.from_numpy(image).permute(2, 0, 1).float() / 255, None)
+    ours, matrix = ours_of_detector(image, "torchvision/ssd300_vgg16")
+    assert ours.shape == (300, 300, 3)
+    assert np.abs(ours - values.permute(1, 2, 0).numpy() * 255).max() <= 1.01
+    np.testing.assert_allclose(np.diag(matrix)[:2], [300 / size[1], 300 / size[0]], rtol=1e-6)
+
+
+def ours_of_detector(image, name="torchvision/fasterrcnn_resnet50_fpn"):
+    recipe = recipes.find(name)
     transform = parts.make("data.transforms", dict(recipe.transform), size=recipe.image_size)
     record = {"boxes": np.zeros((0, 4), np.float32), "classes": np.zeros(0, np.int32), "crowd": np.zeros(0, bool)}
     record |= {"id": 0, "file": "x", "image": image, "size": np.array(image.shape[:2], np.int32)}

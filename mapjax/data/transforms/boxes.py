@@ -49,7 +49,7 @@ def make(
       augment: the keys of augment.py; None for evaluation.
       masks: also give `masks` (max_boxes, height, width); zeros for a record that has none.
       fit, shorter, longest, multiple: of images without augmentation, as in fits.py: "letterbox", or "shorter" for
-        frames as torchvision's detectors have them.
+        frames as torchvision's detectors have them, and "stretch" as its SSD.
       fill: red, green and blue beside the image, 0 to 255; by default ImageNet's mean.
 
     Raises:

@@ -45,7 +45,8 @@ def choose(
       longest: for "shorter", the most pixels of the longer side (0: however long).
       multiple: for "shorter", each image has the frame of its own size, rounded up to multiples of this; 0: all have
         `frame`, and what is too large for it is letterboxed.
-      smooth: for "shorter", average where the image shrinks, as torchvision's segmenters do; its detectors do not.
+      smooth: for "shorter" and "stretch", average where the image shrinks, as torchvision's segmenters do; its
+        detectors do not.
 
     Raises:
       UserError: an unknown kind, or sides or a multiple that cannot be.
@@ -60,7 +61,7 @@ def choose(
     if kind == "letterbox":
         return Fit(lambda size: (frame, geometry.letterbox(size, frame)), _warp)
     if kind == "stretch":
-        return Fit(lambda size: (frame, _scale(size, frame)), _warp)
+        return Fit(lambda size: (frame, _scale(size, frame)), _warp if smooth else _sample)
 
     def place(size: geometry.Size) -> tuple[geometry.Size, geometry.Matrix]:
         sides = resized(size, shorter, longest)

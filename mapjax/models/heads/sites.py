@@ -16,6 +16,7 @@ from mapjax.sharding.mesh import Rules
 
 normal = nn.initializers.normal(0.01)
 NORMS = ("none", "group")
+DISTANCE = 2.0  # to begin with, in strides: of those that begin at 0 a ReLU lets every second one learn nothing
 
 
 class SiteHead(nn.Module):
@@ -41,10 +42,11 @@ class SiteHead(nn.Module):
     @nn.compact
     def __call__(self, maps: Sequence[Any]) -> dict[str, Any]:
         tower = {"depth": self.depth, "norm": self.norm, "flat": self.flat, "dtype": self.dtype}
-        scores = {"cls_logits": self.classes * self.anchors}
-        boxes = {"bbox_reg": 4 * self.anchors} | ({"bbox_ctrness": self.anchors} if self.quality else {})
-        found = Branch(scores, math.log(self.prior / (1 - self.prior)), name="classification_head", **tower)(maps)
-        found |= Branch(boxes, 0.0, name="regression_head", **tower)(maps)
+        scores = {"cls_logits": (self.classes * self.anchors, math.log(self.prior / (1 - self.prior)))}
+        boxes = {"bbox_reg": (4 * self.anchors, DISTANCE if self.flat else 0.0)}
+        boxes |= {"bbox_ctrness": (self.anchors, 0.0)} if self.quality else {}
+        found = Branch(scores, name="classification_head", **tower)(maps)
+        found |= Branch(boxes, name="regression_head", **tower)(maps)
         if self.flat:
             found["bbox_reg"] = [nn.relu(x) for x in found["bbox_reg"]]
         outputs = {
@@ -60,10 +62,9 @@ def _joined(maps: Sequence[Any], width: int):
 
 
 class Branch(nn.Module):
-    """A tower "conv", and on it a 3×3 convolution for each of the outputs (name → channels), all with one bias."""
+    """A tower "conv", and on it a 3×3 convolution for each of the outputs (name → channels, and the first bias)."""
 
-    outputs: dict[str, int]
-    bias: float
+    outputs: dict[str, tuple[int, float]]
     depth: int
     norm: str
     flat: bool
@@ -72,8 +73,11 @@ class Branch(nn.Module):
     @nn.compact
     def __call__(self, maps: Sequence[Any]) -> dict[str, list[Any]]:
         maps = Tower(self.depth, self.norm, self.flat, self.dtype, name="conv")(maps)
-        options = {"bias": True, "init": normal, "bias_init": nn.initializers.constant(self.bias), "dtype": self.dtype}
-        convs = {name: Conv(width, name=name, **options) for name, width in self.outputs.items()}
+        options = {"bias": True, "init": normal, "dtype": self.dtype}
+        convs = {
+            name: Conv(width, bias_init=nn.initializers.constant(bias), name=name, **options)
+            for name, (width, bias) in self.outputs.items()
+        }
         return {name: [conv(x) for x in maps] for name, conv in convs.items()}
 
 

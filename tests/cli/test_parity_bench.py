@@ -1,0 +1,36 @@
+"""What mapjax is timed against is the same network."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mapjax.cli import bench
+from mapjax.config import load as configs
+from mapjax.config import parts
+
+pytestmark = pytest.mark.parity
+
+
+def numbers(node):
+    model = parts.make("models", node, classes=11)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+def test_the_u_nets_have_the_same_parameters_and_maps():
+    torch = pytest.importorskip("torch")
+    from mapjax.cli import bench_peers
+
+    peer = bench_peers.UNet()
+    assert sum(one.numel() for one in peer.parameters()) == numbers({"name": "unet"})
+    assert peer.eval()(torch.zeros(1, 3, 48, 32)).shape == (1, 11, 48, 32)
+
+
+def test_steps_of_the_peers_learn():
+    pytest.importorskip("torchvision")
+    from mapjax.cli import bench_peers
+
+    bench_peers.network("unet", 1, 32, train=True)()
+    bench_peers.network("resnet18", 2, 32, train=False)()
+    sizes = {"batch": "1", "image_size": "(64, 64)", "optimizer.name": "sgd"}
+    bench_peers.detector_step(configs.load("detect", bench.LIKE | sizes))()
