@@ -184,8 +184,9 @@ def _objects(record: Record, stem: str) -> Objects:
 
 
 def _about(source: Source, record: Record) -> About:
-    beside = (source.keypoints, record["mirrored"].tolist()) if has(record, "keypoints") else ()
-    return About(source.classes, source.category_ids, *beside)
+    about = About(source.classes, source.category_ids)
+    points = has(record, "keypoints")
+    return about._replace(keypoints=source.keypoints, mirrored=record["mirrored"].tolist()) if points else about
 
 
 def _count_lost(one: Objects, form: str, lost: dict[str, int]) -> None:

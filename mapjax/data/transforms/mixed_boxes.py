@@ -15,6 +15,7 @@ from mapjax.data.transforms.boxes import Example
 from mapjax.errors import UserError
 
 OPTIONS = boxes.OPTIONS
+CALM = {**boxes.CALM, "probability": 0.0}
 _LISTS = ("valid", *(key for kind in labels.kinds_of("object") for key in labels.KINDS[kind].keys))
 
 
