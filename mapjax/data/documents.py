@@ -66,7 +66,7 @@ def parse_yaml(data: bytes) -> Any:
 
     Example:
       >>> from mapjax.data import documents
-      >>> documents.parse_yaml(b"nc: 2\nnames: [no, cat]")
+      >>> documents.parse_yaml(b"nc: 2\\nnames: [no, cat]")
       {'nc': '2', 'names': ['no', 'cat']}
     """
     if len(data) > MOST_YAML:
