@@ -46,7 +46,7 @@ def test_it_learns_digits():
     """A few epochs of half the width: better than nine in ten of the digits that it has not seen."""
     digits = load_digits()
     images = np.repeat(digits.images[..., None].astype(np.float32) / 8 - 1, 3, -1)
-    model, optimizer = tiny.make(width=12, classes=10), optax.adam(0.01)
+    model, optimizer = tiny.make(width=12, classes=10), optax.adam(optax.cosine_decay_schedule(0.02, 60))
     variables = model.init(jax.random.key(0), images[:1])
 
     @jax.jit
