@@ -21,6 +21,7 @@ from mapjax.errors import UserError
 OPTIONS = boxes.OPTIONS
 CALM = {**boxes.CALM, "mosaic": 0.0, "mixup": 0.0, "copy_paste": 0.0}
 CENTRE = (0.25, 0.75)  # of the frame's sides, between which the four images meet
+MIN_VISIBLE = 0.1  # of a box, where `augment` does not say: a face that fills a quarter is no background
 _CHOSEN = 0.5  # share of the objects that copy-paste takes
 _ALPHA = 8.0  # of the Beta distribution of MixUp's shares, near a half each (Zhang et al. 2019 has 1.5, YOLOX a half)
 
@@ -127,7 +128,7 @@ def make(
 
     Args:
       size, max_boxes, augment, masks, fit, shorter, longest, multiple: as for boxes.make; each image of a mosaic is
-        augmented on its own.
+        augmented on its own, and `min_visible` is 0.1 unless it is given.
       mosaic: probability that an image is seen with three others.
       mosaic_scale: (low, high): what images of a mosaic are magnified by, letterboxed into the frame.
       mixup: probability that the result is averaged with one more image (Zhang et al. 2019).
@@ -164,7 +165,7 @@ def make(
     if min(frame) < 4:
         raise UserError(f"size={frame} must be 4 pixels or more, so that four images have a quarter each.")
     options = {"size": frame, "max_boxes": max_boxes, "masks": masks, "mosaic_scale": mosaic_scale, **chances}
-    return Joined(options, augmentation.complete(augment))
+    return Joined(options, augmentation.complete({"min_visible": MIN_VISIBLE, **augment}))
 
 
 def meeting(
