@@ -85,7 +85,7 @@ def test_a_quarter_is_the_image_by_its_matrix(number, monkeypatch):
     image = np.rint(smooth).astype(np.uint8)
     records = [scene(k) for k in range(4)]
     records[number]["image"] = image
-    transform = mosaic.make(size=FRAME, max_boxes=8, augment={}, mosaic_scale=(0.75, 0.75))
+    transform = mosaic.make(size=FRAME, max_boxes=8, augment={}, mosaic_scale=(0.75, 0.75), fill=(1, 2, 3))
     example = transform(records[0], rng, [records[3], records[2], records[1]])
     scale = 0.75 * FRAME[0] / 60  # height is what limits the letterbox
     x0, y0 = 40 * (number % 2), 32 * (number // 2)
@@ -98,7 +98,7 @@ def test_a_quarter_is_the_image_by_its_matrix(number, monkeypatch):
          for c in range(3)], -1)  # fmt: skip
     found = example["image"][y0 : y0 + 32, x0 : x0 + 40]
     assert np.abs(found[inside] - expected[inside]).max() <= 3
-    assert (found[~inside] == boxes.IMAGENET_MEAN).all()
+    assert (found[~inside] == (1, 2, 3)).all()
 
 
 def test_objects_cut_off_by_their_quarter_are_dropped_by_what_is_left(monkeypatch):

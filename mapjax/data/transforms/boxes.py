@@ -1,7 +1,7 @@
 """From records to examples of one fixed shape: decode, change the colours, map once, pad the labels."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,12 @@ def make(
     shorter: int = 800,
     longest: int = 1333,
     multiple: int = 32,
+    fill: Sequence[int] = IMAGENET_MEAN,
 ) -> Transform:
     """Make `transform(record, rng) -> example`.
 
     The image is letterboxed (unless `fit` says otherwise): magnified until it just fits, at the top left of the frame,
-    the rest filled with ImageNet's mean colour. What becomes of the boxes: each is mapped (around its mapped mask,
+    the rest filled with one colour. What becomes of the boxes: each is mapped (around its mapped mask,
     where the record has one) and clipped to the frame; it is dropped if less than `min_visible` of its area is left, or
     less than one pixel of its width or height. Without augmentation only the last rule can apply. Of more than
     `max_boxes` boxes the largest are kept, ordinary ones before crowds, and a warning is logged once.
@@ -51,6 +52,7 @@ def make(
       masks: also give `masks` (max_boxes, height, width); zeros for a record that has none.
       fit, shorter, longest, multiple: of images without augmentation, as in fits.py: "letterbox", or "shorter" for
         frames as torchvision's detectors have them.
+      fill: red, green and blue beside the image, 0 to 255; by default ImageNet's mean.
 
     Raises:
       UserError: a size or max_boxes that is not positive, or a bad augmentation or fit; by the transform, an image
@@ -76,7 +78,7 @@ def make(
     warned = []
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        example, matrix = map_record(record, rng, frame, config if augment is not None else None, fitted)
+        example, matrix = map_record(record, rng, frame, config if augment is not None else None, fitted, fill)
         if not labels.has(record, "boxes"):
             return example
         seen: geometry.Size = example["image"].shape[:2]
@@ -100,12 +102,14 @@ def map_record(
     frame: geometry.Size,
     config: Mapping[str, Any] | None,
     fit: fits.Fit | None = None,
+    fill: Sequence[int] = IMAGENET_MEAN,
 ) -> tuple[Example, geometry.Matrix]:
     """Read the image of a record and map it into the frame: `image`, `matrix` and `size`; and the matrix in float64.
 
     Args:
       config: of the augmentation, complete; None for evaluation.
       fit: of evaluation, whose frames may be others.
+      fill: red, green and blue beside the image, 0 to 255.
 
     Raises:
       UserError: an image that cannot be read, or has another size than its labels were drawn on.
@@ -115,11 +119,11 @@ def map_record(
     if config is None:
         fit = fit or fits.choose("letterbox", frame)
         frame, matrix = fit.place(original)
-        mapped = fit.show(matrix, image, frame, IMAGENET_MEAN)
+        mapped = fit.show(matrix, image, frame, tuple(fill))
     else:
         matrix = augmentation.draw_matrix(config, rng, original, frame, record.get("boxes"))
         small, onward = geometry.shrink(image, matrix)
-        mapped = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), frame, IMAGENET_MEAN)
+        mapped = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), frame, tuple(fill))
     return {"image": mapped, "matrix": matrix.astype(np.float32), "size": np.array(original, np.int32)}, matrix
 
 

@@ -62,7 +62,7 @@ class Joined:
     def _view(self, record: Record, rng: np.random.Generator) -> Example:
         """See one record alone: `image`, `matrix`, `size` and unpadded lists."""
         frame = self._options["size"]
-        example, matrix = boxes.map_record(record, rng, frame, self._config)
+        example, matrix = boxes.map_record(record, rng, frame, self._config, fill=self._options["fill"])
         return example | boxes.lists_in_view(record, matrix, frame, self._config["min_visible"], self._kinds)
 
     def _meet(self, records: Sequence[Record], rng: np.random.Generator) -> Example:
@@ -91,7 +91,8 @@ class Joined:
         matrix = geometry.compose(matrix, meeting(original, frame, zoom, number, place))
         size = (place[0].stop - place[0].start, place[1].stop - place[1].start)
         small, onward = geometry.shrink(image, matrix)
-        seen = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), size, IMAGENET_MEAN)
+        fill = self._options["fill"]
+        seen = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), size, fill)
         lists = boxes.lists_in_view(record, matrix, size, config["min_visible"], self._kinds)
         return seen, shifted(lists, place, frame)
 
@@ -116,6 +117,7 @@ def make(
     shorter: int = 800,
     longest: int = 1333,
     multiple: int = 32,
+    fill: Sequence[int] = IMAGENET_MEAN,
     mosaic: float | int = 1.0,
     mosaic_scale: tuple[float | int, float | int] = (0.5, 1.0),
     mixup: float | int = 0.0,
@@ -127,8 +129,8 @@ def make(
     the frame as its `size`.
 
     Args:
-      size, max_boxes, augment, masks, fit, shorter, longest, multiple: as for boxes.make; each image of a mosaic is
-        augmented on its own, and `min_visible` is 0.1 unless it is given.
+      size, max_boxes, augment, masks, fit, shorter, longest, multiple, fill: as for boxes.make; each image of a mosaic
+        is augmented on its own, and `min_visible` is 0.1 unless it is given.
       mosaic: probability that an image is seen with three others.
       mosaic_scale: (low, high): what images of a mosaic are magnified by, letterboxed into the frame.
       mixup: probability that the result is averaged with one more image (Zhang et al. 2019).
@@ -158,13 +160,15 @@ def make(
         shorter=shorter,
         longest=longest,
         multiple=multiple,
+        fill=fill,
     )
     if augment is None or not any(chances.values()):
         return base
     frame = (int(size[0]), int(size[1]))
     if min(frame) < 4:
         raise UserError(f"size={frame} must be 4 pixels or more, so that four images have a quarter each.")
-    options = {"size": frame, "max_boxes": max_boxes, "masks": masks, "mosaic_scale": mosaic_scale, **chances}
+    options = {"size": frame, "max_boxes": max_boxes, "masks": masks, "fill": tuple(fill), **chances}
+    options["mosaic_scale"] = mosaic_scale
     return Joined(options, augmentation.complete({"min_visible": MIN_VISIBLE, **augment}))
 
 
