@@ -129,7 +129,12 @@ def test_every_part_of_mapjax_is_its_own():
 
 
 def test_choices_of_a_task_are_no_modules():
-    task = {"name": "dense", "assignment": {"name": "iou", "high": 0.6}, "code": {"name": "offsets"}}
+    task = {
+        "name": "dense",
+        "assignment": {"name": "iou", "high": 0.6},
+        "code": {"name": "offsets"},
+        "single": {"name": "iou"},
+    }
     assert foreign.named_in({"task": task}) == {}
     assert foreign.named_in({"task": task | {"other": {"name": "os"}}}) == {"task.other.name": "os"}
     assert foreign.named_in({"model": {"name": "resnet", "code": {"name": "os"}}}) == {"model.code.name": "os"}

@@ -174,6 +174,7 @@ def test_answers_of_either_branch():
     np.testing.assert_allclose(boxes, [around], atol=1e-4)
     assert classes.tolist() == [1]
     boxes, classes = answers(None)
+    np.testing.assert_array_equal(boxes, answers(1)[0])
     around = [np.clip(np.concatenate([middles[i] - 16, middles[i] + 16]), 0, SIDE) for i in (30, 31)]
     np.testing.assert_allclose(sorted(boxes.tolist()), sorted(map(list, around)), atol=1e-4)
 

@@ -73,8 +73,8 @@ def make(
       score_threshold: a detection needs a higher score.
       candidates: the best (site, class) pairs that go into suppression, of each "level" or "class" (`candidates_of`).
       best_class: a site answers with its best class only.
-      suppression: IoU above which the weaker of a class is suppressed. None: nothing is suppressed; where there is the
-        branch of `single`, that one answers.
+      suppression: IoU above which the weaker of a class is suppressed. 1 or None: nothing is suppressed; where there is
+        the branch of `single`, that one answers.
       detections: how many are kept of an image.
       single: the assignment, one site an object, of a network with "single_logits" and "single_deltas": a second branch
         with the same losses (Wang et al. 2024, YOLOv10).
@@ -116,13 +116,14 @@ def make(
     branches = {"site": partial(losses_of, assign=assign, quality_loss=of_quality)}
     if single is not None:
         branches["single"] = partial(losses_of, assign=_part("single", single, ASSIGNMENTS), quality_loss=None)
+    suppression = None if suppression is None or suppression >= 1 else float(suppression)
     answering = "site" if suppression is not None or single is None else "single"
     answer = partial(
         detect_by_level if candidates_of == "level" else detect_by_class,
         decode=decode_boxes,
         threshold=score_threshold,
         candidates=candidates,
-        suppression=None if suppression is None else float(suppression),
+        suppression=suppression,
         count=detections,
     )
     normalize = partial(image_ops.normalize, mean=mean, std=std)
