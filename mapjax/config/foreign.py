@@ -7,13 +7,6 @@ from mapjax.config import parts
 from mapjax.errors import UserError
 
 CHOICES = ("assignment", "single", "code", "class_loss", "box_loss", "quality")  # of a task: names in its own tables
-    "assignment",
-    "single",
-    "code",
-    "class_loss",
-    "box_loss",
-    "quality",
-)  # of a task: no modules, but its tables'
 Trusted = bool | Collection[str]  # True for any module, or the names of those that are the user's own
 
 
