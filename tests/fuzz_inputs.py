@@ -169,6 +169,24 @@ def _voc(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
     return made
 
 
+def _yolo(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
+    """Rows of five, polygons and keypoints; folders or lists of files."""
+    form = int(rng.integers(3))
+    rows = ("0 0.5 0.5 0.25 0.25", "1 0.1 0.1 0.9 0.1 0.5 0.8", "1 0.5 0.5 0.25 0.25 0.5 0.5 2 0 0 0")
+    lists = rng.random() < 0.3
+    described = "path: .\nnc: 2\nnames:\n  0: cat\n  1: dog\n" + ("kpt_shape: [2, 3]\nflip_idx: [1, 0]\n" * (form == 2))
+    described += "".join(f"{split}: {f'{split}.txt' if lists else f'images/{split}'}\n" for split in ("train", "val"))
+    made = [_put(folder / "data" / "data.yaml", described)]
+    for split in ("train", "val"):
+        for number in range(3):
+            made.append(_put(folder / "data" / "labels" / split / f"{number}.txt", f"{rows[0]}\n{rows[form]}\n"))
+            made.append(_put(folder / "data" / "images" / split / f"{number}.png", encoded_image(rng)))
+        if lists:
+            names = "\n".join(f"./images/{split}/{number}.png" for number in range(3))
+            made.append(_put(folder / "data" / f"{split}.txt", names))
+    return made
+
+
 def _masks(folder: pathlib.Path, rng: Generator) -> list[pathlib.Path]:
     made = [_put(folder / "data" / "classes.txt", "sky\nroad\n")]
     for split in ("train", "val"):
@@ -294,6 +312,7 @@ KINDS = {
     "idx": _data(_idx, "idx"),
     "coco": _data(_coco, "coco", "boxes", "masks", "keypoints", "label_map"),
     "voc": _data(_voc, "voc", "boxes"),
+    "yolo": _data(_yolo, "yolo", "boxes", "masks", "keypoints"),
     "masks": _data(_masks, "masks", "label_map"),
     "prepared": _data(_prepared, "array_record", "label", "boxes"),
     "safetensors": Kind(partial(_weights, ".safetensors"), _use_weights),

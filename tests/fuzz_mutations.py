@@ -90,7 +90,7 @@ def _replace(data: bytes, pattern: bytes, values: Sequence[str], rng: Generator)
 
 BYTES: tuple[Callable[[bytes, Generator], bytes], ...] = (flip, overwrite, truncate, cut, repeat, pad)
 LETTERS = (number, text, element, truncate, cut, pad, flip)
-TEXTUAL = (".json", ".jsonl", ".xml", ".csv", ".txt")
+TEXTUAL = (".json", ".jsonl", ".xml", ".csv", ".txt", ".yaml")
 
 
 def damage_file(path: pathlib.Path, rng: Generator) -> str:

@@ -6,6 +6,9 @@ category_ids where they are COCO's); a classifier's class, its probability and t
 of each class, and `mask`, a PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the
 drawing's own name: of a.png and a.jpg one becomes a-2.jpg. How the run answers can be changed: large images at their
 own size and by windows, more views, other thresholds.
+
+--format writes a detector's boxes from --score on as labels too: yolo (labels/NAME.txt, classes.txt), coco (coco.json,
+whose objects have a score) or voc (Annotations/NAME.xml).
 """
 
 import functools
@@ -20,6 +23,7 @@ EXAMPLES = """
 mapjax predict --weights efficientnet_lite0 --images photo.jpg --out seen
 mapjax predict --workdir runs/mine --images photo.jpg --out seen
 mapjax predict --workdir runs/mine --images photos/ --out seen --score 0.7
+mapjax predict --workdir runs/mine --images photos/ --out seen --format coco
 mapjax predict --workdir runs/mine --images large/ --out seen --config.eval_size="(3000, 4000)" \
     --config.task.window="(360, 480)" --config.eval_batch=1
 """
@@ -32,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="an image, or a folder")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="score threshold, 0 to 1 (0.5)")
+    parser.add_argument("--format", metavar="FORM", help="write the boxes as labels too: yolo, coco or voc")
     parser.add_argument("--enlarge", action="store_true", help="draw small images 2 or 4 times larger")
     terminal.add_overrides(parser, "answer with another value of the run's config")
     arguments, overrides = terminal.parse(parser, argv, config=True)
@@ -39,8 +44,11 @@ def main(argv: Sequence[str]) -> int:
     if not 0 <= arguments.score <= 1:
         raise UserError(f"--score {arguments.score} must be from 0 to 1.")
 
+    from mapjax.data.prepared import export
     from mapjax.runs import predict
 
+    if arguments.format is not None:
+        export.require_form(arguments.format)
     files = predict.find_images(arguments.images, leave_out=arguments.out)
     print(f"mapjax: {len(files)} image(s); starting JAX …", flush=True)
 
@@ -54,7 +62,12 @@ def main(argv: Sequence[str]) -> int:
     tracked = log.Log(None).track(answers, "predict", len(files))
     options = {"classes": loaded.classes, "score": arguments.score, "enlarge": arguments.enlarge}
     show = network.with_categories(functools.partial(views.show, **options), loaded.classes)
-    saved = predict.save(tracked, names, arguments.out, show)
+    labels = export.Answers(arguments.out, arguments.format, loaded.classes) if arguments.format else None
+    try:
+        saved = predict.save(tracked, names, arguments.out, show, labels.add if labels else None)
+    finally:
+        if labels:
+            labels.close()
     for unreadable in saved.unreadable:
         print(f"left out: {printable(unreadable.reason)}", file=sys.stderr)
     if not saved.images:

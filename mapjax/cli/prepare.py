@@ -3,6 +3,9 @@
 Images keep their encoded bytes; labels go along, and once more into a small file of their own, so that a million
 images open in seconds. Every shard has a checksum. A run that was stopped goes on where it stopped when the command
 is given again, and gives the same bytes. Train on the result with --data array_record:DIR.
+
+With --format it is written as a YOLO, COCO or VOC data set instead, for other programs: images with their bytes, and
+the boxes; --needs masks or keypoints writes those too.
 """
 
 import os
@@ -21,6 +24,8 @@ mapjax prepare --data voc:DIR --out prepared
 mapjax prepare --data coco:DIR --out prepared --splits train,val --workers 8
 mapjax prepare --data coco:DIR --out prepared --needs keypoints
 mapjax prepare --data folder:IMAGES.zip --out prepared --shards 16 --shuffle 0
+mapjax prepare --data voc:DIR --out as_yolo --format yolo
+mapjax prepare --data yolo:DIR --out as_coco --format coco --needs masks
 mapjax prepare --out prepared --verify                  (compare all checksums)
 mapjax train --config detect:bccd --data array_record:prepared
 gcloud storage cp -r prepared gs://BUCKET/ && mapjax train … --data array_record:gs://BUCKET/prepared
@@ -40,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
         metavar="KIND",
         help="labels to store, that a task learns from: boxes, masks, keypoints, label_map … (the format's usual ones)",
     )
+    parser.add_argument("--format", metavar="FORM", help="write yolo, coco or voc instead of shards")
     parser.add_argument(
         "--shards", type=int, default=0, metavar="N", help="files of each split (one for 2,500 records)"
     )
@@ -63,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
             raise UserError("--data FORMAT:PATH is missing: say what to prepare, or --verify what is in --out.")
         say.say(_table(_verify(arguments.out, say)))
         return 0
+    if arguments.format is not None:
+        return _export(arguments, say)
     start = time.perf_counter()
     index, written = _prepare(arguments, say)
     say.say(_table(index))
@@ -100,6 +108,29 @@ def _prepare(arguments: Any, say: Any) -> tuple[dict[str, Any], int]:
             verify=arguments.verify,
             progress=bar.update,
         )
+
+
+def _export(arguments: Any, say: Any) -> int:
+    """Write another format's files."""
+    from mapjax.config import load as configs
+    from mapjax.data.prepared import export, prepare
+    from mapjax.errors import UserError
+
+    export.require_form(arguments.format)
+    if arguments.verify or arguments.shards or arguments.shuffle is not None:
+        raise UserError("--verify, --shards and --shuffle are of shards; leave them out, or --format.")
+    asked = tuple(name.strip() for name in arguments.splits.split(",") if name.strip())
+    needs = arguments.needs or "boxes"
+    sources = prepare.open_splits(configs.parse_data(arguments.data), asked, needs)
+    out = pathlib.Path(arguments.out)
+    with say.bar("write", sum(len(source.records) for source in sources.values())) as bar:
+        written = export.write(sources, out, arguments.format, bar.update)
+    for split, count in written.images.items():
+        say.say(f"{split}: {count:,} images, {written.objects[split]:,} objects")
+    for reason, count in written.lost.items():
+        say.say(f"left out: {count:,} × {reason}")
+    say.say(f"read it with --data {arguments.format}:{out}")
+    return 0
 
 
 def _overlaps(name: str, sources: "Mapping[str, Source]") -> list[str]:

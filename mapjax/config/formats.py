@@ -12,6 +12,17 @@ from typing import NamedTuple
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "formats"
 
 
+# What a folder of a format has in it, in the order in which they are told apart; upper and lower case count.
+SIGNS = (
+    ("yolo", ("data.yaml",)),
+    ("yolo", ("images", "labels")),
+    ("voc", ("Annotations", "JPEGImages")),
+    ("coco", ("annotations",)),
+    ("masks", ("images", "masks")),
+    ("array_record", ("index.json",)),
+)
+
+
 class Format(NamedTuple):
     """What a format says of itself."""
 
@@ -30,6 +41,20 @@ def known(folder: pathlib.Path = FOLDER) -> dict[str, Format]:
 def is_embedded(name: str) -> bool:
     """Tell whether a format needs no path."""
     return name in known() and known()[name].embedded
+
+
+def likely(place: pathlib.Path) -> str | None:
+    """Return the format that a folder seems to be of, by what it has in it, or a file; None where nothing tells.
+
+    Example:
+      >>> import pathlib
+      >>> from mapjax.config import formats
+      >>> formats.likely(pathlib.Path("somewhere/data.yaml")), formats.likely(pathlib.Path("nowhere"))
+      ('yolo', None)
+    """
+    if place.suffix in (".yaml", ".yml"):
+        return "yolo"
+    return next((name for name, signs in SIGNS if all((place / sign).exists() for sign in signs)), None)
 
 
 def _read(file: pathlib.Path) -> Format | None:

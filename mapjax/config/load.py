@@ -212,7 +212,9 @@ def parse_data(text: str) -> dict[str, Any]:
         raise UserError(f"--data {text!r}: write FORMAT:PATH, for example voc:DIR or coco:DIR.")
     known = formats.known()
     if os.sep in name or (pathlib.Path(name).exists() and name not in known):
-        raise UserError(f"--data {text}: say its format before the path: voc:{name}, coco:{name} or folder:{name}.")
+        found = formats.likely(pathlib.Path(text))
+        every = f"{found}:{text}" if found else f"voc:{name}, coco:{name} or folder:{name}"
+        raise UserError(f"--data {text}: say its format before the path: {every}.")
     if name not in known and importlib.util.find_spec(name.partition(".")[0] or "?") is None:
         close = near(name, known)
         every = "" if close.startswith(" Known") else f" Known: {', '.join(known)}; or a module of yours."

@@ -92,6 +92,16 @@ KEYS: dict[str, Key] = {
     "image_size": Key((224, 224), tuple, "pixels", "height and width of the images in training", _SIZE),
     "eval_size": Key(None, tuple | None, "pixels", "height and width in evaluation; None: image_size", _SIZE),
     "progressive_sizes": Key((), tuple, "share, pixels", "images that grow: ((0.0, (128, 128)), (0.6, (192, 192)))"),
+    "multi_scale": Key(
+        (), tuple, "pixels", "sizes that take turns in training, 10 steps each: ((256, 256), (320, 320), (384, 384))"
+    ),
+    "calm_last": Key(
+        0.0,
+        float,
+        "share of the training",
+        "at its end without mosaic, MixUp, copy-paste, jitter, iou_crop and multi_scale",
+        _DECAY,
+    ),
     "transform": Key({}, dict, "", "how a record becomes an example, and augmentation: a part of data/transforms"),
     "input.threads": Key(
         0, int, "threads", "how many decode and augment, in each worker; 0: one for each core", _least(0)

@@ -9,6 +9,7 @@ it has an attribute `companions`, their number, and is called as `transform(reco
 are is a function of (seed, g) too.
 """
 
+import bisect
 import contextlib
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -85,7 +86,7 @@ def element(stream: Stream, number: int, row: int) -> Loaded:
     """
     place = number * stream.batch + row
     index = stream.sampler.order(place // stream.sampler.length)[place % stream.sampler.length]
-    transform = next(one for first, one in reversed(stream.transforms) if number >= first)
+    transform = stream.transforms[bisect.bisect_right(stream.transforms, number, key=lambda one: one[0]) - 1][1]
     return _readable(stream, transform, int(index), place)
 
 

@@ -174,6 +174,7 @@ def save(
     names: Sequence[pathlib.Path],
     out: pathlib.Path,
     show: Callable[..., Shown],
+    also: Callable[[dict[str, Any], pathlib.Path], None] | None = None,
 ) -> Saved:
     """Draw the answer to each image into a folder, and list them in its predictions.json, a line an image.
 
@@ -185,6 +186,7 @@ def save(
       names: of the drawings, one for each item (`output_names`).
       out: the folder, made if need be.
       show: (result, image) -> Shown, as report/views.py has it.
+      also: is given each entry of predictions.json, and the name of its drawing.
 
     Raises:
       UserError: the folder cannot be written.
@@ -209,6 +211,8 @@ def save(
                 if len(saved.said) < MOST_SAID:
                     saved.said.append(f"{texts.shown(item.file)}: {shown.said}")
                 rows.append(json.dumps(row, ensure_ascii=False))
+                if also is not None:
+                    also(row, name)
                 saved = saved._replace(images=saved.images + 1, findings=saved.findings + shown.findings)
         finally:
             text = "[\n" + ",\n".join(rows) + "\n]\n"

@@ -35,7 +35,7 @@ class Setup(NamedTuple):
     metric: against the truth of `held_out`; one for the whole run.
     streams: what a batch holds besides the main data.
     transforms: of training, each with the step from which on it holds.
-    batches: the shapes of theirs, in that order.
+    batches: the shapes of theirs, each shape once, that of the last transform last.
     rate: the learning rate by step.
 
     Example:
@@ -101,9 +101,7 @@ def build(
     transforms = tuple(sources.make_transforms(config, clock))
     streams = further.make(config, train, stand_in)
     beside = {one.name: further.shapes(one, mesh, config.accumulate) for one in streams}
-    batches = tuple(
-        sources.abstract_batch(train, transform, config.batch, sharding) | beside for _, transform in transforms
-    )
+    batches = tuple(one | beside for one in sources.abstract_batches(train, transforms, config.batch, sharding))
     for batch in batches:
         stages.check("batch", batch)
     made, rate = program.make(config, model, task, batches[-1], clock, mesh)

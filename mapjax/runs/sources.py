@@ -1,6 +1,7 @@
 """The data of a run from its config: its sources, what becomes of their records, and the shapes of a batch."""
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,8 @@ from mapjax.errors import NoSuchSplit, UserError
 from mapjax.runs import held_out as shares
 from mapjax.runs import networks
 from mapjax.task import Batch
+
+TURN = 10  # steps that have one size of multi_scale, as in YOLOv2
 
 
 def make_source(config: Any, kind: str, split: str | None = None) -> Source:
@@ -108,11 +111,26 @@ def make_transforms(config: Any, clock: schedule.Clock) -> list[tuple[int, Calla
     """Make the transforms of training, each with the step from which on it holds.
 
     More than one where `config.progressive_sizes` lets the images grow: ((0.0, (128, 128)), (0.6, (192, 192))) are
-    shares of the training and sizes (progressive resizing: Touvron et al. 2019; Tan & Le 2021).
+    shares of the training and sizes (progressive resizing: Touvron et al. 2019; Tan & Le 2021); where the sizes of
+    `config.multi_scale` take turns, drawn from the seed and the step (Redmon & Farhadi 2017); and where the share
+    `config.calm_last` at the end is without what joins images or changes their scale much.
 
     Raises:
-      UserError: sizes that are no such pairs, or do not begin at 0 and go up.
+      UserError: sizes that are no such pairs, or do not begin at 0 and go up; both kinds of sizes.
     """
+    if config.multi_scale and config.progressive_sizes:
+        raise UserError("multi_scale and progressive_sizes both say how large images are; set one of them to ().")
+    end = round((1 - config.calm_last) * clock.total)
+    wild = _in_turns(config, end) if config.multi_scale else _growing(config, clock)
+    if not config.calm_last:
+        return wild
+    size = config.image_size if config.multi_scale or not config.progressive_sizes else config.progressive_sizes[-1][1]
+    calm = make_transform(_calmed(config), augment=True, size=tuple(size))
+    return [one for one in wild if one[0] < end or one[0] == 0] + [(end, calm)]
+
+
+def _growing(config: Any, clock: schedule.Clock) -> list[tuple[int, Callable[..., Any]]]:
+    """Make the transforms of `progressive_sizes`, or the one of `image_size`."""
     sizes: Any = config.progressive_sizes or ((0.0, config.image_size),)
     try:
         pairs = [(float(share), (int(size[0]), int(size[1]))) for share, size in sizes]
@@ -128,6 +146,34 @@ def make_transforms(config: Any, clock: schedule.Clock) -> list[tuple[int, Calla
     return [(round(share * clock.total), make_transform(config, augment=True, size=size)) for share, size in pairs]
 
 
+def _in_turns(config: Any, end: int) -> list[tuple[int, Callable[..., Any]]]:
+    """Make a transform for each size of `multi_scale`, and say by the seed which one each turn before `end` has."""
+    given: Any = config.multi_scale
+    try:
+        sizes = [(int(height), int(width)) for height, width in given]
+        good = min(map(min, sizes)) > 0
+    except (TypeError, ValueError):
+        sizes, good = [], False
+    if not good:
+        raise UserError(f"multi_scale={given} must be sizes in pixels, as in ((256, 256), (320, 320)).")
+    made = [make_transform(config, augment=True, size=size) for size in sizes]
+    turns = -(-max(end, 1) // TURN)
+    rounds = range(-(-turns // len(made)))  # in each every size has a turn
+    drawn = np.concatenate([np.random.default_rng((config.seed, one)).permutation(len(made)) for one in rounds])
+    return [(TURN * turn, made[which]) for turn, which in enumerate(drawn[:turns].tolist())]
+
+
+def _calmed(config: Any) -> Any:
+    """Give the config with a transform that leaves out what the module of that transform calls `CALM`."""
+    plain = configs.to_dict(config)
+    node = plain["transform"]
+    off = getattr(sys.modules[parts.find("data.transforms", node["name"]).__module__], "CALM", {})
+    if node.get("augment") is None:
+        return config
+    augment = {**node["augment"], **off.get("augment", {})}
+    return configs.from_dict(plain | {"transform": {**node, **off, "augment": augment}})
+
+
 def make_sampler(config: Any, source: Source) -> sampling.Sampler:
     """Make what says which records an epoch shows, in which order."""
     kind = config.sampling
@@ -139,6 +185,15 @@ def class_counts(config: Any, source: Source, sampler: sampling.Sampler) -> np.n
     if config.sampling == "uniform":
         return quality.class_counts(source)
     return np.bincount(labels_of(source)[sampler.order(0)], minlength=len(source.classes))
+
+
+def abstract_batches(
+    source: Source, transforms: Sequence[tuple[int, Callable[..., Any]]], batch: int, sharding: NamedSharding
+) -> list[Batch]:
+    """Give the shapes of the batches of several transforms, images of one shape once; those of the last come last."""
+    distinct = {id(transform): transform for _, transform in reversed(transforms)}
+    found = [abstract_batch(source, transform, batch, sharding) for transform in reversed(distinct.values())]
+    return list({one["image"].shape: one for one in reversed(found)}.values())[::-1]
 
 
 def abstract_batch(source: Source, transform: Callable[..., Any], batch: int, sharding: NamedSharding) -> Batch:

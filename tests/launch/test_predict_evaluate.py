@@ -62,6 +62,27 @@ def test_predict(workdir, tmp_path, capsys):
     assert rows[0]["names"] == ["1"] and (out / "sub" / "b.jpg").exists()
 
 
+def test_answers_as_labels(workdir, tmp_path):
+    PIL.Image.new("RGB", (50, 30)).save(tmp_path / "a.png")
+    for form, name in (("yolo", "labels/a.txt"), ("coco", "coco.json"), ("voc", "Annotations/a.xml")):
+        out = tmp_path / form
+        arguments = [
+            "--workdir",
+            str(workdir),
+            "--images",
+            str(tmp_path / "a.png"),
+            "--out",
+            str(out),
+            "--format",
+            form,
+        ]
+        assert program("predict")(arguments) == 0
+        assert (out / name).exists() and (out / "predictions.json").exists()
+    assert (tmp_path / "yolo/labels/a.txt").read_text() == "1 0.5 0.5 1 1\n"
+    with pytest.raises(UserError, match="--format 'csv' is not written"):
+        program("predict")([*arguments[:-1], "csv"])
+
+
 def test_predict_without_any_image(workdir, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no")
     arguments = ["--workdir", str(workdir), "--images", str(tmp_path / "broken.jpg"), "--out", str(tmp_path / "out")]

@@ -33,6 +33,17 @@ def images(tmp_path):
     return f"folder:{tmp_path / 'data'}"
 
 
+def test_it_writes_the_files_of_another_format(tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["--data", SCENES, "--out", str(out), "--format", "yolo", "--splits", "val"]
+    assert program("prepare")(command) == 0
+    assert f"read it with --data yolo:{out}" in capsys.readouterr().out
+    assert len(list((out / "labels/val").iterdir())) == len(list((out / "images/val").iterdir())) == 6
+    for more, words in ((["--shards", "3"], "are of shards"), ([], "holds files already")):
+        with pytest.raises(UserError, match=words):
+            program("prepare")([*command, *more])
+
+
 def test_it_writes_tells_and_verifies(images, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["--data", images, "--out", str(out), "--workers", "1", "--needs", "label"]

@@ -19,6 +19,9 @@ Of images with boxes (transforms.py):
 
     crop             probability of looking at a random window of the image instead of the whole
     crop_size        (low, high): the window's sides as a share of the image's, each drawn on its own
+    jitter           (low, high): large-scale jitter: the image is letterboxed, magnified by a factor drawn evenly, and
+                     put down, or cut off, anywhere in the frame (Ghiasi et al. 2021: 0.1 to 2)
+    iou_crop         probability of SSD's crop: a window of which some box has a drawn IoU (iou_crops.py)
     min_visible      a box is dropped when less than this share of its area is still in the frame
 
 Of images with a label (crops.py):
@@ -41,16 +44,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from mapjax.data import geometry
-from mapjax.data.transforms import policies
+from mapjax.data.transforms import iou_crops, policies
 from mapjax.errors import UserError, near
 
 MOTIONS: dict[str, Any] = {"scale": (1.0, 1.0), "translate": 0.0, "rotate": 0.0, "shear": 0.0}
 COLOURS = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "noise": 0.0}
 _BOTH: dict[str, Any] = {"flip_horizontal": 0.0, "flip_vertical": 0.0, **MOTIONS, **COLOURS}
 DEFAULTS: dict[str, Any] = {**_BOTH, "crop": 0.0, "crop_size": (0.5, 1.0), "min_visible": 0.3}
+DEFAULTS |= {"jitter": (), "iou_crop": 0.0}
 WHOLE: dict[str, Any] = {
     **_BOTH,
     "random_resized_crop": (),
@@ -66,7 +70,7 @@ WHOLE: dict[str, Any] = {
 }
 _LIMITS = {"rotate": 180.0, "shear": 60.0, "hue": 180.0, "noise": 255.0}  # elsewhere 1
 _PAIRS = {"crop_size": 1.0, "scale": 100.0, "random_resized_crop": 1.0, "erase_area": 1.0}  # the largest high
-_PAIRS |= {"crop_ratio": 100.0, "erase_ratio": 100.0}
+_PAIRS |= {"crop_ratio": 100.0, "erase_ratio": 100.0, "jitter": 10.0}
 _FILLS = ("random", "mean")
 
 # ITU-R BT.601: RGB to luma and two chroma axes, the plane in which hue is an angle.
@@ -130,9 +134,13 @@ def _whole(value: Any, top: int) -> bool:
 
 
 def draw_matrix(
-    config: Mapping[str, Any], rng: np.random.Generator, size: geometry.Size, frame: geometry.Size
+    config: Mapping[str, Any],
+    rng: np.random.Generator,
+    size: geometry.Size,
+    frame: geometry.Size,
+    boxes: Float[np.ndarray, "n 4"] | None = None,
 ) -> geometry.Matrix:
-    """Draw the mapping of one image of `size` (height, width) into `frame`.
+    """Draw the mapping of one image of `size` (height, width), with its boxes, into `frame`.
 
     The window (the whole image, if there is no crop) is letterboxed into the frame, and mirrored, turned, tilted,
     magnified and shifted about its centre there. Pixels of the image around the window show where there is room.
@@ -152,11 +160,27 @@ def draw_matrix(
         share = rng.uniform(*config["crop_size"], size=2)
         left, top = rng.random(2) * (1 - share) * (width, height)
         width, height = share * (width, height)
+    if config.get("iou_crop") and boxes is not None and rng.random() < config["iou_crop"]:
+        left, top, right, bottom = iou_crops.draw(rng, size, boxes).tolist()
+        width, height = right - left, bottom - top
     fit = geometry.letterbox((height, width), frame)
     width, height = width * fit[0, 0], height * fit[1, 1]
     moved = geometry.about(draw_motion(config, rng), width / 2, height / 2)
     shift = draw_shift(config, rng, (height, width))
-    return geometry.compose(geometry.crop(left, top), fit, moved, shift)
+    return geometry.compose(
+        geometry.crop(left, top), fit, moved, shift, *_draw_jitter(config, rng, (height, width), frame)
+    )
+
+
+def _draw_jitter(
+    config: Mapping[str, Any], rng: np.random.Generator, size: tuple[float, float], frame: geometry.Size
+) -> list[geometry.Matrix]:
+    """Draw the magnification of large-scale jitter, and where an image of height, width comes to lie."""
+    if not config.get("jitter"):
+        return []
+    zoom = rng.uniform(*config["jitter"])
+    down, across = ((side - zoom * length) * rng.random() for side, length in zip(frame, size))
+    return [geometry.scale(zoom), geometry.translate(across, down)]
 
 
 def draw_motion(config: Mapping[str, Any], rng: np.random.Generator) -> geometry.Matrix:

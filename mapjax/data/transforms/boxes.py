@@ -1,10 +1,11 @@
 """From records to examples of one fixed shape: decode, change the colours, map once, pad the labels."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from mapjax.data import geometry, images, labels, objects
 from mapjax.data.labels import Motion
@@ -18,6 +19,7 @@ Example = dict[str, Any]  # keys: stages.py
 Transform = Callable[[Record, np.random.Generator], Example]
 
 OPTIONS = {"augment": augmentation.DEFAULTS}
+CALM = {"augment": {"jitter": (), "iou_crop": 0.0}}  # what is off for the last share of a training (plain_last)
 IMAGENET_MEAN = (124, 116, 104)  # 0.485, 0.456, 0.406 of 255: after normalisation the padding is about 0
 
 _log = logging.getLogger(__name__)
@@ -33,11 +35,12 @@ def make(
     shorter: int = 800,
     longest: int = 1333,
     multiple: int = 32,
+    fill: Sequence[int] = IMAGENET_MEAN,
 ) -> Transform:
     """Make `transform(record, rng) -> example`.
 
     The image is letterboxed (unless `fit` says otherwise): magnified until it just fits, at the top left of the frame,
-    the rest filled with ImageNet's mean colour. What becomes of the boxes: each is mapped (around its mapped mask,
+    the rest filled with one colour. What becomes of the boxes: each is mapped (around its mapped mask,
     where the record has one) and clipped to the frame; it is dropped if less than `min_visible` of its area is left, or
     less than one pixel of its width or height. Without augmentation only the last rule can apply. Of more than
     `max_boxes` boxes the largest are kept, ordinary ones before crowds, and a warning is logged once.
@@ -49,6 +52,7 @@ def make(
       masks: also give `masks` (max_boxes, height, width); zeros for a record that has none.
       fit, shorter, longest, multiple: of images without augmentation, as in fits.py: "letterbox", or "shorter" for
         frames as torchvision's detectors have them, and "stretch" as its SSD.
+      fill: red, green and blue beside the image, 0 to 255; by default ImageNet's mean.
 
     Raises:
       UserError: a size or max_boxes that is not positive, or a bad augmentation or fit; by the transform, an image
@@ -74,23 +78,17 @@ def make(
     warned = []
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
-        example, matrix = map_record(record, rng, frame, config if augment is not None else None, fitted)
+        example, matrix = map_record(record, rng, frame, config if augment is not None else None, fitted, fill)
         if not labels.has(record, "boxes"):
             return example
         seen: geometry.Size = example["image"].shape[:2]
-        motion = follow(record, matrix, seen, 0.0 if augment is None else config["min_visible"])
-        found = len(motion.rows)
-        if found > max_boxes:
-            if not warned:
-                warned.append(True)
-                _log.warning(
-                    "%s has %d boxes, more than max_boxes=%d: the largest are kept.", record["file"], found, max_boxes
-                )
-            rows = objects.largest(motion.rows, motion.boxes, record["crowd"], max_boxes)
-            motion = motion._replace(rows=rows)
-        moved = labels.move(record, motion, kinds)
-        lists = {key: value for key, value in moved.items() if "example" in KEYS[key].stages}
-        lists |= {"valid": np.ones(len(motion.rows), bool)}
+        lists = lists_in_view(record, matrix, seen, 0.0 if augment is None else config["min_visible"], kinds)
+        if (found := len(lists["boxes"])) > max_boxes and not warned:
+            warned.append(True)
+            _log.warning(
+                "%s has %d boxes, more than max_boxes=%d: the largest are kept.", record["file"], found, max_boxes
+            )
+        lists = at_most(max_boxes, lists)
         if masks:
             lists = labels.blank(seen, "masks") | lists
         return example | padded(max_boxes, lists)
@@ -104,15 +102,36 @@ def map_record(
     frame: geometry.Size,
     config: Mapping[str, Any] | None,
     fit: fits.Fit | None = None,
+    fill: Sequence[int] = IMAGENET_MEAN,
 ) -> tuple[Example, geometry.Matrix]:
     """Read the image of a record and map it into the frame: `image`, `matrix` and `size`; and the matrix in float64.
 
     Args:
       config: of the augmentation, complete; None for evaluation.
       fit: of evaluation, whose frames may be others.
+      fill: red, green and blue beside the image, 0 to 255.
 
     Raises:
       UserError: an image that cannot be read, or has another size than its labels were drawn on.
+    """
+    record, image = read(record)
+    original: geometry.Size = image.shape[:2]
+    if config is None:
+        fit = fit or fits.choose("letterbox", frame)
+        frame, matrix = fit.place(original)
+        mapped = fit.show(matrix, image, frame, tuple(fill))
+    else:
+        matrix = augmentation.draw_matrix(config, rng, original, frame, record.get("boxes"))
+        small, onward = geometry.shrink(image, matrix)
+        mapped = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), frame, tuple(fill))
+    return {"image": mapped, "matrix": matrix.astype(np.float32), "size": np.array(original, np.int32)}, matrix
+
+
+def read(record: Record) -> tuple[Record, UInt8[np.ndarray, "h w 3"]]:
+    """Read the image of a record, which comes back with its size.
+
+    Raises:
+      UserError: it cannot be read, or has another size than its labels were drawn on.
     """
     if record.get("size") is None:  # of whole images with a label it is not known before
         record = record | {"image": images.read(record["image"])}
@@ -125,15 +144,7 @@ def map_record(
             f"{record['file']} has {original[0]}×{original[1]} pixels (height × width), and its labels were drawn "
             f"on {height}×{width}; label it again, or restore the image."
         )
-    if config is None:
-        fit = fit or fits.choose("letterbox", frame)
-        frame, matrix = fit.place(original)
-        mapped = fit.show(matrix, image, frame, IMAGENET_MEAN)
-    else:
-        matrix = augmentation.draw_matrix(config, rng, original, frame)
-        small, onward = geometry.shrink(image, matrix)
-        mapped = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), frame, IMAGENET_MEAN)
-    return {"image": mapped, "matrix": matrix.astype(np.float32), "size": np.array(original, np.int32)}, matrix
+    return record, image
 
 
 def follow(record: Record, matrix: geometry.Matrix, frame: geometry.Size, min_visible: float | int) -> Motion:
@@ -142,6 +153,23 @@ def follow(record: Record, matrix: geometry.Matrix, frame: geometry.Size, min_vi
     masks = record["masks"] if labels.has(record, "masks") else ()
     boxes, keep = objects.map_boxes(matrix, record["boxes"], masks, size, frame, min_visible)
     return Motion(matrix, frame, np.flatnonzero(keep), boxes)
+
+
+def lists_in_view(
+    record: Record, matrix: geometry.Matrix, frame: geometry.Size, min_visible: float | int, kinds: Iterable[str]
+) -> Example:
+    """Return the lists of an example, before they are padded: of some kinds of labels, and `valid`."""
+    moved = labels.move(record, follow(record, matrix, frame, min_visible), kinds)
+    lists = {key: value for key, value in moved.items() if "example" in KEYS[key].stages}
+    return lists | {"valid": np.ones(len(lists["boxes"]), bool)}
+
+
+def at_most(count: int, lists: Mapping[str, np.ndarray]) -> Example:
+    """Keep the largest of more objects than there are rows for, ordinary ones before crowds."""
+    if len(lists["boxes"]) <= count:
+        return dict(lists)
+    rows = objects.largest(np.arange(len(lists["boxes"])), lists["boxes"], lists["crowd"], count)
+    return {name: values[rows] for name, values in lists.items()}
 
 
 def padded(length: int, lists: Mapping[str, np.ndarray]) -> Example:

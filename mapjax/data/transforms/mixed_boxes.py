@@ -15,6 +15,7 @@ from mapjax.data.transforms.boxes import Example
 from mapjax.errors import UserError
 
 OPTIONS = boxes.OPTIONS
+CALM = {**boxes.CALM, "probability": 0.0}
 _LISTS = ("valid", *(key for kind in labels.kinds_of("object") for key in labels.KINDS[kind].keys))
 
 
@@ -44,13 +45,14 @@ def make(
     shorter: int = 800,
     longest: int = 1333,
     multiple: int = 32,
+    fill: Sequence[int] = boxes.IMAGENET_MEAN,
     probability: float | int = 0.5,
     alpha: float | int = 1.5,
 ) -> Any:
     """Make the transform; without augmentation, in evaluation, it is that of boxes.py.
 
     Args:
-      size, max_boxes, augment, masks, fit, shorter, longest, multiple: as for boxes.make.
+      size, max_boxes, augment, masks, fit, shorter, longest, multiple, fill: as for boxes.make.
       probability: that an image is mixed with another.
       alpha: the share of an image is drawn from Beta(α, α).
 
@@ -75,6 +77,7 @@ def make(
         shorter=shorter,
         longest=longest,
         multiple=multiple,
+        fill=fill,
     )
     return base if augment is None else Mixed(base, probability, alpha)
 

@@ -13,7 +13,8 @@ from mapjax.data.transforms.boxes import Example, Transform
 from mapjax.errors import UserError
 from mapjax.stages import VOID
 
-PIXELS: dict[str, Any] = {key: value for key, value in augmentation.DEFAULTS.items() if key != "min_visible"}
+_OF_BOXES = ("min_visible", "iou_crop")
+PIXELS: dict[str, Any] = {key: value for key, value in augmentation.DEFAULTS.items() if key not in _OF_BOXES}
 OPTIONS = {"augment": PIXELS}
 KINDS = labels.kinds_of("pixel")
 
@@ -37,7 +38,7 @@ def make(
       size: height, width of the examples in pixels.
       fit, shorter, longest, multiple: of images without augmentation, as in fits.py: "letterbox", "stretch", or
         "shorter" for frames as torchvision's segmenters have them.
-      augment: the keys of augment.py of images with boxes, without min_visible; None for evaluation.
+      augment: the keys of augment.py of images with boxes, without min_visible and iou_crop; None for evaluation.
       canvas: for scoring: gives height, width of a frame that holds every image; the example then has `truth_map`
         in place of `label_map`.
 
