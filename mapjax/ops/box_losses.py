@@ -15,7 +15,8 @@ def giou(boxes: Float[Array, "*b 4"], truth: Float[Array, "*b 4"]) -> Float[Arra
     Example:
       >>> import jax.numpy as jnp
       >>> from mapjax.ops import box_losses
-      >>> print(box_losses.giou(jnp.array([[0.0, 0, 2, 2]]), jnp.array([[0.0, 0, 2, 2], [2.0, 0, 4, 2]])).round(3))
+      >>> boxes, truth = jnp.array([[0.0, 0, 2, 2], [0, 0, 2, 2]]), jnp.array([[0.0, 0, 2, 2], [2, 0, 4, 2]])
+      >>> print(box_losses.giou(boxes, truth).round(3))
       [0. 1.]
     """
     low, high = jnp.maximum(boxes[..., :2], truth[..., :2]), jnp.minimum(boxes[..., 2:], truth[..., 2:])
