@@ -12,7 +12,7 @@ from mapjax.config import parts
 from mapjax.errors import UserError
 from mapjax.ops.anchors import grid_anchors
 from mapjax.task import Context, Model
-from mapjax.tasks.detection import dense
+from mapjax.tasks.detection import answers, dense
 
 SIZE, WIDTH, KEY = (32, 32), 16, jax.random.key(0)
 KINDS = {  # of networks: options of the task
@@ -160,7 +160,7 @@ def test_losses_are_shared_out_by_image_or_by_batch():
 def test_the_best_pairs_are_those_of_a_whole_sort():
     scores = np.random.default_rng(0).random((40, 5)).astype(np.float32)
     for count in (1, 7, 100, 500):
-        score, row, label = dense.best_pairs(jnp.asarray(scores), count)
+        score, row, label = answers.best_pairs(jnp.asarray(scores), count)
         assert np.asarray(score).tolist() == np.sort(scores.ravel())[::-1][:count].tolist()
         np.testing.assert_array_equal(scores[row, label], score)
 
@@ -175,7 +175,7 @@ def greedy(boxes, scores, threshold, suppression):
     return kept
 
 
-@pytest.mark.parametrize("function", [dense.detect_by_level, dense.detect_by_class])
+@pytest.mark.parametrize("function", [answers.detect_by_level, answers.detect_by_class])
 def test_detections_are_those_of_a_plain_loop(function):
     rng = np.random.default_rng(1)
     sites = tiny("retinanet").calls["sites"](*SIZE)

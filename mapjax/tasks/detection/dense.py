@@ -14,15 +14,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mapjax.errors import UserError, near
-from mapjax.ops import boxes as box_ops
 from mapjax.ops import images as image_ops
 from mapjax.ops.assignment import ASSIGNMENTS
 from mapjax.ops.box_codes import CODES
 from mapjax.ops.matching import IGNORED
-from mapjax.ops.nms import keep_sorted, nms
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
-from mapjax.tasks.detection import frames
+from mapjax.tasks.detection import answers, frames
 from mapjax.tasks.detection.site_losses import BOX_LOSSES, CLASS_LOSSES, QUALITIES
 
 NEEDS = "boxes"
@@ -119,7 +117,7 @@ def make(
     suppression = None if suppression is None or suppression >= 1 else float(suppression)
     answering = "site" if suppression is not None or single is None else "single"
     answer = partial(
-        detect_by_level if candidates_of == "level" else detect_by_class,
+        answers.detect_by_level if candidates_of == "level" else answers.detect_by_class,
         decode=decode_boxes,
         threshold=score_threshold,
         candidates=candidates,
@@ -233,69 +231,6 @@ def shared(sums: Mapping[str, Any], positives, mask, by: str) -> dict[str, Any]:
     else:
         weight = mask / jnp.maximum((positives * mask).sum(), 1)
     return {name: jnp.where(mask, value * weight, 0).sum() for name, value in sums.items()}
-
-
-def best_pairs(scores, count: int):
-    """The best (site, class) pairs of scores (r c): their score, site and class (k), best first; k = min(count, r c).
-
-    They are all among the `count` sites whose best class is best, which are far fewer to sort.
-    """
-    _, rows = jax.lax.top_k(scores.max(1), min(count, len(scores)))
-    score, index = jax.lax.top_k(scores[rows].reshape(-1), min(count, scores.size))
-    row, label = jnp.divmod(index, scores.shape[1])
-    return score, rows[row], label
-
-
-def detect_by_level(
-    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float | None, count: int
-) -> Result:
-    """The answer for one image, of the best candidates of each level: boxes (k 4), scores, classes and valid (k).
-
-    Args:
-      scores (r c), deltas (r 4): of the sites.
-      extent (4): the image, to which boxes are clipped.
-      sites: one array (r_l 4) a level.
-      threshold: scores must be higher.
-      candidates: of each level that enter suppression.
-      suppression: IoU above which the weaker of a class is suppressed; None: nothing is.
-      count: k.
-    """
-    found, start = [], 0
-    for level in sites:
-        here = slice(start, start := start + len(level))
-        score, row, label = best_pairs(scores[here], candidates)
-        boxes = box_ops.clip(decode(deltas[here][row], jnp.asarray(level)[row]), extent)
-        found.append((boxes, score, label))
-    boxes, score, label = (jnp.concatenate(parts) for parts in zip(*found))
-    if suppression is None:
-        score, best = jax.lax.top_k(score, min(count, len(score)))
-        return _listed(boxes[best], score, label[best], score > threshold)
-    best, kept = nms(boxes, score, suppression, count, valid=score > threshold, groups=label)
-    return _listed(boxes[best], score[best], label[best], kept)
-
-
-def detect_by_class(
-    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float | None, count: int
-) -> Result:
-    """As `detect_by_level`, of the best candidates of each class."""
-    every = jnp.concatenate([jnp.asarray(level) for level in sites])
-    boxes = box_ops.clip(decode(deltas, every), extent)
-    score, row = jax.lax.top_k(scores.T, min(candidates, len(scores)))  # (c k)
-    boxes = boxes[row]
-    keep = score > threshold
-    if suppression is not None:
-        keep = jax.vmap(lambda boxes, valid: keep_sorted(boxes, suppression, valid=valid))(boxes, keep)
-    best, index = jax.lax.top_k(jnp.where(keep, score, -1).reshape(-1), min(count, score.size))
-    return _listed(boxes.reshape(-1, 4)[index], best, index // score.shape[1], best > threshold)
-
-
-def _listed(boxes, scores, classes, valid) -> Result:
-    return {
-        "boxes": jnp.where(valid[:, None], boxes, 0),
-        "scores": jnp.where(valid, scores, 0),
-        "classes": jnp.where(valid, classes, 0).astype(jnp.int32),
-        "valid": valid,
-    }
 
 
 def _taken(outputs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:

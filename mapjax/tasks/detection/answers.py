@@ -1,0 +1,71 @@
+"""What a dense detector answers for one image: the best of its scores, their boxes, and suppression."""
+
+import jax
+import jax.numpy as jnp
+
+from mapjax.ops import boxes as box_ops
+from mapjax.ops.nms import keep_sorted, nms
+from mapjax.task import Result
+
+
+def best_pairs(scores, count: int):
+    """The best (site, class) pairs of scores (r c): their score, site and class (k), best first; k = min(count, r c).
+
+    They are all among the `count` sites whose best class is best, which are far fewer to sort.
+    """
+    _, rows = jax.lax.top_k(scores.max(1), min(count, len(scores)))
+    score, index = jax.lax.top_k(scores[rows].reshape(-1), min(count, scores.size))
+    row, label = jnp.divmod(index, scores.shape[1])
+    return score, rows[row], label
+
+
+def detect_by_level(
+    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float | None, count: int
+) -> Result:
+    """The answer for one image, of the best candidates of each level: boxes (k 4), scores, classes and valid (k).
+
+    Args:
+      scores (r c), deltas (r 4): of the sites.
+      extent (4): the image, to which boxes are clipped.
+      sites: one array (r_l 4) a level.
+      threshold: scores must be higher.
+      candidates: of each level that enter suppression.
+      suppression: IoU above which the weaker of a class is suppressed; None: nothing is.
+      count: k.
+    """
+    found, start = [], 0
+    for level in sites:
+        here = slice(start, start := start + len(level))
+        score, row, label = best_pairs(scores[here], candidates)
+        boxes = box_ops.clip(decode(deltas[here][row], jnp.asarray(level)[row]), extent)
+        found.append((boxes, score, label))
+    boxes, score, label = (jnp.concatenate(parts) for parts in zip(*found))
+    if suppression is None:
+        score, best = jax.lax.top_k(score, min(count, len(score)))
+        return _listed(boxes[best], score, label[best], score > threshold)
+    best, kept = nms(boxes, score, suppression, count, valid=score > threshold, groups=label)
+    return _listed(boxes[best], score[best], label[best], kept)
+
+
+def detect_by_class(
+    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float | None, count: int
+) -> Result:
+    """As `detect_by_level`, of the best candidates of each class."""
+    every = jnp.concatenate([jnp.asarray(level) for level in sites])
+    boxes = box_ops.clip(decode(deltas, every), extent)
+    score, row = jax.lax.top_k(scores.T, min(candidates, len(scores)))  # (c k)
+    boxes = boxes[row]
+    keep = score > threshold
+    if suppression is not None:
+        keep = jax.vmap(lambda boxes, valid: keep_sorted(boxes, suppression, valid=valid))(boxes, keep)
+    best, index = jax.lax.top_k(jnp.where(keep, score, -1).reshape(-1), min(count, score.size))
+    return _listed(boxes.reshape(-1, 4)[index], best, index // score.shape[1], best > threshold)
+
+
+def _listed(boxes, scores, classes, valid) -> Result:
+    return {
+        "boxes": jnp.where(valid[:, None], boxes, 0),
+        "scores": jnp.where(valid, scores, 0),
+        "classes": jnp.where(valid, classes, 0).astype(jnp.int32),
+        "valid": valid,
+    }
