@@ -4,6 +4,8 @@
         scenes (default): embedded digits on photos, 128×128, nothing to download.
     mapjax train --config detect:bccd --data voc:DIR
         bccd: blood cells at 320×240 from random weights; a good start for any small data set of your own.
+    mapjax train --config detect:bccd_rtdetr --data voc:DIR
+        bccd_rtdetr: the same cells with a small RT-DETR, which needs no suppression.
     mapjax train --config detect:bccd_retinanet --data voc:DIR
         bccd_retinanet, bccd_fcos, bccd_ssd, bccd_yolo: the same data with a dense detector.
     mapjax train --config detect:bccd_yolox --data voc:DIR
@@ -70,6 +72,21 @@ def bccd() -> dict[str, Any]:
         },
         "task": {"name": "two_stage", "samples": 256, "positives": 0.5, "score_threshold": 0.01, **proposals},
         "optimizer": {"learning_rate": 5e-4},
+    }
+
+
+def bccd_rtdetr() -> dict[str, Any]:
+    """Blood cells with a small RT-DETR on a ResNet-18, from random weights."""
+    small = {"width": 128, "encoder_width": 128, "encoder_hidden": 256, "hidden": 256, "expansion": 0.5, "decoder": 3}
+    backbone = {"name": "resnet", "depth": 18, "stem": "deep", "shortcut": "pool", "norm": "batch"}
+    return bccd() | {
+        "image_size": (256, 320),
+        "batch": 8,
+        "duration": "60 epochs",
+        "model": {"name": "rt_detr", "backbone": backbone, "queries": 100, **small},
+        "task": {"name": "set_prediction", "scores": "matchability", "denoising": 50, "score_threshold": 0.01},
+        "optimizer": {"learning_rate": 5e-4, "weight_decay": 1e-4, "clip": 0.1},
+        "ema": 0.998,
     }
 
 
@@ -218,6 +235,7 @@ VARIANTS = {
     "bccd_ssd": bccd_ssd,
     "bccd_yolo": bccd_yolo,
     "bccd_yolox": bccd_yolox,
+    "bccd_rtdetr": bccd_rtdetr,
     "coco": coco,
     "coco_2x": coco_2x,
     "coco_yolo": coco_yolo,

@@ -97,6 +97,16 @@ KEYS: dict[str, Key] = {
     "proposals_valid": Key(("prediction",), "P", "bool", "real rows of the padded proposals"),
     "region_logits": Key(("prediction",), "P E", "float32", "of each proposal a score for background, then each class"),
     "region_deltas": Key(("prediction",), "P E 4", "float32", "likewise the offsets of a box, as ops/boxes.py decodes"),
+    "query_logits": Key(
+        ("output", "prediction"), "Q _", "float32", "of each query a score for each class, perhaps for no object last"
+    ),
+    "query_boxes": Key(
+        ("output", "prediction"), "Q 4", "float32", "its box: centre x,y, width, height as shares of the model's frame"
+    ),
+    "aux_query_logits": Key(("output",), "_ Q _", "float32", "as `query_logits`, of the layers before"),
+    "aux_query_boxes": Key(("output",), "_ Q 4", "float32", "as `query_boxes`, of the layers before"),
+    "denoising_logits": Key(("output",), "_ _ _", "float32", "as `query_logits`, of each layer for queries of truth"),
+    "denoising_boxes": Key(("output",), "_ _ 4", "float32", "as `query_boxes`, of each layer for queries of truth"),
     "site_logits": Key(
         ("output", "prediction"),
         "R _",

@@ -276,6 +276,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "api_metrics": references("metrics"),
     "api_losses": functions(
         "mapjax.ops.losses",
+        "mapjax.ops.quality_losses",
         "mapjax.ops.pixel_losses",
         "mapjax.ops.box_losses",
         "mapjax.ops.box_codes",

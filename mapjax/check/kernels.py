@@ -10,7 +10,20 @@ import numpy as np
 from numpy.random import Generator
 
 from mapjax.ops import boxes as box_ops
-from mapjax.ops import convolution, label_maps, losses, matching, mean_field, mix, nms, pooling, resize, roi_align
+from mapjax.ops import (
+    convolution,
+    deformable,
+    hungarian,
+    label_maps,
+    losses,
+    matching,
+    mean_field,
+    mix,
+    nms,
+    pooling,
+    resize,
+    roi_align,
+)
 
 Arrays = Sequence[np.ndarray]
 
@@ -95,6 +108,31 @@ def _match_inputs(rng: Generator, large: bool) -> Arrays:
     return [_boxes(rng, 20, 64), _boxes(rng, 20_000 if large else 300, 64)]
 
 
+def _deformable_inputs(rng: Generator, large: bool) -> Arrays:
+    """Places on halves of a pixel's quarter, none on a kink of the weights."""
+    sides, queries, heads, depth = ((80, 40, 20), 300, 8, 32) if large else ((16, 8, 4), 12, 2, 8)
+    maps = [_held(rng.normal(size=(2, side, side, heads, depth))) for side in sides]
+    shape = (2, queries, heads, len(sides), 4)
+    cells = np.array(sides)[:, None, None]
+    places = (rng.integers(0, cells, (*shape, 2)) + rng.integers(0, 4, (*shape, 2)) / 4 + 0.125) / cells
+    return [*maps, places, _held(rng.uniform(size=shape))]
+
+
+def _sample(form: str, *inputs: Any) -> Any:
+    *maps, places, weights = inputs
+    return deformable.sample(maps, jax.lax.stop_gradient(places), weights, form)
+
+
+def _assign(cost: Any) -> Any:
+    return jax.vmap(lambda one: hungarian.assign(one, jnp.arange(len(one)) % 3 < 2))(cost)
+
+
+def _assign_inputs(rng: Generator, large: bool) -> Arrays:
+    """Whole numbers, of which no two sums differ by rounding."""
+    rows, columns = (100, 300) if large else (12, 20)
+    return [rng.permutation(2 * rows * columns).reshape(2, rows, columns).astype(np.float64)]
+
+
 def _mean_field(logits: Any, image: Any) -> Any:
     classes = logits.shape[-1]
     loud = jnp.ones(classes, logits.dtype)
@@ -156,6 +194,11 @@ KERNELS: dict[str, Kernel] = {
     "RoIAlign": Kernel(_roi, _roi_inputs, wide=(3,)),
     "suppression": Kernel(_suppress, _suppress_inputs, exact=True),
     "matching": Kernel(_match, _match_inputs, exact=True),
+    "assignment": Kernel(_assign, _assign_inputs, exact=True),
+    "deformable sampling": Kernel(partial(_sample, "gather"), _deformable_inputs, wide=(3, 4)),
+    "deformable sampling, dense": Kernel(
+        partial(_sample, "dense"), _deformable_inputs, reference=partial(_sample, "gather"), wide=(3, 4)
+    ),
     "mean field": Kernel(
         _mean_field,
         _normal((1, 24, 32, 3), (1, 24, 32, 3), large=[(2, 120, 160, 11), (2, 120, 160, 3)]),

@@ -60,7 +60,7 @@ def names(kind: str) -> list[str]:
     Example:
       >>> from mapjax.config import parts
       >>> parts.names("tasks")
-      ['classify', 'dense', 'segment', 'two_stage']
+      ['classify', 'dense', 'segment', 'set_prediction', 'two_stage']
     """
     modules = {name: importlib.import_module(path) for name, path in _modules(kind).items()}
     return sorted(name for name, module in modules.items() if hasattr(module, "make"))

@@ -51,6 +51,42 @@ def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array,
     return jnp.where(union > 0, shared / jnp.where(union > 0, union, 1), 0)
 
 
+def iou(a: Float[Array, "*#b 4"], b: Float[Array, "*#b 4"]) -> Float[Array, "*b"]:
+    """Intersection over union of boxes one by one, the leading axes broadcast; 0 where both are empty.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> float(boxes.iou(jnp.array([0.0, 0, 2, 2]), jnp.array([0.0, 0, 1, 2])))
+      0.5
+    """
+    shared, union = _shared(a, b)
+    return shared / jnp.where(union > 0, union, 1)
+
+
+def generalized_iou(a: Float[Array, "*#b 4"], b: Float[Array, "*#b 4"]) -> Float[Array, "*b"]:
+    """IoU less the share of the box around both that neither covers (Rezatofighi et al. 2019), -1 to 1, broadcast.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mapjax.ops import boxes
+      >>> float(boxes.generalized_iou(jnp.array([0.0, 0, 1, 1]), jnp.array([3.0, 0, 4, 1])))
+      -0.5
+    """
+    shared, union = _shared(a, b)
+    corners = [jnp.minimum(a[..., :2], b[..., :2]), jnp.maximum(a[..., 2:], b[..., 2:])]
+    around = area(jnp.concatenate(jnp.broadcast_arrays(*corners), -1))
+    overlap = shared / jnp.where(union > 0, union, 1)
+    return overlap - jnp.where(around > 0, (around - union) / jnp.where(around > 0, around, 1), 0)
+
+
+def _shared(a, b):
+    """Area of the intersection and of the union; an intersection of an empty union is 0."""
+    sides = jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2])
+    shared = jnp.prod(jnp.maximum(sides, 0), -1)
+    return shared, area(a) + area(b) - shared
+
+
 def pairwise_coverage(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
     """Share of each box of `a` that lies in each box of `b`: intersection over the area of `a`; 0 if `a` is empty.
 

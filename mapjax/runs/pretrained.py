@@ -1,6 +1,7 @@
 """Published weights as a trained run: a network that answers without any training here.
 
 torchvision/resnet50.IMAGENET1K_V2       a name, fetched once (mapjax.weights.names)
+hf/facebook/detr-resnet-50               likewise
 mine.pth                                 a file of the form of a published one (mapjax.weights.recognise)
 torchvision/resnet50.DEFAULT:mine.pth    a file, and what it is: the network, how it sees images, its classes
 """
@@ -77,7 +78,7 @@ def _before_file(source: str) -> str | None:
 
 
 def _is_name(text: str) -> bool:
-    return text in names.ALONE or text.startswith(("torchvision/", "timm/"))
+    return text in names.ALONE or text.startswith(("torchvision/", "timm/", "hf/"))
 
 
 def _is_file(text: str) -> bool:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mapjax.errors import UserError
-from mapjax.weights import stored, timm, yolox
+from mapjax.weights import huggingface, stored, timm, yolox
 from mapjax.weights.stored import Stored, shown
 from mapjax.weights.translate import new_names
 
@@ -57,6 +57,7 @@ def readings(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray
     counted = new_names(tensors)
     yield counted
     yield from timm.renamings(counted)
+    yield from huggingface.renamings(counted)
     yield from yolox.renamings(counted)
 
 

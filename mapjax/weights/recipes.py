@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mapjax.errors import UserError, near
-from mapjax.weights import names
+from mapjax.weights import huggingface, names
 from mapjax.weights.published import TORCHVISION
 
 Node = Mapping[str, Any]
@@ -179,8 +179,9 @@ _SQUARE: dict[str, tuple[Node, Node, int]] = {  # network, task, side of its ima
 class Recipe(NamedTuple):
     """A network as its weights need it: nodes of a config; height and width of its images; a list of `labels`.
 
-    channels: of its answers, where there are more of them than classes.
-    first: the identifier that the first of these answers for.
+    channels: of its answers, where there are more of them than classes: each class answers in the channel of its
+      identifier.
+    first: the identifier of the first channel.
     """
 
     name: str
@@ -194,16 +195,18 @@ class Recipe(NamedTuple):
 
 
 def known() -> list[str]:
-    """List the names with a recipe: of torchvision's all but the networks that are not here, and those of `ALONE`."""
+    """List the names with a recipe: of torchvision's all but the networks that are not here, and others'."""
     every = (f"torchvision/{network}.{kind}" for kind, files in TORCHVISION.items() for network in files)
-    return [*filter(lambda name: not _lacking(*_parts(name)), every), *names.ALONE]
+    hub = (f"hf/{repository}" for repository in huggingface.RECIPES)
+    return [*filter(lambda name: not _lacking(*_parts(name)), every), *hub, *names.ALONE]
 
 
 def find(name: str) -> Recipe:
     """Give the recipe of published weights.
 
     Args:
-      name: torchvision/NETWORK.WEIGHTS (DEFAULT, or without .WEIGHTS: the newest), efficientnet_lite0 or yolox_SIZE.
+      name: torchvision/NETWORK.WEIGHTS (DEFAULT, or without .WEIGHTS: the newest), hf/OWNER/NAME,
+        efficientnet_lite0 or yolox_SIZE.
 
     Raises:
       UserError: no such name, or weights of a network that is not here.
@@ -211,6 +214,8 @@ def find(name: str) -> Recipe:
     if name == names.LITE0:
         # TensorFlow's: levels as (x - 127) / 128, seven eighths of the image, a bicubic filter.
         return _classifier(name, names.LITE0, (224, 256), "bicubic", [127 / 255] * 3, [128 / 255] * 3)
+    if name.removeprefix("hf/") in huggingface.RECIPES and name.startswith("hf/"):
+        return _from_hub(name)
     if name in names.YOLOX:
         return _yolox(name)
     if not name.startswith("torchvision/"):
@@ -251,6 +256,8 @@ def classifier(network: str) -> Node | None:
 
 
 def _hint(name: str) -> str:
+    if name.startswith("hf/"):
+        return near(name, [one for one in known() if one.startswith("hf/")])
     if name.startswith("timm/"):
         return " timm's can be trained from (--init_from); how each of them sees images is not known here."
     networks = {one.partition(".")[0].removeprefix("torchvision/") for one in known()}
@@ -297,6 +304,12 @@ def _classifier(
 def _segmenter(name: str, network: str) -> Recipe:
     transform = {"name": "pixelwise", "fit": "shorter", "shorter": 520, "longest": 0, "multiple": 8}
     return Recipe(name, _SEGMENTERS[network], {"name": "segment"}, transform, (520, 520), "voc")
+
+
+def _from_hub(name: str) -> Recipe:
+    """The recipe of a detector of transformers."""
+    one = huggingface.RECIPES[name.removeprefix("hf/")]
+    return Recipe(name, one.model, one.task, one.transform, one.image_size, "coco", one.channels, one.first)
 
 
 def _detector(name: str, model: Node, task: Node, sides: tuple[int, int]) -> Recipe:

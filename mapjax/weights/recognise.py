@@ -35,6 +35,8 @@ NUMBERS = {  # in all tensors, without counters of batches; other weights of a n
     "fcn_resnet50": 35_376_874,
     "fcos_resnet50_fpn": 32_375_840,
     "googlenet": 13_019_960,
+    "hf/facebook/detr-resnet-101": 60_675_360,
+    "hf/facebook/detr-resnet-50": 41_631_008,
     "inception_v3": 27_197_488,
     "lraspp_mobilenet_v3_large": 3_246_194,
     "mobilenet_v2": 3_538_984,
@@ -96,7 +98,9 @@ def recognise(path: pathlib.Path, shapes: Shapes) -> str:
         return path.stem
     known = recipes.known()
     for name in known:
-        if name in names.ALONE:
+        if not name.startswith("torchvision/"):
+            if path.stem == name.rpartition("/")[2]:
+                return name
             continue
         network, _, kind = name.removeprefix("torchvision/").partition(".")
         if path.stem in (TORCHVISION[kind][network], f"{network}.{kind}"):
@@ -117,6 +121,6 @@ def recognise(path: pathlib.Path, shapes: Shapes) -> str:
     return fitting[0]
 
 
-def _numbers(name: str) -> int:
+def _numbers(name: str) -> int | None:
     whole = name.removeprefix("torchvision/")
-    return NUMBERS.get(whole, NUMBERS[whole.partition(".")[0]])
+    return NUMBERS.get(whole, NUMBERS.get(whole.partition(".")[0]))

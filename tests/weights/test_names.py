@@ -140,7 +140,12 @@ def test_unknown_names():
         ("torchvision/resnet50.IMAGENET1K_V3", r"no such weights\. Did you mean 'IMAGENET1K_V2' or 'IMAGENET1K_V1'\?"),
         ("resnet50", r"'resnet50' is neither a weight file nor .* Did you mean 'torchvision/resnet50'"),
         ("efficientnet_lite1", r"Did you mean 'efficientnet_lite0'"),
-        ("runs/mine", r"Names are torchvision/NETWORK\.WEIGHTS, timm/NAME, efficientnet_lite0 and yolox_SIZE\."),
+        ("hf/detr-resnet-50", "a name of the hub is hf/OWNER/NAME"),
+        ("hf/../../etc/passwd", "a name of the hub is hf/OWNER/NAME"),
+        (
+            "runs/mine",
+            r"Names are torchvision/NETWORK\.WEIGHTS, timm/NAME, hf/OWNER/NAME, .*0 and yolox_SIZE\.",
+        ),
         ("yolox_nan", r"Did you mean 'yolox_nano'"),
         ("timm/../../etc/passwd", "a name of timm's is as timm/"),
         ("timm/", "a name of timm's is as timm/"),
@@ -212,11 +217,11 @@ def test_yolox_comes_from_its_publisher(cache, monkeypatch, tmp_path):
         names.fetch("yolox_s")
 
 
-def hub(content, etag, error=None):
+def hub(content, etag, error=None, holds="timm/tiny.in1k"):
     """Stand for huggingface_hub, which has one file."""
 
     def download(repo, file, *, revision, local_dir):
-        assert (repo, file, revision) == ("timm/tiny.in1k", "model.safetensors", "abc123")
+        assert (repo, file, revision) == (holds, "model.safetensors", "abc123")
         if error is not None:
             raise error
         path = pathlib.Path(local_dir) / file
@@ -245,6 +250,18 @@ def test_timm_through_the_hub(cache, monkeypatch, tmp_path):
         names.fetch("timm/tiny.in1k")
     note.unlink()  # as of a file that was put there by hand
     assert names.fetch("timm/tiny.in1k") == path
+
+
+def test_any_owner_through_the_hub(cache, monkeypatch):
+    content = b"of a detector"
+    known = hub(content, hashlib.sha256(content).hexdigest(), holds="someone/detr-tiny")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", known)
+    path = names.fetch("hf/someone/detr-tiny")
+    assert path == cache / "hf" / "someone" / "detr-tiny.safetensors" and path.read_bytes() == content
+    absent = hub(b"", SHA, RepositoryNotFoundError("404"), holds="nobody/tiny")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", absent)
+    with pytest.raises(UserError, match=r"no such weights; look for the name at hf\.co/nobody\."):
+        names.fetch("hf/nobody/tiny")
 
 
 class RepositoryNotFoundError(Exception):

@@ -20,7 +20,7 @@ SMALL = (  # one of each kind and family that is quick to lay out
     "yolox_nano",
 )
 
-BY_SHORTER_SIDE = ((520, 784), (800, 1216), (320, 480))  # an image of 2:3, rounded up to a multiple
+BY_SHORTER_SIDE = ((520, 784), (800, 1216), (800, 1200), (320, 480))  # an image of 2:3, rounded up to a multiple
 
 
 def shapes_of(name):

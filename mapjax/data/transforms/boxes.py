@@ -35,6 +35,7 @@ def make(
     shorter: int = 800,
     longest: int = 1333,
     multiple: int = 32,
+    smooth: bool = False,
     fill: Sequence[int] = IMAGENET_MEAN,
 ) -> Transform:
     """Make `transform(record, rng) -> example`.
@@ -50,8 +51,8 @@ def make(
       max_boxes: rows of `boxes`, `classes`, `crowd` and `valid`; the rows that are not `valid` are zeros.
       augment: the keys of augment.py; None for evaluation.
       masks: also give `masks` (max_boxes, height, width); zeros for a record that has none.
-      fit, shorter, longest, multiple: of images without augmentation, as in fits.py: "letterbox", or "shorter" for
-        frames as torchvision's detectors have them, and "stretch" as its SSD.
+      fit, shorter, longest, multiple, smooth: of images without augmentation, as in fits.py: "letterbox", or
+        "shorter" for frames as torchvision's detectors have them, and "stretch" as its SSD.
       fill: red, green and blue beside the image, 0 to 255; by default ImageNet's mean.
 
     Raises:
@@ -73,7 +74,7 @@ def make(
     if min(frame) < 1 or max_boxes < 1:
         raise UserError(f"size={tuple(size)} and max_boxes={max_boxes} must be positive.")
     config = augmentation.complete(augment)
-    fitted = fits.choose(fit, frame, shorter=shorter, longest=longest, multiple=multiple, smooth=False)
+    fitted = fits.choose(fit, frame, shorter=shorter, longest=longest, multiple=multiple, smooth=smooth)
     kinds = [kind for kind in labels.kinds_of("object") if masks or kind != "masks"]
     warned = []
 

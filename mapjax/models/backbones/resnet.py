@@ -1,7 +1,8 @@
 """ResNet (He et al. 2015), with the stride in the 3×3 convolution of a bottleneck as torchvision has it ("v1.5").
 
 ResNeXt (Xie et al. 2016) is `groups` and `width_per_group`: ResNeXt-50 32x4d is depth 50 with 32 and 4. Wide ResNet
-(Zagoruyko & Komodakis 2016) is `width_per_group=128`: only the inner convolutions of a bottleneck are wider.
+(Zagoruyko & Komodakis 2016) is `width_per_group=128`: only the inner convolutions of a bottleneck are wider. ResNet-vd
+(He et al. 2018, ResNet-D), which RT-DETR stands on, is `stem="deep"` and `shortcut="pool"`.
 """
 
 from collections.abc import Mapping
@@ -10,16 +11,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mapjax.errors import UserError, near
-from mapjax.models.layers import Conv, Dense, Norm, global_pool, model_of
+from mapjax.models.layers import Conv, ConvNorm, Dense, Norm, global_pool, model_of
 from mapjax.ops import convolution
 from mapjax.sharding import mesh, pipeline, tensor
 from mapjax.task import Model
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 NORMS = ("batch", "frozen", "group")
-STEMS = ("imagenet", "small")
+STEMS = ("imagenet", "small", "deep")
+SHORTCUTS = ("stride", "pool")
 HEADS = ("^fc/",)
 BOTTLENECK = (  # how the parameters of a block are split: its last two convolutions are a pair
     (r"conv2/kernel$", tensor.CONV_OUT),
@@ -44,6 +47,7 @@ class Block(nn.Module):
     groups: int = 1
     width_per_group: int = 64
     dilation: int = 1
+    shortcut: str = ""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -64,23 +68,57 @@ class Block(nn.Module):
             out = self.features
             y = nn.relu(conv_norm(x, 1, out, 3, self.stride))
             y = conv_norm(y, 2, out, 3, scale_init=last)
-        if self.stride != 1 or x.shape[-1] != out:
-            x = Downsample(out, self.stride, self.norm, self.dtype, name="downsample")(x, train)
+        if self.stride != 1 or x.shape[-1] != out or self.shortcut == "pool":
+            pooled = self.shortcut == "pool"
+            x = Downsample(out, self.stride, self.norm, pooled, self.dtype, name="downsample")(x, train)
         return nn.relu(x + y)
 
 
 class Downsample(nn.Module):
-    """The shortcut where a block changes size: 1×1 convolution "0", normalization "1"."""
+    """The shortcut where a block changes size: 1×1 convolution "0", normalization "1".
+
+    pooled: a mean of 2×2 places comes before, in place of the stride.
+    """
 
     features: int
     stride: int
+    norm: Mapping[str, Any]
+    pooled: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        stride = 1 if self.pooled else self.stride
+        if self.pooled and self.stride == 2:
+            x = mean_pool(x)
+        x = Conv(self.features, 1, stride, dtype=self.dtype, name="0")(x)
+        return Norm(**self.norm, dtype=self.dtype, name="1")(x, train)
+
+
+class Stem(nn.Module):
+    """Three 3×3 convolutions "0", "1", "2" in place of one of 7×7, the first with a stride of 2."""
+
+    features: int
     norm: Mapping[str, Any]
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = Conv(self.features, 1, self.stride, dtype=self.dtype, name="0")(x)
-        return Norm(**self.norm, dtype=self.dtype, name="1")(x, train)
+        widths = (self.features // 2, self.features // 2, self.features)
+        kind, epsilon = self.norm["kind"], self.norm["epsilon"]
+        for i, width in enumerate(widths):
+            options = {"norm": kind, "epsilon": epsilon, "activation": nn.relu, "dtype": self.dtype}
+            x = ConvNorm(width, 3, 2 if i == 0 else 1, name=str(i), **options)(x, train)
+        return x
+
+
+def mean_pool(x):
+    """Means of 2×2 places; at an odd border of those that there are."""
+    b, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
+    total = x.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c).sum((2, 4))
+    rows, columns = (np.minimum(2, length - 2 * np.arange((length + 1) // 2)) for length in (h, w))
+    return total / jnp.asarray(rows[:, None, None] * columns[:, None], x.dtype)
 
 
 class Stage(nn.Module):
@@ -102,6 +140,7 @@ class Stage(nn.Module):
     stacked: bool = False
     micro_batches: int = 4
     dilations: tuple[int, int] = (1, 1)
+    shortcut: str = "stride"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -115,7 +154,8 @@ class Stage(nn.Module):
         }
         for i in range(min(self.blocks, 1) if self.stacked else self.blocks):
             stride, dilation = (self.stride, self.dilations[0]) if i == 0 else (1, self.dilations[1])
-            one = block(self.features, stride, self.bottleneck, self.norm, dilation=dilation, name=str(i), **options)
+            own = {"dilation": dilation, "shortcut": self.shortcut if i == 0 else "", **options}
+            one = block(self.features, stride, self.bottleneck, self.norm, name=str(i), **own)
             x = one(x, train)
         if self.stacked and self.blocks > 1:
             options["dilation"] = self.dilations[1]
@@ -152,6 +192,7 @@ class ResNet(nn.Module):
     groups: int = 1
     width_per_group: int = 64
     stem: str = "imagenet"
+    shortcut: str = "stride"
     norm: str = "batch"
     epsilon: float = 1e-5
     classes: int | None = None
@@ -166,11 +207,14 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool = False):
         norm = {"kind": self.norm, "epsilon": self.epsilon}
-        kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = Conv(round(64 * self.width), kernel, stride, dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(Norm(**norm, dtype=self.dtype, name="bn1")(x, train))
+        if self.stem == "deep":
+            x = Stem(round(64 * self.width), norm, self.dtype, name="conv1")(x, train)
+        else:
+            kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+            x = Conv(round(64 * self.width), kernel, stride, dtype=self.dtype, name="conv1")(x)
+            x = nn.relu(Norm(**norm, dtype=self.dtype, name="bn1")(x, train))
         outputs = {"stem": x}
-        if self.stem == "imagenet":
+        if self.stem != "small":
             x = convolution.max_pool(x)
         options = {
             "bottleneck": self.depth >= 50,
@@ -181,6 +225,7 @@ class ResNet(nn.Module):
             "remat": self.remat,
             "stacked": self.stacked,
             "micro_batches": self.micro_batches,
+            "shortcut": self.shortcut,
             "dtype": self.dtype,
         }
         stages = STAGES[self.depth][: self.stages]
@@ -213,7 +258,7 @@ def _steps(output_stride: int) -> list[tuple[int, tuple[int, int]]]:
 
 def levels_of(stem: str, output_stride: int, stages: int) -> dict[str, int]:
     """The strides of the maps by name."""
-    first, finest = (2, 4) if stem == "imagenet" else (1, 1)
+    first, finest = (1, 1) if stem == "small" else (2, 4)
     return {"stem": first, **{f"layer{i + 1}": min(finest * 2**i, output_stride) for i in range(stages)}}
 
 
@@ -231,6 +276,7 @@ def make(
     groups: int = 1,
     width_per_group: int = 64,
     stem: str = "imagenet",
+    shortcut: str = "stride",
     norm: str = "batch",
     epsilon: float = 1e-5,
     classes: int | None = None,
@@ -250,7 +296,8 @@ def make(
       groups, width_per_group: of the inner convolutions of a bottleneck (depth 50 and more): 32 and 4 is ResNeXt's
         32x4d, 1 and 128 a Wide ResNet "-2".
       stem: "imagenet" (7×7 of stride 2 and a pool), or "small" for images of about 32×32 (3×3 and no stride, as
-        the CIFAR networks of the paper begin).
+        the CIFAR networks of the paper begin); "deep" is three of 3×3 in place of the one of 7×7.
+      shortcut: where a stage begins: "stride", or "pool" for a mean before the convolution, which every stage has.
       norm: "batch", "frozen" (running statistics, never trained) or "group".
       epsilon: added to its variance.
       zero_init: each block starts as the identity (Goyal et al. 2017).
@@ -271,7 +318,7 @@ def make(
       >>> resnet.make(depth=18, classes=10).levels
       {'stem': 2, 'layer1': 4, 'layer2': 8, 'layer3': 16, 'layer4': 32}
     """
-    _require_known(depth, norm, stem)
+    _require_known(depth, norm, stem, shortcut)
     if stacked and norm == "batch":
         raise UserError(
             "resnet: stacked=True cuts a batch into micro-batches, and norm='batch' would take the statistics of each "
@@ -289,6 +336,7 @@ def make(
         groups=groups,
         width_per_group=width_per_group,
         stem=stem,
+        shortcut=shortcut,
         norm=norm,
         epsilon=epsilon,
         classes=classes,
@@ -304,10 +352,12 @@ def make(
     return model_of(module, levels=levels, heads=HEADS, rules=rules_of(depth, stacked))
 
 
-def _require_known(depth: int, norm: str, stem: str) -> None:
+def _require_known(depth: int, norm: str, stem: str, shortcut: str) -> None:
     if depth not in STAGES:
         raise UserError(f"a resnet of depth={depth} does not exist: choose one of {', '.join(map(str, STAGES))}.")
     if norm not in NORMS:
         raise UserError(f"resnet has no norm={norm!r}.{near(norm, NORMS)}")
     if stem not in STEMS:
         raise UserError(f"resnet has no stem={stem!r}.{near(stem, STEMS)}")
+    if shortcut not in SHORTCUTS:
+        raise UserError(f"resnet has no shortcut={shortcut!r}.{near(shortcut, SHORTCUTS)}")
