@@ -45,6 +45,7 @@ def make(
     shorter: int = 800,
     longest: int = 1333,
     multiple: int = 32,
+    smooth: bool = False,
     fill: Sequence[int] = boxes.IMAGENET_MEAN,
     probability: float | int = 0.5,
     alpha: float | int = 1.5,
@@ -52,7 +53,7 @@ def make(
     """Make the transform; without augmentation, in evaluation, it is that of boxes.py.
 
     Args:
-      size, max_boxes, augment, masks, fit, shorter, longest, multiple, fill: as for boxes.make.
+      size, max_boxes, augment, masks, fit, shorter, longest, multiple, smooth, fill: as for boxes.make.
       probability: that an image is mixed with another.
       alpha: the share of an image is drawn from Beta(α, α).
 
@@ -77,6 +78,7 @@ def make(
         shorter=shorter,
         longest=longest,
         multiple=multiple,
+        smooth=smooth,
         fill=fill,
     )
     return base if augment is None else Mixed(base, probability, alpha)

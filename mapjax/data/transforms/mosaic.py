@@ -117,6 +117,7 @@ def make(
     shorter: int = 800,
     longest: int = 1333,
     multiple: int = 32,
+    smooth: bool = False,
     fill: Sequence[int] = IMAGENET_MEAN,
     mosaic: float | int = 1.0,
     mosaic_scale: tuple[float | int, float | int] = (0.5, 1.0),
@@ -129,8 +130,8 @@ def make(
     the frame as its `size`.
 
     Args:
-      size, max_boxes, augment, masks, fit, shorter, longest, multiple, fill: as for boxes.make; each image of a mosaic
-        is augmented on its own, and `min_visible` is 0.1 unless it is given.
+      size, max_boxes, augment, masks, fit, shorter, longest, multiple, smooth, fill: as for boxes.make; each image of a
+        mosaic is augmented on its own, and `min_visible` is 0.1 unless it is given.
       mosaic: probability that an image is seen with three others.
       mosaic_scale: (low, high): what images of a mosaic are magnified by, letterboxed into the frame.
       mixup: probability that the result is averaged with one more image (Zhang et al. 2019).
@@ -160,6 +161,7 @@ def make(
         shorter=shorter,
         longest=longest,
         multiple=multiple,
+        smooth=smooth,
         fill=fill,
     )
     if augment is None or not any(chances.values()):
