@@ -205,23 +205,24 @@ def bccd_yolox() -> dict[str, Any]:
         "task": YOLOX_TASK,
         "batch": 8,
         "duration": "600 steps",
-        "optimizer": {"learning_rate": 1e-3},
+        "optimizer": {},
     }
 
 
 def coco_yolo() -> dict[str, Any]:
     """COCO for 300 epochs of 64 images at 640×640, with a YOLO from random weights; the schedule of YOLOX."""
-    return coco() | {
+    base = coco()
+    del base["init_from"]
+    return base | {
         "image_size": (640, 640),
         "transform": {"name": "boxes", "max_boxes": 100, "augment": {"flip_horizontal": 0.5, "scale": (0.5, 1.5)}},
         "batch": 64,
         "eval_batch": 64,
         "duration": "300 epochs",
-        "init_from": "",
         "model": {"name": "yolo", "size": "s"},
         "task": YOLO_TASK,
-        "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 5e-4},
-        "schedule": {"name": "cosine", "warmup": "5 epochs", "final": 0.05},
+        "optimizer": {"name": "sgd", "learning_rate": 0.01, "weight_decay": 5e-4},
+        "schedule": {"warmup": "5 epochs", "final": 0.05},
         "ema": 0.9999,
         "every": {"evaluate": "10 epochs", "save": "2000 steps"},
     }

@@ -50,7 +50,9 @@ ELSEWHERE = {
     "ssdlite",
     "yolo",
     "yolox",
-}  # in test_faster_rcnn.py, test_dense_detectors.py, test_yolox.py: give maps in a dict of their own
+    "detr",
+    "rt_detr",
+}  # in tests of their own: they give maps in a dict of their own
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: "-".join(str(value) for value in node.values())[:40])

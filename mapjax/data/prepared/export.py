@@ -98,7 +98,7 @@ class Answers:
         Raises:
           UserError: it has no boxes, or the folder cannot be written.
         """
-        if "boxes" not in row:
+        if not has(row, "boxes"):
             raise UserError(f"--format {self._form} writes boxes, and this network answers with none; leave it out.")
         stem = name.with_suffix("").as_posix()
         boxes = np.array(row["boxes"], np.float64).reshape(-1, 4)

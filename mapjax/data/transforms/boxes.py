@@ -122,7 +122,8 @@ def map_record(
         frame, matrix = fit.place(original)
         mapped = fit.show(matrix, image, frame, tuple(fill))
     else:
-        matrix = augmentation.draw_matrix(config, rng, original, frame, record.get("boxes"))
+        objects = record["boxes"] if labels.has(record, "boxes") else None
+        matrix = augmentation.draw_matrix(config, rng, original, frame, objects)
         small, onward = geometry.shrink(image, matrix)
         mapped = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), frame, tuple(fill))
     return {"image": mapped, "matrix": matrix.astype(np.float32), "size": np.array(original, np.int32)}, matrix

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool
 
-from mapjax.data import geometry
+from mapjax.data import geometry, labels
 from mapjax.data.transforms.boxes import Example
 from mapjax.errors import UserError
 
@@ -14,7 +14,7 @@ def require_masks(lists: Example, file: str) -> None:
     Raises:
       UserError: naming it.
     """
-    if "masks" not in lists:
+    if not labels.has(lists, "masks"):
         raise UserError(
             f"{file} has no masks, by which transform.copy_paste cuts objects out; set data.masks=True for data that "
             "have them, or copy_paste=0."
@@ -44,7 +44,7 @@ def paste(onto: Example, source: Example, chosen: Bool[np.ndarray, " n"], min_vi
     found["boxes"] = found["boxes"].copy()
     for row in np.flatnonzero((after < before)[keep]).tolist():
         found["boxes"][row] = geometry.mask_bounds(found["masks"][row])
-    if "keypoints" in found:
+    if labels.has(found, "keypoints"):
         found["keypoints"] = _hidden(found["keypoints"], covered)
     image = np.where(covered[..., None], source["image"], onto["image"])
     return {"image": image, **together(found, taken)}

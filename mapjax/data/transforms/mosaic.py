@@ -87,7 +87,8 @@ class Joined:
         frame, config = self._options["size"], self._config
         record, image = boxes.read(record)
         original: geometry.Size = image.shape[:2]
-        matrix = augmentation.draw_matrix(config, rng, original, frame, record.get("boxes"))
+        objects = record["boxes"] if labels.has(record, "boxes") else None
+        matrix = augmentation.draw_matrix(config, rng, original, frame, objects)
         matrix = geometry.compose(matrix, meeting(original, frame, zoom, number, place))
         size = (place[0].stop - place[0].start, place[1].stop - place[1].start)
         small, onward = geometry.shrink(image, matrix)
@@ -192,10 +193,10 @@ def shifted(lists: Example, place: tuple[slice, slice], frame: geometry.Size) ->
     """Restate the lists of a quarter, of rows and columns of pixels, in the frame."""
     x, y = place[1].start, place[0].start
     found = lists | {"boxes": lists["boxes"] + np.array([x, y, x, y], np.float32)}
-    if "keypoints" in lists:
+    if labels.has(lists, "keypoints"):
         points = lists["keypoints"]
         found["keypoints"] = np.where(points[..., 2:] > 0, points + np.array([x, y, 0], np.float32), points)
-    if "masks" in lists:
+    if labels.has(lists, "masks"):
         found["masks"] = np.zeros((len(lists["masks"]), *frame), bool)
         found["masks"][:, place[0], place[1]] = lists["masks"]
     return found
