@@ -23,6 +23,8 @@ from the defaults of mapjax/config/schema.py. What each takes and reaches: docs/
 
 from typing import Any
 
+from mapjax.weights.recipes import YOLOX_TASK
+
 
 def scenes() -> dict[str, Any]:
     """Embedded scenes on a small network, for a laptop."""
@@ -165,20 +167,6 @@ YOLO_TASK = {  # of our own YOLO: Feng et al. 2021 (assignment), Wang et al. 202
     "divided_by": "quality",
     "score_threshold": 0.01,
     "suppression": 0.65,
-}
-YOLOX_TASK = {  # Ge et al. 2021
-    "name": "dense",
-    "assignment": "sim_ota",
-    "code": "corner",
-    "class_loss": {"name": "bce", "everywhere": False},
-    "box_loss": "iou_squared",
-    "box_factor": 5.0,
-    "quality": "objectness",
-    "divided_by": "batch",
-    "score_threshold": 0.01,
-    "suppression": 0.65,
-    "mean": (0.0, 0.0, 0.0),
-    "std": (1 / 255, 1 / 255, 1 / 255),
 }
 
 

@@ -94,7 +94,7 @@ _DETECTORS: dict[str, tuple[Node, Node, tuple[int, int]]] = {  # network, task, 
         (320, 640),
     ),
 }
-YOLOX_TASK: Node = {  # what YOLOX is trained with, and how it answers (Ge et al. 2021)
+YOLOX_TASK: Node = {  # what YOLOX is trained with (Ge et al. 2021)
     "name": "dense",
     "assignment": "sim_ota",
     "code": "corner",
@@ -104,8 +104,9 @@ YOLOX_TASK: Node = {  # what YOLOX is trained with, and how it answers (Ge et al
     "quality": "objectness",
     "divided_by": "batch",
     "score_threshold": 0.01,
-    "best_class": True,
     "suppression": 0.65,
+    "mean": (0.0, 0.0, 0.0),  # it sees 0 to 255
+    "std": (1 / 255, 1 / 255, 1 / 255),
 }
 
 _RESNET50: Node = {"name": "resnet", "depth": 50, "norm": "frozen"}
@@ -325,6 +326,6 @@ def _yolox(name: str) -> Recipe:
     size = name.removeprefix("yolox_")
     side = 416 if size in ("nano", "tiny") else 640
     seen = {"fit": "shorter", "shorter": side, "longest": side, "multiple": 0, "fill": (114, 114, 114)}
-    task = {**YOLOX_TASK, "mean": (0, 0, 0), "std": (1 / 255,) * 3}
+    task = {**YOLOX_TASK, "best_class": True}
     transform = {"name": "boxes", "max_boxes": 100, **seen}
     return Recipe(name, {"name": "yolox", "size": size}, task, transform, (side, side), "coco")

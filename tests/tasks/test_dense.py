@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from box_batches import batch_of, with_box
 from oracles import iou_of
 
 from mapjax import stages
@@ -87,27 +88,6 @@ RUN = {kind: compiled(task) for kind, task in TASKS.items()}
 def loss_and_gradient(kind, variables, batch):
     (loss, (_, scalars)), gradient = RUN[kind][0](variables, batch)
     return loss, scalars, gradient["params"]
-
-
-def batch_of(photos=2):
-    """Random images without any box."""
-    rng, rows = np.random.default_rng(0), 3
-    batch = {
-        "image": rng.integers(0, 256, (photos, *SIZE, 3), np.uint8),
-        "boxes": np.zeros((photos, rows, 4), np.float32),
-        "classes": np.zeros((photos, rows), np.int32),
-        "crowd": np.zeros((photos, rows), bool),
-        "valid": np.zeros((photos, rows), bool),
-        "mask": np.ones(photos, bool),
-        "size": np.tile(np.int32(SIZE), (photos, 1)),
-        "matrix": np.tile(np.eye(3, dtype=np.float32), (photos, 1, 1)),
-    }
-    return jax.tree.map(jnp.asarray, batch)
-
-
-def with_box(batch, photo, row, box, number=0, crowd=False):
-    new = {"boxes": jnp.asarray(box, jnp.float32), "classes": number, "crowd": crowd, "valid": True}
-    return batch | {name: batch[name].at[photo, row].set(value) for name, value in new.items()}
 
 
 def with_boxes():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from box_batches import batch_of, with_box
 from oracles import iou_of
 
 from mapjax import stages
@@ -76,28 +77,6 @@ PREDICT = jax.jit(lambda variables, batch: TASK.predict(variables, batch, KEY))
 ANSWER = jax.jit(lambda variables, batch: TASK.decode(TASK.predict(variables, batch, KEY), batch))
 ANCHORS = tiny().calls["anchors"](SIZE)
 EVERY = np.concatenate(ANCHORS)
-
-
-def batch_of(photos=2):
-    """Random images without any box."""
-    rng, rows = np.random.default_rng(0), 3
-    batch = {
-        "image": rng.integers(0, 256, (photos, *SIZE, 3), np.uint8),
-        "boxes": np.zeros((photos, rows, 4), np.float32),
-        "classes": np.zeros((photos, rows), np.int32),
-        "crowd": np.zeros((photos, rows), bool),
-        "valid": np.zeros((photos, rows), bool),
-        "mask": np.ones(photos, bool),
-        "size": np.tile(np.int32(SIZE), (photos, 1)),
-        "matrix": np.tile(np.eye(3, dtype=np.float32), (photos, 1, 1)),
-    }
-    return jax.tree.map(jnp.asarray, batch)
-
-
-def with_box(batch, photo, row, box, number=0, crowd=False):
-    at = (photo, row)
-    new = {"boxes": jnp.asarray(box, jnp.float32), "classes": number, "crowd": crowd, "valid": True}
-    return batch | {name: batch[name].at[at].set(value) for name, value in new.items()}
 
 
 @jax.jit
