@@ -23,8 +23,6 @@ from the defaults of mapjax/config/schema.py. What each takes and reaches: docs/
 
 from typing import Any
 
-from mapjax.weights.recipes import YOLOX_TASK
-
 
 def scenes() -> dict[str, Any]:
     """Embedded scenes on a small network, for a laptop."""
@@ -183,6 +181,8 @@ def bccd_yolo() -> dict[str, Any]:
 
 def bccd_yolox() -> dict[str, Any]:
     """As `bccd`, from YOLOX-Nano's weights of COCO."""
+    from mapjax.weights.recipes import YOLOX_TASK  # with JAX, which a start without this recipe does not load
+
     grey = (114, 114, 114)
     return bccd() | {
         "image_size": (320, 416),
