@@ -60,16 +60,23 @@ KEYS: dict[str, Key] = {
     ),
     "areas": Key(("record",), "M", "float32", "area of the object in original pixels² (COCO's area, else the box's)"),
     "masks": Key(
-        ("record", "example", "batch"),
+        ("record",),
         "M H W",
         "bool",
-        "instance masks in the frame of `image`; in a record a sequence of bits or run lengths (run_lengths.py)",
+        "instance masks in the frame of `image`: a sequence of bits or run lengths (run_lengths.py)",
+    ),
+    "box_masks": Key(
+        ("example", "batch"),
+        "M _ _",
+        "uint8",
+        "of each cell of a grid inside an object's box, the share that its mask covers: 0 to 255",
     ),
     "keypoints": Key(
-        ("record", "example", "batch"),
+        ("record", "example", "batch", "result"),
         "M K 3",
         "float32",
-        "x,y in pixels of the frame they are in, and visibility: 0 not labelled, 1 labelled but hidden, 2 seen",
+        "x,y in pixels of the frame they are in, and visibility: 0 not labelled, 1 labelled but hidden, 2 seen; a "
+        "result's have the logit of their place",
     ),
     "mirrored": Key(("record",), "K", "int32", "the keypoint that each becomes in a mirror: left ↔ right"),
     "label_map": Key(

@@ -1,0 +1,48 @@
+"""Instance masks as an example and a batch have them: each drawn inside its box on a grid of cells.
+
+Small objects keep their detail and large ones take no more room: 100 objects of 64×64 cells are 0.4 MB an image of any
+size. Box and mask are moved together by every later shift of the box, so nothing is drawn twice.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from mapjax.data import geometry, run_lengths
+from mapjax.data.run_lengths import Mask
+
+_MARGIN = 1  # pixel around a mask, between which and the mask its border is drawn
+
+
+def draw(
+    masks: Sequence[Mask], size: geometry.Size, matrix: geometry.Matrix, boxes: Float[np.ndarray, "n 4"], cells: int
+) -> UInt8[np.ndarray, "n cells cells"]:
+    """Draw masks of an image of height, width inside boxes of another frame.
+
+    A cell holds the share of it that the mask covers, 0 to 255: averaged where the mask shrinks, else interpolated
+    between the centres of its pixels.
+
+    Args:
+      matrix: from the image to the frame.
+      boxes: in the frame, each wider and higher than 0.
+
+    Raises:
+      ValueError: run lengths of another size.
+    """
+    drawn = np.zeros((len(masks), cells, cells), np.uint8)
+    for mask, box, grid in zip(masks, boxes.astype(np.float64), drawn):
+        window = run_lengths.cut(mask, size, _MARGIN)
+        if window.bits.size == 0:
+            continue
+        x1, y1, x2, y2 = box.tolist()
+        onto = geometry.compose(
+            geometry.translate(window.left, window.top),
+            matrix,
+            geometry.translate(-x1, -y1),
+            geometry.scale(cells / (x2 - x1), cells / (y2 - y1)),
+        )
+        levels = cv2.multiply(window.bits.view(np.uint8), 255.0)[..., None]
+        grid[:] = geometry.map_image(onto, levels, (cells, cells), (0,))[..., 0]
+    return drawn
