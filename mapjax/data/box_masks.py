@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 
 from mapjax.data import geometry, run_lengths
 from mapjax.data.run_lengths import Mask
+from mapjax.ops import mask_pasting
 
 _MARGIN = 1  # pixel around a mask, between which and the mask its border is drawn
 
@@ -46,3 +47,30 @@ def draw(
         levels = cv2.multiply(window.bits.view(np.uint8), 255.0)[..., None]
         grid[:] = geometry.map_image(onto, levels, (cells, cells), (0,))[..., 0]
     return drawn
+
+
+def paste(
+    scores: Float[np.ndarray, "n m m"], boxes: Float[np.ndarray, "n 4"], size: geometry.Size, threshold: float = 0.5
+) -> list[bytes]:
+    """Make run lengths of masks that a detector answers, of an image of height, width.
+
+    Args:
+      scores: of each cell of a grid inside the box.
+      boxes: in pixels of the image.
+      threshold: a pixel of the mask has a higher score.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.data import box_masks, run_lengths
+      >>> texts = box_masks.paste(np.ones((1, 28, 28), np.float32), np.float32([[2, 1, 4, 3]]), (9, 9))
+      >>> run_lengths.area(texts[0])
+      9
+    """
+    texts = []
+    for mask, box in zip(scores, boxes):
+        found = mask_pasting.paste(mask, box, size)
+        rows, columns = found.scores.shape
+        strip = np.zeros((size[0], columns), bool)
+        strip[found.top : found.top + rows] = found.scores > threshold
+        texts.append(run_lengths.encode(strip, found.left, size[1] - found.left - columns))
+    return texts

@@ -113,7 +113,7 @@ def cut(mask: Mask, size: Size, margin: int = 0) -> Window:
 
 
 def _columns(counts: Int[np.ndarray, " n"], size: Size, margin: int) -> tuple[Bool[np.ndarray, "h w"], int]:
-    """Draw the columns of a mask of height, width that have something set, and `margin` around; and the first's number."""
+    """Draw the columns of a mask of height, width that have something set, with a margin; and the first's number."""
     height, width = size
     ends = np.cumsum(counts)
     if len(counts) == 0 or ends[-1] != height * width:

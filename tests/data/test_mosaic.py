@@ -159,7 +159,11 @@ def test_the_transform_pastes_and_mixes():
     mixing = mosaic.make(size=FRAME, max_boxes=16, augment={}, mosaic=1.0, copy_paste=0.5, mixup=1.0, mask_size=20)
     assert mixing.companions == 5
     mixed = apply(mixing, 1)
-    assert mixed["box_masks"].shape == (16, 20, 20) and mixed["box_masks"][mixed["valid"]].any((1, 2)).all() and mixed["valid"].sum() >= 3
+    assert (
+        mixed["box_masks"].shape == (16, 20, 20)
+        and mixed["box_masks"][mixed["valid"]].any((1, 2)).all()
+        and mixed["valid"].sum() >= 3
+    )
     with pytest.raises(UserError, match=r"0.png has no masks.*set data.masks=True"):
         apply(pasting, 0, masks=False)
 

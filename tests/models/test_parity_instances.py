@@ -26,7 +26,9 @@ def node_of(name):
     """Ours, with batch norm where torchvision builds it so without published weights."""
     node = dict(recipes.find(f"torchvision/{name}").model)
     backbone = {key: value for key, value in node.get("backbone", {}).items() if key not in ("norm", "epsilon")}
-    return node | ({"backbone": backbone} if backbone else {}) | ({"keypoints": KEYPOINTS} if "keypoint" in name else {})
+    return (
+        node | ({"backbone": backbone} if backbone else {}) | ({"keypoints": KEYPOINTS} if "keypoint" in name else {})
+    )
 
 
 def network_of(name, **options):
