@@ -104,18 +104,14 @@ KEYS: dict[str, Key] = {
     "proposals_valid": Key(("prediction",), "P", "bool", "real rows of the padded proposals"),
     "region_logits": Key(("prediction",), "P E", "float32", "of each proposal a score for background, then each class"),
     "region_deltas": Key(("prediction",), "P E 4", "float32", "likewise the offsets of a box, as ops/boxes.py decodes"),
-    "mask_logits": Key(
-        ("prediction",), "M _ _", "float32", "of each cell of a grid inside a box, before sigmoid"
-    ),
+    "mask_logits": Key(("prediction",), "M _ _", "float32", "of each cell of a grid inside a box, before sigmoid"),
     "mask_scores": Key(
         ("result",),
         "M _ _",
         "float32",
         "of each cell of a grid inside a box, whether it is the object's: 0 to 1",
     ),
-    "keypoint_logits": Key(
-        ("prediction",), "M _ _ K", "float32", "likewise for each keypoint, before softmax"
-    ),
+    "keypoint_logits": Key(("prediction",), "M _ _ K", "float32", "likewise for each keypoint, before softmax"),
     "query_logits": Key(
         ("output", "prediction"), "Q _", "float32", "of each query a score for each class, perhaps for no object last"
     ),

@@ -4,11 +4,12 @@ Small objects keep their detail and large ones take no more room: 100 objects of
 size. Box and mask are moved together by every later shift of the box, so nothing is drawn twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from mapjax.data import geometry, run_lengths
 from mapjax.data.run_lengths import Mask
@@ -74,3 +75,28 @@ def paste(
         strip[found.top : found.top + rows] = found.scores > threshold
         texts.append(run_lengths.encode(strip, found.left, size[1] - found.left - columns))
     return texts
+
+
+def finished(result: Mapping[str, Any], sizes: Int[np.ndarray, "b 2"]) -> dict[str, Any]:
+    """Give a result, whose `mask_scores` lie inside their boxes, its `masks` in pixels of the images.
+
+    Args:
+      result: of a batch, on the host; one without such scores is given back.
+      sizes: height, width of each image.
+
+    Returns:
+      The result with "masks": of each image a list of COCO's compressed run lengths, {"size", "counts"}, one a row;
+      those of rows that are not valid are empty.
+    """
+    if "mask_scores" not in result:
+        return dict(result)
+    masks = []
+    for scores, boxes, valid, (height, width) in zip(
+        *(np.asarray(result[key]) for key in ("mask_scores", "boxes", "valid")), np.asarray(sizes).tolist()
+    ):
+        texts = [run_lengths.compress([height * width])] * len(valid)
+        rows = np.flatnonzero(valid)
+        for row, text in zip(rows.tolist(), paste(scores[rows], boxes[rows], (height, width))):
+            texts[row] = text
+        masks.append([{"size": [height, width], "counts": text.decode("ascii")} for text in texts])
+    return {**result, "masks": masks}

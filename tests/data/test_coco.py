@@ -61,7 +61,7 @@ def test_a_folder_is_read(folder):
     assert first["id"] == 7 and first["file"] == "0.png" and second["boxes"].shape == (0, 4)
     assert "masks" not in first
     masks = make(path, masks=True).records[0]["masks"]
-    assert run_lengths.area(masks[0]) == 0 and run_lengths.bits(masks[1], (16, 20)).sum() >= 100
+    assert [mask.shape for mask in masks] == [(16, 20)] * 2 and not masks[0].any() and masks[1].sum() >= 100
     assert make(path, masks=True).records[1]["masks"] == []
     assert labels.has(make(path, needs="masks").records[1], "masks")
     assert make(path, "train2017").fingerprint == source.fingerprint

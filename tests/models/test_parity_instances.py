@@ -13,7 +13,7 @@ from mapjax.weights import recipes
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
-from test_parity_torchvision import close, flat, inputs_of, random_boxes, randomized  # noqa: E402
+from test_parity_torchvision import close, flat, random_boxes, randomized  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -62,16 +62,8 @@ def bounds(packed: Packed, size: Size) -> Float[np.ndarray, "4"]:
 
 
 def draw(packed: Packed, size: Size) -> Mask:
-    """Make run lengths of polygons in an image of height, width; those that there are stay what they are."""
-    if isinstance(packed, bytes):
-        return packed
-    if not packed:
-        return run_lengths.compress([size[0] * size[1]])
-    ends = np.array([[corners[:, 0].min(), corners[:, 0].max()] for corners in packed])
-    reach = np.array([np.floor(ends[:, 0].min()) - 1, np.ceil(ends[:, 1].max()) + 1])
-    left, right = np.clip(reach, 0, size[1]).astype(int).tolist()
-    drawn = from_polygons([corners - (left, 0) for corners in packed], (size[0], max(right - left, 1)))
-    return run_lengths.encode(drawn[:, : right - left], left, size[1] - right)
+    """Draw polygons as bits, in an image of height, width; run lengths stay what they are."""
+    return packed if isinstance(packed, bytes) else from_polygons(packed, size)
 
 
 def from_polygons(polygons: Sequence[Float[np.ndarray, "_ 2"]], size: Size) -> Bool[np.ndarray, "h w"]:

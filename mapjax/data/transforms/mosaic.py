@@ -134,8 +134,8 @@ def make(
     the frame as its `size`.
 
     Args:
-      size, max_boxes, augment, mask_size, fit, shorter, longest, multiple, smooth, fill: as for boxes.make; each image of
-        a mosaic is augmented on its own, and `min_visible` is 0.1 unless it is given.
+      size, max_boxes, augment, mask_size, fit, shorter, longest, multiple, smooth, fill: as for boxes.make; each image
+        of a mosaic is augmented on its own, and `min_visible` is 0.1 unless it is given.
       mosaic: probability that an image is seen with three others.
       mosaic_scale: (low, high): what images of a mosaic are magnified by, letterboxed into the frame.
       mixup: probability that the result is averaged with one more image (Zhang et al. 2019).
