@@ -214,7 +214,7 @@ def known() -> list[str]:
     """List the names with a recipe: of torchvision's all but the networks that are not here, and others'."""
     every = (f"torchvision/{network}.{kind}" for kind, files in TORCHVISION.items() for network in files)
     hub = (f"hf/{repository}" for repository in huggingface.RECIPES)
-    return [*filter(lambda name: not _lacking(*_parts(name)), every), *hub, *names.ALONE]
+    return [*filter(lambda name: not _lacking(_parts(name)[1]), every), *hub, *names.ALONE]
 
 
 def find(name: str) -> Recipe:
@@ -240,7 +240,7 @@ def find(name: str) -> Recipe:
     names.torchvision_file(network, kind or "DEFAULT")
     if kind in ("", "DEFAULT"):
         kind = next(kind for kind, files in TORCHVISION.items() if network in files)
-    if reason := _lacking(network, kind):
+    if reason := _lacking(kind):
         raise UserError(f"torchvision/{network}.{kind}: {reason}.")
     name = f"torchvision/{network}.{kind}"
     if network in _SEGMENTERS:
@@ -293,13 +293,11 @@ def _parts(name: str) -> tuple[str, str]:
     return network, kind
 
 
-def _lacking(network: str, kind: str) -> str:
+def _lacking(kind: str) -> str:
     """Say why there is no recipe for weights that torchvision has; "" where there is one."""
     if kind == "IMAGENET1K_FEATURES":
         return "these weights have no classifier, so they answer nothing; train one with --init_from"
-    if network in _SEGMENTERS | _DETECTORS | _DENSE | _SQUARE or classifier(network) is not None:
-        return ""
-    return "mapjax does not have this network yet"
+    return ""
 
 
 def _classifier(
