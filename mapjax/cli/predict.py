@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="an image, or a folder")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="score threshold, 0 to 1 (0.5)")
-    parser.add_argument("--format", metavar="FORM", help="write the boxes as labels too: yolo, coco or voc")
+    parser.add_argument("--format", metavar="FORM", help="write labels too: yolo, coco, voc or instances")
     parser.add_argument("--enlarge", action="store_true", help="draw small images 2 or 4 times larger")
     terminal.add_overrides(parser, "answer with another value of the run's config")
     arguments, overrides = terminal.parse(parser, argv, config=True)

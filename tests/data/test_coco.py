@@ -60,10 +60,12 @@ def test_a_folder_is_read(folder):
     np.testing.assert_array_equal(first["areas"], [100, 42])
     assert first["id"] == 7 and first["file"] == "0.png" and second["boxes"].shape == (0, 4)
     assert "masks" not in first
-    masks = make(path, masks=True).records[0]["masks"]
+    masks = run_lengths.stacked(make(path, masks=True).records[0]["masks"], (16, 20))
     assert [mask.shape for mask in masks] == [(16, 20)] * 2 and not masks[0].any() and masks[1].sum() >= 100
     assert make(path, masks=True).records[1]["masks"] == []
-    assert labels.has(make(path, needs="masks").records[1], "masks")
+    learnt = make(path, needs="masks")  # without the image of which an object has no mask
+    assert labels.has(learnt.records[0], "masks") and len(learnt.records) == 1
+    assert learnt.dropped == {"image with an object without a segmentation": ["0.png, annotations[0] (id 1)"]}
     assert make(path, "train2017").fingerprint == source.fingerprint
 
 
@@ -183,7 +185,12 @@ def test_an_image_with_a_mask_that_cannot_be_read_is_left_out(folder):
     found["annotations"] += [ann(10 + n, image=8 + n, segmentation=one) for n, one in enumerate(BAD_MASKS)]
     source = make(folder({"train.json": found}), masks=True)
     left_out = [f"{n + 1}.png, annotations[{n + 3}] (id {n + 10})" for n in range(len(BAD_MASKS))]
-    assert source.dropped == {"image with a segmentation that cannot be read": left_out}
+    assert sorted(one for names in source.dropped.values() for one in names) == sorted(left_out)
+    assert set(source.dropped) == {
+        "image with a segmentation that cannot be read",
+        "image with run lengths of another size than the image",
+        "image with run lengths that do not fill the image, as if cut short",
+    }
     areas = [run_lengths.area(mask) for mask in source.records[0]["masks"]]
     assert len(source.records) == 1 and areas == [pytest.approx(50, abs=20), 310, 310]
 
