@@ -7,8 +7,11 @@ of each class, and `mask`, a PNG whose pixels are the classes in the order of th
 drawing's own name: of a.png and a.jpg one becomes a-2.jpg. How the run answers can be changed: large images at their
 own size and by windows, more views, other thresholds.
 
---format writes a detector's boxes from --score on as labels too: yolo (labels/NAME.txt, classes.txt), coco (coco.json,
-whose objects have a score) or voc (Annotations/NAME.xml).
+A detector with masks adds `masks`, COCO's run lengths, and `mask`, a PNG of 16 bits whose pixels have the number of
+their object in the list, from 1 on; one of keypoints adds `keypoints`, x,y,score of each.
+
+--format writes a detector's boxes from --score on, and their masks and keypoints, as labels too: yolo (labels/NAME.txt,
+classes.txt), coco (coco.json, whose objects have a score), voc (Annotations/NAME.xml) or instances (label images).
 """
 
 import functools

@@ -11,7 +11,7 @@ def named(pairs: Sequence[tuple[str, str]], names: Sequence[str], where: str) ->
     """Number the keypoints of a skeleton that is given by names.
 
     Raises:
-      UserError: a name that is no keypoint, or an entry that is no pair.
+      UserError: a name that is no keypoint.
 
     Example:
       >>> from mapjax.data import skeletons
@@ -20,8 +20,6 @@ def named(pairs: Sequence[tuple[str, str]], names: Sequence[str], where: str) ->
     """
     places = {name: number for number, name in enumerate(names)}
     for pair in pairs:
-        if isinstance(pair, str) or len(pair) != 2:
-            raise UserError(f"{where}: skeleton={pairs} must be pairs of keypoints, (('nose', 'tail'), …).")
         if (wrong := next((name for name in pair if name not in places), None)) is not None:
             raise UserError(f"{where}: the skeleton names {wrong!r}, which is no keypoint.{near(str(wrong), names)}")
     return tuple((places[one], places[other]) for one, other in pairs)
