@@ -112,10 +112,9 @@ def _judge(one: Pairs, span: tuple[float, float]) -> _Judged:
         chosen = np.where(ordinary.any(axis=1, keepdims=True), ordinary, near)
         right[:, row] = chosen.any(axis=1)
         ignored[:, row] = np.where(right[:, row], ~ordinary.any(axis=1), beyond[row])
-        for level in np.flatnonzero(right[:, row]).tolist():
-            places = np.flatnonzero(chosen[level])
-            best = one.overlap[row, places]
-            taken[level, places[np.flatnonzero(best == best.max())[-1]]] = True  # the last of equals, as COCO's
+        values = np.where(chosen, one.overlap[row], -1.0)[:, ::-1]
+        best = len(outside) - 1 - values.argmax(axis=1) if len(outside) else np.zeros(len(levels), int)
+        taken[right[:, row], best[right[:, row]]] = True  # the last of equals, as COCO's
     return _Judged(one.scores, right, ignored, int((~outside).sum()))
 
 

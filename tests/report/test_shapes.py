@@ -80,7 +80,7 @@ def test_answers_are_shown_with_masks_and_keypoints():
     shown = detections.show(result, GREY, classes=("cat", "dog"), score=0.5, enlarge=False, skeleton=((0, 1),))
     values = json.loads(json.dumps(shown.values))
     assert values["names"] == ["dog", "cat"] and values["keypoints"][0] == [[6.12, 5, 0.5], [7, 8, -1]]
-    drawn = [run_lengths.decode(one["counts"], tuple(one["size"])) for one in values["masks"]]
+    drawn = [run_lengths.decode(one["counts"].encode(), tuple(one["size"])) for one in values["masks"]]
     np.testing.assert_array_equal(drawn, [other, MASK])
     ids = np.array(PIL.Image.open(io.BytesIO(shown.objects)))
     smaller, larger = (2, 1) if MASK.sum() < other.sum() else (1, 2)  # the smaller is on top
