@@ -9,8 +9,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import hotcoco
 import numpy as np
-from hotcoco import mask as run_length
 from jaxtyping import Bool, Float
 
 from mapjax.data import run_lengths
@@ -81,12 +81,12 @@ def _pairs(record: Mapping[str, Any], found: Mapping[str, Any], classes: int, wi
 
     def overlap(rows: np.ndarray, others: np.ndarray) -> Float[np.ndarray, "d g"]:
         each = [
-            run_length.iou([one[row] for row in rows], [other[row] for row in others], crowd[others])
+            hotcoco.mask.iou([one[row] for row in rows], [other[row] for row in others], crowd[others])
             for one, other in zip(answers, truths)
         ]
         return np.minimum(*each)
 
-    areas = np.array([run_length.area(one) for one in answers[0]], np.float64)
+    areas = np.array([hotcoco.mask.area(one) for one in answers[0]], np.float64)
     answered = np.asarray(found["classes"]), np.asarray(found["scores"], np.float64), areas
     truth = np.asarray(record["classes"]), np.asarray(record["areas"], np.float64), crowd
     return [ranking.pair_up(overlap, answered, truth, number) for number in range(classes)]

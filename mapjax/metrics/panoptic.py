@@ -117,15 +117,15 @@ def count(truth: Segments, found: Segments, classes: int) -> Float[np.ndarray, "
     missed = ~hits.any(axis=1) & ~truth.crowd
     counts = np.zeros((classes, 4))
     rows, columns = np.nonzero(hits)
-    np.add.at(counts, (truth.classes[rows], 0), overlap[rows, columns])
+    np.add.at(counts[:, 0], truth.classes[rows], overlap[rows, columns])
     for place, which in ((1, truth.classes[rows]), (2, found.classes[false]), (3, truth.classes[missed])):
-        np.add.at(counts, (which, place), 1)
+        np.add.at(counts[:, place], which, 1)
     return counts
 
 
 def truth(record: Mapping[str, Any], stuff: Bool[np.ndarray, " c"]) -> Segments:
     """Lay the true masks of a record, the smaller on top, over the classes of its label map that are no objects."""
-    size = size_of(record)
+    size = size_of(dict(record))
     order = np.argsort([-run_lengths.area(mask) for mask in record["masks"]], kind="stable").tolist()
     masks = [run_lengths.bits(record["masks"][row], size) for row in order]
     places = np.full(size, -1, np.int64)

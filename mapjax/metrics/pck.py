@@ -10,8 +10,8 @@ counts  {index of the record: correct and labelled of each keypoint}
 from collections.abc import Mapping
 from typing import Any
 
+import hotcoco
 import numpy as np
-from hotcoco import primitives
 from jaxtyping import Int
 
 from mapjax.data.source import Source, truth_of
@@ -71,7 +71,8 @@ def matched(record: Mapping[str, Any], found: Mapping[str, Any]) -> dict[int, in
     boxes, answers = (np.asarray(one["boxes"], np.float64).reshape(-1, 4) for one in (record, found))
     same = np.asarray(found["classes"])[:, None] == np.asarray(record["classes"])[None]
     sides = [np.concatenate([one[:, :2], one[:, 2:] - one[:, :2]], axis=1) for one in (answers, boxes)]
-    iou = primitives.bbox_iou(*sides, np.zeros(len(boxes), bool)).reshape(same.shape)
+    found_iou = hotcoco.mask.iou(sides[0], sides[1], [False] * len(boxes)) if same.size else same.astype(float)
+    iou = np.asarray(found_iou).reshape(same.shape)
     overlap = np.where(same & ~np.asarray(record["crowd"], bool), iou, -1)
     taken: dict[int, int] = {}
     for row in np.argsort(-np.asarray(found["scores"]), kind="stable").tolist() if boxes.size else ():

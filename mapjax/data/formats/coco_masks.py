@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
+import hotcoco
 import numpy as np
-from hotcoco import mask as rasterize
 from jaxtyping import Bool, Float
 
 from mapjax.data import fields, geometry, label_images, run_lengths
@@ -117,8 +117,8 @@ def draw(packed: Packed, size: Size) -> Mask:
         return segments(packed.file, size).get(packed.number, run_lengths.encode(np.zeros(size, bool)))
     if not packed:
         return run_lengths.encode(np.zeros(size, bool))
-    drawn = rasterize.frPyObjects([corners.ravel().tolist() for corners in packed], *size)
-    return rasterize.merge(drawn)["counts"]
+    drawn = hotcoco.mask.frPyObjects([corners.ravel().tolist() for corners in packed], *size)
+    return hotcoco.mask.merge(drawn)["counts"]
 
 
 @functools.lru_cache(maxsize=8)  # for the objects of an image, drawn one after the other, in several threads

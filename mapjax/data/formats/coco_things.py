@@ -79,7 +79,7 @@ def spread(found: Split, path: str | None) -> None:
         {**segment, "image_id": image, "segmentation": coco_masks.Segment(str(folder / mask), segment["id"])}
         for image, mask in there.items()
         for segment in whole[image][1]
-        if found.numbers.get(fields.whole(segment.get("category_id")), -1) >= 0
+        if found.numbers.get(coco_json.number_of(segment, "category_id", "a segment", found.file), -1) >= 0
     ]
 
 

@@ -13,6 +13,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from mapjax.data import geometry, images, label_images, labelled, lookup, recognition, run_lengths, splits
 from mapjax.data.formats import class_lists, masks, numbered
 from mapjax.data.formats.numbered import Found
@@ -138,7 +140,7 @@ def _read_masks(root: pathlib.Path, one: _Drawn, names: Sequence[str], size: Siz
             gone.append(("class not asked for", file))
             continue
         pixels = numbered.read_pixels(root, file, size)
-        mask = (pixels if pixels.ndim == 2 else pixels.any(axis=2)) > 0
+        mask = np.asarray(pixels if pixels.ndim == 2 else pixels.any(axis=2)) > 0
         if not mask.any():
             gone.append(("mask without a pixel", file))
             continue

@@ -116,8 +116,9 @@ class Answers:
         elif self._form == "instances":
             raise UserError("--format instances writes masks, and this network answers with none; leave it out.")
         if has(row, "keypoints"):
-            one = one._replace(keypoints=np.array(row["keypoints"], np.float64).reshape(len(boxes), -1, 3))
-            self._points = [str(number) for number in range(one.keypoints.shape[1])]
+            points = np.array(row["keypoints"], np.float64).reshape(len(boxes), -1, 3) if len(boxes) else None
+            one = one._replace(keypoints=points)
+            self._points = self._points if points is None else [str(number) for number in range(points.shape[1])]
         self._kept.append(one)
         put(self._out, forms.of_image(self._form, "", one, self._about()))
 

@@ -74,7 +74,7 @@ def of_image(form: str, split: str, one: Objects, about: About) -> Files:
     files = {f"Annotations/{one.stem}.xml": encoded(voc_annotation(one, about.classes))}
     if one.masks is not None:
         for folder, data in zip(
-            ("SegmentationObject", "SegmentationClass"), drawn.voc(one.masks, one.classes, one.size), strict=True
+            ("SegmentationObject", "SegmentationClass"), drawn.voc(list(one.masks), one.classes, one.size), strict=True
         ):
             files[f"{folder}/{one.stem}.png"] = data
     return files

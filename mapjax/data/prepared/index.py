@@ -78,11 +78,10 @@ def _is_ids(value: Any) -> bool:
 
 
 def _is_skeleton(value: Any, count: int) -> bool:
-    pairs = value if isinstance(value, list) else [None]
-    return all(
-        isinstance(pair, list) and len(pair) == 2 and all(fields.whole(one, 0, count - 1) is not None for one in pair)
-        for pair in pairs
-    ) and all(isinstance(one, int) for pair in pairs for one in pair)
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(one, int) and 0 <= one < count for one in pair)
+        for pair in value
+    )
 
 
 def _is_sigmas(value: Any, count: int) -> bool:
