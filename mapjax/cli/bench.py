@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--networks",
         metavar="NAMES",
-        help="classifiers by torchvision's names, unet, faster_rcnn, retinanet, fcos, ssd, rt_detr; with commas between",
+        help="with commas between: classifiers by torchvision's names, " + ", ".join(BESIDES),
     )
     parser.add_argument("--input", type=pathlib.Path, metavar="DIR", help="a folder of JPEGs")
     parser.add_argument("--segmentation", action="store_true", help="confusion matrices, contours and a CRF, 480×360")

@@ -3,6 +3,7 @@
 Imported only where torch is installed. Each is trained as ours beside it: all layers, frozen normalization.
 """
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import torchvision  # pyright: ignore[reportMissingImports]
 
 from mapjax.cli.bench_detectors import ADAMW, CLASSES, DENOISING, SGD, truth
 from mapjax.cli.bench_peers import DEVICE, step_of, wait
+from mapjax.errors import UserError
 
 DETECTION = torchvision.models.detection
 
@@ -26,9 +28,7 @@ def calls(name: str, config: Any) -> tuple[Callable[[], None], Callable[[], None
         shares = torch.cat([middles, sizes], -1) / side
         targets = [{"boxes": box, "class_labels": label.long()} for box, label in zip(shares, classes)]
         optimizer = torch.optim.AdamW(model.parameters(), lr=ADAMW["learning_rate"])
-        taught = step_of(
-            model, lambda: model(images, labels=targets).loss, optimizer, config.dtype, clip=ADAMW["clip"]
-        )
+        taught = step_of(model, lambda: model(images, labels=targets).loss, optimizer, config.dtype, clip=ADAMW["clip"])
         return _forward(model, lambda: model(images), config.dtype), _training(model, taught)
     first = 1 if name == "ssd" else 0  # its channel 0 is the background
     targets = [{"boxes": box, "labels": label.long() + first} for box, label in zip(boxes, classes)]
@@ -40,6 +40,8 @@ def calls(name: str, config: Any) -> tuple[Callable[[], None], Callable[[], None
 
 def _network(name: str) -> Any:
     if name == "rt_detr":
+        if importlib.util.find_spec("transformers") is None:
+            raise UserError("--peer times transformers' RT-DETR; it is not installed: pip install transformers.")
         import transformers  # pyright: ignore[reportMissingImports]
 
         options: dict[str, Any] = {"num_denoising": DENOISING, "num_labels": CLASSES}

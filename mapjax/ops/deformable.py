@@ -1,8 +1,8 @@
 """Sampling of maps at learned places, weighed (Zhu et al. 2020, Deformable DETR): each query reads a few places.
 
 Two forms of one result. "gather" reads the four pixels around each place. "dense" makes of all places of a query its
-weights over the whole map, and multiplies: no gather and no scatter, for chips on which these are slow. A TPU's compiler
-makes the weights within the product, and keeps none of them.
+weights over the whole map, and multiplies: no gather and no scatter, for chips on which these are slow. The
+compiler of a TPU makes the weights within the product, and keeps none of them.
 """
 
 from collections.abc import Callable, Sequence
