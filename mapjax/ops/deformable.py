@@ -80,9 +80,9 @@ def _dense(maps, places, weights):
         x, y = (places[..., level, :, axis] * size - 0.5 for axis, size in ((0, columns), (1, rows)))
         every = zip(*(part.transpose(2, 1, 0)[..., None] for part in (x, y, weights[..., level, :])))
         parts = (weight * _hat(x - column) * _hat(y - row) for x, y, weight in every)  # (h q r·c)
-        spread = sum(parts, jnp.float32(0))
+        spread = jnp.asarray(sum(parts), one.dtype)
         flat = one.reshape(rows * columns, heads, -1)
-        part = jnp.einsum("hqn,nhd->qhd", spread.astype(one.dtype), flat, preferred_element_type=jnp.float32)
+        part = jnp.einsum("hqn,nhd->qhd", spread, flat, preferred_element_type=jnp.float32)
         result = part if result is None else result + part
     assert result is not None
     return result.astype(maps[0].dtype)
