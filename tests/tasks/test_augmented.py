@@ -67,7 +67,7 @@ VGG = {"name": "vgg", "depth": 11, "width": 0.03}
 def tasks():
     retinanet = parts.make("models", {"name": "retinanet", "backbone": VGG, "channels": 4, "depth": 1}, classes=2)
     rcnn = faster_rcnn.make(backbone=VGG, classes=2, channels=4, representation=8)
-    queries = detr.make(backbone=VGG, classes=2, width=8, heads=2, layers=1, queries=5)
+    queries = detr.make(backbone=VGG, classes=2, width=8, heads=2, encoder=1, decoder=1, queries=5)
     return {
         "dense": lambda **options: dense.make(model=retinanet, **options),
         "two_stage": lambda **options: two_stage.make(model=rcnn, **options),
@@ -98,7 +98,7 @@ def test_scales_that_cannot_be(scales):
 
 def test_answers_that_are_more_than_boxes():
     task = augmented.make(stub([], {"label_map": jnp.zeros((2, 4, 4), jnp.uint8)}), flip=True)
-    with pytest.raises(UserError, match="fuse boxes, and this task answers label_map too; unset them"):
+    with pytest.raises(UserError, match="fuse boxes; this task answers label_map too: unset them"):
         evaluate.make_answer(task)({}, batch_of())
 
 

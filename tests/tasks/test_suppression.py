@@ -61,7 +61,7 @@ def test_the_task_of_candidates_by_class_is_agnostic_too():
     batch, most = batch_of(1, (64, 64)), {}
     variables = dense.make(model=model, **options).init(jax.random.key(0), batch)
     for agnostic in (False, True):
-        task = dense.make(model=model, **options, agnostic=agnostic, candidates=20, detections=20)
+        task = dense.make(model=model, **options, agnostic=agnostic, candidates=100, detections=100)
         found = jax.jit(lambda v, b, task=task: task.decode(task.predict(v, b, None), b))(variables, batch)
         boxes = np.asarray(found["boxes"][0])[np.asarray(found["valid"][0])]
         most[agnostic] = max(iou_of(a, b) for i, a in enumerate(boxes) for b in boxes[:i])

@@ -76,7 +76,7 @@ def fused(found: Sequence[Result]) -> Result:
       UserError: answers that hold more than boxes.
     """
     if more := sorted(found[0].keys() - set(KEYS)):
-        raise UserError(f"task.flip and task.scales fuse boxes, and this task answers {', '.join(more)} too; unset them.")
+        raise UserError(f"task.flip and task.scales fuse boxes; this task answers {', '.join(more)} too: unset them.")
     count = found[0]["boxes"].shape[1]
 
     def one(answers: Sequence[Result]) -> Result:

@@ -89,9 +89,7 @@ def make(
         detect,
         weights=box_weights,
         score_threshold=score_threshold,
-        suppress=suppression.make(
-            box_nms, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold
-        ),
+        suppress=suppression.make(box_nms, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold),
         count=detections,
         candidates=candidates,
     )
