@@ -14,6 +14,8 @@ from mapjax.errors import UserError
 from mapjax.ops import windows
 from mapjax.task import Result
 
+EDGE = 0.01  # of a tile's side: how near to its border the box of an object ends that is cut by it
+Corner = tuple[int, int, int, int]
 KEYS = ("boxes", "scores", "classes", "valid")
 
 
@@ -25,6 +27,7 @@ class Slices(NamedTuple):
     whole: the image as a whole is a tile too.
     iou: the overlap above which the weaker of two boxes of a class is dropped.
     over: what that is a share of: the "union" of the two, or the "smaller" of them.
+    cut: boxes that a border of their tile cuts, where the image goes on, are kept.
     agnostic: boxes of different classes drop each other too.
     """
 
@@ -33,6 +36,7 @@ class Slices(NamedTuple):
     whole: bool = True
     iou: float = 0.5
     over: str = "union"
+    cut: bool = True
     agnostic: bool = False
 
 
@@ -44,7 +48,7 @@ def of(config: Any) -> Slices | None:
     return Slices(**node | {"size": tuple(node["size"])}, agnostic=bool(config.task.get("agnostic", False)))
 
 
-def corners_of(size: tuple[int, int], slices: Slices) -> list[tuple[int, int, int, int]]:
+def corners_of(size: tuple[int, int], slices: Slices) -> list[Corner]:
     """Give the tiles of an image of a size (height, width) as x1,y1,x2,y2; of one that fits into a tile itself alone.
 
     Example:
@@ -61,7 +65,7 @@ def corners_of(size: tuple[int, int], slices: Slices) -> list[tuple[int, int, in
     return [*found, whole] if slices.whole else found
 
 
-def merged(found: Sequence[Result], corners: Sequence[tuple[int, int, int, int]], slices: Slices) -> Result:
+def merged(found: Sequence[Result], corners: Sequence[Corner], slices: Slices) -> Result:
     """Merge the answers of an image's tiles, each in the tile's pixels, to one in the image's, best first.
 
     Raises:
@@ -74,14 +78,28 @@ def merged(found: Sequence[Result], corners: Sequence[tuple[int, int, int, int]]
         )
     if len(found) == 1:
         return dict(found[0])
-    rows = [np.asarray(one["valid"]) for one in found]
-    moved = [np.asarray(one["boxes"]) + np.float32((*corner[:2], *corner[:2])) for one, corner in zip(found, corners)]
+    moved = [
+        np.asarray(one["boxes"]) + np.array([left, top, left, top], np.float32)
+        for one, (left, top, _, _) in zip(found, corners)
+    ]
+    rows = [
+        np.asarray(one["valid"]) & (slices.cut | ~is_cut(boxes, corner, corners))
+        for one, boxes, corner in zip(found, moved, corners)
+    ]
     boxes = np.concatenate([one[real] for one, real in zip(moved, rows)])
     scores, classes = (
         np.concatenate([np.asarray(one[key])[real] for one, real in zip(found, rows)]) for key in ("scores", "classes")
     )
     kept = keep(boxes, scores, np.zeros_like(classes) if slices.agnostic else classes, slices)
     return {"boxes": boxes[kept], "scores": scores[kept], "classes": classes[kept], "valid": np.ones(len(kept), bool)}
+
+
+def is_cut(boxes: np.ndarray, corner: Corner, corners: Sequence[Corner]) -> np.ndarray:
+    """Tell which boxes (n 4) end at a border of their tile that is none of the image's, within EDGE of its side."""
+    tile, every = np.array(corner, np.float32), np.array(corners, np.float32)
+    image = np.concatenate([every[:, :2].min(0), every[:, 2:].max(0)])
+    margin = EDGE * np.tile(tile[2:] - tile[:2], 2)
+    return ((np.abs(boxes - tile) <= margin) & (tile != image)).any(1)
 
 
 def stacked(found: Sequence[Result], batch: int) -> Result:

@@ -80,7 +80,8 @@ def fused(found: Sequence[Result]) -> Result:
     count = found[0]["boxes"].shape[1]
 
     def one(answers: Sequence[Result]) -> Result:
-        lists = {key: jnp.concatenate([answer[key] for answer in answers]) for key in KEYS}
-        return dict(zip(KEYS, box_fusion.fuse(**lists, answers=len(answers), count=count)))
+        boxes, scores, classes, valid = (jnp.concatenate([answer[key] for answer in answers]) for key in KEYS)
+        joined = box_fusion.fuse(boxes, scores, classes, valid=valid, answers=len(answers), count=count)
+        return dict(zip(KEYS, joined))
 
     return shard.per_example(jax.vmap(one))(list(found))
