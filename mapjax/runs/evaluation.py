@@ -70,9 +70,10 @@ def _in_slices(
     )
 
     def answer(variables: Variables, given: Batch) -> Any:
-        rows = np.asarray(given["index"])[np.asarray(given["mask"])].tolist()
-        found: list[Any] = list(tile(variables, (boxes.read(source.records[row])[1] for row in rows)))
-        result = slices.stacked([one.result for one in found], len(given["mask"]))
+        mask = np.asarray(given["mask"])
+        rows = np.asarray(given["index"])[mask].tolist()
+        found: Any = tile(variables, (boxes.read(source.records[row])[1] for row in rows))
+        result = slices.stacked([next(found).result if real else None for real in mask])
         return result if metric.score is None else metric.score(result, given)
 
     return answer

@@ -102,15 +102,24 @@ def is_cut(boxes: np.ndarray, corner: Corner, corners: Sequence[Corner]) -> np.n
     return ((np.abs(boxes - tile) <= margin) & (tile != image)).any(1)
 
 
-def stacked(found: Sequence[Result], batch: int) -> Result:
-    """Stack answers of several lengths to one result of so many images: padded to the longest, not `valid` there."""
-    longest = max(len(one["valid"]) for one in found)
-    blank = [{key: value[:0] for key, value in found[0].items()}] * (batch - len(found))
+def stacked(found: Sequence[Result | None]) -> Result:
+    """Stack answers of several lengths, padded to the longest with rows that are not `valid`; None is one without any.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.runs import slices
+      >>> one = {"boxes": np.ones((2, 4)), "scores": np.ones(2), "classes": np.zeros(2, int), "valid": np.ones(2, bool)}
+      >>> slices.stacked([None, one])["valid"].tolist()
+      [[False, False], [True, True]]
+    """
+    there = [one for one in found if one is not None]
+    longest = max(len(one["valid"]) for one in there)
+    blank = {key: np.asarray(value)[:0] for key, value in there[0].items()}
 
     def padded(rows: np.ndarray) -> np.ndarray:
         return np.pad(rows, ((0, longest - len(rows)), *((0, 0),) * (rows.ndim - 1)))
 
-    return {key: np.stack([padded(np.asarray(one[key])) for one in [*found, *blank]]) for key in KEYS}
+    return {key: np.stack([padded(np.asarray((one or blank)[key])) for one in found]) for key in KEYS}
 
 
 def keep(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, slices: Slices) -> np.ndarray:

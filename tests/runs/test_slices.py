@@ -95,6 +95,16 @@ def test_an_object_cut_by_a_border_is_merged_by_the_smaller_area():
         assert slices.merged(found, corners, CUT._replace(over=over))["boxes"].tolist() == expected
 
 
+def test_boxes_that_a_tile_cuts_may_be_left_out():
+    """Those that end where the tile does and the image does not, within a hundredth of the tile's side."""
+    found = [result([[20, 5, 59.5, 25], [0, 0, 30, 40], [20, 5, 59, 25]], [0.9, 0.8, 0.7], [0, 1, 2])]
+    found += [result([[0, 5, 10, 25], [30, 5, 60, 25]], [0.6, 0.5]), result([[0, 0, 100, 40]], [0.4], [3])]
+    corners = [(0, 0, 60, 40), (40, 0, 100, 40), (0, 0, 100, 40)]
+    kept = slices.merged(found, corners, CUT._replace(cut=False))
+    assert kept["boxes"].tolist() == [[0, 0, 30, 40], [20, 5, 59, 25], [70, 5, 100, 25], [0, 0, 100, 40]]
+    assert len(slices.merged(found, corners, CUT)["boxes"]) == 6
+
+
 def test_merging_equals_the_plain_loop():
     rng = np.random.default_rng(0)
     low = rng.integers(0, 40, (60, 2))
@@ -190,4 +200,4 @@ def test_several_processes_are_refused(monkeypatch):
 def test_a_config_says_whether_images_are_cut():
     assert slices.of(config_of()) is None
     cut = slices.of(config_of(size=(8, 9), overlap=0.5, over="smaller"))
-    assert cut == slices.Slices((8, 9), 0.5, True, 0.5, "smaller", False)
+    assert cut == slices.Slices((8, 9), 0.5, True, 0.5, "smaller", True, False)
