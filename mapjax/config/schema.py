@@ -158,7 +158,7 @@ KEYS: dict[str, Key] = {
     ),
     "slices.overlap": Key(0.2, float, "share of a tile", "by which neighbouring tiles overlap, at least", _DECAY),
     "slices.whole": Key(True, bool, "", "the whole image is answered as one more tile"),
-    "slices.cut": Key(True, bool, "", "boxes that end at a border of their tile, where the image goes on, are kept"),
+    "slices.cut": Key(False, bool, "", "boxes that end at a border of their tile, where the image goes on, are kept"),
     "slices.iou": Key(
         0.5,
         float,

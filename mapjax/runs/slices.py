@@ -36,7 +36,7 @@ class Slices(NamedTuple):
     whole: bool = True
     iou: float = 0.5
     over: str = "union"
-    cut: bool = True
+    cut: bool = False
     agnostic: bool = False
 
 

@@ -19,7 +19,7 @@ from mapjax.runtime import log as logs
 from mapjax.sharding import mesh as shard
 from mapjax.task import Task
 
-CUT = slices.Slices((64, 96), overlap=0.25, whole=False)
+CUT = slices.Slices((64, 96), overlap=0.25, whole=False, cut=True)
 SQUARES = np.array([[10, 8, 26, 20], [70, 98, 90, 110], [200, 130, 216, 150]], np.float32)  # one lies in four tiles
 
 
@@ -200,4 +200,4 @@ def test_several_processes_are_refused(monkeypatch):
 def test_a_config_says_whether_images_are_cut():
     assert slices.of(config_of()) is None
     cut = slices.of(config_of(size=(8, 9), overlap=0.5, over="smaller"))
-    assert cut == slices.Slices((8, 9), 0.5, True, 0.5, "smaller", True, False)
+    assert cut == slices.Slices((8, 9), 0.5, True, 0.5, "smaller", False, False)
