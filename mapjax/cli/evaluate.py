@@ -23,6 +23,7 @@ mapjax evaluate --weights efficientnet_lite0 --data folder:DIR --out scores
 mapjax evaluate --workdir runs/mine
 mapjax evaluate --workdir runs/mine --split test
 mapjax evaluate --workdir runs/mine --data coco:DIR --split val2017 --out scores
+mapjax evaluate --workdir runs/detector --config.task.flip=True --config.task.scales="(0.8, 1.0, 1.25)"
 mapjax evaluate --workdir runs/segmenter --config.task.scales="(0.75, 1.0, 1.25)" --out scores
 """
 

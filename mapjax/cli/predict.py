@@ -5,7 +5,7 @@ and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright imag
 category_ids where they are COCO's); a classifier's class, its probability and the next ones; of a segmenter the share
 of each class, and `mask`, a PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the
 drawing's own name: of a.png and a.jpg one becomes a-2.jpg. How the run answers can be changed: large images at their
-own size and by windows, more views, other thresholds.
+own size, by windows (a segmenter) or in slices (a detector), more views, other thresholds.
 
 A detector with masks adds `masks`, COCO's run lengths, and `mask`, a PNG of 16 bits whose pixels have the number of
 their object in the list, from 1 on; one of keypoints adds `keypoints`, x,y,score of each.
@@ -29,6 +29,7 @@ mapjax predict --workdir runs/mine --images photos/ --out seen --score 0.7
 mapjax predict --workdir runs/mine --images photos/ --out seen --format coco
 mapjax predict --workdir runs/mine --images large/ --out seen --config.eval_size="(3000, 4000)" \
     --config.task.window="(360, 480)" --config.eval_batch=1
+mapjax predict --weights yolox_nano --images large/ --out seen --config.slices.size="(640, 640)"
 """
 
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from mapjax.ops import boxes as box_ops
 from mapjax.ops import images as image_ops
 from mapjax.ops import losses, matching
-from mapjax.ops.nms import keep_sorted, nms
+from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
-from mapjax.tasks.detection import frames
+from mapjax.tasks.detection import augmented, frames, suppression
 
 BETA = 1 / 9  # of both box losses
 
@@ -40,8 +40,13 @@ def make(
     box_weights: Sequence[int | float] = (10, 10, 5, 5),
     score_threshold: float = 0.05,
     box_nms: float = 0.5,
+    soft: str | None = None,
+    sigma: float | int = 0.5,
+    agnostic: bool = False,
     detections: int = 100,
     candidates: int = 1000,
+    flip: bool = False,
+    scales: Sequence[float | int] = (1.0,),
     mean: Sequence[float | int] = image_ops.MEAN,
     std: Sequence[float | int] = image_ops.STD,
 ) -> Task:
@@ -59,10 +64,12 @@ def make(
       samples, positives, iou: the same of proposals and the second stage.
       box_weights: scale of the second stage's four box offsets.
       score_threshold: a detection needs a higher score.
-      box_nms: suppression within a class.
+      box_nms: IoU above which the weaker of a class is suppressed.
+      soft, sigma, agnostic: how it is, as in suppression.py.
       detections: how many are kept of an image.
       candidates: the best (box, class) pairs of an image that go into suppression (torchvision has no such limit; it
         matters where more than that many pairs pass the threshold).
+      flip, scales: views of an image in evaluation, as in augmented.py.
       mean, std: of the images, RGB, 0 to 1.
 
     Example:
@@ -82,7 +89,7 @@ def make(
         detect,
         weights=box_weights,
         score_threshold=score_threshold,
-        nms_threshold=box_nms,
+        suppress=suppression.make(box_nms, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold),
         count=detections,
         candidates=candidates,
     )
@@ -136,7 +143,8 @@ def make(
         found = shard.per_example(jax.vmap(answer))(*(prediction[key] for key in keys), frames.extents(batch))
         return frames.to_original(found, batch)
 
-    return Task("boxes", normalize, init, loss, predict, decode, ("precision",))
+    task = Task("boxes", normalize, init, loss, predict, decode, ("precision",))
+    return augmented.make(task, flip=flip, scales=scales)
 
 
 def propose(
@@ -242,7 +250,7 @@ def detect(
     *,
     weights,
     score_threshold: float,
-    nms_threshold: float,
+    suppress: suppression.Suppress,
     count: int,
     candidates: int,
 ) -> Result:
@@ -252,7 +260,7 @@ def detect(
       logits (n c+1), deltas (n c+1 4): of the proposals (n 4), of which `real` (n) are real.
       extent (4): the image.
       score_threshold: scores must be higher.
-      nms_threshold: IoU above which the weaker of a class is suppressed.
+      suppress: of suppression.py.
       count: k.
       candidates: the best so many (proposal, class) pairs enter suppression.
     """
@@ -261,10 +269,10 @@ def detect(
     score, index = jax.lax.top_k(scores.reshape(-1), min(candidates, scores.size))
     row, label = jnp.divmod(index, scores.shape[1])
     boxes = box_ops.clip(box_ops.decode(deltas[row, label + 1], proposals[row], weights), extent)
-    best, found = nms(boxes, score, nms_threshold, count, valid=(score > 0) & frames.larger(boxes, 1e-2), groups=label)
+    best, score, found = suppress(boxes, score, label, (score > 0) & frames.larger(boxes, 1e-2), count)
     return {
         "boxes": jnp.where(found[:, None], boxes[best], 0),
-        "scores": jnp.where(found, score[best], 0),
+        "scores": jnp.where(found, score, 0),
         "classes": jnp.where(found, label[best], 0).astype(jnp.int32),
         "valid": found,
     }
