@@ -7,8 +7,11 @@ of each class, and `mask`, a PNG whose pixels are the classes in the order of th
 drawing's own name: of a.png and a.jpg one becomes a-2.jpg. How the run answers can be changed: large images at their
 own size and by windows, more views, other thresholds.
 
---format writes a detector's boxes from --score on as labels too: yolo (labels/NAME.txt, classes.txt), coco (coco.json,
-whose objects have a score) or voc (Annotations/NAME.xml).
+A detector with masks adds `masks`, COCO's run lengths, and `mask`, a PNG of 16 bits whose pixels have the number of
+their object in the list, from 1 on; one of keypoints adds `keypoints`, x,y,score of each.
+
+--format writes a detector's boxes from --score on, and their masks and keypoints, as labels too: yolo (labels/NAME.txt,
+classes.txt), coco (coco.json, whose objects have a score), voc (Annotations/NAME.xml) or instances (label images).
 """
 
 import functools
@@ -36,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="an image, or a folder")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="score threshold, 0 to 1 (0.5)")
-    parser.add_argument("--format", metavar="FORM", help="write the boxes as labels too: yolo, coco or voc")
+    parser.add_argument("--format", metavar="FORM", help="write labels too: yolo, coco, voc or instances")
     parser.add_argument("--enlarge", action="store_true", help="draw small images 2 or 4 times larger")
     terminal.add_overrides(parser, "answer with another value of the run's config")
     arguments, overrides = terminal.parse(parser, argv, config=True)

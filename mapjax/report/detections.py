@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 
 from mapjax.data.source import Record, Source, truth_of
 from mapjax.metrics import precision
-from mapjax.report import detection_images, draw, mistakes, plots
+from mapjax.report import detection_images, draw, mistakes, objects, plots
 from mapjax.report.detection_images import MOST_LABELS, SCORE
 from mapjax.report.draw import Mark
 from mapjax.report.mistakes import Finding
@@ -44,7 +44,7 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
             classes(source, truth, counts, metrics, found),
             "Precision over recall at IoU 0.5, from all scores.",
         ),
-        examples(source, measured, every),
+        examples(source, measured, every, counts),
         worst(source, light, found),
         Section("Scores and sizes", histograms(measured, every, found), f"Detections of score ≥ {LEAST_SCORE}."),
     ]
@@ -73,7 +73,7 @@ def classes(source: Source, truth: Source, counts: Counts, metrics: Mapping[str,
     return f'<div class="split">{table}{_curves_chart(curves, tones)}</div>'
 
 
-def examples(source: Source, records: Mapping[int, Record], every: Sequence[Finding]) -> Section:
+def examples(source: Source, records: Mapping[int, Record], every: Sequence[Finding], counts: Counts) -> Section:
     """Show images from evenly through the split, truth beside predictions; wrong predictions are dashed."""
     by_image: dict[int, list[Finding]] = collections.defaultdict(list)
     for finding in every:
@@ -83,11 +83,13 @@ def examples(source: Source, records: Mapping[int, Record], every: Sequence[Find
     chosen = indexes[np.unique(np.linspace(0, len(indexes) - 1, IMAGES).astype(int))] if len(indexes) else []
     shown, unread = [], 0
     for index in map(int, chosen):
-        image = detection_images.read(source.records[index])
+        record = source.records[index]
+        image = detection_images.read(record)
         if image is None:
             unread += 1
             continue
-        shown.append(detection_images.side_by_side(image, records[index], by_image[index], source.classes, index))
+        beside = counts[index], source.skeleton
+        shown.append(detection_images.side_by_side(image, record, by_image[index], source.classes, index, *beside))
     slider = (
         f'<label class="slider">score ≥ <output>{SCORE}</output><input type="range" min="{LEAST_SCORE}" max="0.95" '
         f'step="0.05" value="{SCORE}"></label>'
@@ -163,8 +165,11 @@ def show(
     classes: Sequence[str],
     score: float,
     enlarge: bool,
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> Shown:
     """Show the detections on one image, the most confident first: boxes to 0.01 pixel, scores to 0.0001.
+
+    Masks are COCO's run lengths, and drawn as a label image: a pixel's number is that of its object, from 1 on.
 
     Args:
       result: a row of the task's Result.
@@ -172,6 +177,7 @@ def show(
       classes: their names.
       score: the least confidence.
       enlarge: draw on a small image 2 or 4 times as large, so that labels can be read.
+      skeleton: pairs of keypoints to join.
     """
     order = np.argsort(-result["scores"], kind="stable")
     keep = order[(result["valid"] & (result["scores"] >= score))[order]]
@@ -182,17 +188,32 @@ def show(
         "classes": labels.tolist(),
         "names": [classes[k] for k in labels],
     }
-    scale = draw.enlargement(*image.shape[:2]) if enlarge else 1
-    drawing = draw.detections(image, marks(boxes, scores, labels, classes), scale=scale)
-    return Shown(values, drawing, len(boxes), counted(values["names"]))
+    size = (image.shape[0], image.shape[1])
+    more = objects.values(result, keep.tolist())
+    marked = marks(boxes, scores, labels, classes, objects.beside(more, size, skeleton))
+    drawing = draw.detections(image, marked, scale=draw.enlargement(*size) if enlarge else 1)
+    numbers = objects.label_image(more, size)
+    return Shown(values | more, drawing, len(boxes), counted(values["names"]), objects=numbers)
 
 
 def marks(
-    boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, "n"], labels: Int[np.ndarray, "n"], names: Sequence[str]
+    boxes: Float[np.ndarray, "n 4"],
+    scores: Float[np.ndarray, "n"],
+    labels: Int[np.ndarray, "n"],
+    names: Sequence[str],
+    beside: Sequence[Mapping[str, Any]] = (),
 ) -> list[Mark]:
-    """Make the marks of detections, "name 0.87", the most confident last, so that it is drawn on top."""
-    found = sorted(zip(boxes, map(float, scores), map(int, labels)), key=lambda item: item[1])
-    return [Mark(box, f"{names[k]} {score:.2f}", draw.colour(k), score=score) for box, score, k in found]
+    """Make the marks of detections, "name 0.87", the most confident last, so that it is drawn on top.
+
+    Args:
+      beside: of each detection, what its mark has otherwise, or more; none at all.
+    """
+    every = zip(boxes, map(float, scores), map(int, labels), beside or [{}] * len(boxes), strict=True)
+    found = sorted(every, key=lambda item: item[1])
+    return [
+        Mark(box, f"{names[k]} {score:.2f}", **{"colour": draw.colour(k), "score": score, **more})
+        for box, score, k, more in found
+    ]
 
 
 def _curves_chart(curves: Mapping[str, precision.Curve], tones: Mapping[str, str]) -> str:

@@ -18,6 +18,9 @@ from mapjax.task import Counts
 
 SECTIONS = {  # by metric: (source, counts, metrics) → sections of a report
     "precision": detections.sections,
+    "mask_precision": detections.sections,
+    "boundary_precision": detections.sections,
+    "keypoint_precision": detections.sections,
     "classification": classifications.sections,
     "accuracy": classifications.sections,
     "multilabel": classifications.sections,
@@ -32,8 +35,10 @@ SHOWN = {  # by a key of the result: (result row, image, …) → how it is show
 
 def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list[Section]:
     """Make the sections of all metrics of an evaluation, whose counts are by name (metrics/combine.py)."""
-    known = {name: SECTIONS[name] for name in counts if name in SECTIONS}
-    return [section for name, make in known.items() for section in make(source, counts[name], metrics)]
+    known = [name for name in counts if name in SECTIONS]
+    alike = [name for name in known if SECTIONS[name] is detections.sections]  # their counts hold the same answers
+    shown = [name for name in known if name not in alike[1:]]
+    return [section for name in shown for section in SECTIONS[name](source, counts[name], metrics)]
 
 
 def show(

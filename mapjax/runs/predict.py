@@ -178,7 +178,8 @@ def save(
 ) -> Saved:
     """Draw the answer to each image into a folder, and list them in its predictions.json, a line an image.
 
-    A label map is written beside its drawing as NAME-mask.png, a pixel's value its class. What was found is listed even
+    A label map is written beside its drawing as NAME-mask.png, a pixel's value its class; so are masks of objects, a
+    pixel's value the number of its object in the list, from 1 on, 0 where there is none. What was found is listed even
     if the run is interrupted.
 
     Args:
@@ -204,9 +205,10 @@ def save(
                 drawn = _write(shown.drawing, out / name)
                 size = {"width": item.image.shape[1], "height": item.image.shape[0]}
                 row = {"file": item.file, **size, **shown.values, "drawing": drawn.relative_to(out).as_posix()}
-                if shown.label_map is not None:
+                pixels = shown.objects if shown.label_map is None else overlay.png(shown.label_map)
+                if pixels is not None:
                     mask = drawn.with_name(f"{drawn.stem}-mask.png")
-                    mask.write_bytes(overlay.png(shown.label_map))
+                    mask.write_bytes(pixels)
                     row["mask"] = mask.relative_to(out).as_posix()
                 if len(saved.said) < MOST_SAID:
                     saved.said.append(f"{texts.shown(item.file)}: {shown.said}")
