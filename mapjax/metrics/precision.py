@@ -2,7 +2,8 @@
 
 The counts are the detections themselves, `{index of the record: {"boxes", "scores", "classes"}}`: average precision
 ranks all detections of a data set together, so nothing shorter is a monoid. Merging is the union of two dicts, and an
-image met twice (padding, two processes) counts once. hotcoco computes the numbers; they equal pycocotools.
+image met twice (padding, two processes) counts once. hotcoco computes the numbers; they equal pycocotools. best_f1.py
+adds F1 and the score thresholds that are best for it, detection_errors.py the causes of what AP50 lacks.
 """
 
 import functools
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mapjax.data.source import Records, Source, truth_of
+from mapjax.metrics import best_f1, detection_errors, matching
 from mapjax.runtime.names import shown
 from mapjax.task import Batch, Counts, Metric, Result
 
@@ -22,6 +24,7 @@ NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 
 
 _TRUTHS: weakref.WeakKeyDictionary[Records, dict[str, Any]] = weakref.WeakKeyDictionary()
+_INDEXED: weakref.WeakKeyDictionary[Records, hotcoco.COCO] = weakref.WeakKeyDictionary()
 
 
 class Curve(NamedTuple):
@@ -59,10 +62,11 @@ def make(source: Source) -> Metric:
         scalars = dict(zip(NAMES, map(float, evaluated.stats)))
         for name, values in (("AP", precision), ("AP50", precision[:1])):
             scalars |= {f"{name}/{label}": _mean(values[..., k]) for k, label in _columns(source)}
-        return scalars
+        return scalars | best_f1.scalars(source, counts)
 
     def files(counts: Counts) -> dict[str, Any]:
-        return {"predictions.json": coco_results(source, counts, truth()), "truth.json": truth()}
+        errors = detection_errors.of(source, counts)._asdict()
+        return {"predictions.json": coco_results(source, counts, truth()), "truth.json": truth(), "errors.json": errors}
 
     return Metric(measure, merge, summarize, files, best="AP")
 
@@ -95,19 +99,20 @@ def coco_truth(source: Source) -> dict[str, Any]:
 
 
 def _written(source: Source) -> dict[str, Any]:
-    images, annotations = [], []
+    images, annotations, ids = [], [], [int(number) for number in source.category_ids]
     for record in (truth_of(source, index) for index in range(len(source.records))):
         height, width = (int(side) for side in record["size"])
         images.append({"id": int(record["id"]), "file_name": record["file"], "width": width, "height": height})
         boxes = np.asarray(record["boxes"], np.float64).reshape(-1, 4)
-        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-        for box, k, area, crowd in zip(sides, record["classes"], record["areas"], record["crowd"]):
+        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+        known = (np.asarray(record[key]).tolist() for key in ("classes", "areas", "crowd"))
+        for box, k, area, crowd in zip(sides, *known):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": int(record["id"]),
-                    "category_id": int(source.category_ids[int(k)]),
-                    "bbox": box.tolist(),
+                    "category_id": ids[k],
+                    "bbox": box,
                     "area": float(area),
                     "iscrowd": int(crowd),
                 }
@@ -149,20 +154,24 @@ def indexed(truth: Mapping[str, Any]) -> hotcoco.COCO:
 def _evaluate(source: Source, counts: Counts, truth: Mapping[str, Any], iou: float | None = None) -> hotcoco.COCOeval:
     """Match the detections of the measured images to their truth; at COCO's ten IoU thresholds, or at one."""
     ids = {index: truth["images"][index]["id"] for index in sorted(counts)}
-    measured = set(ids.values())
-    known = indexed(
-        {
-            "images": [image for image in truth["images"] if image["id"] in measured],
-            "annotations": [a for a in truth["annotations"] if a["image_id"] in measured],
-            "categories": truth["categories"],
-        }
-    )
+    # To hotcoco no image at all is every image.
+    known = _index(source, truth) if ids else indexed({**truth, "images": [], "annotations": []})
     evaluated = hotcoco.COCOeval(known, known.load_res(_rows(source, counts, ids)), "bbox")
+    evaluated.params.img_ids = list(ids.values())
     if iou is not None:
         evaluated.params.iou_thrs = [iou]
     evaluated.evaluate()
     evaluated.accumulate()
     return evaluated
+
+
+def _index(source: Source, truth: Mapping[str, Any]) -> hotcoco.COCO:
+    """Index the truth of a source, once for it; a plain list of records cannot be remembered by."""
+    if not isinstance(source.records, Records):
+        return indexed(truth)
+    if source.records not in _INDEXED:
+        _INDEXED[source.records] = indexed(truth)
+    return _INDEXED[source.records]
 
 
 def _table(evaluated: hotcoco.COCOeval, name: str) -> Float[np.ndarray, "iou recall class"]:
@@ -173,15 +182,12 @@ def _table(evaluated: hotcoco.COCOeval, name: str) -> Float[np.ndarray, "iou rec
 
 def _rows(source: Source, counts: Counts, ids: Mapping[int, int]) -> Float[np.ndarray, "n 7"]:
     """Gather detections as rows: image id, x, y, width, height, score, category id; by index, then as decoded."""
-    category_ids = np.asarray(source.category_ids, np.float64)
-    rows = [np.zeros((0, 7))]
-    for index in sorted(counts):
-        found = counts[index]
-        boxes = np.asarray(found["boxes"], np.float64).reshape(-1, 4)
-        columns = [boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]
-        columns += [np.asarray(found["scores"], np.float64)[:, None], category_ids[found["classes"]][:, None]]
-        rows.append(np.concatenate([np.full((len(boxes), 1), ids[index], np.float64), *columns], axis=1))
-    return np.concatenate(rows)
+    image, boxes, scores, labels = matching.found(counts)
+    rows = np.empty((len(scores), 7))
+    rows[:, 0] = np.array([ids[index] for index in sorted(counts)], np.float64)[image]
+    rows[:, 1:3], rows[:, 3:5] = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    rows[:, 5], rows[:, 6] = scores, np.asarray(source.category_ids, np.float64)[labels]
+    return rows
 
 
 def _columns(source: Source) -> list[tuple[int, str]]:
