@@ -71,6 +71,31 @@ def of(source: Source, counts: Counts) -> Errors:
     return Errors(ap50, numbers, gains)
 
 
+def confusion(source: Source, counts: Counts, least: Float[np.ndarray, " c"]) -> Int[np.ndarray, "c+1 c+1"]:
+    """Count which truths are found as which class; rows are the truth, columns the answer, the last is background.
+
+    A detection belongs to the truth that it overlaps most, of IoU 0.5 and of any class, the most confident first.
+
+    Args:
+      least: from this score on detections of each class count.
+    """
+    kept = {}
+    for index, found in counts.items():
+        rows = found["scores"] >= least[found["classes"]]
+        kept[index] = {name: found[name][rows] for name in ("boxes", "scores", "classes")}
+    pairs = matching.overlaps(source, kept, same_class=False)
+    matched = matching.match(pairs, same_class=False)
+    alone = (matched < 0) & ~matching.ignored(pairs, matched)
+    missed = ~pairs.crowd
+    missed[matched[matched >= 0]] = False
+    last = len(source.classes)
+    table = np.zeros((last + 1, last + 1), np.int64)
+    np.add.at(table, (pairs.classes[matched[matched >= 0]], pairs.labels[matched >= 0]), 1)
+    np.add.at(table[last], pairs.labels[alone], 1)
+    np.add.at(table[:, last], pairs.classes[missed], 1)
+    return table
+
+
 def causes(pairs: Overlaps, matched: Int[np.ndarray, " n"], ignored: Bool[np.ndarray, " n"]) -> Causes:
     """Give each detection its cause, in TIDE's order of asking.
 

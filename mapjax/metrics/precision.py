@@ -21,6 +21,7 @@ from mapjax.runtime.names import shown
 from mapjax.task import Batch, Counts, Metric, Result
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+SIZES = ("all", "small", "medium", "large")  # of objects, by their area: below 32², 96² pixels, and more
 
 
 _TRUTHS: weakref.WeakKeyDictionary[Records, dict[str, Any]] = weakref.WeakKeyDictionary()
@@ -136,12 +137,20 @@ def coco_results(source: Source, counts: Counts, truth: Mapping[str, Any]) -> li
 
 def curves(source: Source, counts: Counts, iou: float = 0.5) -> dict[str, Curve]:
     """Compute the precision–recall curve of every class at one IoU threshold."""
+    return curves_by_size(source, counts, iou)["all"]
+
+
+def curves_by_size(source: Source, counts: Counts, iou: float = 0.5) -> dict[str, dict[str, Curve]]:
+    """Compute the curve of every class at one IoU threshold, for objects of each of SIZES."""
     evaluated = _evaluate(source, counts, coco_truth(source), iou)
-    precision, scores = (_table(evaluated, name)[0] for name in ("precision", "scores"))
     recall = np.asarray(evaluated.params.rec_thrs)
-    return {
-        label: Curve(recall, precision[:, k], scores[:, k], _mean(precision[:, k])) for k, label in _columns(source)
-    }
+    found = {}
+    for area, size in enumerate(SIZES):
+        precision, scores = (_table(evaluated, name, area)[0] for name in ("precision", "scores"))
+        found[size] = {
+            label: Curve(recall, precision[:, k], scores[:, k], _mean(precision[:, k])) for k, label in _columns(source)
+        }
+    return found
 
 
 def indexed(truth: Mapping[str, Any]) -> hotcoco.COCO:
@@ -174,10 +183,10 @@ def _index(source: Source, truth: Mapping[str, Any]) -> hotcoco.COCO:
     return _INDEXED[source.records]
 
 
-def _table(evaluated: hotcoco.COCOeval, name: str) -> Float[np.ndarray, "iou recall class"]:
-    """Take one of the accumulated arrays, for objects of all areas and at most 100 detections an image."""
+def _table(evaluated: hotcoco.COCOeval, name: str, area: int = 0) -> Float[np.ndarray, "iou recall class"]:
+    """Take one of the accumulated arrays, for objects of one of SIZES and at most 100 detections an image."""
     tables = evaluated.eval or {}  # accumulate() has filled it
-    return np.asarray(tables[name])[:, :, :, 0, -1]
+    return np.asarray(tables[name])[:, :, :, area, -1]
 
 
 def _rows(source: Source, counts: Counts, ids: Mapping[int, int]) -> Float[np.ndarray, "n 7"]:

@@ -162,7 +162,7 @@ def test_a_duplicate_by_hand():
     counts[0] = found_of([[0, 0, 100, 100], [0, 0, 100, 95]], [0.99, 0.95], [0, 0])
     errors = detection_errors.of(source_of(truth), counts)
     assert errors.numbers == {kind: int(kind == "duplicate") for kind in detection_errors.KINDS}
-    # All cats but the first come after the duplicate: their precision is 10 / 11, and at one of 101 recalls 0 to 0.1 it is 1.
+    # The other cats come after it: at 90 of 101 recalls precision is 10 / 11.
     assert errors.gains["duplicate"] == pytest.approx((1 - 10 / 11) * 90 / 101 / 2)
 
 
@@ -173,3 +173,32 @@ def test_without_truth_and_without_detections():
     truth, _ = by_hand()
     found = detection_errors.of(source_of(truth), {k: found_of([], [], []) for k in range(20)})
     assert found.ap50 == 0 and found.numbers["missed"] == 20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_confusion_equals_hotcoco(seed):
+    source, counts = random_case(seed + 20, crowd=0)
+    known = hotcoco.COCO(dataset(source))
+    results = precision.coco_results(source, counts, precision.coco_truth(source))
+    wanted = hotcoco.COCOeval(known, known.load_res(results), "bbox").confusion_matrix(min_score=0.4)
+    order = [*(wanted["cat_ids"].index(number) for number in source.category_ids), len(source.classes)]
+    found = detection_errors.confusion(source, counts, np.full(len(source.classes), 0.4))
+    np.testing.assert_array_equal(found, wanted["matrix"][np.ix_(order, order)])
+
+
+def test_confusion_by_hand():
+    truth = [
+        ([[0, 0, 10, 10], [20, 0, 30, 10], [50, 50, 90, 90]], [0, 1, 2], [0, 0, 1], [100.0, 100.0, 1600.0]),
+        ([[0, 0, 10, 10]], [0], [0], [100.0]),
+    ]
+    boxes = [[0, 0, 10, 9], [20, 0, 30, 9], [60, 60, 70, 70], [60, 60, 70, 70], [0, 0, 10, 10]]
+    counts = {0: found_of(boxes, [0.6, 0.5, 0.9, 0.8, 0.1], [0, 3, 2, 0, 1]), 1: found_of([], [], [])}
+    wanted = np.zeros((5, 5), int)
+    wanted[0, 0] = wanted[1, 3] = 1  # found, and found as another class
+    wanted[0, 4] = 1  # missed
+    wanted[4, 0] = 1  # in the crowd of another class; what is in that of its own counts nowhere
+    least = np.array([0.5, 0.2, 0.5, 0.5])  # the last detection is below
+    np.testing.assert_array_equal(detection_errors.confusion(source_of(truth), counts, least), wanted)
+    least[3] = 0.55
+    wanted[1, 3], wanted[1, 4] = 0, 1
+    np.testing.assert_array_equal(detection_errors.confusion(source_of(truth), counts, least), wanted)
