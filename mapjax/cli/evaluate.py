@@ -1,7 +1,8 @@
 """Score a trained run, on its own held-out split or on other data with the same classes, or published weights.
 
 Writes to --out the scores (result.json), the answers (predictions.json; a detector's and its truth in COCO's formats,
-and in errors.json what keeps it from a higher AP50) and a report to look at. How the run answers can be changed for it: more views, other thresholds.
+and in errors.json what keeps it from a higher AP50) and a report to look at. How the run answers can be changed for it:
+more views, other thresholds.
 """
 
 import argparse

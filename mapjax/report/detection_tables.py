@@ -44,7 +44,7 @@ def sizes(
             series.append(plots.Series(size, known[0].recall, np.mean([curve.precision for curve in known], axis=0)))
     chart = plots.lines(series, x_label="recall", y_label="precision", x_range=(0.0, 1.0), y_range=(0.0, 1.02))
     note = (
-        "Small objects have an area below 32² pixels, large ones from 96² on. AP and AR are means over IoU 0.5 to 0.95; "
+        "Objects are small below 32² pixels, and large from 96² on. AP and AR are means over IoU 0.5 to 0.95; "
         "the curves are of IoU 0.5, the mean of the classes."
     )
     return Section("Sizes of objects", f'<div class="split">{table}{chart}</div>', note)

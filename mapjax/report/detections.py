@@ -78,7 +78,8 @@ def classes(
             f"{figures}<td>{chart}</td></tr>"
         )
     head = "".join(f"<th>{name}</th>" for name in ("class", "truths", f"detections ≥ {SCORE}", *FIGURES, ""))
-    table = f'<div class="scroll"><table class="classes"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    table = f'<div class="scroll"><table class="classes">{body}</table></div>'
     return f'<div class="split">{table}{_curves_chart(curves, tones)}</div>'
 
 
@@ -141,8 +142,8 @@ def worst(source: Source, records: Records, found: Sequence[Finding], gains: Map
         if any(drawn):
             body.append(f'<h3>{kind.capitalize()}</h3><div class="examples">{"".join(drawn)}</div>')
     note = (
-        f"Detections of score ≥ {SCORE}, in TIDE's categories; the worst first. Truth is dashed. What AP50 gains if all "
-        "mistakes of one kind are mended is of all scores."
+        f"Detections of score ≥ {SCORE}, in TIDE's categories; the worst first. Truth is dashed. What AP50 gains if "
+        "all mistakes of one kind are mended is of all scores."
     )
     return Section("Mistakes", "".join(body), note + _unread(unread))
 

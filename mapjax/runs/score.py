@@ -26,7 +26,7 @@ from mapjax.task import Counts, Metric
 from mapjax.weights import class_names as published
 
 MOST_CLASSES, FEW = 100, 20  # that a terminal shows, and how many of more
-_WIDTH = 5  # letters of a figure
+_WIDTH, _NAME = 5, 16  # letters of a figure; of the name of a class that are shown however narrow the terminal
 
 
 def open_source(
@@ -250,7 +250,7 @@ def errors(found: Mapping[str, Any]) -> RenderableType:
 def _grid(metrics: Mapping[str, float], columns: Sequence[str], rows: Sequence[str], caption: str | None) -> Table:
     shown = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     for name in ("", *columns):
-        width = max(_WIDTH, len(name))
+        width = max(_WIDTH, len(name)) if name else min(max(map(len, rows), default=0), _NAME)
         shown.add_column(name, justify="right" if name else "left", no_wrap=True, min_width=width)
     for row in rows:
         shown.add_row(row or "all", *(_figure(metrics.get(f"{name}/{row}" if row else name)) for name in columns))

@@ -1,4 +1,4 @@
-"""From which score on an answer counts: the one that is asked for, or the best for F1 of each class that a run has found.
+"""From which score on an answer counts: the one that is asked for, or the best for F1 of each class, as a run found it.
 
 An evaluation writes them among its scores, "threshold/CLASS" (metrics/best_f1.py): of a training into metrics.jsonl,
 step by step, and of `mapjax evaluate` into its result.json.
