@@ -213,10 +213,23 @@ def max_pool(
     """
     if size == stride and padding == 0 and not ceil:
         return pooling.max_pool(x, size)[0]
-    slices = partial(_max_of_slices, size=size, stride=stride, padding=padding, ceil=ceil)
     if (size, stride, padding, ceil) == (3, 2, 1, False):
-        return jax.lax.platform_dependent(x, cpu=pooling.max_of_three, default=slices)
-    return slices(x)
+        return _max_of_three(x)
+    return _max_of_slices(x, size, stride, padding, ceil)
+
+
+@jax.custom_vjp
+def _max_of_three(x):
+    """Pool in the stem of a ResNet; on a CPU the form by parities is the faster forward, that by slices backward."""
+    slices = partial(_max_of_slices, size=3, stride=2, padding=1, ceil=False)
+    return jax.lax.platform_dependent(x, cpu=pooling.max_of_three, default=slices)
+
+
+def _max_of_three_backward(x, gradient):
+    return jax.vjp(partial(_max_of_slices, size=3, stride=2, padding=1, ceil=False), x)[1](gradient)
+
+
+_max_of_three.defvjp(lambda x: (_max_of_three(x), x), _max_of_three_backward)
 
 
 def _max_of_slices(x, size: int, stride: int, padding: int, ceil: bool):

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from mapjax.sharding import by_device
 
 OUT, TILE = 4, 6
-CACHE = 16 * 2**20  # bytes of tiles and products at once (measured on 2 cores with 32 MB of L3)
+MOST_TILES = 256 * 2**20  # bytes of tiles and products at once, so that those of large maps fit into the memory
 INPUT = np.array(  # Bᵀ
     [
         [4, 0, -5, 0, 1, 0],
@@ -101,10 +101,10 @@ def _products(x, gradient):
 
 
 def _chunks(shape: tuple[int, ...], features: int) -> int:
-    """Into how many parts the batch is cut, so that the tiles of one stay in the cache: up to twice as fast."""
+    """Into how many parts the batch is cut, so that the tiles of one take no more than MOST_TILES, or one image."""
     batch, height, width, channels = shape
     each = TILE * TILE * _count(height) * _count(width) * (channels + features) * 4  # bytes
-    most = max(CACHE // each, 1)
+    most = max(MOST_TILES // each, 1)
     return next(count for count in range(1, batch + 1) if batch % count == 0 and batch // count <= most)
 
 

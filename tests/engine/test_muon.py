@@ -26,6 +26,14 @@ def test_orthogonal_of_zeros_is_zero():
     assert not np.asarray(muon.orthogonal(jnp.zeros((3, 2)))).any()
 
 
+@pytest.mark.parametrize("scale", [1e-14, 3e-19, 1e-19, 3e-20, 1e-22])
+def test_orthogonal_of_next_to_nothing_is_next_to_nothing(scale):
+    """The momentum of what has had no gradient for hundreds of steps: squares of it vanish in float32."""
+    matrix = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    found = np.asarray(muon.orthogonal(jnp.asarray(matrix * np.float32(scale))))
+    assert np.abs(found).max() < 0.1
+
+
 def _params():
     shapes = {
         "conv": {"kernel": (3, 3, 4, 8), "bias": (8,)},

@@ -37,6 +37,10 @@ NODES = {  # what is not called by its name alone
 
 def serve(name: str) -> None:
     """Compile a network and say how long that took; then answer once for each line that is read."""
+    from mapjax.runtime import allocator
+
+    allocator.keep()  # as every program does
+
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -116,9 +120,10 @@ def ratios(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
 
 def names_of(checkout: pathlib.Path) -> list[str]:
     """List the networks that a checkout has."""
-    models = {file.stem for file in (checkout / "mapjax" / "models").glob("*/*.py")}
-    other = {"__init__", "inverted_residual", "heads", "boxes", "rpn", "fpn", "pyramid", "simple_pyramid"}
-    return sorted((models - other) | {name for name, node in NODES.items() if node.get("name") in models})
+    folders = [checkout / "mapjax" / "models" / kind for kind in ("backbones", "detectors", "segmenters")]
+    models = {file.stem for folder in folders for file in folder.glob("*.py")}
+    parts = {"__init__", "inverted_residual", "segmenter"}  # of networks
+    return sorted((models - parts) | {name for name, node in NODES.items() if node.get("name") in models})
 
 
 def main() -> int:
