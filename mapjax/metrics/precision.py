@@ -3,7 +3,8 @@
 The counts are the detections themselves, `{index of the record: {"boxes", "scores", "classes"}}`, with what they have
 beside their boxes (instances.py): average precision ranks all detections of a data set together, so nothing shorter is
 a monoid. Merging is the union of two dicts, and an image met twice (padding, two processes) counts once. hotcoco
-computes the numbers; they equal pycocotools.
+computes the numbers; they equal pycocotools. best_f1.py adds F1 and the score thresholds that are best for it,
+detection_errors.py the causes of what AP50 lacks.
 """
 
 import functools
@@ -17,16 +18,18 @@ from jaxtyping import Float
 
 from mapjax.data import labels
 from mapjax.data.source import Records, Source, truth_of
-from mapjax.metrics import instances
+from mapjax.metrics import best_f1, detection_errors, instances, matching
 from mapjax.runtime.names import shown
 from mapjax.task import Batch, Counts, Metric, Result
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+SIZES = ("all", "small", "medium", "large")  # of objects, by their area: below 32², 96² pixels, and more
 
 
 _ALWAYS = ("image_id", "category_id", "score")
 _SAID = {"segm": "segmentation", "keypoints": "keypoints"}  # by the kind of overlap
 _TRUTHS: weakref.WeakKeyDictionary[Records, dict[str, Any]] = weakref.WeakKeyDictionary()
+_INDEXED: weakref.WeakKeyDictionary[Records, hotcoco.COCO] = weakref.WeakKeyDictionary()
 
 
 class Curve(NamedTuple):
@@ -58,9 +61,13 @@ def make(source: Source) -> Metric:
     truth = functools.partial(coco_truth, source)
 
     def summarize(counts: Counts) -> dict[str, float]:
-        return figures(source, evaluate(source, counts, truth()), NAMES)
+        named = figures(source, evaluate(source, counts, truth()), NAMES)
+        return named | best_f1.scalars(source, counts)
 
-    return Metric(measure, merge, summarize, functools.partial(files, source), best="AP")
+    def written(counts: Counts) -> dict[str, Any]:
+        return files(source, counts) | {"errors.json": detection_errors.of(source, counts)._asdict()}
+
+    return Metric(measure, merge, summarize, written, best="AP")
 
 
 def figures(source: Source, evaluated: hotcoco.COCOeval, names: Sequence[str], prefix: str = "") -> dict[str, float]:
@@ -116,20 +123,20 @@ def coco_truth(source: Source) -> dict[str, Any]:
 
 
 def _written(source: Source) -> dict[str, Any]:
-    images, annotations = [], []
+    images, annotations, ids = [], [], [int(number) for number in source.category_ids]
     for record in (truth_of(source, index) for index in range(len(source.records))):
         height, width = (int(side) for side in record["size"])
         images.append({"id": int(record["id"]), "file_name": record["file"], "width": width, "height": height})
         boxes = np.asarray(record["boxes"], np.float64).reshape(-1, 4)
-        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-        rows = zip(sides, record["classes"], record["areas"], record["crowd"], instances.of_truth(record))
-        for box, k, area, crowd, beside in rows:
+        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+        known = (np.asarray(record[key]).tolist() for key in ("classes", "areas", "crowd"))
+        for box, k, area, crowd, beside in zip(sides, *known, instances.of_truth(record)):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": int(record["id"]),
-                    "category_id": int(source.category_ids[int(k)]),
-                    "bbox": box.tolist(),
+                    "category_id": ids[k],
+                    "bbox": box,
                     "area": float(area),
                     "iscrowd": int(crowd),
                     **beside,
@@ -158,10 +165,20 @@ def coco_results(source: Source, counts: Counts, truth: Mapping[str, Any]) -> li
 
 def curves(source: Source, counts: Counts, iou: float = 0.5) -> dict[str, Curve]:
     """Compute the precision–recall curve of every class at one IoU threshold."""
+    return curves_by_size(source, counts, iou)["all"]
+
+
+def curves_by_size(source: Source, counts: Counts, iou: float = 0.5) -> dict[str, dict[str, Curve]]:
+    """Compute the curve of every class at one IoU threshold, for objects of each of SIZES."""
     evaluated = evaluate(source, counts, coco_truth(source), iou=iou)
-    precision, scores = (_table(evaluated, name)[0] for name in ("precision", "scores"))
     recall = np.asarray(evaluated.params.rec_thrs)
-    return {label: Curve(recall, precision[:, k], scores[:, k], _mean(precision[:, k])) for k, label in columns(source)}
+    found = {}
+    for area, size in enumerate(SIZES):
+        precision, scores = (_table(evaluated, name, area)[0] for name in ("precision", "scores"))
+        found[size] = {
+            label: Curve(recall, precision[:, k], scores[:, k], _mean(precision[:, k])) for k, label in columns(source)
+        }
+    return found
 
 
 def indexed(truth: Mapping[str, Any]) -> hotcoco.COCO:
@@ -187,18 +204,13 @@ def evaluate(
       sigmas: of the keypoints.
     """
     ids = {index: truth["images"][index]["id"] for index in sorted(counts)}
-    measured = set(ids.values())
-    known = indexed(
-        {
-            "images": [image for image in truth["images"] if image["id"] in measured],
-            "annotations": [a for a in truth["annotations"] if a["image_id"] in measured],
-            "categories": truth["categories"],
-        }
-    )
+    # To hotcoco no image at all is every image.
+    known = _index(source, truth) if ids else indexed({**truth, "images": [], "annotations": []})
     found: Any = _rows(source, counts, ids)
     if kind != "bbox":  # without boxes, by which the sizes of answers would be judged
         found = [{key: one[key] for key in (*_ALWAYS, _SAID[kind])} for one in coco_results(source, counts, truth)]
     evaluated = hotcoco.COCOeval(known, known.load_res(found), kind)
+    evaluated.params.img_ids = list(ids.values())
     if iou is not None:
         evaluated.params.iou_thrs = [iou]
     if sigmas is not None:
@@ -208,23 +220,29 @@ def evaluate(
     return evaluated
 
 
-def _table(evaluated: hotcoco.COCOeval, name: str) -> Float[np.ndarray, "iou recall class"]:
-    """Take one of the accumulated arrays, for objects of all areas and at most 100 detections an image."""
+def _index(source: Source, truth: Mapping[str, Any]) -> hotcoco.COCO:
+    """Index the truth of a source, once for it; a plain list of records cannot be remembered by."""
+    if not isinstance(source.records, Records):
+        return indexed(truth)
+    if source.records not in _INDEXED:
+        _INDEXED[source.records] = indexed(truth)
+    return _INDEXED[source.records]
+
+
+def _table(evaluated: hotcoco.COCOeval, name: str, area: int = 0) -> Float[np.ndarray, "iou recall class"]:
+    """Take one of the accumulated arrays, for objects of one of SIZES and at most 100 detections an image."""
     tables = evaluated.eval or {}  # accumulate() has filled it
-    return np.asarray(tables[name])[:, :, :, 0, -1]
+    return np.asarray(tables[name])[:, :, :, area, -1]
 
 
 def _rows(source: Source, counts: Counts, ids: Mapping[int, int]) -> Float[np.ndarray, "n 7"]:
     """Gather detections as rows: image id, x, y, width, height, score, category id; by index, then as decoded."""
-    category_ids = np.asarray(source.category_ids, np.float64)
-    rows = [np.zeros((0, 7))]
-    for index in sorted(counts):
-        found = counts[index]
-        boxes = np.asarray(found["boxes"], np.float64).reshape(-1, 4)
-        columns = [boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]
-        columns += [np.asarray(found["scores"], np.float64)[:, None], category_ids[found["classes"]][:, None]]
-        rows.append(np.concatenate([np.full((len(boxes), 1), ids[index], np.float64), *columns], axis=1))
-    return np.concatenate(rows)
+    image, boxes, scores, labels = matching.found(counts)
+    rows = np.empty((len(scores), 7))
+    rows[:, 0] = np.array([ids[index] for index in sorted(counts)], np.float64)[image]
+    rows[:, 1:3], rows[:, 3:5] = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    rows[:, 5], rows[:, 6] = scores, np.asarray(source.category_ids, np.float64)[labels]
+    return rows
 
 
 def columns(source: Source) -> list[tuple[int, str]]:

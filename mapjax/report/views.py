@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from mapjax.data.source import Source
 from mapjax.errors import UserError
@@ -46,7 +46,7 @@ def show(
     image: UInt8[np.ndarray, "h w 3"],
     *,
     classes: Sequence[str],
-    score: float,
+    score: float | Float[np.ndarray, " c"],
     enlarge: bool,
 ) -> Shown:
     """Show the answer to one image, as values and as a drawing.
@@ -55,7 +55,7 @@ def show(
       result: a row of a task's Result.
       image: upright RGB.
       classes: their names.
-      score: from here on an answer counts as found.
+      score: from here on an answer counts as found; of a detector also one for each class.
       enlarge: draw a small image several times as large.
 
     Raises:

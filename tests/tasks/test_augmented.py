@@ -47,7 +47,7 @@ def test_every_view_finds_the_object_in_the_original_pixels():
     batch = {**batch_of(1, (32, 48)), "image": image, "size": np.array([[40, 80]], np.int32)}
     batch["matrix"] = np.diag(np.float32([0.6, 0.6, 1]))[None]
     seen = []
-    task = augmented.make(stub(seen), **VIEWS)
+    task = augmented.by_views(stub(seen), **VIEWS)
     found = jax.tree.map(np.asarray, evaluate.make_answer(task)({}, batch))
     assert seen == [(1, 16, 24, 3)] * 2 + [(1, 32, 48, 3)] * 2 + [(1, 56, 84, 3)] * 2
     assert found["valid"].tolist() == [[True]] and found["classes"].tolist() == [[3]]
@@ -57,8 +57,8 @@ def test_every_view_finds_the_object_in_the_original_pixels():
 
 def test_one_view_is_the_task_itself():
     task = stub([])
-    assert augmented.make(task) is task and augmented.make(task, scales=(1,)) is task
-    assert augmented.make(task, scales=(2.0,)) is not task
+    assert augmented.by_views(task) is task and augmented.by_views(task, scales=(1,)) is task
+    assert augmented.by_views(task, scales=(2.0,)) is not task
 
 
 VGG = {"name": "vgg", "depth": 11, "width": 0.03}
@@ -93,11 +93,11 @@ def test_an_unknown_key_of_a_view_is_told():
 @pytest.mark.parametrize("scales", [(), (0.0, 1.0), (-1,), (float("nan"),), (float("inf"),)])
 def test_scales_that_cannot_be(scales):
     with pytest.raises(UserError, match=r"task\.scales=\(.*\) must be factors of the image's size, such as"):
-        augmented.make(stub([]), scales=scales)
+        augmented.by_views(stub([]), scales=scales)
 
 
 def test_answers_that_are_more_than_boxes():
-    task = augmented.make(stub([], {"label_map": jnp.zeros((2, 4, 4), jnp.uint8)}), flip=True)
+    task = augmented.by_views(stub([], {"label_map": jnp.zeros((2, 4, 4), jnp.uint8)}), flip=True)
     with pytest.raises(UserError, match="fuse boxes; this task answers label_map too: unset them"):
         evaluate.make_answer(task)({}, batch_of())
 

@@ -164,7 +164,7 @@ def test_detections_are_those_of_a_plain_loop(function):
     boxes = np.concatenate(sites) + deltas
     extent = np.float32([0, 0, 30, 26])
     clipped = np.clip(boxes, 0, [30, 26, 30, 26])
-    suppress = suppression.make(0.25, score_threshold=0.2)
+    suppress = suppression.chosen(0.25, score_threshold=0.2)
     options = {"threshold": 0.2, "candidates": 100, "suppress": suppress, "count": 12}
     run = jax.jit(lambda *given: function(*given, sites=sites, decode=lambda d, s: s + d, **options))
     found = jax.tree.map(np.asarray, run(scores, deltas, extent))

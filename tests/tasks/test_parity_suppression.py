@@ -24,7 +24,7 @@ def test_equals_torchvision(agnostic):
         if agnostic
         else torchvision.ops.batched_nms(*given, torch.from_numpy(classes), 0.4)
     )
-    suppress = suppression.make(0.4, agnostic=agnostic, score_threshold=0.0)
+    suppress = suppression.chosen(0.4, agnostic=agnostic, score_threshold=0.0)
     index, left, real = suppress(*map(jnp.asarray, (boxes, scores, classes, np.ones(400, bool))), 400)
     assert index[real].tolist() == theirs.tolist()
     np.testing.assert_array_equal(left[real], scores[theirs])

@@ -27,7 +27,7 @@ def test_every_way_in_every_task(function, way):
     options, expected = WAYS[way]
     if function is answers.detect_by_class and way == "agnostic":
         pytest.skip("dense.make takes the other one: classes are apart here")
-    suppress = suppression.make(0.5, score_threshold=0.05, **options)
+    suppress = suppression.chosen(0.5, score_threshold=0.05, **options)
     extent = jnp.array([0.0, 0, 40, 40])
     if function is two_stage.detect:
         logits = jnp.log(jnp.concatenate([1 - SCORES.sum(1, keepdims=True), jnp.maximum(SCORES, 1e-9)], 1))
@@ -44,7 +44,7 @@ def test_every_way_in_every_task(function, way):
 
 
 def test_what_has_lost_too_much_score_is_no_detection():
-    suppress = suppression.make(0.5, soft="gaussian", sigma=0.1, score_threshold=0.05)
+    suppress = suppression.chosen(0.5, soft="gaussian", sigma=0.1, score_threshold=0.05)
     boxes, scores = jnp.asarray(BOXES[[0, 0]]), jnp.array([0.9, 0.8])
     index, left, real = suppress(boxes, scores, jnp.zeros(2, jnp.int32), jnp.ones(2, bool), 2)
     assert index.tolist() == [0, 1] and real.tolist() == [True, False] and 0 < left[1] < 0.05

@@ -163,7 +163,7 @@ def test_detections_of_one_image():
     proposals = [[0, 0, 10, 10], [0, 1, 10, 11], [20, 20, 40, 40], [5, 20, 9, 30], [20, 0, 30, 10]]
     deltas = np.zeros((5, 3, 4), np.float32)
     deltas[2, 2] = [10 * 0.5, 0, 0, 0]  # half its width to the right
-    suppress = suppression.make(0.5, score_threshold=0.15)
+    suppress = suppression.chosen(0.5, score_threshold=0.15)
     options = {"weights": (10, 10, 5, 5), "score_threshold": 0.15, "suppress": suppress, "count": 5, "candidates": 9}
     found = jax.jit(partial(two_stage.detect, **options))(
         jnp.asarray(np.log(chances + 1e-9), jnp.float32),

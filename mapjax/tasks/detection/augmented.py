@@ -20,7 +20,7 @@ from mapjax.task import Batch, Prediction, Result, Task, Variables
 KEYS = ("boxes", "scores", "classes", "valid")
 
 
-def make(task: Task, *, flip: bool = False, scales: Sequence[float | int] = (1.0,)) -> Task:
+def by_views(task: Task, *, flip: bool = False, scales: Sequence[float | int] = (1.0,)) -> Task:
     """Let a detector answer by several views of an image; the task itself, where there is but the one.
 
     Args:
@@ -35,7 +35,7 @@ def make(task: Task, *, flip: bool = False, scales: Sequence[float | int] = (1.0
       >>> from mapjax.models.detectors import retinanet
       >>> from mapjax.tasks.detection import augmented, dense
       >>> task = dense.make(model=retinanet.make(backbone={"name": "resnet", "depth": 18}, classes=2))
-      >>> augmented.make(task) is task, augmented.make(task, flip=True).metrics
+      >>> augmented.by_views(task) is task, augmented.by_views(task, flip=True).metrics
       (True, ('precision',))
     """
     if not scales or not all(0 < scale < float("inf") for scale in scales):

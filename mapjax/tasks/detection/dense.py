@@ -178,7 +178,7 @@ def make(
         return frames.to_original(found, batch)
 
     task = Task(NEEDS, normalize, init, loss, predict, decode, ("precision",))
-    return augmented.make(task, flip=flip, scales=scales)
+    return augmented.by_views(task, flip=flip, scales=scales)
 
 
 def scores_of(

@@ -141,7 +141,7 @@ def make(
         return frames.to_original(shard.per_example(jax.vmap(answer))(*given), batch)
 
     task = Task("boxes", normalize, init, loss, predict, decode, ("precision",))
-    return augmented.make(task, flip=flip, scales=scales)
+    return augmented.by_views(task, flip=flip, scales=scales)
 
 
 def truth_of(batch: Batch, frame) -> dict[str, Any]:

@@ -13,7 +13,7 @@ SOFT = ("linear", "gaussian")
 Suppress = Callable[..., tuple]
 
 
-def make(
+def chosen(
     iou: float, *, soft: str | None = None, sigma: float | int = 0.5, agnostic: bool = False, score_threshold: float
 ) -> Suppress:
     """Make suppress(boxes (n 4), scores (n), classes (n), valid (n), count) → indices, scores, which are real (k).
@@ -31,7 +31,7 @@ def make(
     Example:
       >>> import jax.numpy as jnp
       >>> from mapjax.tasks.detection import suppression
-      >>> suppress = suppression.make(0.5, agnostic=True, score_threshold=0.05)
+      >>> suppress = suppression.chosen(0.5, agnostic=True, score_threshold=0.05)
       >>> boxes, scores = jnp.array([[0.0, 0, 4, 4], [0.0, 0, 4, 3]]), jnp.array([0.5, 0.75])
       >>> index, _, real = suppress(boxes, scores, jnp.array([0, 1]), jnp.array([True, True]), 2)
       >>> index[real].tolist()

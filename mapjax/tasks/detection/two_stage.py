@@ -89,7 +89,7 @@ def make(
         detect,
         weights=box_weights,
         score_threshold=score_threshold,
-        suppress=suppression.make(box_nms, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold),
+        suppress=suppression.chosen(box_nms, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold),
         count=detections,
         candidates=candidates,
     )
@@ -144,7 +144,7 @@ def make(
         return frames.to_original(found, batch)
 
     task = Task("boxes", normalize, init, loss, predict, decode, ("precision",))
-    return augmented.make(task, flip=flip, scales=scales)
+    return augmented.by_views(task, flip=flip, scales=scales)
 
 
 def propose(
