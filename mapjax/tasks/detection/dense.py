@@ -262,7 +262,7 @@ def _suppression(iou: float | int | None, **options: Any) -> suppressing.Suppres
       UserError: one of these all the same.
     """
     if iou is not None and iou < 1:
-        return suppressing.make(float(iou), **options)
+        return suppressing.chosen(float(iou), **options)
     for key in ("soft", "agnostic"):
         if options[key]:
             raise UserError(f"task.{key}={options[key]!r} needs task.suppression, an IoU below 1; it is {iou}.")
