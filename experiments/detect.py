@@ -16,6 +16,8 @@
         coco_2x: the same for 26 epochs, as torchvision trains it.
     mapjax train --config detect:coco_yolo --data coco:DIR
         coco_yolo: a YOLO at COCO size from random weights; for accelerators.
+    mapjax train --config detect:coco_retinanet --data coco:DIR
+        coco_retinanet, coco_rtdetr: the papers' schedules at 640×640, from ImageNet's weights; for accelerators.
 
 In a checkout, `python launch/main.py --config experiments/detect.py:bccd` is the same. A recipe says only what differs
 from the defaults of mapjax/config/schema.py. What each takes and reaches: docs/results.md.
@@ -216,6 +218,38 @@ def coco_yolo() -> dict[str, Any]:
     }
 
 
+def coco_retinanet() -> dict[str, Any]:
+    """As `coco` at 640×640, with a RetinaNet; rate, batch and boxes' loss of Lin et al. 2017 (section 5.1)."""
+    return coco() | {
+        "image_size": (640, 640),
+        "model": {"name": "retinanet", "backbone": {"name": "resnet", "depth": 50, "norm": "frozen"}},
+        "task": {"name": "dense", "box_loss": "smooth_l1"},
+        "optimizer": {"name": "sgd", "learning_rate": 0.01, "weight_decay": 1e-4},
+    }
+
+
+def coco_rtdetr() -> dict[str, Any]:
+    """COCO for 72 epochs of 16 images, with an RT-DETR; sizes and rates of Zhao et al. 2023, a plain ResNet-50."""
+    cropped = {"flip_horizontal": 0.5, "iou_crop": 0.8, "brightness": 0.2}
+    return coco() | {
+        "image_size": (640, 640),
+        "multi_scale": ((480, 480), (576, 576), (640, 640), (704, 704), (800, 800)),
+        "calm_last": 2 / 72,
+        "transform": {"name": "boxes", "max_boxes": 100, "augment": cropped},
+        "duration": "72 epochs",
+        "model": {"name": "rt_detr", "backbone": {"name": "resnet", "depth": 50, "norm": "frozen"}},
+        "task": {"name": "set_prediction", "scores": "varifocal", "denoising": 100},
+        "optimizer": {
+            "learning_rate": 1e-4,
+            "weight_decay": 1e-4,
+            "clip": 0.1,
+            "lr_multipliers": (("^backbone/", 0.1),),
+        },
+        "schedule": {"name": "constant", "warmup": "2000 steps"},
+        "ema": 0.9999,
+    }
+
+
 VARIANTS = {
     "scenes": scenes,
     "bccd": bccd,
@@ -228,6 +262,8 @@ VARIANTS = {
     "coco": coco,
     "coco_2x": coco_2x,
     "coco_yolo": coco_yolo,
+    "coco_retinanet": coco_retinanet,
+    "coco_rtdetr": coco_rtdetr,
 }
 
 

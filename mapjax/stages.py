@@ -142,6 +142,7 @@ KEYS: dict[str, Key] = {
     "features": Key(
         ("output", "prediction"), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"
     ),
+    "views": Key(("prediction",), "", "", "the predictions of several views of an image, by number, to be fused"),
     "pool": Key(("output",), "D", "float32", "the last features, as one vector: their mean or largest, or all of them"),
     "fc": Key(("output",), "_", "float32", "of a hidden dense layer, numbered"),
     "logits": Key(("output", "prediction"), "C", "float32", "a score for each class, before softmax or sigmoid"),
@@ -182,6 +183,9 @@ def check(stage: str, values: Mapping[str, Any]) -> None:
         key = KEYS.get(re.sub(r"(?<=[a-z])\d+", "", name) if stage == "output" else name)
         if key is None or stage not in key.stages:
             raise ValueError(f"{stage} has a key {name!r} that the table of stages.py does not list for it")
+        if name == "views":
+            for view in value.values():
+                check(stage, view)
         if not key.dtype or (stage == "record" and (key.dtype in ("int", "str", "uint8") or isinstance(value, list))):
             continue  # features are of any shape; a record's image may be a path or bytes, its masks run lengths
         axes = (["B"] if batched else []) + key.shape.split()

@@ -51,6 +51,19 @@ def full_compiler(monkeypatch):
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="module")
+def plain_convolutions():
+    """Convolutions in XLA's own form, in this process: a network of a CPU's fast forms takes longer to compile.
+
+    Values and gradients of those are held against this one in tests/ops; test_fit.py and the programs train with them.
+    """
+    from mapjax.ops import convolution
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "_by_platform", lambda x, kernel, fast, gradients, slow: slow(x, kernel))
+        yield
+
+
 @pytest.fixture
 def hangups_heard():
     """SIGHUP as a terminal's programs have it, where `nohup` has the tests, and all that they start, ignore it."""

@@ -31,6 +31,7 @@ mapjax bench --segmentation
 mapjax bench --networks resnet50,mobilenet_v2 --batch 8 --side 224 --peer
 mapjax bench --networks mobilenet_v2 --profile
 mapjax bench --networks resnet18,resnet50,unet,faster_rcnn --batch 8 --side 128 --peer --rounds 15
+mapjax bench --networks retinanet,fcos,ssd,rt_detr --batch 2 --side 320 --peer
 mapjax bench --weights torchvision/fasterrcnn_resnet50_fpn.DEFAULT --peer
 mapjax bench --input IMAGES --peer
 mapjax bench --check --out checked
@@ -46,7 +47,8 @@ LIKE = {  # torchvision's defaults, where a config departs from them
     "task.samples": "512",
     "task.positives": "0.25",
 }
-BESIDES = ("unet", "faster_rcnn")  # of --networks, beside classifiers
+ONE_STAGE = ("retinanet", "fcos", "ssd", "rt_detr")  # see bench_detectors.py
+BESIDES = ("unet", "faster_rcnn", *ONE_STAGE)  # of --networks, beside classifiers
 PEERS = (("torch", False), ("torch.compile", True))
 Calls = dict[str, Callable[[], None]]
 Times = dict[str, list[float]]  # who → seconds of each round
@@ -60,7 +62,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--data", metavar="FORMAT:PATH", help="as for mapjax train")
     parser.add_argument("--weights", metavar="NAME_OR_FILE", help="published weights, as of mapjax predict")
     parser.add_argument(
-        "--networks", metavar="NAMES", help="classifiers by torchvision's names, unet, faster_rcnn; with commas between"
+        "--networks",
+        metavar="NAMES",
+        help="with commas between: classifiers by torchvision's names, " + ", ".join(BESIDES),
     )
     parser.add_argument("--input", type=pathlib.Path, metavar="DIR", help="a folder of JPEGs")
     parser.add_argument("--segmentation", action="store_true", help="confusion matrices, contours and a CRF, 480×360")
@@ -150,7 +154,7 @@ def time_weights(arguments: Any, overrides: dict[str, str]) -> Figures:
 
 
 def time_networks(arguments: Any, _: dict[str, str]) -> Figures:
-    """Time forward passes and train steps of classifiers and of a U-Net, and the train step of a Faster R-CNN."""
+    """Time forward passes and train steps of networks, and the train step of a Faster R-CNN."""
     from mapjax.weights import recipes
 
     names = arguments.networks.split(",")
@@ -162,12 +166,35 @@ def time_networks(arguments: Any, _: dict[str, str]) -> Figures:
             raise UserError(f"--networks {name}: not known.{near(name, known)}")
     figures: Figures = {}
     for name, node in nodes.items():
+        if name in ONE_STAGE:
+            figures |= _one_stage(name, arguments)
+            continue
         for train in (True,) if name == "faster_rcnn" else (False, True):
             ours, calls = _network(name, dict(node or {}), arguments, train)
             title = f"{name} {'train step' if train else 'forward'}"
             figures |= report(title, in_turns(calls, arguments.rounds), arguments.batch)
             if arguments.profile and train:
                 show_profile(ours)
+    return figures
+
+
+def _one_stage(name: str, arguments: Any) -> Figures:
+    """Time a one-stage detector's forward pass and train step, in turns with its peer."""
+    from mapjax.cli import bench_detectors
+
+    config = bench_detectors.config_of(name, arguments.batch, arguments.side)
+    ours = bench_detectors.calls(config)
+    theirs: Sequence[Any] = (None, None)
+    if arguments.peer:
+        from mapjax.cli import bench_peer_detectors
+
+        theirs = bench_peer_detectors.calls(name, config)
+    figures: Figures = {}
+    for what, mine, peer in zip(("forward", "train step"), ours, theirs):
+        turns = {"mapjax": mine.run} | ({} if peer is None else {"torch": peer})
+        figures |= report(f"{name} {what}", in_turns(turns, arguments.rounds), arguments.batch)
+    if arguments.profile:
+        show_profile(ours[1])
     return figures
 
 

@@ -50,8 +50,8 @@ def detector_step(config: Any, *, compiled: bool = False) -> Callable[[], None]:
         return sum(model(images, truth).values())
 
     if config.optimizer.name == "sgd":
-        return _step(model, loss, torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9), config.dtype)
-    return _step(model, loss, torch.optim.AdamW(model.parameters(), lr=1e-5), config.dtype, clip=10.0)
+        return step_of(model, loss, torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9), config.dtype)
+    return step_of(model, loss, torch.optim.AdamW(model.parameters(), lr=1e-5), config.dtype, clip=10.0)
 
 
 def network(
@@ -74,12 +74,12 @@ def network(
     called = torch.compile(model) if compiled else model
     if train:
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
-        return _step(model, lambda: torch.nn.functional.cross_entropy(called(images), labels), optimizer, dtype)
+        return step_of(model, lambda: torch.nn.functional.cross_entropy(called(images), labels), optimizer, dtype)
 
     def forward() -> None:
         with torch.inference_mode():
             called(images)
-        _wait()
+        wait()
 
     return forward
 
@@ -91,7 +91,7 @@ def compiled_step(name: str, config: Any) -> Callable[[], None]:
     return network(name, config.batch, config.image_size[0], train=True, compiled=True, dtype=config.dtype)
 
 
-def _step(
+def step_of(
     model: Any, loss: Callable[[], Any], optimizer: Any, dtype: str, *, clip: float | None = None
 ) -> Callable[[], None]:
     """Make a step of training: loss, gradients, with `clip` their norm bounded, and update."""
@@ -104,12 +104,13 @@ def _step(
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
-        _wait()
+        wait()
 
     return step
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Wait for what a GPU has been given."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 

@@ -1,7 +1,8 @@
 """Score a trained run, on its own held-out split or on other data with the same classes, or published weights.
 
-Writes to --out the scores (result.json), the answers (predictions.json; a detector's and its truth in COCO's formats)
-and a report to look at. How the run answers can be changed for it: more views, other thresholds.
+Writes to --out the scores (result.json), the answers (predictions.json; a detector's and its truth in COCO's formats,
+and in errors.json what keeps it from a higher AP50) and a report to look at. How the run answers can be changed for it:
+more views, other thresholds.
 """
 
 import argparse
@@ -23,6 +24,7 @@ mapjax evaluate --weights efficientnet_lite0 --data folder:DIR --out scores
 mapjax evaluate --workdir runs/mine
 mapjax evaluate --workdir runs/mine --split test
 mapjax evaluate --workdir runs/mine --data coco:DIR --split val2017 --out scores
+mapjax evaluate --workdir runs/detector --config.task.flip=True --config.task.scales="(0.8, 1.0, 1.25)"
 mapjax evaluate --workdir runs/segmenter --config.task.scales="(0.75, 1.0, 1.25)" --out scores
 """
 
@@ -84,8 +86,10 @@ def _write(
     result = {"metrics": found.metrics, **asked, "eval_images": found.images, "eval_s": found.seconds}
     result |= workdir.environment(mesh)
     title = f"{pathlib.Path(name).name}: {source.name}, {source.split}"
-    score.write(out, metric, source, found.counts, result, config, title=title)
+    files = score.write(out, metric, source, found.counts, result, config, title=title)
     log.console.print(score.table(found.metrics), crop=False)  # in full, also where the terminal is narrow
+    if "errors.json" in files:
+        log.console.print("", score.errors(files["errors.json"]), crop=False)
     print(f"look at {out / 'report.html'}; the figures are in {out / 'result.json'}")
 
 

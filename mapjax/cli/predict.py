@@ -5,10 +5,17 @@ and what was found: a detector's boxes x1,y1,x2,y2 in pixels of the upright imag
 category_ids where they are COCO's); a classifier's class, its probability and the next ones; of a segmenter the share
 of each class, and `mask`, a PNG whose pixels are the classes in the order of the run's classes.json. `drawing` is the
 drawing's own name: of a.png and a.jpg one becomes a-2.jpg. How the run answers can be changed: large images at their
-own size and by windows, more views, other thresholds.
+own size, by windows (a segmenter) or in slices (a detector), more views, other thresholds.
 
---format writes a detector's boxes from --score on as labels too: yolo (labels/NAME.txt, classes.txt), coco (coco.json,
-whose objects have a score) or voc (Annotations/NAME.xml).
+A detector with masks adds `masks`, COCO's run lengths, and `mask`, a PNG of 16 bits whose pixels have the number of
+their object in the list, from 1 on; one of keypoints adds `keypoints`, x,y,score of each.
+
+A detector's boxes count from the score on that is best for F1 of their class, where the run was evaluated (every
+training ends so); else from 0.5 on, as with weights. --score S says otherwise: 0.3 for all classes, f1 for the best, or
+the result.json of another evaluation.
+
+--format writes a detector's boxes from --score on, and their masks and keypoints, as labels too: yolo (labels/NAME.txt,
+classes.txt), coco (coco.json, whose objects have a score), voc (Annotations/NAME.xml) or instances (label images).
 """
 
 import functools
@@ -23,9 +30,11 @@ EXAMPLES = """
 mapjax predict --weights efficientnet_lite0 --images photo.jpg --out seen
 mapjax predict --workdir runs/mine --images photo.jpg --out seen
 mapjax predict --workdir runs/mine --images photos/ --out seen --score 0.7
+mapjax predict --weights yolox_nano --images photos/ --out seen --score scores/result.json
 mapjax predict --workdir runs/mine --images photos/ --out seen --format coco
 mapjax predict --workdir runs/mine --images large/ --out seen --config.eval_size="(3000, 4000)" \
     --config.task.window="(360, 480)" --config.eval_batch=1
+mapjax predict --weights yolox_nano --images large/ --out seen --config.slices.size="(640, 640)"
 """
 
 
@@ -35,18 +44,19 @@ def main(argv: Sequence[str]) -> int:
     network.add_arguments(parser)
     parser.add_argument("--images", required=True, type=pathlib.Path, metavar="PATH", help="an image, or a folder")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="where the drawings go")
-    parser.add_argument("--score", type=float, default=0.5, metavar="S", help="score threshold, 0 to 1 (0.5)")
-    parser.add_argument("--format", metavar="FORM", help="write the boxes as labels too: yolo, coco or voc")
+    parser.add_argument(
+        "--score", metavar="S", help="score threshold: 0 to 1, f1 (where the run has it; else 0.5), or a result.json"
+    )
+    parser.add_argument("--format", metavar="FORM", help="write labels too: yolo, coco, voc or instances")
     parser.add_argument("--enlarge", action="store_true", help="draw small images 2 or 4 times larger")
     terminal.add_overrides(parser, "answer with another value of the run's config")
     arguments, overrides = terminal.parse(parser, argv, config=True)
     network.name(arguments)
-    if not 0 <= arguments.score <= 1:
-        raise UserError(f"--score {arguments.score} must be from 0 to 1.")
 
     from mapjax.data.prepared import export
-    from mapjax.runs import predict
+    from mapjax.runs import predict, thresholds
 
+    thresholds.require_form(arguments.score)
     if arguments.format is not None:
         export.require_form(arguments.format)
     files = predict.find_images(arguments.images, leave_out=arguments.out)
@@ -57,10 +67,13 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.runtime import log
 
     loaded = network.load(arguments, overrides)
+    threshold = thresholds.choose(arguments.score, loaded, arguments.workdir)
+    if threshold.told:
+        print(printable(threshold.told), flush=True)
     answers = predict.by_config(loaded.config, evaluate.make_answer(loaded.task), loaded.variables, files)
     names = predict.output_names(files, arguments.images)
     tracked = log.Log(None).track(answers, "predict", len(files))
-    options = {"classes": loaded.classes, "score": arguments.score, "enlarge": arguments.enlarge}
+    options = {"classes": loaded.classes, "score": threshold.value, "enlarge": arguments.enlarge}
     show = network.with_categories(functools.partial(views.show, **options), loaded.classes)
     labels = export.Answers(arguments.out, arguments.format, loaded.classes) if arguments.format else None
     try:
@@ -76,6 +89,6 @@ def main(argv: Sequence[str]) -> int:
     if (more := saved.images - len(saved.said)) > 0:
         print(f"… and {more} more in {arguments.out / 'predictions.json'}")
     left = f"; {len(saved.unreadable)} could not be read" if saved.unreadable else ""
-    found = f"{saved.findings} finding(s) from a score of {arguments.score:g} on"
+    found = f"{saved.findings} finding(s) from {threshold.said} on"
     print(f"{saved.images} image(s) answered in {arguments.out}, {found}{left}")
     return 0

@@ -5,7 +5,8 @@ images open in seconds. Every shard has a checksum. A run that was stopped goes 
 is given again, and gives the same bytes. Train on the result with --data array_record:DIR.
 
 With --format it is written as a YOLO, COCO or VOC data set instead, for other programs: images with their bytes, and
-the boxes; --needs masks or keypoints writes those too.
+the boxes; --needs masks or keypoints writes those too. --format instances writes a label image for each image, whose
+pixels have the number of their object.
 """
 
 import os
@@ -26,6 +27,7 @@ mapjax prepare --data coco:DIR --out prepared --needs keypoints
 mapjax prepare --data folder:IMAGES.zip --out prepared --shards 16 --shuffle 0
 mapjax prepare --data voc:DIR --out as_yolo --format yolo
 mapjax prepare --data yolo:DIR --out as_coco --format coco --needs masks
+mapjax prepare --data coco:DIR --out as_numbers --format instances --needs masks
 mapjax prepare --out prepared --verify                  (compare all checksums)
 mapjax train --config detect:bccd --data array_record:prepared
 gcloud storage cp -r prepared gs://BUCKET/ && mapjax train … --data array_record:gs://BUCKET/prepared
@@ -45,7 +47,9 @@ def main(argv: Sequence[str]) -> int:
         metavar="KIND",
         help="labels to store, that a task learns from: boxes, masks, keypoints, label_map … (the format's usual ones)",
     )
-    parser.add_argument("--format", metavar="FORM", help="write yolo, coco or voc instead of shards")
+    parser.add_argument(
+        "--format", metavar="FORM", help="write yolo, coco, voc or instances (label images) instead of shards"
+    )
     parser.add_argument(
         "--shards", type=int, default=0, metavar="N", help="files of each split (one for 2,500 records)"
     )

@@ -61,6 +61,8 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _SEED = Rule("from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)  # jax takes others for one of these
 _DTYPE = Rule(" or ".join(_DTYPES), lambda value: value in _DTYPES)
 _SIZE = Rule("height and width in pixels, as in (480, 640), of at most 2**28 together", _is_size)
+_TILE = Rule("height and width in pixels, as in (640, 640), or ()", lambda value: not value or _is_size(value))
+_OVER = Rule("union or smaller", lambda value: value in ("union", "smaller"))
 _SPLIT = Rule("a name, or several", lambda value: len(value) > 0 and all(map(_is_name, value)))
 _METRICS = Rule("names, or dicts with a name, as in ('iou',)", lambda value: all(map(_names_metric, value)))
 _TEXTS = Rule("regular expressions, as in ('backbone',)", lambda value: all(map(_is_name, value)))
@@ -151,6 +153,20 @@ KEYS: dict[str, Key] = {
     "mesh.pipe": Key(1, int, "devices", "how many share the blocks of a stacked network"),
     "rules": Key((), tuple, "regex, axes", "where parameters are placed, instead of the network's own rules"),
     "eval_batch": Key(32, int, "images", "size of a step of evaluation, over all devices", _least(1)),
+    "slices.size": Key(
+        (), tuple, "pixels", "height and width of tiles that a detector answers one by one; (): images whole", _TILE
+    ),
+    "slices.overlap": Key(0.2, float, "share of a tile", "by which neighbouring tiles overlap, at least", _DECAY),
+    "slices.whole": Key(True, bool, "", "the whole image is answered as one more tile"),
+    "slices.cut": Key(False, bool, "", "boxes that end at a border of their tile, where the image goes on, are kept"),
+    "slices.iou": Key(
+        0.5,
+        float,
+        "",
+        "overlap of two boxes of a class above which the weaker is dropped, of all tiles",
+        _SHARE,
+    ),
+    "slices.over": Key("union", str, "", "what that overlap is a share of: union, or the smaller of the boxes", _OVER),
     "every.log": Key("50 steps", str | int, DURATION, "how often losses and speed are written"),
     "every.evaluate": Key("10 %", str | int, DURATION, "how often the held-out split is scored; 0 steps: at the end"),
     "every.save": Key("500 steps", str | int, DURATION, "how often a checkpoint is written"),

@@ -93,6 +93,9 @@ class Source(NamedTuple):
     fingerprint: changes whenever the split's content does.
     keypoints: the names of the keypoints of an object, where the records have them.
     noted: what was kept though it is odd, likewise: {"box clipped to the image": ["a.xml #3"]}.
+    skeleton: pairs of keypoints, by number, that a line joins where they are drawn.
+    sigmas: of each keypoint, how far annotators differ, as a share of the object's size (COCO's OKS); () where the
+      data set does not say.
 
     Example:
       >>> import numpy as np
@@ -112,6 +115,8 @@ class Source(NamedTuple):
     fingerprint: str
     keypoints: tuple[str, ...] = ()
     noted: Mapping[str, list[str]] = {}
+    skeleton: tuple[tuple[int, int], ...] = ()
+    sigmas: tuple[float, ...] = ()
 
 
 def name_of(source: Source, index: int) -> str:

@@ -27,8 +27,8 @@ from mapjax import paths
 # Root mean square of an update, as large as Adam's: both have one learning rate (Liu et al. 2025, arXiv 2502.16982).
 LIKE_ADAM = 0.2
 
-# Of the norm, as in optax. The momentum of a branch that learns nothing for a while decays: its step shall, too. Squares
-# of such small numbers vanish, so that a smaller one would let a step of any size through.
+# Of the norm, as in optax. The momentum of a branch that learns nothing for a while decays: its step shall, too.
+# Squares of such small numbers vanish, so that a smaller one would let a step of any size through.
 EPSILON = 1e-8
 _TURNS = 5
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: singular values from 1e-3 to 1 get to between 0.7 and 1.2

@@ -23,7 +23,7 @@ def named(nodes: Sequence[Node], source: Source) -> Metric:
 
     Raises:
       UserError: no metric, an unknown one, or one twice, or two that rank by the same scalar; by the metric, two
-        that give a scalar or a file of one name.
+        that give a scalar or a file of one name and different content.
     """
     listed = [{"name": node} if isinstance(node, str) else dict(node) for node in nodes]
     names = [str(node.get("name")) for node in listed]
@@ -54,18 +54,18 @@ def together(metrics: Mapping[str, Metric]) -> Metric:
         return _joined({name: one.summarize(counts[name]) for name, one in metrics.items()})
 
     def files(counts: Counts) -> dict[str, Any]:
-        return _joined({name: one.files(counts[name]) for name, one in metrics.items()})
+        return _joined({name: one.files(counts[name]) for name, one in metrics.items()}, alike=True)
 
     return Metric(measure, merge, summarize, files, next(iter(metrics.values())).best, score)
 
 
-def _joined(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Join what metrics give by its names, of which no two metrics may have one."""
+def _joined(found: Mapping[str, Mapping[str, Any]], *, alike: bool = False) -> dict[str, Any]:
+    """Join what metrics give by its names, of which no two metrics may have one, unless it may be `alike`, and is."""
     joined: dict[str, Any] = {}
     owners: dict[str, str] = {}
     for metric, values in found.items():
-        for name in values:
-            if (other := owners.setdefault(name, metric)) != metric:
+        for name, value in values.items():
+            if (other := owners.setdefault(name, metric)) != metric and not (alike and joined[name] == value):
                 raise UserError(f"metrics: {other!r} and {metric!r} both give {name!r}; leave one of them out.")
         joined |= values
     return joined

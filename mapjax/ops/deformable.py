@@ -1,13 +1,15 @@
 """Sampling of maps at learned places, weighed (Zhu et al. 2020, Deformable DETR): each query reads a few places.
 
 Two forms of one result. "gather" reads the four pixels around each place. "dense" makes of all places of a query its
-weights over the whole map, and multiplies: no gather and no scatter, for chips on which these are slow.
+weights over the whole map, and multiplies: no gather and no scatter, for chips on which these are slow. The
+compiler of a TPU makes the weights within the product, and keeps none of them.
 """
 
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mapjax.sharding import mesh as shard
@@ -29,7 +31,7 @@ def sample(
     Args:
       maps: one a level, h heads of d channels each.
       places: x and y as shares of the map.
-      form: "gather", "dense" or "auto", which is "gather".
+      form: "gather", "dense" or "auto", which is "dense" on a TPU and else "gather".
 
     Example:
       >>> import jax.numpy as jnp
@@ -39,8 +41,12 @@ def sample(
       >>> float(deformable.sample(maps, place, jnp.ones((1, 1, 1, 1, 1)))[0, 0, 0, 0])
       2.0
     """
-    function = jax.vmap(_dense if form == "dense" else _gather)
-    return shard.per_example(lambda maps, places, weights: function(maps, places, weights))(list(maps), places, weights)
+    forms = {"gather": jax.vmap(_gather), "dense": jax.vmap(_dense)}
+
+    def of_platform(*given):
+        return jax.lax.platform_dependent(*given, tpu=forms["dense"], default=forms["gather"])
+
+    return shard.per_example(forms.get(form, of_platform))(list(maps), places, weights)
 
 
 def _gather(maps, places, weights):
@@ -64,19 +70,23 @@ def _gather(maps, places, weights):
     return jnp.einsum("qhp,qhpd->qhd", share.astype(values.dtype), values[index, heads])
 
 
+@jax.checkpoint  # what the weights are made of, some times the maps' size for each query, is made again
 def _dense(maps, places, weights):
     """Of one image, by products with hats: 1 at a place, falling to 0 one pixel from it."""
     result = None
     for level, one in enumerate(maps):
-        rows, columns = one.shape[:2]
-        across, down = (_hats(places[..., level, :, axis], size) for axis, size in ((0, columns), (1, rows)))
-        across, down = across.astype(one.dtype), (down * weights[..., level, :, None]).astype(one.dtype)
-        spread = jnp.einsum("qhpr,qhpc->hqrc", down, across)
-        part = jnp.einsum("hqrc,rchd->qhd", spread, one, preferred_element_type=jnp.float32)
+        rows, columns, heads = one.shape[:3]
+        row, column = (jnp.asarray(axis.ravel(), jnp.float32) for axis in np.indices((rows, columns)))
+        x, y = (places[..., level, :, axis] * size - 0.5 for axis, size in ((0, columns), (1, rows)))
+        every = zip(*(part.transpose(2, 1, 0)[..., None] for part in (x, y, weights[..., level, :])))
+        parts = (weight * _hat(x - column) * _hat(y - row) for x, y, weight in every)  # (h q r·c)
+        spread = jnp.asarray(sum(parts), one.dtype)
+        flat = one.reshape(rows * columns, heads, -1)
+        part = jnp.einsum("hqn,nhd->qhd", spread, flat, preferred_element_type=jnp.float32)
         result = part if result is None else result + part
     assert result is not None
     return result.astype(maps[0].dtype)
 
 
-def _hats(places, size: int):
-    return jnp.maximum(1 - jnp.abs(places[..., None] * size - 0.5 - jnp.arange(size)), 0)
+def _hat(distance):
+    return jnp.maximum(1 - jnp.abs(distance), 0)

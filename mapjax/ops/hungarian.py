@@ -37,13 +37,15 @@ def assign(cost: Float[Array, "m n"], valid: Bool[Array, "m"]) -> Int[Array, "n"
     # Columns and owners are numbered from 1; column 0 stands for the row that looks for a column, owner 0 for none.
     owner, row_dual = jnp.zeros(columns + 1, jnp.int32), jnp.zeros(rows + 1)
 
-    def place(state, row):
+    def place(row, state):
         owner, duals = state
         owner = owner.at[0].set(jnp.where(valid[row], row + 1, 0))
         duals, path, last = _shortest_path(cost, owner, duals)
-        return (_shift(owner, path, last), duals), None
+        return _shift(owner, path, last), duals
 
-    (owner, _), _ = jax.lax.scan(place, (owner, (row_dual, jnp.zeros(columns + 1))), jnp.arange(rows, dtype=jnp.int32))
+    # A turn in which nothing is done takes a TPU as long as any other: those after the last real row are left out.
+    end = jnp.max(jnp.where(valid, jnp.arange(1, rows + 1), 0)).astype(jnp.int32)
+    owner, _ = jax.lax.fori_loop(jnp.int32(0), end, place, (owner, (row_dual, jnp.zeros(columns + 1))))
     return jnp.where(owner[1:] > 0, owner[1:] - 1, BACKGROUND)
 
 

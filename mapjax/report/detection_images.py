@@ -1,12 +1,13 @@
 """Images of a detector's report: truth beside predictions, and mistakes cut out of them."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mapjax.data import images
+from mapjax.data import images, labels, run_lengths
 from mapjax.data.source import Record, Source
 from mapjax.errors import UserError
 from mapjax.report import draw
@@ -20,12 +21,27 @@ LETTERS, EXAMPLE_LETTERS = 46, 20  # across an image
 
 
 def side_by_side(
-    image: UInt8[np.ndarray, "h w 3"], record: Record, found: Sequence[Finding], names: Sequence[str], index: int
+    image: UInt8[np.ndarray, "h w 3"],
+    record: Record,
+    found: Sequence[Finding],
+    names: Sequence[str],
+    index: int,
+    counted: Mapping[str, Any],
+    lines: Sequence[tuple[int, int]] = (),
 ) -> str:
-    """Draw truth and predictions on an image, side by side; the image is in the page once."""
+    """Draw truth and predictions on an image, side by side; the image is in the page once.
+
+    Args:
+      found: of its predictions.
+      names: of the classes.
+      index: of the record.
+      counted: its predictions as counts hold them, for their masks and keypoints.
+      lines: of the skeleton.
+    """
     height, width = image.shape[:2]
     view = np.array([0, 0, width, height], np.float32)
-    truth = _truth_marks(record, names)
+    truth = truth_marks(record, names, lines)
+    answered = labels.restore(counted)
     answers = [
         Mark(
             f.box,
@@ -34,6 +50,7 @@ def side_by_side(
             f"{names[f.label]} {f.score:.2f}: {f.kind}" + (f", IoU {f.iou:.2f}" if f.truth >= 0 else ""),
             dashed=f.kind not in ("correct", "ignored"),
             score=f.score,
+            **beside(answered, f.row, (height, width), lines),
         )
         for f in reversed(found)
     ]
@@ -49,12 +66,32 @@ def side_by_side(
     )
 
 
-def _truth_marks(record: Record, names: Sequence[str]) -> list[Mark]:
-    rows = zip(np.asarray(record["boxes"]).reshape(-1, 4), record["classes"], record["crowd"])
+def truth_marks(record: Record, names: Sequence[str], lines: Sequence[tuple[int, int]] = ()) -> list[Mark]:
+    """Make the marks of the objects of a record, with their masks and keypoints; crowds are dashed."""
+    boxes, size = np.asarray(record["boxes"]).reshape(-1, 4), (int(record["size"][0]), int(record["size"][1]))
     return [
-        Mark(box, names[int(k)], draw.colour(int(k)), f"{names[int(k)]} (crowd)" if crowd else "", dashed=bool(crowd))
-        for box, k, crowd in rows
+        Mark(
+            box,
+            names[int(k)],
+            draw.colour(int(k)),
+            f"{names[int(k)]} (crowd)" if crowd else "",
+            dashed=bool(crowd),
+            **beside(record, row, size, lines),
+        )
+        for row, (box, k, crowd) in enumerate(zip(boxes, record["classes"], record["crowd"]))
     ]
+
+
+def beside(
+    values: Mapping[str, Any], row: int, size: tuple[int, int], lines: Sequence[tuple[int, int]] = ()
+) -> dict[str, Any]:
+    """Return what a Mark has beside the box of one object of an image of height, width."""
+    found: dict[str, Any] = {}
+    if labels.has(values, "masks"):
+        found["shape"] = run_lengths.bits(values["masks"][row], size)
+    if labels.has(values, "keypoints"):
+        found |= {"points": np.asarray(values["keypoints"][row]), "lines": lines}
+    return found
 
 
 def cut_out(source: Source, record: Record, finding: Finding) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from mapjax.data.source import Record, Source, truth_of
-from mapjax.metrics import precision
-from mapjax.report import detection_images, draw, mistakes, plots
+from mapjax.metrics import best_f1, detection_errors, precision
+from mapjax.report import detection_images, detection_tables, draw, mistakes, objects, plots
 from mapjax.report.detection_images import MOST_LABELS, SCORE
 from mapjax.report.draw import Mark
 from mapjax.report.mistakes import Finding
@@ -19,6 +19,8 @@ from mapjax.task import Counts
 
 LEAST_SCORE = 0.05
 IMAGES, EXAMPLES, MOST_LINES = 12, 8, 10
+KINDS_HEAD = "<thead><tr><th></th><th>number</th><th>AP50, if mended</th><th></th><th></th></tr></thead>"
+FIGURES = ("AP", "AP50", "F1", best_f1.FIGURE)  # of each class
 
 Records = Sequence[Record]
 
@@ -38,21 +40,30 @@ def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list
     measured = {index: light[index] for index in sorted(counts)}
     found = mistakes.survey(measured, counts, SCORE)
     every = mistakes.survey(measured, counts, LEAST_SCORE)
+    curves = precision.curves_by_size(source, counts)
     return [
         Section(
             "Classes",
-            classes(source, truth, counts, metrics, found),
-            "Precision over recall at IoU 0.5, from all scores.",
+            classes(source, truth, counts, metrics, found, curves["all"]),
+            "Precision over recall at IoU 0.5, from all scores. From the threshold on a class has its best F1.",
         ),
-        examples(source, measured, every),
-        worst(source, light, found),
+        detection_tables.sizes(truth, counts, metrics, curves),
+        detection_tables.confused(source, counts, metrics),
+        examples(source, measured, every, counts),
+        worst(source, light, found, detection_errors.of(source, counts).gains),
         Section("Scores and sizes", histograms(measured, every, found), f"Detections of score ≥ {LEAST_SCORE}."),
     ]
 
 
-def classes(source: Source, truth: Source, counts: Counts, metrics: Mapping[str, Any], found: Sequence[Finding]) -> str:
+def classes(
+    source: Source,
+    truth: Source,
+    counts: Counts,
+    metrics: Mapping[str, Any],
+    found: Sequence[Finding],
+    curves: Mapping[str, precision.Curve],
+) -> str:
     """Tabulate the classes, beside their precision–recall curves (their mean where there are many)."""
-    curves = precision.curves(source, counts)
     tones = {name: draw.css(draw.colour(k)) for k, name in enumerate(source.classes)}
     truths = collections.Counter(
         int(k) for i in counts for k, crowd in zip(truth.records[i]["classes"], truth.records[i]["crowd"]) if not crowd
@@ -60,20 +71,19 @@ def classes(source: Source, truth: Source, counts: Counts, metrics: Mapping[str,
     shown = collections.Counter(f.label for f in found if f.kind != "missed")
     rows = []
     for k, (name, curve) in enumerate(curves.items()):
-        ap, ap50 = (_score(metrics.get(f"{figure}/{name}", -1.0)) for figure in ("AP", "AP50"))
+        figures = "".join(f"<td>{_score(metrics.get(f'{figure}/{name}', -1.0))}</td>" for figure in FIGURES)
         chart = plots.small(curve.recall, curve.precision, tones[name]) if curve.average >= 0 else ""
         rows.append(
             f"<tr><th>{_swatch(tones[name])}{html.escape(name)}</th><td>{truths[k]:,}</td><td>{shown[k]:,}</td>"
-            f"<td>{ap}</td><td>{ap50}</td><td>{chart}</td></tr>"
+            f"{figures}<td>{chart}</td></tr>"
         )
-    head = f"<tr><th>class</th><th>truths</th><th>detections ≥ {SCORE}</th><th>AP</th><th>AP50</th><th></th></tr>"
-    table = (
-        f'<div class="scroll"><table class="classes"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
+    head = "".join(f"<th>{name}</th>" for name in ("class", "truths", f"detections ≥ {SCORE}", *FIGURES, ""))
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    table = f'<div class="scroll"><table class="classes">{body}</table></div>'
     return f'<div class="split">{table}{_curves_chart(curves, tones)}</div>'
 
 
-def examples(source: Source, records: Mapping[int, Record], every: Sequence[Finding]) -> Section:
+def examples(source: Source, records: Mapping[int, Record], every: Sequence[Finding], counts: Counts) -> Section:
     """Show images from evenly through the split, truth beside predictions; wrong predictions are dashed."""
     by_image: dict[int, list[Finding]] = collections.defaultdict(list)
     for finding in every:
@@ -83,11 +93,13 @@ def examples(source: Source, records: Mapping[int, Record], every: Sequence[Find
     chosen = indexes[np.unique(np.linspace(0, len(indexes) - 1, IMAGES).astype(int))] if len(indexes) else []
     shown, unread = [], 0
     for index in map(int, chosen):
-        image = detection_images.read(source.records[index])
+        record = source.records[index]
+        image = detection_images.read(record)
         if image is None:
             unread += 1
             continue
-        shown.append(detection_images.side_by_side(image, records[index], by_image[index], source.classes, index))
+        beside = counts[index], source.skeleton
+        shown.append(detection_images.side_by_side(image, record, by_image[index], source.classes, index, *beside))
     slider = (
         f'<label class="slider">score ≥ <output>{SCORE}</output><input type="range" min="{LEAST_SCORE}" max="0.95" '
         f'step="0.05" value="{SCORE}"></label>'
@@ -103,18 +115,26 @@ def examples(source: Source, records: Mapping[int, Record], every: Sequence[Find
     return Section("Images", body, note + _unread(unread))
 
 
-def worst(source: Source, records: Records, found: Sequence[Finding]) -> Section:
-    """Count the kinds of mistakes, and show the worst of each: the most confident, the largest missed."""
+def worst(source: Source, records: Records, found: Sequence[Finding], gains: Mapping[str, float]) -> Section:
+    """Count the kinds of mistakes, and show the worst of each: the most confident, the largest missed.
+
+    Args:
+      gains: what AP50 gains by mending all of one kind.
+    """
     number = collections.Counter(finding.kind for finding in found)
     most = max([*number.values(), 1])
     rows = "".join(
-        f'<tr><th>{kind}</th><td>{number[kind]:,}</td><td class="share"><i class="{_tone(kind)}" '
+        f"<tr><th>{kind}</th><td>{number[kind]:,}</td><td>{_gain(gains.get(kind, -1.0))}</td>"
+        f'<td class="share"><i class="{_tone(kind)}" '
         f'style="width:{100 * number[kind] / most:.1f}%"></i></td><td class="note">{html.escape(meaning)}</td></tr>'
         for kind, meaning in mistakes.KINDS.items()
         if number[kind] or kind not in ("ignored", "both wrong")
     )
     body, unread = (
-        [f'<div class="scroll"><table class="kinds">{rows}</table></div>', _confusions(source, records, found)],
+        [
+            f'<div class="scroll"><table class="kinds">{KINDS_HEAD}{rows}</table></div>',
+            _confusions(source, records, found),
+        ],
         0,
     )
     for kind in mistakes.KINDS:
@@ -123,7 +143,10 @@ def worst(source: Source, records: Records, found: Sequence[Finding]) -> Section
         unread += drawn.count("")
         if any(drawn):
             body.append(f'<h3>{kind.capitalize()}</h3><div class="examples">{"".join(drawn)}</div>')
-    note = f"Detections of score ≥ {SCORE}, in TIDE's categories; the worst first. Truth is dashed."
+    note = (
+        f"Detections of score ≥ {SCORE}, in TIDE's categories; the worst first. Truth is dashed. What AP50 gains if "
+        "all mistakes of one kind are mended is of all scores."
+    )
     return Section("Mistakes", "".join(body), note + _unread(unread))
 
 
@@ -161,20 +184,25 @@ def show(
     image: UInt8[np.ndarray, "h w 3"],
     *,
     classes: Sequence[str],
-    score: float,
+    score: float | Float[np.ndarray, " c"],
     enlarge: bool,
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> Shown:
     """Show the detections on one image, the most confident first: boxes to 0.01 pixel, scores to 0.0001.
+
+    Masks are COCO's run lengths, and drawn as a label image: a pixel's number is that of its object, from 1 on.
 
     Args:
       result: a row of the task's Result.
       image: upright RGB.
       classes: their names.
-      score: the least confidence.
+      score: the least confidence, or that of each class.
       enlarge: draw on a small image 2 or 4 times as large, so that labels can be read.
+      skeleton: pairs of keypoints to join.
     """
     order = np.argsort(-result["scores"], kind="stable")
-    keep = order[(result["valid"] & (result["scores"] >= score))[order]]
+    least = np.broadcast_to(score, len(classes))[np.where(result["valid"], result["classes"], 0)]
+    keep = order[(result["valid"] & (result["scores"] >= least))[order]]
     boxes, scores, labels = (result[name][keep] for name in ("boxes", "scores", "classes"))
     values = {
         "boxes": [[round(side, 2) for side in box] for box in boxes.tolist()],
@@ -182,17 +210,32 @@ def show(
         "classes": labels.tolist(),
         "names": [classes[k] for k in labels],
     }
-    scale = draw.enlargement(*image.shape[:2]) if enlarge else 1
-    drawing = draw.detections(image, marks(boxes, scores, labels, classes), scale=scale)
-    return Shown(values, drawing, len(boxes), counted(values["names"]))
+    size = (image.shape[0], image.shape[1])
+    more = objects.values(result, keep.tolist())
+    marked = marks(boxes, scores, labels, classes, objects.beside(more, size, skeleton))
+    drawing = draw.detections(image, marked, scale=draw.enlargement(*size) if enlarge else 1)
+    numbers = objects.label_image(more, size)
+    return Shown(values | more, drawing, len(boxes), counted(values["names"]), objects=numbers)
 
 
 def marks(
-    boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, "n"], labels: Int[np.ndarray, "n"], names: Sequence[str]
+    boxes: Float[np.ndarray, "n 4"],
+    scores: Float[np.ndarray, "n"],
+    labels: Int[np.ndarray, "n"],
+    names: Sequence[str],
+    beside: Sequence[Mapping[str, Any]] = (),
 ) -> list[Mark]:
-    """Make the marks of detections, "name 0.87", the most confident last, so that it is drawn on top."""
-    found = sorted(zip(boxes, map(float, scores), map(int, labels)), key=lambda item: item[1])
-    return [Mark(box, f"{names[k]} {score:.2f}", draw.colour(k), score=score) for box, score, k in found]
+    """Make the marks of detections, "name 0.87", the most confident last, so that it is drawn on top.
+
+    Args:
+      beside: of each detection, what its mark has otherwise, or more; none at all.
+    """
+    every = zip(boxes, map(float, scores), map(int, labels), beside or [{}] * len(boxes), strict=True)
+    found = sorted(every, key=lambda item: item[1])
+    return [
+        Mark(box, f"{names[k]} {score:.2f}", **{"colour": draw.colour(k), "score": score, **more})
+        for box, score, k, more in found
+    ]
 
 
 def _curves_chart(curves: Mapping[str, precision.Curve], tones: Mapping[str, str]) -> str:
@@ -233,6 +276,10 @@ def _tone(kind: str) -> str:
 
 def _swatch(tone: str) -> str:
     return f'<i class="swatch" style="--series:{tone}"></i>'
+
+
+def _gain(value: float) -> str:
+    return "" if value < 0 else f"+{value:.3f}"
 
 
 def _score(value: float) -> str:

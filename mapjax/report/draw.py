@@ -12,13 +12,15 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 import simplejpeg
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
+from mapjax.report import shapes
 from mapjax.runtime.names import shown
 
 Colour = tuple[int, int, int]
 
 WHITE: Colour = (255, 255, 255)
+MOST_BOXES = 30  # objects with masks from which on boxes and labels would hide them
 _PALETTE = ("2f7ae5", "f08a24", "1fa971", "d6408f", "8b5cf6", "12a5bd", "c99a06", "e5484d", "6b8e23", "a0643c")
 
 
@@ -26,6 +28,8 @@ class Mark(NamedTuple):
     """One box to show: x1,y1,x2,y2 in pixels of the image, its label, colour, a hover text, dashed or not.
 
     score: for a page whose slider hides boxes below a score; None for a box that always shows.
+    shape: its mask.
+    points: its keypoints x,y,seen, and `lines`, the pairs of them to join.
     """
 
     box: Float[np.ndarray, "4"]
@@ -34,6 +38,9 @@ class Mark(NamedTuple):
     title: str = ""
     dashed: bool = False
     score: float | None = None
+    shape: Bool[np.ndarray, "h w"] | None = None
+    points: Float[np.ndarray, "k 3"] | None = None
+    lines: Sequence[tuple[int, int]] = ()
 
 
 def colour(number: int) -> Colour:
@@ -53,7 +60,7 @@ def css(colour: Colour) -> str:
 def detections(
     image: UInt8[np.ndarray, "h w 3"], marks: Sequence[Mark], *, scale: int = 1
 ) -> UInt8[np.ndarray, "sh sw 3"]:
-    """Draw boxes and labels on a copy of an image.
+    """Draw boxes and labels, masks and skeletons on a copy of an image; of many with masks, no boxes and labels.
 
     Args:
       image: RGB.
@@ -64,14 +71,20 @@ def detections(
     height, width = (side * scale for side in image.shape[:2])
     if scale > 1:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
-    canvas = PIL.Image.fromarray(image)
-    pen = PIL.ImageDraw.Draw(canvas, "RGB")
     side = (height * width) ** 0.5
     thick = max(1, round(side / 320))
+    masked = [(mark.shape, mark.colour) for mark in marks if mark.shape is not None]
+    image = shapes.fill(image, [mask for mask, _ in masked], [tone for _, tone in masked], thick)
+    canvas = PIL.Image.fromarray(image)
+    pen = PIL.ImageDraw.Draw(canvas, "RGB")
     font = PIL.ImageFont.load_default(max(10, round(side / 42)))
-    for mark in marks:
+    boxed = [mark for mark in marks if mark.shape is None or len(marks) <= MOST_BOXES]
+    for mark in boxed:
         _draw_box(pen, mark, scale, thick, (width, height))
     for mark in marks:
+        if mark.points is not None:
+            shapes.join(pen, mark.points, mark.lines, mark.colour, scale, thick)
+    for mark in boxed:
         _draw_label(pen, mark, scale, thick, font, (width, height))
     return np.asarray(canvas)
 
@@ -104,9 +117,13 @@ def layer(marks: Sequence[Mark], view: Float[np.ndarray, "4"], *, letters: int =
             left = min(max(x1, float(view[0])), float(view[2]) - 0.64 * size * len(mark.label))
             left = max(left, float(view[0])) + size * 0.15
             text = f'<text x="{left:.1f}" y="{top:.1f}" font-size="{size:.1f}">{name}</text>'
+        box = f"<rect {place}/>" if mark.shape is None or len(marks) <= MOST_BOXES else ""
+        more = "" if mark.shape is None else f'<path fill-rule="evenodd" d="{shapes.path(mark.shape)}"/>'
+        if mark.points is not None:
+            more += shapes.skeleton(mark.points, mark.lines, float(view[2] - view[0]) / 160)
         parts.append(
             f'<g class="{kind}" style="--tone:{tone}"{score}><title>{html.escape(mark.title or mark.label)}</title>'
-            f"<rect {place}/>{text}</g>"
+            f"{more}{box}{text}</g>"
         )
     return "".join(parts)
 

@@ -26,6 +26,7 @@ class Shown(NamedTuple):
     findings: how many things were found.
     said: what they are, in a few words.
     label_map: the class of each pixel, of a segmenter.
+    objects: a PNG of the number of each pixel's object, from 1 on, of a detector with masks.
     """
 
     values: dict[str, Any]
@@ -33,6 +34,7 @@ class Shown(NamedTuple):
     findings: int
     said: str
     label_map: UInt8[np.ndarray, "h w"] | None = None
+    objects: bytes | None = None
 
 
 def counted(names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from mapjax.data.source import Source
 from mapjax.errors import UserError
@@ -18,6 +18,9 @@ from mapjax.task import Counts
 
 SECTIONS = {  # by metric: (source, counts, metrics) → sections of a report
     "precision": detections.sections,
+    "mask_precision": detections.sections,
+    "boundary_precision": detections.sections,
+    "keypoint_precision": detections.sections,
     "classification": classifications.sections,
     "accuracy": classifications.sections,
     "multilabel": classifications.sections,
@@ -32,8 +35,10 @@ SHOWN = {  # by a key of the result: (result row, image, …) → how it is show
 
 def sections(source: Source, counts: Counts, metrics: Mapping[str, Any]) -> list[Section]:
     """Make the sections of all metrics of an evaluation, whose counts are by name (metrics/combine.py)."""
-    known = {name: SECTIONS[name] for name in counts if name in SECTIONS}
-    return [section for name, make in known.items() for section in make(source, counts[name], metrics)]
+    known = [name for name in counts if name in SECTIONS]
+    alike = [name for name in known if SECTIONS[name] is detections.sections]  # their counts hold the same answers
+    shown = [name for name in known if name not in alike[1:]]
+    return [section for name in shown for section in SECTIONS[name](source, counts[name], metrics)]
 
 
 def show(
@@ -41,7 +46,7 @@ def show(
     image: UInt8[np.ndarray, "h w 3"],
     *,
     classes: Sequence[str],
-    score: float,
+    score: float | Float[np.ndarray, " c"],
     enlarge: bool,
 ) -> Shown:
     """Show the answer to one image, as values and as a drawing.
@@ -50,7 +55,7 @@ def show(
       result: a row of a task's Result.
       image: upright RGB.
       classes: their names.
-      score: from here on an answer counts as found.
+      score: from here on an answer counts as found; of a detector also one for each class.
       enlarge: draw a small image several times as large.
 
     Raises:

@@ -9,7 +9,6 @@ import base64
 import dataclasses
 import functools
 import html
-import numbers
 import os
 import pathlib
 import reprlib
@@ -27,7 +26,7 @@ from mapjax.config import migrate
 from mapjax.engine import evaluate as scoring
 from mapjax.errors import UserError
 from mapjax.report import views
-from mapjax.runs import evaluation, pretrained, setup, trained
+from mapjax.runs import evaluation, pretrained, setup, thresholds, trained
 from mapjax.runs import fit as training
 from mapjax.runs import predict as predicting
 from mapjax.runs import score as scores
@@ -122,31 +121,42 @@ class Trained:
         short.maxtuple = 12
         return f"Trained(folder={self.folder!r}, step={self.step}, classes={short.repr(self.classes)})"
 
-    def predict(self, images: Image | Sequence[Image], *, score: float = 0.5, enlarge: bool = False) -> Any:
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The score of each class that is best for its F1 on the held-out split; {} where it was not evaluated."""
+        folder = self._run_folder()
+        return {} if folder is None else thresholds.stored(folder, self)
+
+    def _run_folder(self) -> pathlib.Path | None:
+        return self.folder if self.folder.is_dir() else None
+
+    def predict(
+        self, images: Image | Sequence[Image], *, score: float | str | os.PathLike | None = None, enlarge: bool = False
+    ) -> Any:
         """Answer images.
 
         Args:
           images: the path of an image or of a folder of images, an array (uint8, h w 3, RGB), or a list of these.
-          score: what is less confident, 0 to 1, is not found.
+          score: what is less confident, 0 to 1, is not found; "f1" is the best of each class, or the result.json of an
+            evaluation has it. None: "f1" for a detector that was evaluated, else 0.5.
           enlarge: draw small images 2 or 4 times as large.
 
         Returns:
           A `Found` for one image, a list of them for a folder or a list.
 
         Raises:
-          UserError: an image that is not there, or cannot be read.
+          UserError: an image that is not there, or cannot be read; or no such threshold.
 
         Example:
           found = mapjax.load("runs/mine").predict("photo.jpg")
           found.names, found.boxes, found.scores        # of a detector
           PIL.Image.fromarray(found.drawing).save("seen.png")
         """
-        if not isinstance(score, numbers.Real) or not 0 <= score <= 1:
-            raise UserError(f"score={score!r} must be from 0 to 1.")
+        least = thresholds.choose(score, self, self._run_folder(), "score=").value
         single = isinstance(images, np.ndarray) or (isinstance(images, Image) and not pathlib.Path(images).is_dir())
         given = [images] if isinstance(images, Image) else list(images) if isinstance(images, Iterable) else [images]
         files = [file for one in given for file in _files(one)]
-        show = functools.partial(views.show, classes=self.classes, score=score, enlarge=enlarge)
+        show = functools.partial(views.show, classes=self.classes, score=least, enlarge=enlarge)
         answers = predicting.by_config(self.config, self.answer, self.variables, files)
         found = [_found(answer, show) for answer in answers]
         return found[0] if single else found
@@ -255,7 +265,12 @@ def fit(
     return load(folder, trust=True)
 
 
-def predict(run: Trained | str | os.PathLike, images: Image | Sequence[Image], *, score: float = 0.5) -> Any:
+def predict(
+    run: Trained | str | os.PathLike,
+    images: Image | Sequence[Image],
+    *,
+    score: float | str | os.PathLike | None = None,
+) -> Any:
     """Answer images with a run, or with the run in a folder; see `Trained.predict`.
 
     Example:

@@ -1,6 +1,7 @@
 """The evaluation of a config: a held-out split answered and scored, by one jit."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,8 +10,10 @@ from jax.sharding import Mesh, NamedSharding
 
 from mapjax.data import pipeline
 from mapjax.data.source import Source
+from mapjax.data.transforms import boxes
 from mapjax.engine import evaluate
-from mapjax.runs import networks, sources
+from mapjax.errors import UserError
+from mapjax.runs import networks, predict, slices, sources
 from mapjax.runtime import log as logs
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Metric, State, Task, Variables
@@ -26,7 +29,7 @@ def make_evaluation(
       like: the variables, or their shapes: what the task answers is then checked against stages.py now, and not after
         the first hours of training.
     """
-    answer = evaluate.make_answer(task, metric)
+    answer: evaluate.Answer = evaluate.make_answer(task, metric)
     transform = sources.make_transform(config, augment=False, scored=source)
     batch, sharding = eval_batch(config, mesh)
     total = -(-len(source.records) // batch)
@@ -36,6 +39,8 @@ def make_evaluation(
             found = shard.within(mesh, jax.eval_shape)(answer, like, shapes)
             if config.metrics:
                 _try(metric, found, shapes)
+    if (cut := slices.of(config)) is not None:
+        answer = _in_slices(config, task, metric, source, batch, cut)
 
     def evaluation(variables: Variables) -> evaluate.Evaluation:
         batches = pipeline.eval_batches(source, transform, batch=batch, sharding=sharding, threads=config.input.threads)
@@ -43,6 +48,35 @@ def make_evaluation(
         return evaluate.evaluate(shard.within(mesh, answer), variables, tracked, metric)
 
     return evaluation
+
+
+def _in_slices(
+    config: Any, task: Task, metric: Metric, source: Source, batch: int, cut: slices.Slices
+) -> evaluate.Answer:
+    """Make what answers the images of a batch by their tiles, on the host.
+
+    Raises:
+      UserError: there are several processes.
+    """
+    if jax.process_count() > 1:
+        raise UserError("slices.size is for one process: evaluate there, or leave it at ().")
+    tile = partial(
+        predict.predict,
+        evaluate.make_answer(task),
+        transform=sources.make_transform(config, augment=False),
+        batch=batch,
+        threads=config.input.threads,
+        cut=cut,
+    )
+
+    def answer(variables: Variables, given: Batch) -> Any:
+        mask = np.asarray(given["mask"])
+        rows = np.asarray(given["index"])[mask].tolist()
+        found: Any = tile(variables, (boxes.read(source.records[row])[1] for row in rows))
+        result = slices.stacked([next(found).result if real else None for real in mask])
+        return result if metric.score is None else metric.score(result, given)
+
+    return answer
 
 
 def _try(metric: Metric, result: Any, batch: Batch) -> None:

@@ -9,8 +9,10 @@ import json
 import logging
 import os
 import pathlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from mapjax.data import box_masks, images, pipeline, recognition
 from mapjax.errors import UserError
 from mapjax.report import overlay
 from mapjax.report.section import Shown
-from mapjax.runs import sources
+from mapjax.runs import slices, sources
 from mapjax.runtime import names as texts
 from mapjax.task import Batch, Result, Variables
 
@@ -66,6 +68,7 @@ def predict(
     *,
     batch: int,
     threads: int = 2,
+    cut: slices.Slices | None = None,
 ) -> Iterator[Answer | Unreadable]:
     """Answer images; yields one item for each file, in order.
 
@@ -78,7 +81,12 @@ def predict(
       transform: data.transforms.make(…) without augmentation.
       batch: images the device answers at once; a last smaller batch is filled up.
       threads: that decode and transform; 0: one for each core.
+      cut: how a detector's images are cut into tiles, which are answered instead; None: they are answered whole.
     """
+    if cut is not None:
+        tiled = partial(predict, answer, variables, transform=transform, batch=batch, threads=threads)
+        yield from _in_slices(tiled, files, cut)
+        return
     files = iter(files)
     with ThreadPoolExecutor(threads or pipeline.cores()) as pool:
         waiting: list[Future] = []
@@ -97,8 +105,9 @@ def by_config(
 ) -> Iterator[Answer | Unreadable]:
     """Answer images as the config of a run says: the view of its evaluation, its batch, its threads."""
     transform = sources.make_transform(config, augment=False)
-    batch = max(min(config.eval_batch, len(files)), 1)
-    return predict(answer, variables, files, transform, batch=batch, threads=config.input.threads)
+    cut = slices.of(config)
+    batch = config.eval_batch if cut else max(min(config.eval_batch, len(files)), 1)
+    return predict(answer, variables, files, transform, batch=batch, threads=config.input.threads, cut=cut)
 
 
 def batch_of(images: Sequence[np.ndarray], transform: Callable[..., Any]) -> Batch:
@@ -178,7 +187,8 @@ def save(
 ) -> Saved:
     """Draw the answer to each image into a folder, and list them in its predictions.json, a line an image.
 
-    A label map is written beside its drawing as NAME-mask.png, a pixel's value its class. What was found is listed even
+    A label map is written beside its drawing as NAME-mask.png, a pixel's value its class; so are masks of objects, a
+    pixel's value the number of its object in the list, from 1 on, 0 where there is none. What was found is listed even
     if the run is interrupted.
 
     Args:
@@ -204,9 +214,10 @@ def save(
                 drawn = _write(shown.drawing, out / name)
                 size = {"width": item.image.shape[1], "height": item.image.shape[0]}
                 row = {"file": item.file, **size, **shown.values, "drawing": drawn.relative_to(out).as_posix()}
-                if shown.label_map is not None:
+                pixels = shown.objects if shown.label_map is None else overlay.png(shown.label_map)
+                if pixels is not None:
                     mask = drawn.with_name(f"{drawn.stem}-mask.png")
-                    mask.write_bytes(overlay.png(shown.label_map))
+                    mask.write_bytes(pixels)
                     row["mask"] = mask.relative_to(out).as_posix()
                 if len(saved.said) < MOST_SAID:
                     saved.said.append(f"{texts.shown(item.file)}: {shown.said}")
@@ -236,13 +247,49 @@ def _write(image: UInt8[np.ndarray, "h w 3"], path: pathlib.Path) -> pathlib.Pat
 def _load(
     source: str | os.PathLike | np.ndarray, transform: Callable[..., Any]
 ) -> tuple[str, np.ndarray, Batch] | Unreadable:
-    file = "array" if isinstance(source, np.ndarray) else os.fspath(source)
+    file = _file_of(source)
     try:
         image = images.read(source)
     except UserError as error:
         return Unreadable(file, str(error))
     record = {"id": 0, "file": file, "image": image, "size": np.array(image.shape[:2], np.int32)}
     return file, image, transform(record, np.random.default_rng(0))
+
+
+def _in_slices(
+    answered: Callable[..., Iterator[Any]], files: Iterable[str | os.PathLike | np.ndarray], cut: slices.Slices
+) -> Iterator[Answer | Unreadable]:
+    """Answer images by their tiles, which follow one another through batches of one size."""
+    waiting: deque[tuple[Answer | Unreadable, list[Any]]] = deque()  # each image, and its tiles' corners
+
+    def tiles() -> Iterator[np.ndarray]:
+        for source in files:
+            file = _file_of(source)
+            try:
+                image = images.read(source)
+            except UserError as error:
+                waiting.append((Unreadable(file, str(error)), []))
+                continue
+            size: Any = image.shape[:2]
+            corners = slices.corners_of(size, cut)
+            waiting.append((Answer(file, image, {}), corners))
+            yield from (image[top:bottom, left:right] for left, top, right, bottom in corners)
+
+    found: list[Result] = []
+    for one in answered(tiles()):
+        while isinstance(waiting[0][0], Unreadable):
+            yield waiting.popleft()[0]
+        found.append(one.result)
+        item, corners = waiting[0]
+        if len(found) == len(corners):
+            waiting.popleft()
+            yield item._replace(result=slices.merged(found, corners, cut))
+            found = []
+    yield from (item for item, _ in waiting)
+
+
+def _file_of(source: str | os.PathLike | np.ndarray) -> str:
+    return "array" if isinstance(source, np.ndarray) else os.fspath(source)
 
 
 def _answers(

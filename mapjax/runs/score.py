@@ -26,7 +26,7 @@ from mapjax.task import Counts, Metric
 from mapjax.weights import class_names as published
 
 MOST_CLASSES, FEW = 100, 20  # that a terminal shows, and how many of more
-_WIDTH = 5  # letters of a figure
+_WIDTH, _NAME = 5, 16  # letters of a figure; of the name of a class that are shown however narrow the terminal
 
 
 def open_source(
@@ -158,15 +158,19 @@ def write(
     *,
     title: str,
     history: Sequence[Mapping[str, Any]] = (),
-) -> None:
+) -> dict[str, Any]:
     """Write result.json, the metric's own files (predictions.json …) and report.html into a folder, made if need be.
+
+    Returns:
+      What the metric's own files hold, by name.
 
     Raises:
       UserError: the folder cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, content in {**metric.files(counts), "result.json": result}.items():
+        files = metric.files(counts)
+        for name, content in {**files, "result.json": result}.items():
             workdir.write_json(out / name, content)
         page.write(
             out / "report.html",
@@ -180,6 +184,7 @@ def write(
         )
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}); mend that, or name another folder.") from error
+    return files
 
 
 def described(source: Source) -> dict[str, str]:
@@ -222,7 +227,7 @@ def table(metrics: Mapping[str, float]) -> RenderableType:
         known = [label for label in every if metrics.get(f"{by_class[0]}/{label}", -1.0) >= 0]
         classes = sorted(known, key=lambda label: metrics[f"{by_class[0]}/{label}"])[:FEW]
         caption = f"the {len(classes)} of {len(every):,} classes with the lowest {by_class[0]}; result.json has all"
-    if all(len(name) <= _WIDTH for name in columns):
+    if all(len(name) <= _WIDTH for name in columns if name in metrics):
         return _grid(metrics, columns, ["", *classes], caption)
     whole = Table.grid(padding=(0, 2))
     for name in columns:
@@ -231,10 +236,21 @@ def table(metrics: Mapping[str, float]) -> RenderableType:
     return Group(whole, "", _grid(metrics, by_class, classes, caption)) if classes else whole
 
 
+def errors(found: Mapping[str, Any]) -> RenderableType:
+    """Lay out for a terminal what keeps a detector from a higher AP50, by cause (errors.json)."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("errors by cause (TIDE)", "number", "AP50, if mended"):
+        shown.add_column(name, justify="left" if name.startswith("errors") else "right", no_wrap=True)
+    for kind, number in found["numbers"].items():
+        gain = found["gains"][kind]
+        shown.add_row(kind, f"{number:,}", "–" if gain < 0 else f"+{gain:.3f}")
+    return shown
+
+
 def _grid(metrics: Mapping[str, float], columns: Sequence[str], rows: Sequence[str], caption: str | None) -> Table:
     shown = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     for name in ("", *columns):
-        width = max(_WIDTH, len(name))
+        width = max(_WIDTH, len(name)) if name else min(max(map(len, rows), default=0), _NAME)
         shown.add_column(name, justify="right" if name else "left", no_wrap=True, min_width=width)
     for row in rows:
         shown.add_row(row or "all", *(_figure(metrics.get(f"{name}/{row}" if row else name)) for name in columns))

@@ -10,7 +10,7 @@ import numpy as np
 
 from mapjax.errors import UserError, near
 from mapjax.ops import images as image_ops
-from mapjax.ops import imbalance, pixel_losses
+from mapjax.ops import imbalance, pixel_losses, windows
 from mapjax.ops.images import MEAN, STD
 from mapjax.ops.resize import bilinear
 from mapjax.stages import VOID
@@ -171,7 +171,7 @@ def slide(answer: Callable[[Any], Any], images, window: tuple[int, int], overlap
     """
     frame = images.shape[1:3]
     sides = tuple(min(one, other) for one, other in zip(window, frame))
-    tops, lefts = (_starts(whole, side, overlap) for whole, side in zip(frame, sides))
+    tops, lefts = (windows.starts(whole, side, overlap) for whole, side in zip(frame, sides))
     places = jnp.array([(top, left) for top in tops for left in lefts], jnp.int32)
 
     def look(place):
@@ -192,12 +192,6 @@ def slide(answer: Callable[[Any], Any], images, window: tuple[int, int], overlap
     empty = jnp.zeros((len(images), *frame, shape.shape[-1]), shape.dtype), jnp.zeros((1, *frame, 1), shape.dtype)
     (total, number), _ = jax.lax.scan(add, empty, places)
     return total / number
-
-
-def _starts(whole: int, side: int, overlap: float) -> list[int]:
-    """Where windows begin along a side: evenly, from one end to the other."""
-    number = 1 if whole == side else 1 + -(-(whole - side) // max(1, int(side * (1 - overlap))))
-    return [round(i * (whole - side) / max(number - 1, 1)) for i in range(number)]
 
 
 def _answering(model: Model, variables: Variables, window: Sequence[int], overlap: float):

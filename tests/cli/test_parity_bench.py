@@ -34,3 +34,20 @@ def test_steps_of_the_peers_learn():
     bench_peers.network("resnet18", 2, 32, train=False)()
     sizes = {"batch": "1", "image_size": "(64, 64)", "optimizer.name": "sgd"}
     bench_peers.detector_step(configs.load("detect", bench.LIKE | sizes))()
+
+
+@pytest.mark.parametrize("name", bench.ONE_STAGE)
+def test_one_stage_detectors_are_the_same_networks(name):
+    pytest.importorskip("torchvision")
+    pytest.importorskip("transformers")
+    from mapjax.cli import bench_detectors, bench_peer_detectors
+
+    config = bench_detectors.config_of(name, 1, 128)
+    model = parts.make("models", config.model.to_dict(), classes=bench_detectors.CLASSES)
+    images = jnp.zeros((1, *config.image_size, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    peer = bench_peer_detectors._network(name)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == sum(one.numel() for one in peer.parameters())
+    forward, step = bench_peer_detectors.calls(name, config)
+    forward()
+    step()

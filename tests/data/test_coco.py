@@ -60,10 +60,12 @@ def test_a_folder_is_read(folder):
     np.testing.assert_array_equal(first["areas"], [100, 42])
     assert first["id"] == 7 and first["file"] == "0.png" and second["boxes"].shape == (0, 4)
     assert "masks" not in first
-    masks = make(path, masks=True).records[0]["masks"]
+    masks = run_lengths.stacked(make(path, masks=True).records[0]["masks"], (16, 20))
     assert [mask.shape for mask in masks] == [(16, 20)] * 2 and not masks[0].any() and masks[1].sum() >= 100
     assert make(path, masks=True).records[1]["masks"] == []
-    assert labels.has(make(path, needs="masks").records[1], "masks")
+    learnt = make(path, needs="masks")  # without the image of which an object has no mask
+    assert labels.has(learnt.records[0], "masks") and len(learnt.records) == 1
+    assert learnt.dropped == {"image with an object without a segmentation": ["0.png, annotations[0] (id 1)"]}
     assert make(path, "train2017").fingerprint == source.fingerprint
 
 
@@ -183,7 +185,12 @@ def test_an_image_with_a_mask_that_cannot_be_read_is_left_out(folder):
     found["annotations"] += [ann(10 + n, image=8 + n, segmentation=one) for n, one in enumerate(BAD_MASKS)]
     source = make(folder({"train.json": found}), masks=True)
     left_out = [f"{n + 1}.png, annotations[{n + 3}] (id {n + 10})" for n in range(len(BAD_MASKS))]
-    assert source.dropped == {"image with a segmentation that cannot be read": left_out}
+    assert sorted(one for names in source.dropped.values() for one in names) == sorted(left_out)
+    assert set(source.dropped) == {
+        "image with a segmentation that cannot be read",
+        "image with run lengths of another size than the image",
+        "image with run lengths that do not fill the image, as if cut short",
+    }
     areas = [run_lengths.area(mask) for mask in source.records[0]["masks"]]
     assert len(source.records) == 1 and areas == [pytest.approx(50, abs=20), 310, 310]
 
@@ -282,3 +289,73 @@ def test_what_is_not_there_is_one_sentence(folder, tmp_path):
     (tmp_path / "images/0.png").unlink()
     with pytest.raises(UserError, match=r"no image such as '0\.png'"):
         make(path)
+
+
+def test_objects_whose_mask_has_no_pixel_are_left_out_and_counted(folder):
+    found = content(1)
+    square, two, outside = [2, 3, 12, 3, 12, 13], [1, 2, 3, 4], [40, 3, 50, 3, 50, 13]
+    found["annotations"] = [
+        ann(1, segmentation=[square, two]), ann(2, segmentation=[two]), ann(3, segmentation=[outside]),
+        ann(4, segmentation={"counts": [320]}), ann(5, segmentation=[two], iscrowd=1),
+    ]  # fmt: skip
+    path = folder({"train.json": found})
+    source = make(path, needs="masks")
+    assert source.dropped == {
+        "polygon of fewer than three corners": ["annotations[1] (id 2)"],
+        "polygon outside the image": ["annotations[2] (id 3)"],
+        "mask without a pixel": ["annotations[3] (id 4)"],
+    }
+    reason = "polygon of fewer than three corners, left out of its object"
+    assert source.noted[reason] == ["annotations[0] (id 1)"]
+    assert source.records[0]["crowd"].tolist() == [False, True]
+    assert len(make(path, masks=True).records[0]["boxes"]) == 5  # a task of boxes keeps the others' boxes
+
+
+def test_data_without_segmentations_is_one_sentence(folder):
+    found = content(2)
+    found["annotations"] = [ann(n, image=7 + n) for n in range(2)]
+    with pytest.raises(
+        UserError, match=r"not one of 2 images can be used: .* such as an object without a segmentation"
+    ):
+        make(folder({"train.json": found}), needs="masks")
+
+
+def with_points(**more):
+    found = content(1)
+    found["annotations"] = [ann(1, keypoints=[3, 4, 2, 5, 6, 1, 7, 8, 2])]
+    for category in found["categories"]:
+        category |= {"keypoints": ["nose", "left_eye", "right_eye"], **more}
+    return found
+
+
+def test_skeletons_and_sigmas_are_read(folder):
+    lines = [[1, 2], ["1", 3]]
+    source = make(folder({"train.json": with_points(skeleton=lines, sigmas=[0.1, "0.2", 0.3])}), needs="keypoints")
+    assert source.skeleton == ((0, 1), (0, 2)) and source.sigmas == (0.1, 0.2, 0.3)
+    named = with_points(skeleton=[["nose", "right_eye"]])
+    assert make(folder({"train.json": named}), needs="keypoints").skeleton == ((0, 2),)
+    asked = make(folder({"train.json": named}), needs="keypoints", skeleton=(("left_eye", "right_eye"),))
+    assert asked.skeleton == ((1, 2),) and asked.sigmas == ()
+    assert make(folder({"train.json": with_points()})).skeleton == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "told"),
+    [
+        (
+            {"skeleton": [[1, 4]]},
+            {},
+            r"the skeleton joins the keypoints \[1, 4\], and there are 3; count",
+        ),
+        ({"skeleton": [[0, 1]]}, {}, r"joins the keypoints \[0, 1\]"),
+        ({"skeleton": [["nose", "left_ey"]]}, {}, r"the skeleton names 'left_ey', which is no keypoint.*left_eye"),
+        ({"skeleton": [1, 2]}, {}, "'skeleton' must be a list of pairs of keypoints"),
+        ({"sigmas": [0.1, 0.2]}, {}, "'sigmas' must be 3 numbers above 0"),
+        ({"sigmas": [0.1, 0.2, 0]}, {}, "'sigmas' must be 3 numbers above 0"),
+        ({}, {"skeleton": (("nose", "tail"),)}, "the skeleton names 'tail', which is no keypoint"),
+    ],
+    ids=str,
+)
+def test_skeletons_and_sigmas_that_cannot_be_are_one_sentence(folder, more, options, told):
+    with pytest.raises(UserError, match=told):
+        make(folder({"train.json": with_points(**more)}), needs="keypoints", **options)

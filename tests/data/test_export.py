@@ -3,14 +3,15 @@
 import json
 import pathlib
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
 from pycocotools.coco import COCO
 
 from mapjax.data import run_lengths
-from mapjax.data.formats import coco, voc, yolo
-from mapjax.data.prepared import export, forms
+from mapjax.data.formats import coco, instances, voc, yolo
+from mapjax.data.prepared import drawn, export, forms
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
@@ -48,7 +49,7 @@ def source(split, seed=0, without=(), crowd=False, count=3):
     return Source("mine", split, ("cat & <dog>", "ox"), (3, 18), found, {}, "0", ("left", "right"))
 
 
-@pytest.mark.parametrize("form", export.FORMS)
+@pytest.mark.parametrize("form", READERS)
 def test_boxes_come_back(form, tmp_path):
     without = ("masks", "keypoints", "mirrored")
     sources = {split: source(split, seed, without) for seed, split in enumerate(("train", "val"))}
@@ -88,11 +89,63 @@ def test_masks_and_keypoints_come_back(tmp_path):
         np.testing.assert_allclose(by_stem["b"]["keypoints"], ours.records[1]["keypoints"], atol=1e-4)
 
 
+@pytest.mark.parametrize("form", ["voc", "instances"])
+@pytest.mark.parametrize("classes", [1, 2])
+def test_label_images_come_back(tmp_path, form, classes):
+    """Where masks overlap the smaller is on top, so that the other has lost these pixels."""
+    ours = source("train", without=("keypoints", "mirrored"))
+    records = [{**one, "classes": one["classes"] % classes} for one in ours.records]
+    ours = ours._replace(classes=("a", "b")[:classes], category_ids=(3, 18)[:classes], records=records)
+    assert not export.write({"train": ours}, tmp_path / "out", form).lost
+    options = {"divisor": drawn.DIVISOR} if form == "instances" and classes > 1 else {}
+    reader = {"voc": voc, "instances": instances}[form]
+    back = reader.make(split="train", path=str(tmp_path / "out"), hold_out=0, needs="masks", **options)
+    assert back.classes == ours.classes and not back.dropped and len(back.records) == 3
+    by_stem = {pathlib.Path(one["file"]).stem: one for one in back.records}
+    for stem, one in zip(("a", "b", "a-2"), ours.records, strict=True):
+        found = run_lengths.stacked(by_stem[stem]["masks"], tuple(one["size"].tolist()))
+        areas = [mask.sum() for mask in one["masks"]]
+        order = np.argsort(areas, kind="stable")
+        for place, row in enumerate(order):
+            above = np.any([one["masks"][other] for other in order[:place]], axis=0) if place else False
+            np.testing.assert_array_equal(found[row], one["masks"][row] & ~above)
+        assert by_stem[stem]["classes"].tolist() == one["classes"].tolist()
+
+
+def test_many_objects_fit_into_a_label_image():
+    """More than 8 bits, and than 16, of numbers; 255 is void for VOC."""
+    masks = list(np.eye(900, dtype=bool)[:300].reshape(300, 30, 30))
+    image, class_map = (
+        cv2.imdecode(np.frombuffer(data, np.uint8), -1) for data in drawn.voc(masks, np.arange(300) % 3, (30, 30))
+    )
+    assert image.dtype == np.uint16 and image.max() == 301 and not (image == 255).any()
+    np.testing.assert_array_equal(class_map.ravel()[:300], np.arange(300) % 3 + 1)
+    data = drawn.numbered(masks, np.full(300, 70), (30, 30), 80)
+    wide = cv2.imdecode(np.frombuffer(data, np.uint8), -1).astype(int)
+    np.testing.assert_array_equal(
+        (wide[..., 0] * 65536 + wide[..., 1] * 256 + wide[..., 2]).ravel()[:300], 70_001 + np.arange(300)
+    )
+    with pytest.raises(ValueError, match="at most 999 objects of a class, and there are 1000"):
+        drawn.numbered([masks[0]] * 1000, np.zeros(1000, int), (30, 30), 2)
+
+
+def test_label_images_of_boxes_are_refused(tmp_path):
+    with pytest.raises(UserError, match="was read without masks, of which label images are made"):
+        export.write({"train": source("train", without=("masks",))}, tmp_path / "out", "instances")
+
+
+def test_skeletons_come_back(tmp_path):
+    ours = source("train", without=("masks",))._replace(skeleton=((0, 1),), sigmas=(0.1, 0.2))
+    export.write({"train": ours}, tmp_path / "out", "coco")
+    back = coco.make(split="train", path=str(tmp_path / "out"), hold_out=0, needs="keypoints")
+    assert back.skeleton == ((0, 1),) and back.sigmas == (0.1, 0.2)
+
+
 def test_what_a_form_has_no_place_for_is_counted(tmp_path):
     found = source("train", crowd=True)
     assert export.write({"train": found}, tmp_path / "a", "yolo").lost == {"crowd, for which yolo has no place": 1}
-    assert export.write({"train": found}, tmp_path / "b", "voc").lost == {
-        "mask, for which voc has no place": 3, "object's keypoints, for which voc has no place": 3}  # fmt: skip
+    points = {"object's keypoints, for which voc has no place": 3}
+    assert export.write({"train": found}, tmp_path / "b", "voc").lost == points
     assert voc.make(split="train", path=str(tmp_path / "b"), hold_out=0).records[1]["crowd"].tolist() == [True]
     found.records[0]["image"] = b"none"
     assert export.write({"train": found}, tmp_path / "c", "coco").lost == {"unreadable image": 1}
@@ -120,7 +173,7 @@ def test_an_outline_encloses_the_pixels_of_its_mask(seed):
         y, x = rng.integers(0, 30, 2)
         mask[y : y + rng.integers(1, 9), x : x + rng.integers(1, 9)] = True
     outline = forms.polygon(mask)
-    drawn = coco_masks.from_polygons([outline], mask.shape) if len(outline) else np.zeros_like(mask)
+    drawn = coco_masks.fill([outline], mask.shape) if len(outline) else np.zeros_like(mask)
     assert (drawn & mask).sum() == mask.sum() and (drawn & ~mask).sum() <= 60 * max(seed - 1, 0)
 
 
@@ -143,7 +196,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("form", export.FORMS)
+@pytest.mark.parametrize("form", READERS)
 def test_answers_are_labels(form, tmp_path):
     answers = export.Answers(tmp_path, form, ("cat", "ox"))
     for row in ROWS:
@@ -173,3 +226,24 @@ def test_answers_without_boxes_are_no_labels(tmp_path):
         export.Answers(tmp_path, "coco", ("cat",)).add(
             {"file": "a.png", "width": 3, "height": 3}, pathlib.PurePath("a.jpg")
         )
+
+
+def test_answers_with_masks_and_keypoints_are_labels(tmp_path):
+    masks = [np.zeros((24, 30), bool) for _ in range(2)]
+    masks[0][2:9, 3:8] = masks[1][5:20, 6:25] = True
+    runs = [{"size": [24, 30], "counts": run_lengths.encode(mask).decode()} for mask in masks]
+    row = {"file": "7.png", "width": 30, "height": 24, "boxes": [[3, 2, 8, 9], [6, 5, 25, 20]], "scores": [0.9, 0.8]}
+    row |= {"classes": [0, 1], "masks": runs, "keypoints": [[[1.5, 2, 0.7], [3, 4, 2.5]]] * 2}
+    for form in ("coco", "instances", "voc"):
+        answers = export.Answers(tmp_path / form, form, ("cat", "ox"))
+        answers.add(row, pathlib.Path("7.jpg"))
+        answers.close()
+    for item, one in zip(json.loads((tmp_path / "coco/coco.json").read_text())["annotations"], runs, strict=True):
+        assert item["segmentation"] == one and item["keypoints"] == [1.5, 2, 0.7, 3, 4, 2.5] and item["score"] > 0.7
+    ids = np.array(PIL.Image.open(tmp_path / "instances/instances/7.png"))
+    np.testing.assert_array_equal(ids, np.where(masks[0], 1, np.where(masks[1], 1001, 0)))
+    ids = np.array(PIL.Image.open(tmp_path / "voc/SegmentationObject/7.png"))
+    np.testing.assert_array_equal(ids, np.where(masks[0], 1, np.where(masks[1], 2, 0)))
+    answers = export.Answers(tmp_path / "none", "instances", ("cat", "ox"))
+    with pytest.raises(UserError, match="writes masks, and this network answers with none"):
+        answers.add({key: value for key, value in row.items() if key != "masks"}, pathlib.Path("7.jpg"))

@@ -271,6 +271,8 @@ DAMAGES = {
     "cut index": (lambda out: (out / "index.json").write_text("{"), "is not whole JSON"),
     "other index": (lambda out: change_index(out, format="x"), "is not the index of a data set by `mapjax prepare`"),
     "other version": (lambda out: change_index(out, version=2), "is of version 2 .* reads version 1; prepare the data"),
+    "other skeleton": (lambda out: change_index(out, skeleton=[[0, 1]]), "'skeleton' is no list of pairs of keypoints"),
+    "other sigmas": (lambda out: change_index(out, keypoints=["a"], sigmas=[0]), "'sigmas' are no numbers above 0"),
     "no shard": (lambda out: shard(out).unlink(), r"train-00001-of-00002\.array_record is missing; run the command"),
     "short shard": (lambda out: shard(out).write_bytes(b"short"), "is cut short: 5 of 131,072 bytes; run the command"),
     "long shard": (lambda out: shard(out).write_bytes(bytes(199_999)), "is not the file that was prepared"),

@@ -114,7 +114,7 @@ def test_polygons_are_boxes_and_masks(folder):
     np.testing.assert_allclose(record["boxes"], [[2, 4, 12, 12]], atol=1e-5)
     np.testing.assert_allclose(record["areas"], [40], rtol=1e-5)
     triangle = np.array([[2.0, 4], [12, 4], [12, 12]])
-    np.testing.assert_array_equal(record["masks"][0], coco_masks.from_polygons([triangle], (16, 20)))
+    np.testing.assert_array_equal(record["masks"][0], coco_masks.fill([triangle], (16, 20)))
     folder({"images/train/b.png": f"{BOX}\n{polygon}", "images/train/c.png": polygon} | {
         f"images/train/d{k}.png": polygon for k in range(18)})  # fmt: skip
     mixed = read(path)

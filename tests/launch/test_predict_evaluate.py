@@ -97,7 +97,33 @@ def test_evaluate(workdir, capsys):
     assert result["eval_images"] == 3 and result["checkpoint"] == 7 and "AP50/1" in result["metrics"]
     assert len(json.loads((out / "predictions.json").read_text())) == 3
     assert (out / "report.html").stat().st_size > 10_000
-    assert "AP50" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "AP50" in said and "threshold" in said and "AP50, if mended" in said and "badly placed" in said
+    errors = json.loads((out / "errors.json").read_text())
+    assert errors["numbers"].keys() == errors["gains"].keys() and "missed" in errors["numbers"]
+
+
+def test_predict_takes_the_thresholds_that_the_run_has_found(workdir, tmp_path, capsys):
+    PIL.Image.new("RGB", (50, 30)).save(tmp_path / "a.png")
+    ask = ["--workdir", str(workdir), "--images", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]
+    assert program("predict")(ask) == 0
+    said = capsys.readouterr().out
+    assert f"{workdir} has no score thresholds for the checkpoint of step 7" in said
+    assert "1 finding(s) from a score of 0.5 on" in said
+    for least, found in ((0.8, 0), (0.7, 1)):  # what is found has a score of 0.75
+        scores = {f"threshold/{name}": -1.0 for name in "0123456789"} | {"threshold/1": least}
+        workdir.mkdir(exist_ok=True)
+        (workdir / "metrics.jsonl").write_text(json.dumps({"kind": "eval", "step": 7, **scores}) + "\n")
+        assert program("predict")(ask) == program("predict")([*ask, "--score", "f1"]) == 0
+        said = capsys.readouterr().out
+        assert (
+            said.count(f"{found} finding(s) from the score that is best for F1 of each class (0.50 to {least:.2f})")
+            == 2
+        )
+    with pytest.raises(UserError, match=r"--score 1\.5 must be from 0 to 1"):
+        program("predict")([*ask, "--score", "1.5"])
+    with pytest.raises(UserError, match="--score 'best' is no threshold"):
+        program("predict")([*ask, "--score", "best"])
 
 
 def test_evaluate_where_the_mesh_of_the_run_does_not_fit(workdir, monkeypatch, capsys):

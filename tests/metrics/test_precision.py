@@ -214,3 +214,28 @@ def test_the_truth_of_a_split_is_written_once(monkeypatch):
     assert written == []
     other = source._replace(records=Records(2, plain.records.__getitem__))
     assert len(precision.coco_truth(other)["images"]) == 2 and written == ["val"]
+
+
+def test_curves_of_each_size():
+    source, counts = random_case(8, images=20)
+    expected = oracle(source, counts)
+    by_size = precision.curves_by_size(source, counts, 0.75)
+    assert tuple(by_size) == precision.SIZES
+    for area, size in enumerate(precision.SIZES):
+        for place, k in enumerate(np.argsort(source.category_ids)):
+            curve = by_size[size][source.classes[k]]
+            np.testing.assert_allclose(curve.precision, expected.eval["precision"][5, :, place, area, -1], atol=1e-9)
+
+
+def test_the_index_of_a_split_serves_any_part_of_it(monkeypatch):
+    plain, counts = random_case(9)
+    source = plain._replace(records=Records(len(plain.records), plain.records.__getitem__))
+    made = []
+    index = precision.indexed
+    monkeypatch.setattr(precision, "indexed", lambda truth: made.append(len(truth["images"])) or index(truth))
+    metric = precision.make(source)
+    for part in ((0, 1, 2, 3, 4, 5, 6, 7), (1, 2, 6), (5,)):
+        some = {i: counts[i] for i in part}
+        assert metric.summarize(some) == precision.make(plain).summarize(some)
+    assert made.count(8) == 1 + 3 and len(made) == 4  # of the plain list each time
+    assert metric.summarize({})["AP"] == -1

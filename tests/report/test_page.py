@@ -1,5 +1,6 @@
 """mapjax.report.page and .detections: a whole page of ordinary and of degenerate runs."""
 
+import html
 import html.parser
 import json
 import re
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from mapjax.data.source import Source
-from mapjax.metrics import precision
+from mapjax.metrics import detection_errors, precision
 from mapjax.report import detection_images, detections, page
 from mapjax.report.section import Section
 
@@ -88,7 +89,17 @@ def test_whole_page(tmp_path):
     assert len(read.ids) == len(set(read.ids))
     for link in read.links:
         assert link.startswith("data:image/jpeg;base64,") or link[1:] in read.ids
-    for title in ("Training", "Classes", "Images", "Mistakes", "Scores and sizes", "All figures", "Configuration"):
+    for title in (
+        "Training",
+        "Classes",
+        "Sizes of objects",
+        "Confusion",
+        "Images",
+        "Mistakes",
+        "Scores and sizes",
+        "All figures",
+        "Configuration",
+    ):
         assert title in read.text
     assert "class <1>" in read.text and "<3>.jpg" in read.text and "1 min 05 s" in read.text
     assert read.tags.count("script") == 1
@@ -112,6 +123,29 @@ def test_whole_page(tmp_path):
 def test_degenerate_runs(tmp_path, case):
     _, read = write(tmp_path / "report.html", *run_of(**case), history=[])
     assert "Training" not in read.text and "Mistakes" in read.text
+
+
+def test_thresholds_sizes_confusion_and_gains_are_shown(tmp_path):
+    source, counts = run_of(images=12)
+    text, read = write(tmp_path / "report.html", source, counts)
+    metrics = precision.make(source).summarize(counts)
+    known = [metrics[f"threshold/{name}"] for name in source.classes if metrics[f"threshold/{name}"] >= 0]
+    assert known and all(f"<td>{value:.3f}</td>" in text for value in known)
+    assert "F1" in read.text and "threshold" in read.text and "small" in read.text and "medium" in read.text
+    assert f"{metrics['APs']:.3f}" in read.text and f"{metrics['ARs']:.3f}" in read.text
+    least = np.array([metrics[f"threshold/{name}"] for name in source.classes])
+    matrix = detection_errors.confusion(source, counts, np.where(least < 0, 0.5, least))
+    for k, name in enumerate(source.classes):
+        if matrix[k, -1]:
+            assert f"{name} → background: {matrix[k, -1]:,} (" in html.unescape(text)
+    gains = detection_errors.of(source, counts).gains
+    assert "AP50, if mended" in read.text and f"+{gains['badly placed']:.3f}" in read.text
+
+
+def test_of_many_classes_the_pairs_are_listed(tmp_path):
+    source, counts = run_of(images=8, classes=40)
+    _, read = write(tmp_path / "report.html", source, counts)
+    assert "found as" in read.text and "background" in read.text
 
 
 def test_no_detections(tmp_path):

@@ -1,7 +1,9 @@
 """import mapjax: load, fit, predict and evaluate, as a script or a notebook calls them."""
 
 import base64
+import dataclasses
 import inspect
+import json
 import re
 import shutil
 
@@ -87,6 +89,18 @@ def test_images_are_paths_folders_arrays_and_lists_of_them(monkeypatch, tmp_path
         run.predict(PHOTO, score=2.0)
 
 
+def test_a_run_answers_by_its_own_thresholds(monkeypatch, tmp_path):
+    run = dataclasses.replace(fake(monkeypatch, whole_image), folder=tmp_path)
+    assert run.thresholds == {} and run.predict(PHOTO).names == ["1", "2"]
+    scores = {f"threshold/{name}": 0.65 if name == "2" else -1.0 for name in run.classes}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "eval", "step": 7, **scores}) + "\n")
+    assert run.thresholds["2"] == 0.65 and list(run.thresholds) == list(run.classes)
+    assert run.predict(PHOTO).names == mapjax.predict(run, PHOTO, score="f1").names == ["1"]
+    assert run.predict(PHOTO, score=0.5).names == ["1", "2"]
+    with pytest.raises(mapjax.UserError, match="other classes than the run"):
+        dataclasses.replace(run, classes=("a", *run.classes[1:])).predict(PHOTO)
+
+
 def test_a_notebook_shows_the_drawing(monkeypatch):
     found = fake(monkeypatch, whole_image).predict(PHOTO)._replace(said="2 <b>")
     shown = cv2.imdecode(np.frombuffer(found._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
@@ -159,7 +173,7 @@ def test_what_is_no_run_image_or_config_is_told(run, tmp_path):
         (lambda: mapjax.load(run.folder, checkpoint="²"), "holds 4; or say last or best"),
         (lambda: predict(run, None), "None is no image"),
         (lambda: predict(run, [[PHOTO]]), "is no image; give a path, an array"),
-        (lambda: predict(run, PHOTO, score="x"), "score='x' must be from 0 to 1"),
+        (lambda: predict(run, PHOTO, score="x"), "score='x' is no threshold; give a number from 0 to 1, f1"),
         (lambda: fit(5), "config=5 must be the name of one"),
         (lambda: mapjax.fit({"modle": {}}), "there is no key 'modle'. Did you mean 'model'"),
         (lambda: mapjax.fit({"batch": np.int64(4)}), "the config names no data"),

@@ -17,6 +17,8 @@ from mapjax.runs import fit, trained
 from mapjax.runtime import log as logs
 from mapjax.runtime import workdir
 
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("plain_convolutions")]
+
 FROZEN = pathlib.Path(__file__).parent / "frozen"
 
 

@@ -78,8 +78,12 @@ CASES = {
         BOTH | {(SUM, MODEL), (GATHER, MODEL)},
     ),
 }
-# to compile
+# Long to compile, or each of its parts is in a quick one: an axis alone, a pipeline that keeps its maps, plain blocks.
 SLOW = (
+    "vit data",
+    "vit data, pipe",
+    "vit dots kept",
+    "basic blocks data, model",
     "vit muon fsdp, model, pipe",
     "resnet recomputed",
     "resnet50 data",

@@ -14,7 +14,7 @@ from mapjax.errors import UserError
 from mapjax.sharding import mesh as shard
 from mapjax.sharding import pipeline
 
-CASES = [(2, 1), (2, 2), (2, 4), (2, 16), (4, 4), (4, 8), (8, 4), (8, 16)]  # devices, micro-batches
+CASES = [(2, 1), (2, 16), (4, 4), (8, 4)]  # devices, micro-batches
 
 
 @pytest.fixture(scope="module")

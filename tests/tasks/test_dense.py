@@ -13,7 +13,7 @@ from mapjax.config import parts
 from mapjax.errors import UserError
 from mapjax.ops.anchors import grid_anchors
 from mapjax.task import Context, Model
-from mapjax.tasks.detection import answers, dense
+from mapjax.tasks.detection import answers, dense, suppression
 
 SIZE, WIDTH, KEY = (32, 32), 16, jax.random.key(0)
 KINDS = {  # of networks: options of the task
@@ -164,7 +164,8 @@ def test_detections_are_those_of_a_plain_loop(function):
     boxes = np.concatenate(sites) + deltas
     extent = np.float32([0, 0, 30, 26])
     clipped = np.clip(boxes, 0, [30, 26, 30, 26])
-    options = {"threshold": 0.2, "candidates": 100, "suppression": 0.25, "count": 12}
+    suppress = suppression.chosen(0.25, score_threshold=0.2)
+    options = {"threshold": 0.2, "candidates": 100, "suppress": suppress, "count": 12}
     run = jax.jit(lambda *given: function(*given, sites=sites, decode=lambda d, s: s + d, **options))
     found = jax.tree.map(np.asarray, run(scores, deltas, extent))
     expected = greedy(clipped.astype(float), scores, 0.2, 0.25)[:12]

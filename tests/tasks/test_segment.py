@@ -10,7 +10,7 @@ from mapjax.config import parts
 from mapjax.data import geometry
 from mapjax.errors import UserError
 from mapjax.metrics import iou
-from mapjax.ops import pixel_losses
+from mapjax.ops import pixel_losses, windows
 from mapjax.report import segmentations
 from mapjax.stages import VOID
 from mapjax.task import Context, Model
@@ -171,7 +171,7 @@ def _scores(task, batch):
 
 def test_windows_cover_every_pixel_with_the_overlap():
     for whole, side, overlap in [(100, 30, 0.25), (31, 30, 0.5), (30, 30, 0.9), (300, 17, 0.0)]:
-        starts = segment._starts(whole, side, overlap)
+        starts = windows.starts(whole, side, overlap)
         assert starts[0] == 0
         assert starts[-1] == whole - side
         assert max(np.diff(starts), default=0) <= max(1, int(side * (1 - overlap)))

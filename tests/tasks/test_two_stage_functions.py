@@ -10,7 +10,7 @@ from oracles import huber, iou_of, offsets
 from mapjax.ops import images
 from mapjax.ops.anchors import grid_anchors
 from mapjax.ops.matching import BACKGROUND, IGNORED
-from mapjax.tasks.detection import frames, two_stage
+from mapjax.tasks.detection import frames, suppression, two_stage
 
 ANCHORS = [grid_anchors((32, 32), (4, 4), (8,), (1,)), grid_anchors((32, 32), (2, 2), (16,), (1,))]
 EVERY = np.concatenate(ANCHORS)
@@ -163,7 +163,8 @@ def test_detections_of_one_image():
     proposals = [[0, 0, 10, 10], [0, 1, 10, 11], [20, 20, 40, 40], [5, 20, 9, 30], [20, 0, 30, 10]]
     deltas = np.zeros((5, 3, 4), np.float32)
     deltas[2, 2] = [10 * 0.5, 0, 0, 0]  # half its width to the right
-    options = {"weights": (10, 10, 5, 5), "score_threshold": 0.15, "nms_threshold": 0.5, "count": 5, "candidates": 9}
+    suppress = suppression.chosen(0.5, score_threshold=0.15)
+    options = {"weights": (10, 10, 5, 5), "score_threshold": 0.15, "suppress": suppress, "count": 5, "candidates": 9}
     found = jax.jit(partial(two_stage.detect, **options))(
         jnp.asarray(np.log(chances + 1e-9), jnp.float32),
         jnp.asarray(deltas),

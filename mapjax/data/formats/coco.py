@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mapjax.data import images as image_files
-from mapjax.data import objects
-from mapjax.data.formats import coco_categories, coco_files, coco_maps, coco_masks, coco_objects
+from mapjax.data import objects, skeletons
+from mapjax.data.formats import coco_categories, coco_files, coco_maps, coco_masks, coco_objects, coco_things
 from mapjax.data.records import Packed
 from mapjax.data.source import Source
 from mapjax.errors import UserError, near
@@ -28,6 +28,7 @@ def make(
     classes: Sequence[str] | None = None,
     masks: bool = False,
     pairs: Sequence[tuple[str, str]] | None = None,
+    skeleton: Sequence[tuple[str, str]] | None = None,
     hold_out: float | int = 0.1,
     orientation: str = "upright",
     needs: str = "boxes",
@@ -51,16 +52,19 @@ def make(
       masks: records have `masks`, of the segmentations.
       pairs: of keypoints, (("left_eye", "right_eye"), …): each is the other in a mirror. By default those whose names
         say left and right and are the same otherwise.
+      skeleton: pairs of keypoints that a line joins where they are drawn; by default the category's.
       hold_out: share of "train" that becomes "val" if there is no such file; 0 for none.
       orientation: "upright" or "stored": labels were drawn on images as EXIF turns them, or as they are stored.
         Where the JSON says an image's size, and that is the size of the other, it is believed.
-      needs: what the task learns from. "masks": as `masks`; "keypoints": records have `keypoints`, of
-        `person_keypoints_*.json` where there is one, with x,y as they are there; "label_map": panoptic or stuff masks
-        (coco_maps.py).
+      needs: what the task learns from. "masks": as `masks`, and objects whose mask has no pixel are left out; where
+        objects have no file of their own, the things of panoptic masks (coco_things.py). "keypoints": records have
+        `keypoints`, of `person_keypoints_*.json` where there is one, with x,y as they are there; "label_map": panoptic
+        or stuff masks (coco_maps.py).
 
     Raises:
       UserError: nothing there by these names; JSON that is cut short or lacks a list; not one image, category or object
-        that can be read; most images of another size; most boxes in another form (mapjax.data.box_forms).
+        that can be read; a skeleton of keypoints that are none; most images of another size; most boxes in another form
+        (mapjax.data.box_forms).
 
     Example:
       >>> import json, pathlib, tempfile
@@ -80,13 +84,20 @@ def make(
     stored = image_files.is_stored(orientation)
     if needs == "label_map":
         return coco_maps.open_split(split, seed, path, annotations, images, classes, hold_out, stored)
-    files = coco_files.find(path, annotations, split, hold_out, coco_files.KEYPOINTS if needs == "keypoints" else "")
-    found = coco_files.open_split(files, split, seed, path, where, images, classes, hold_out, stored)
-    points = (
-        coco_categories.keypoint_names(found.categories, found.category_ids, found.file) if needs == "keypoints" else ()
+    things = coco_things.find(path, annotations, split, hold_out) if needs == "masks" else {}
+    if things and classes is None:
+        classes = coco_things.names(next(iter(things.values())))
+    files = things or coco_files.find(
+        path, annotations, split, hold_out, coco_files.KEYPOINTS if needs == "keypoints" else ""
     )
+    found = coco_files.open_split(files, split, seed, path, where, images, classes, hold_out, stored)
+    if things:
+        coco_things.spread(found, path)
+    known = found.categories, found.category_ids
+    points = coco_categories.keypoint_names(*known, found.file) if needs == "keypoints" else ()
+    lines = coco_categories.skeleton_of(*known, points, found.file) if points and skeleton is None else ()
     masks = masks or needs == "masks"
-    coco_objects.add_all(found, f"{found.file}, split {split!r}", masks, len(points))
+    coco_objects.add_all(found, f"{found.file}, split {split!r}", masks, len(points), needs == "masks")
     mirrored = _mirror(points, pairs, where) if points else None
     packed = Packed(found.folder, list(found.labels.values()), coco_masks.draw if masks else None, mirrored, stored)
     return Source(
@@ -99,6 +110,8 @@ def make(
         fingerprint=packed.fingerprint(),
         keypoints=points,
         noted=dict(found.noted),
+        skeleton=lines if skeleton is None else skeletons.named(skeleton, points, where),
+        sigmas=coco_categories.sigmas_of(*known, len(points), found.file) if points else (),
     )
 
 

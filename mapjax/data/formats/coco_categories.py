@@ -4,8 +4,9 @@ import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mapjax.data import fields
+from mapjax.data import fields, skeletons
 from mapjax.data.formats.coco_json import number_of
+from mapjax.data.skeletons import Skeleton
 from mapjax.errors import UserError, near
 
 Dropped = dict[str, list[str]]
@@ -87,6 +88,41 @@ def keypoint_names(known: Categories, wanted: Collection[int], file: pathlib.Pat
                 f"{file}: {category!r} has other keypoints than {next(iter(listed))!r}; choose one by classes=."
             )
     return tuple(str(fields.text(name)) for name in names or ())
+
+
+def skeleton_of(known: Categories, wanted: Collection[int], names: Sequence[str], file: pathlib.Path) -> Skeleton:
+    """Return the skeleton of the first wanted category that has one, which joins keypoints by number or by name.
+
+    Raises:
+      UserError: it joins a keypoint that is none, or is no list of pairs.
+    """
+    entries = [known[number] for number in wanted if number in known and known[number].get("skeleton")]
+    for entry in entries[:1]:
+        where, pairs = f"{file}: category {entry['name']!r}", entry["skeleton"]
+        if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise UserError(f"{where}: 'skeleton' must be a list of pairs of keypoints, as in [[1, 2], [2, 3]].")
+        if any(isinstance(name, str) and fields.whole(name) is None for pair in pairs for name in pair):
+            return skeletons.named([(str(one), str(other)) for one, other in pairs], names, where)
+        numbers = [(fields.whole(one) or 0, fields.whole(other) or 0) for one, other in pairs]
+        return skeletons.numbered(numbers, len(names), where)
+    return ()
+
+
+def sigmas_of(known: Categories, wanted: Collection[int], count: int, file: pathlib.Path) -> tuple[float, ...]:
+    """Return the `sigmas` of the first wanted category that says them, for OKS; () where none does.
+
+    Raises:
+      UserError: not one number above 0 for each keypoint.
+    """
+    entries = [known[number] for number in wanted if number in known and known[number].get("sigmas")]
+    for entry in entries[:1]:
+        found = fields.numbers(entry["sigmas"], count) if isinstance(entry["sigmas"], list) else None
+        if found is None or min(found) <= 0:
+            raise UserError(
+                f"{file}: category {entry['name']!r}: 'sigmas' must be {count} numbers above 0, one for each keypoint."
+            )
+        return tuple(found)
+    return ()
 
 
 def _roots(known: Categories, annotations: Sequence[Any]) -> list[int]:

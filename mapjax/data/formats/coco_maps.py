@@ -83,7 +83,7 @@ def _panoptic(found: Split, where: str, split: str, path: str | None, stored: bo
     masks, segments, broken = {}, {}, list[str]()
     for position, entry in enumerate(found.content["annotations"]):
         try:
-            image, mask, parts = _read(entry, f"annotations[{position}]", found)
+            image, mask, parts = entry_of(entry, f"annotations[{position}]", found)
         except UserError as error:
             broken.append(str(error))
             continue
@@ -93,13 +93,13 @@ def _panoptic(found: Split, where: str, split: str, path: str | None, stored: bo
         raise UserError(f"{found.file}: not one annotation can be used: {broken[0]}")
     if broken:
         found.dropped["annotation that cannot be read"] = [one.rstrip(".") for one in broken]
-    folder = _mask_folder(found.file, found.file.stem, path, list(masks.values()))
-    masks = _with_mask(found, folder, masks)
+    folder = mask_folder(found.file, found.file.stem, path, list(masks.values()))
+    masks = with_mask(found, folder, masks)
     read = Segments(folder, list(masks.values()), [segments[number] for number in masks])
     return _source(found, where, split, list(masks), read, read.content(), stored)
 
 
-def _read(entry: Any, what: str, found: Split) -> tuple[int, str, list[tuple[int, int]]]:
+def entry_of(entry: Any, what: str, found: Split) -> tuple[int, str, list[tuple[int, int]]]:
     """Return the image, the mask and the segments of an annotation.
 
     Raises:
@@ -148,14 +148,7 @@ class Segments:
           UserError: the mask is missing, cannot be read, has another size, or a segment that the JSON does not list.
         """
         file = str(self._folder / self._masks[index])
-        pixels, own = label_maps.read_pixels(file)
-        label_maps.require_size(pixels, size, file)
-        if own is not None:
-            pixels = own[pixels]
-        if pixels.ndim != 3:
-            raise UserError(f"{file} is not in RGB, as panoptic masks are; write it again.")
-        wide = pixels.astype(np.int32)
-        found = wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
+        found = label_maps.read_segments(file, size)
         rows = slice(int(self._ends[index]), int(self._ends[index + 1]))
         ids, classes = self._ids[rows], self._classes[rows]
         places = np.searchsorted(ids, found).clip(max=len(ids) - 1)
@@ -178,13 +171,13 @@ def _stuff(found: Split, where: str, split: str, path: str | None, stored: bool)
             names[number] = found.names[known]
     coding = label_maps.make_coding(names, str(found.file), classes=found.names, mend="")
     masks = {number: f"{pathlib.PurePath(one.file).stem}.png" for number, one in found.labels.items()}
-    folder = _mask_folder(found.file, f"{found.file.stem}_pixelmaps", path, list(masks.values()))
-    masks = _with_mask(found, folder, masks)
+    folder = mask_folder(found.file, f"{found.file.stem}_pixelmaps", path, list(masks.values()))
+    masks = with_mask(found, folder, masks)
     read = mask_files.Files(folder, list(masks.values()), coding)
     return _source(found, where, split, list(masks), read, coding.table.tobytes(), stored)
 
 
-def _mask_folder(file: pathlib.Path, name: str, path: str | None, masks: list[str]) -> pathlib.Path:
+def mask_folder(file: pathlib.Path, name: str, path: str | None, masks: list[str]) -> pathlib.Path:
     """Find the folder of masks, beside the JSON or in the data folder."""
     places = [file.parent, *([pathlib.Path(path)] if path is not None else [])]
     tried = [place / name for place in dict.fromkeys(places)]
@@ -194,7 +187,7 @@ def _mask_folder(file: pathlib.Path, name: str, path: str | None, masks: list[st
     raise UserError(f"{file}: no mask such as {masks[0]!r} in {', '.join(map(str, tried))}; unpack the masks there.")
 
 
-def _with_mask(found: Split, folder: pathlib.Path, masks: Mapping[int, str]) -> dict[int, str]:
+def with_mask(found: Split, folder: pathlib.Path, masks: Mapping[int, str]) -> dict[int, str]:
     """Return the mask of each image that has one, by its id, and drop the others."""
     files = lookup.Files(folder, (".png",))
     there = {number: files.find(masks.get(number, "")) for number in found.labels}

@@ -24,13 +24,14 @@ class _Unreadable(Exception):
 
 
 class _Wanted(NamedTuple):
-    """What objects are to have beside their boxes; of keypoints the number."""
+    """What objects are to have beside their boxes; of keypoints the number. `only` masks: those without go."""
 
     masks: bool
     keypoints: int
+    only: bool
 
 
-def add_all(split: Split, where: str, masks: bool, keypoints: int) -> None:
+def add_all(split: Split, where: str, masks: bool, keypoints: int, only: bool = False) -> None:
     """Add the annotations of a split to the labels of its images, and take out the images of those that are unreadable.
 
     Args:
@@ -38,12 +39,13 @@ def add_all(split: Split, where: str, masks: bool, keypoints: int) -> None:
       where: the file and the split, for messages.
       masks: whether segmentations are read.
       keypoints: how many an object has, 0 where they are not read.
+      only: an object whose mask has no pixel is left out, unless it is a crowd; and an image with one that has none.
 
     Raises:
       UserError: not one annotation or image can be used, most files are listed twice, or most boxes are written in
         another form.
     """
-    written, wanted = Written(box_forms.SIDES), _Wanted(masks, keypoints)
+    written, wanted = Written(box_forms.SIDES), _Wanted(masks, keypoints, only)
     joined = coco_images.join_repeated(split.labels, where, split.dropped)
     spoilt: dict[int, tuple[str, str]] = {}
     astray: list[str] = []
@@ -100,18 +102,26 @@ def _add(entry: Mapping[str, Any], name: str, split: Split, image: int, wanted: 
     if clipped is None:
         split.dropped[reason or ""].append(name)
         return
-    mask = _mask(entry.get("segmentation"), one.size) if wanted.masks else ()
+    mask, fault = _mask(entry.get("segmentation"), one.size) if wanted.masks else ((), "")
     if mask is None:
-        raise _Unreadable("a segmentation that cannot be read")
+        raise _Unreadable(fault)
+    crowd = _crowd(entry, name, split)
+    if wanted.only and not crowd and (fault := coco_masks.lack(entry.get("segmentation"), mask, one.size)):
+        if not entry.get("segmentation"):
+            raise _Unreadable(f"an {fault}")
+        split.dropped[fault].append(name)
+        return
+    if isinstance(mask, tuple) and 0 < len(mask) < len(entry["segmentation"]):
+        split.noted["polygon of fewer than three corners, left out of its object"].append(name)
     if box_forms.is_clipped(corners, clipped):
         split.noted["box clipped to the image"].append(name)
     one.boxes.append(clipped)
     one.classes.append(split.numbers[category])
-    one.crowd.append(_crowd(entry, name, split))
+    one.crowd.append(crowd)
     one.areas.append(_area(entry, width * height, name, split))
     if wanted.masks:
         one.segmentations.append(mask)
-        if isinstance(mask, tuple) and mask:
+        if isinstance(mask, tuple) and mask and not isinstance(mask, coco_masks.Segment):
             written.add_points(np.concatenate(mask), name)
     if wanted.keypoints:
         points = _keypoints(entry.get("keypoints"), wanted.keypoints, one.size, name, split)
@@ -124,7 +134,7 @@ def _box(entry: Mapping[str, Any], size: Size, name: str, split: Split) -> tuple
     box = fields.numbers(entry.get("bbox"), 4)
     if box is not None and max(map(abs, box)) <= _MOST_AREA**0.5:  # so that its area is a number too
         return box
-    mask = _mask(entry.get("segmentation"), size)
+    mask, _ = _mask(entry.get("segmentation"), size)
     if not mask:
         raise _Unreadable("an object without a box of four finite numbers")
     split.noted["box that cannot be read, taken around the segmentation"].append(name)
@@ -149,12 +159,14 @@ def _area(entry: Mapping[str, Any], of_box: float, name: str, split: Split) -> f
     return of_box
 
 
-def _mask(segmentation: Any, size: Size) -> coco_masks.Packed | None:
-    """Pack a segmentation; None for one that is of another size, or no numbers."""
+def _mask(segmentation: Any, size: Size) -> tuple[coco_masks.Packed | None, str]:
+    """Pack a segmentation; None for one that is of another size, cut short, or no numbers, and what it has."""
     try:
-        return coco_masks.pack(segmentation, size)
+        return coco_masks.pack(segmentation, size), ""
+    except coco_masks.Misfit as error:
+        return None, error.reason
     except (ValueError, TypeError, OverflowError):
-        return None
+        return None, "a segmentation that cannot be read"
 
 
 def _keypoints(given: Any, count: int, size: Size, name: str, split: Split) -> Float32[np.ndarray, "k 3"]:

@@ -213,6 +213,22 @@ def require_size(pixels: np.ndarray, size: tuple[int, int], file: str) -> None:
         )
 
 
+def read_segments(file: str, size: tuple[int, int]) -> Int[np.ndarray, "h w"]:
+    """Read a panoptic mask of an image of height, width: of each pixel red + 256 green + 65536 blue.
+
+    Raises:
+      UserError: it is missing, cannot be read, has another size, or is not in RGB.
+    """
+    pixels, own = read_pixels(file)
+    require_size(pixels, size, file)
+    if own is not None:
+        pixels = own[pixels]
+    if pixels.ndim != 3:
+        raise UserError(f"{file} is not in RGB, as panoptic masks are; write it again.")
+    wide = pixels.astype(np.int32)
+    return wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
+
+
 def read_pixels(file: str) -> tuple[np.ndarray, UInt8[np.ndarray, "256 3"] | None]:
     """Read a mask as it is stored: ids (h w), or colours (h w 3) uint8, and an indexed PNG's own palette.
 

@@ -70,11 +70,11 @@ def make(
         if not folder.is_dir():
             raise UserError(f"{folder} is not there: --data masks:DIR needs a folder with images/ and masks/.")
     coding = label_maps.find_coding(root, classes=classes, void=void, palette=palette)
-    folders = _splits(root / "images")
+    folders = splits_in(root / "images")
     found, part = splits.locate(split, folders, where, hold_out)
-    image_files, repeated, unread = _images(root, f"images{folders[found]}")
-    drawn = folders[found] and splits.find(found, _splits(root / "masks"), where)
-    masks, _ = _by_stem(place := f"masks/{drawn}" if drawn else f"masks{folders[found]}", _names(root, place, ".png"))
+    image_files, repeated, unread = images_in(root, f"images{folders[found]}")
+    drawn = folders[found] and splits.find(found, splits_in(root / "masks"), where)
+    masks, _ = by_stem(place := f"masks/{drawn}" if drawn else f"masks{folders[found]}", names_in(root, place, ".png"))
     for kind, known in (("images", image_files), ("masks", masks)):
         if not known:
             form = "images" if kind == "images" else ".png files"
@@ -86,27 +86,27 @@ def make(
     return mask_files.make_source(where, split, root, pairs, coding, dropped, images.is_stored(orientation))
 
 
-def _splits(folder: pathlib.Path) -> dict[str, str]:
+def splits_in(folder: pathlib.Path) -> dict[str, str]:
     """Return what follows images and masks in the paths of each split; nothing where there are no folders."""
     inner = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
     return {name: f"/{name}" for name in inner} or {"train": ""}
 
 
-def _images(root: pathlib.Path, folder: str) -> tuple[dict[str, str], list[str], dict[str, list[str]]]:
-    """List the images of a folder as `_by_stem`, and those that no decoder here reads, by reason."""
-    names, unread = recognition.in_folder(root / folder, _names(root, folder))
+def images_in(root: pathlib.Path, folder: str) -> tuple[dict[str, str], list[str], dict[str, list[str]]]:
+    """List the images of a folder as `by_stem`, and those that no decoder here reads, by reason."""
+    names, unread = recognition.in_folder(root / folder, names_in(root, folder))
     unread = {reason: [f"{folder}/{name}" for name in where] for reason, where in unread.items()}
-    return *_by_stem(folder, names), unread
+    return *by_stem(folder, names), unread
 
 
-def _names(root: pathlib.Path, folder: str, extension: str = "") -> list[str]:
+def names_in(root: pathlib.Path, folder: str, extension: str = "") -> list[str]:
     """List the files of a folder that are not hidden, by name."""
     place = root / folder
     names = sorted(entry.name for entry in os.scandir(place) if not entry.is_dir()) if place.is_dir() else []
     return [name for name in names if name.lower().endswith(extension) and name[0] != "."]
 
 
-def _by_stem(folder: str, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def by_stem(folder: str, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the paths of files of a folder by their names without extension, and those whose name is taken."""
     found: dict[str, str] = {}
     repeated = [f"{folder}/{name}" for name in names if found.setdefault(os.path.splitext(name)[0], name) != name]

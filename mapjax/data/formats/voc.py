@@ -16,13 +16,13 @@ from typing import NamedTuple
 from mapjax import regular
 from mapjax.data import box_forms, documents, fields, images, lookup, splits
 from mapjax.data.box_forms import Written
-from mapjax.data.formats import voc_lists, voc_segmentation
+from mapjax.data.formats import voc_lists, voc_objects, voc_segmentation
 from mapjax.data.records import Labels, Packed, check_box, unlabelled
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.runtime.names import shown
 
-ABOUT = "voc:DIR (boxes or label maps)"
+ABOUT = "voc:DIR (boxes, masks or label maps)"
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _THREADS = 8  # for the latency of many small files
@@ -74,7 +74,8 @@ def make(
       void: of masks, ids or names of pixels without a class, besides 255 and "void".
       orientation: "upright" or "stored": labels were drawn on images as EXIF turns them, or as they are stored.
         An annotation that gives the size of the other is believed.
-      needs: what the task learns from: "label_map" reads the masks instead (mapjax.data.voc_segmentation).
+      needs: what the task learns from: "label_map" reads the masks instead (voc_segmentation.py), "masks" those of
+        objects (voc_objects.py).
 
     Raises:
       UserError: no such folder, not a VOC folder, no such split, or most boxes in another form (mapjax.data.box_forms).
@@ -95,6 +96,8 @@ def make(
       (('cat',), [[1.0, 1.0, 3.0, 3.0]])
     """
     stored = images.is_stored(orientation)
+    if needs == "masks":
+        return voc_objects.open_split(split, seed, path, classes, hold_out, stored)
     if needs == "label_map":
         return voc_segmentation.open_split(split, seed, path, classes, hold_out, void, stored)
     root = pathlib.Path(path)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mapjax.data import splits
 from mapjax.data.formats import label_maps, mask_files, voc_lists
 from mapjax.data.formats.class_lists import Colour
+from mapjax.data.formats.mask_files import Pair
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.stages import VOID
@@ -39,26 +40,32 @@ def open_split(
       UserError: no such folder, not a VOC folder with masks, no such split, or no image that has a mask that fits.
     """
     root = pathlib.Path(path)
-    for folder in (root, root / "SegmentationClass", root / "JPEGImages"):
-        if not folder.is_dir():
-            raise UserError(
-                f"{folder} is not there: to learn label maps, --data voc:DIR needs SegmentationClass/ and JPEGImages/."
-            )
-    masks = voc_lists.files(root, "SegmentationClass", (".png",))
-    if not masks:
-        raise UserError(f"{root / 'SegmentationClass'} has no .png files; put the masks there.")
-    image_files, unread = voc_lists.image_files(root)
+    pairs, left_out = find(root, "SegmentationClass", split, seed, hold_out)
     coding = label_maps.find_coding(root, classes=classes, void=void, palette=None, default=palette())
+    return mask_files.make_source(f"voc:{path}", split, root, pairs, coding, left_out, stored)
+
+
+def find(
+    root: pathlib.Path, place: str, split: str, seed: int, hold_out: float | int
+) -> tuple[list[Pair], mask_files.Dropped]:
+    """Find the images of a split that have a mask in a folder; errors and what is left out as for `open_split`."""
+    for folder in (root, root / place, root / "JPEGImages"):
+        if not folder.is_dir():
+            what = "label maps" if place == "SegmentationClass" else "masks of objects"
+            raise UserError(f"{folder} is not there: to learn {what}, --data voc:DIR needs {place}/ and JPEGImages/.")
+    masks = voc_lists.files(root, place, (".png",))
+    if not masks:
+        raise UserError(f"{root / place} has no .png files; put the masks there.")
+    image_files, unread = voc_lists.image_files(root)
     lists = voc_lists.read(root / "ImageSets" / "Segmentation", list(masks))
-    found, part = splits.locate(split, lists, f"voc:{path}", hold_out)
+    found, part = splits.locate(split, lists, f"voc:{root}", hold_out)
     listed, repeated = voc_lists.once(lists[found])
     pairs, dropped = mask_files.pair_up(
         {stem: f"JPEGImages/{name}" for stem, name in voc_lists.counterparts(masks, image_files).items()},
-        {stem: f"SegmentationClass/{name}" for stem, name in masks.items()},
+        {stem: f"{place}/{name}" for stem, name in masks.items()},
         splits.take(listed, part, seed, hold_out),
     )
-    left_out = {**repeated, **dropped, **unread}
-    return mask_files.make_source(f"voc:{path}", split, root, pairs, coding, left_out, stored)
+    return pairs, {**repeated, **dropped, **unread}
 
 
 def palette() -> list[Colour]:

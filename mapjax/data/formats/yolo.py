@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mapjax.data import box_forms, documents, images, objects, splits
+from mapjax.data import box_forms, documents, images, objects, skeletons, splits
 from mapjax.data.box_forms import Written
 from mapjax.data.formats import coco_masks, yolo_files, yolo_rows
 from mapjax.data.formats.yolo_rows import Object, Row
@@ -51,6 +51,7 @@ def make(
     path: str,
     classes: Sequence[str] | None = None,
     masks: bool = False,
+    skeleton: Sequence[tuple[str, str]] | None = None,
     hold_out: float | int = 0.1,
     orientation: str = "upright",
     needs: str = "boxes",
@@ -68,6 +69,8 @@ def make(
       path: the folder, or its data.yaml.
       classes: names in order; objects of others are dropped. By default all, by id.
       masks: records have `masks`, of the polygons; an image with an object that has none is left out.
+      skeleton: pairs of keypoints, by the names of `kpt_names` or else "0", "1", …, that a line joins where they are
+        drawn.
       hold_out: share of "train" that becomes "val" if there is none; 0 for none.
       orientation: "upright" or "stored": labels were drawn on images as EXIF turns them, or as they are stored.
       needs: what the task learns from. "masks": as `masks`; "keypoints": records have `keypoints`.
@@ -109,7 +112,7 @@ def make(
             reader.add(file, one, numbers)
     reader.require_plausible(f"{layout.where}, split {split!r}")
     mirrored = np.array(layout.mirrored or range(layout.points[0]), np.int32) if reader.keypoints else None
-    packed = Packed(layout.root, reader.kept, coco_masks.draw if reader.masks else None, mirrored, stored)
+    packed = Packed(layout.root, reader.kept, coco_masks.fill if reader.masks else None, mirrored, stored)
     chosen = names if classes is None else tuple(classes)
     return Source(
         name=f"yolo:{path}",
@@ -121,6 +124,7 @@ def make(
         fingerprint=packed.fingerprint(),
         keypoints=layout.point_names if reader.keypoints else (),
         noted=dict(reader.noted),
+        skeleton=skeletons.named(skeleton or (), layout.point_names, layout.where) if reader.keypoints else (),
     )
 
 

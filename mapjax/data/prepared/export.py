@@ -1,4 +1,4 @@
-"""A data set written back as YOLO, COCO or VOC, with its images as they are; and answers as labels in these forms."""
+"""A data set written back as YOLO, COCO, VOC or label images, with its images as they are; and answers likewise."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ from mapjax.data.source import Record, Source
 from mapjax.errors import UserError, near
 from mapjax.runtime.names import encoded
 
-FORMS = ("yolo", "coco", "voc")
+FORMS = ("yolo", "coco", "voc", "instances")
 _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp"}
 _LONGEST = 200  # bytes of a file's name
 
@@ -43,16 +43,17 @@ def write(
 ) -> Written:
     """Write splits with boxes into a new folder; images keep their bytes and, where they can, their names.
 
-    YOLO has no place for crowds, VOC none for masks and keypoints: they are counted as lost. VOC's classes are known by
-    name only, so that readers sort them.
+    YOLO and label images have no place for crowds, VOC and label images none for keypoints: they are counted as lost.
+    VOC's classes are known by name only, so that readers sort them.
 
     Args:
       sources: by the name of each split, all with the same classes.
-      form: "yolo", "coco" or "voc".
+      form: one of FORMS; "instances" are label images, a number an object.
       progress: told now and then how many images have been written.
 
     Raises:
-      UserError: a form that is none, records without boxes, or a folder that holds something or cannot be written.
+      UserError: a form that is none, records without boxes, or without masks for label images, or a folder that holds
+        something or cannot be written.
     """
     require_form(form)
     begin(out)
@@ -66,11 +67,13 @@ def write(
         for record in _readable(source, found.lost):
             if not has(record, "boxes"):
                 raise UserError(f"{source.name} has no boxes, of which {form} is made; use folder or masks as it is.")
+            if form == "instances" and not has(record, "masks"):
+                raise UserError(f"{source.name} was read without masks, of which label images are made: --needs masks.")
             about = about or _about(source, record)
             one = _objects(record, _stem(str(record["file"]), taken))
             _count_lost(one, form, found.lost)
             put(out, {forms.image_place(form, split, one): record["image"]} | forms.of_image(form, split, one, about))
-            kept.append(one._replace(masks=None) if form != "coco" else one)
+            kept.append(one if form == "coco" or one.masks is None else one._replace(masks=()))
             progress(sum(found.images.values()) + len(kept))
         found.images[split] = len(kept)
         found.objects[split] = sum(len(one.boxes) for one in kept)
@@ -83,13 +86,14 @@ def write(
 
 
 class Answers:
-    """Answers, written as labels: `labels/*.txt` and `classes.txt`, `coco.json`, or `Annotations/*.xml`."""
+    """Answers, written as labels: `labels/*.txt` and `classes.txt`, `coco.json`, `Annotations/*.xml`, label images."""
 
     def __init__(self, out: pathlib.Path, form: str, classes: Sequence[str]):
         """Take the folder of the answers, the form, and the names of the classes."""
         require_form(form)
         self._out, self._form, self._classes = out, form, classes
         self._ids: dict[int, int] = {}
+        self._points: list[str] = []
         self._kept: list[Objects] = []
 
     def add(self, row: Mapping[str, Any], name: pathlib.PurePath) -> None:
@@ -107,6 +111,14 @@ class Answers:
         size = (int(row["height"]), int(row["width"]))
         suffix = os.path.splitext(row["file"])[1]
         one = Objects(len(self._kept) + 1, stem, suffix, size, boxes, classes, list(row["scores"]))
+        if has(row, "masks"):
+            one = one._replace(masks=[mask["counts"].encode("ascii") for mask in row["masks"]])
+        elif self._form == "instances":
+            raise UserError("--format instances writes masks, and this network answers with none; leave it out.")
+        if has(row, "keypoints"):
+            points = np.array(row["keypoints"], np.float64).reshape(len(boxes), -1, 3) if len(boxes) else None
+            one = one._replace(keypoints=points)
+            self._points = self._points if points is None else [str(number) for number in range(points.shape[1])]
         self._kept.append(one)
         put(self._out, forms.of_image(self._form, "", one, self._about()))
 
@@ -124,7 +136,8 @@ class Answers:
         """Number the classes as COCO does, where its numbers are known, else from 1 on."""
         free = max(self._ids.values(), default=0)
         known = self._ids or {number: number + 1 for number in range(len(self._classes))}
-        return About(self._classes, [known.get(k, free + 1 + k) for k in range(len(self._classes))])
+        numbers = [known.get(k, free + 1 + k) for k in range(len(self._classes))]
+        return About(self._classes, numbers, self._points, list(range(len(self._points))))
 
 
 def begin(out: pathlib.Path) -> None:
@@ -185,15 +198,16 @@ def _objects(record: Record, stem: str) -> Objects:
 
 def _about(source: Source, record: Record) -> About:
     about = About(source.classes, source.category_ids)
-    points = has(record, "keypoints")
-    return about._replace(keypoints=source.keypoints, mirrored=record["mirrored"].tolist()) if points else about
+    if not has(record, "keypoints"):
+        return about
+    beside = {"skeleton": source.skeleton, "sigmas": source.sigmas, "mirrored": record["mirrored"].tolist()}
+    return about._replace(keypoints=source.keypoints, **beside)
 
 
 def _count_lost(one: Objects, form: str, lost: dict[str, int]) -> None:
-    crowds = int(one.crowd.sum()) if form == "yolo" and one.crowd is not None else 0
-    masks = 0 if form != "voc" or one.masks is None else len(one.masks)
-    points = 0 if form != "voc" or one.keypoints is None else len(one.keypoints)
-    for what, count in {"crowd": crowds, "mask": masks, "object's keypoints": points}.items():
+    crowds = int(one.crowd.sum()) if form in ("yolo", "instances") and one.crowd is not None else 0
+    points = 0 if form not in ("voc", "instances") or one.keypoints is None else len(one.keypoints)
+    for what, count in {"crowd": crowds, "object's keypoints": points}.items():
         reason = f"{what}, for which {form} has no place"
         if count:
             lost[reason] = lost.get(reason, 0) + count

@@ -1,4 +1,4 @@
-"""The text files of YOLO, COCO and VOC: what stands in them for the objects of an image; formats/ reads them."""
+"""The files of YOLO, COCO, VOC and label images: what they hold of the objects of an image; formats/ reads them."""
 
 import json
 import math
@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mapjax.data import geometry, run_lengths
+from mapjax.data.prepared import drawn
 from mapjax.data.run_lengths import Mask
-from mapjax.errors import printable
+from mapjax.errors import UserError, printable
 from mapjax.runtime.names import encoded
 
 Files = dict[str, bytes]  # path below the folder → content
@@ -42,17 +43,23 @@ class Objects(NamedTuple):
 
 
 class About(NamedTuple):
-    """What all images have in common: names of the classes, the number of each, and names and mirror of keypoints."""
+    """What all images have in common: names and numbers of the classes, and what there is to know of keypoints.
+
+    mirrored, skeleton, sigmas: as a Source has them.
+    """
 
     classes: Sequence[str]
     category_ids: Sequence[int]
     keypoints: Sequence[str] = ()
     mirrored: Sequence[int] = ()
+    skeleton: Sequence[tuple[int, int]] = ()
+    sigmas: Sequence[float] = ()
 
 
 def image_place(form: str, split: str, one: Objects) -> str:
     """Return where a form has the file of an image."""
-    folder = {"yolo": ("images", split), "coco": (split or "images",), "voc": ("JPEGImages",)}[form]
+    beside = ("images", split)
+    folder = {"yolo": beside, "coco": (split or "images",), "voc": ("JPEGImages",), "instances": beside}[form]
     return posixpath.join(*folder, one.stem + one.suffix)
 
 
@@ -60,7 +67,27 @@ def of_image(form: str, split: str, one: Objects, about: About) -> Files:
     """Return the files that a form has for one image."""
     if form == "yolo":
         return {posixpath.join("labels", split, f"{one.stem}.txt"): yolo_rows(one).encode("ascii")}
-    return {f"Annotations/{one.stem}.xml": encoded(voc_annotation(one, about.classes))} if form == "voc" else {}
+    if form == "instances":
+        return {posixpath.join("instances", split, f"{one.stem}.png"): _numbered(one, len(about.classes))}
+    if form != "voc":
+        return {}
+    files = {f"Annotations/{one.stem}.xml": encoded(voc_annotation(one, about.classes))}
+    if one.masks is not None:
+        for folder, data in zip(
+            ("SegmentationObject", "SegmentationClass"), drawn.voc(list(one.masks), one.classes, one.size), strict=True
+        ):
+            files[f"{folder}/{one.stem}.png"] = data
+    return files
+
+
+def _numbered(one: Objects, count: int) -> bytes:
+    """Draw a label image of the objects that are no crowds, of `count` classes."""
+    rows = range(len(one.boxes)) if one.crowd is None else np.flatnonzero(~one.crowd).tolist()
+    masks = [one.masks[row] for row in rows] if one.masks is not None else []
+    try:
+        return drawn.numbered(masks, np.asarray(one.classes)[list(rows)], one.size, count)
+    except ValueError as error:
+        raise UserError(f"{one.stem}: {error}; choose --format coco.") from error
 
 
 def of_split(form: str, split: str, images: Sequence[Objects], about: About) -> Files:
@@ -69,15 +96,21 @@ def of_split(form: str, split: str, images: Sequence[Objects], about: About) -> 
         text = json.dumps(coco_content(images, about))
         return {f"annotations/instances_{split}.json" if split else "coco.json": text.encode("ascii")}
     if form == "voc" and split:
-        return {f"ImageSets/Main/{split}.txt": encoded("".join(f"{one.stem}\n" for one in images))}
+        listed = encoded("".join(f"{one.stem}\n" for one in images))
+        masked = encoded("".join(f"{one.stem}\n" for one in images if one.masks is not None))
+        files = {f"ImageSets/Main/{split}.txt": listed}
+        if masked:  # "classes.txt" is of SegmentationClass
+            names = "".join(f"{printable(name)}\n" for name in ("background", *about.classes))
+            files |= {f"ImageSets/Segmentation/{split}.txt": masked, "classes.txt": encoded(names)}
+        return files
     return {}
 
 
 def of_all(form: str, splits: Sequence[str], about: About) -> Files:
     """Return the files that a form has once."""
-    if form != "yolo":
+    if form in ("coco", "voc"):
         return {}
-    if splits == [""]:
+    if form == "instances" or splits == [""]:
         return {"classes.txt": encoded("".join(f"{printable(name)}\n" for name in about.classes))}
     lines = ["path: .", *(f"{split}: images/{split}" for split in splits)]
     if about.keypoints:
@@ -131,7 +164,7 @@ def polygon(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
 
 
 def voc_annotation(one: Objects, classes: Sequence[str]) -> str:
-    """Write one XML: boxes as they are, crowds as difficult, scores as `score`; masks and keypoints have no place."""
+    """Write one XML: boxes as they are, crowds as difficult, scores as `score`; keypoints have no place."""
     objects = [
         f"  <object>\n    <name>{saxutils.escape(printable(str(classes[number])))}</name>\n"
         f"    <difficult>{int(one.crowd is not None and bool(one.crowd[row]))}</difficult>\n"
@@ -151,8 +184,13 @@ def voc_annotation(one: Objects, classes: Sequence[str]) -> str:
 
 def coco_content(images: Sequence[Objects], about: About) -> dict[str, Any]:
     """Make the content of a COCO file; scores stand as `score`, as in COCO's lists of results."""
+    points: dict[str, Any] = {}
+    if about.keypoints:
+        lines = [[one + 1, other + 1] for one, other in about.skeleton]
+        points = {"keypoints": list(about.keypoints), "skeleton": lines}
+        points |= {"sigmas": list(about.sigmas)} if about.sigmas else {}
     categories = [
-        {"id": int(number), "name": name} | ({"keypoints": list(about.keypoints)} if about.keypoints else {})
+        {"id": int(number), "name": name, **points}
         for number, name in zip(about.category_ids, about.classes, strict=True)
     ]
     entries = [

@@ -21,6 +21,11 @@ def fault(index: Mapping[str, Any]) -> str:
             return f"{key!r} is no list of {'numbers' if good is _is_ids else 'names'}"
     if len(index["classes"]) != len(index["category_ids"]):
         return f"{len(index['classes'])} 'classes' have {len(index['category_ids'])} 'category_ids'"
+    points = index.get("keypoints", ())
+    if not _is_skeleton(index.get("skeleton", []), len(points)):
+        return "'skeleton' is no list of pairs of keypoints"
+    if not _is_sigmas(index.get("sigmas", []), len(points)):
+        return "'sigmas' are no numbers above 0, one for each keypoint"
     if index.get("kind", "") not in ("", *KINDS):
         return "'kind' is no kind of label"
     if not isinstance(index.get("splits"), Mapping):
@@ -70,6 +75,19 @@ def _is_names(value: Any) -> bool:
 
 def _is_ids(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, int) and fields.whole(one) is not None for one in value)
+
+
+def _is_skeleton(value: Any, count: int) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(one, int) and 0 <= one < count for one in pair)
+        for pair in value
+    )
+
+
+def _is_sigmas(value: Any, count: int) -> bool:
+    if not isinstance(value, list):
+        return False
+    return not value or (len(value) == count and all(isinstance(one, int | float) and one > 0 for one in value))
 
 
 def _is_kinds(value: Any) -> bool:

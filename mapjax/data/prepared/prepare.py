@@ -248,6 +248,8 @@ def write_index(
         "classes": list(first.classes),
         "category_ids": list(first.category_ids),
         "keypoints": list(first.keypoints),
+        "skeleton": [list(pair) for pair in first.skeleton],
+        "sigmas": list(first.sigmas),
         "plan": plan.digest,
         "splits": entries,
     }

@@ -195,6 +195,8 @@ def make(
         fingerprint=fingerprint,
         keypoints=tuple(index.get("keypoints", ())),
         noted=dict(entry.get("noted", {})),
+        skeleton=tuple((one, other) for one, other in index.get("skeleton", ())),
+        sigmas=tuple(index.get("sigmas", ())),
     )
 
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from mapjax.ops import boxes as box_ops
-from mapjax.ops.nms import keep_sorted, nms
 from mapjax.task import Result
+from mapjax.tasks.detection.suppression import Suppress
 
 
 def best_pairs(scores, count: int):
@@ -20,7 +20,7 @@ def best_pairs(scores, count: int):
 
 
 def detect_by_level(
-    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float | None, count: int
+    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppress: Suppress | None, count: int
 ) -> Result:
     """The answer for one image, of the best candidates of each level: boxes (k 4), scores, classes and valid (k).
 
@@ -30,7 +30,7 @@ def detect_by_level(
       sites: one array (r_l 4) a level.
       threshold: scores must be higher.
       candidates: of each level that enter suppression.
-      suppression: IoU above which the weaker of a class is suppressed; None: nothing is.
+      suppress: of suppression.py; None: nothing is suppressed.
       count: k.
     """
     found, start = [], 0
@@ -40,15 +40,15 @@ def detect_by_level(
         boxes = box_ops.clip(decode(deltas[here][row], jnp.asarray(level)[row]), extent)
         found.append((boxes, score, label))
     boxes, score, label = (jnp.concatenate(parts) for parts in zip(*found))
-    if suppression is None:
+    if suppress is None:
         score, best = jax.lax.top_k(score, min(count, len(score)))
         return _listed(boxes[best], score, label[best], score > threshold)
-    best, kept = nms(boxes, score, suppression, count, valid=score > threshold, groups=label)
-    return _listed(boxes[best], score[best], label[best], kept)
+    best, score, kept = suppress(boxes, score, label, score > threshold, count)
+    return _listed(boxes[best], score, label[best], kept)
 
 
 def detect_by_class(
-    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppression: float | None, count: int
+    scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppress: Suppress | None, count: int
 ) -> Result:
     """As `detect_by_level`, of the best candidates of each class."""
     every = jnp.concatenate([jnp.asarray(level) for level in sites])
@@ -56,8 +56,10 @@ def detect_by_class(
     score, row = jax.lax.top_k(scores.T, min(candidates, len(scores)))  # (c k)
     boxes = boxes[row]
     keep = score > threshold
-    if suppression is not None:
-        keep = jax.vmap(lambda boxes, valid: keep_sorted(boxes, suppression, valid=valid))(boxes, keep)
+    if suppress is not None:
+        one = jnp.zeros(score.shape[1], jnp.int32)  # within a class there is one
+        best, score, keep = jax.vmap(lambda *given: suppress(*given[:2], one, given[2], count))(boxes, score, keep)
+        boxes = jnp.take_along_axis(boxes, best[..., None], 1)
     best, index = jax.lax.top_k(jnp.where(keep, score, -1).reshape(-1), min(count, score.size))
     return _listed(boxes.reshape(-1, 4)[index], best, index // score.shape[1], best > threshold)
 

@@ -20,7 +20,8 @@ from mapjax.ops.box_codes import CODES
 from mapjax.ops.matching import IGNORED
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
-from mapjax.tasks.detection import answers, frames
+from mapjax.tasks.detection import answers, augmented, frames
+from mapjax.tasks.detection import suppression as suppressing
 from mapjax.tasks.detection.site_losses import BOX_LOSSES, CLASS_LOSSES, QUALITIES
 
 NEEDS = "boxes"
@@ -45,7 +46,12 @@ def make(
     candidates_of: str = "level",
     best_class: bool = False,
     suppression: float | int | None = 0.5,
+    soft: str | None = None,
+    sigma: float | int = 0.5,
+    agnostic: bool = False,
     detections: int = 300,
+    flip: bool = False,
+    scales: Sequence[float | int] = (1.0,),
     single: Node | None = None,
     divisor: int | None = None,
     mean: Sequence[float | int] = image_ops.MEAN,
@@ -73,7 +79,11 @@ def make(
       best_class: a site answers with its best class only.
       suppression: IoU above which the weaker of a class is suppressed. 1 or None: nothing is suppressed; where there is
         the branch of `single`, that one answers.
+      soft: in place of being suppressed they lose score (Bodla et al. 2017): "linear" (above that IoU) or "gaussian".
+      sigma: of "gaussian".
+      agnostic: boxes of different classes suppress each other too; candidates are then of each level.
       detections: how many are kept of an image.
+      flip, scales: views of an image in evaluation, as in augmented.py.
       single: the assignment, one site an object, of a network with "single_logits" and "single_deltas": a second branch
         with the same losses (Wang et al. 2024, YOLOv10).
       divisor: zeros are added to images below and on the right, up to multiples of it; None: the largest stride of the
@@ -114,14 +124,14 @@ def make(
     branches = {"site": partial(losses_of, assign=assign, quality_loss=of_quality)}
     if single is not None:
         branches["single"] = partial(losses_of, assign=_part("single", single, ASSIGNMENTS), quality_loss=None)
-    suppression = None if suppression is None or suppression >= 1 else float(suppression)
-    answering = "site" if suppression is not None or single is None else "single"
+    suppress = _suppression(suppression, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold)
+    answering = "site" if suppress is not None or single is None else "single"
     answer = partial(
-        answers.detect_by_level if candidates_of == "level" else answers.detect_by_class,
+        answers.detect_by_level if candidates_of == "level" or agnostic else answers.detect_by_class,
         decode=decode_boxes,
         threshold=score_threshold,
         candidates=candidates,
-        suppression=suppression,
+        suppress=suppress,
         count=detections,
     )
     normalize = partial(image_ops.normalize, mean=mean, std=std)
@@ -167,7 +177,8 @@ def make(
         found = shard.per_example(jax.vmap(one))(scores, said["deltas"], frames.extents(batch))
         return frames.to_original(found, batch)
 
-    return Task(NEEDS, normalize, init, loss, predict, decode, ("precision",))
+    task = Task(NEEDS, normalize, init, loss, predict, decode, ("precision",))
+    return augmented.by_views(task, flip=flip, scales=scales)
 
 
 def scores_of(
@@ -242,6 +253,20 @@ def _taken(outputs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any
                 f"the task 'dense' needs a network that gives {key!r}: set {mend}, or choose another model."
             )
     return {part: outputs[key] for part, key in keys.items()}
+
+
+def _suppression(iou: float | int | None, **options: Any) -> suppressing.Suppress | None:
+    """Make what suppresses; None where nothing is, and `soft` and `agnostic` mean nothing.
+
+    Raises:
+      UserError: one of these all the same.
+    """
+    if iou is not None and iou < 1:
+        return suppressing.chosen(float(iou), **options)
+    for key in ("soft", "agnostic"):
+        if options[key]:
+            raise UserError(f"task.{key}={options[key]!r} needs task.suppression, an IoU below 1; it is {iou}.")
+    return None
 
 
 def _require_quality(class_loss: Node, divided_by: str, assignments: Mapping[str, Node]) -> None:

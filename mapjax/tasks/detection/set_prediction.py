@@ -18,8 +18,8 @@ from mapjax.ops import hungarian, losses, quality_losses
 from mapjax.ops import images as image_ops
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
+from mapjax.tasks.detection import augmented, frames
 from mapjax.tasks.detection import denoising as noise
-from mapjax.tasks.detection import frames
 
 NEEDS = "boxes"
 SCORES = {  # kind → weights of class, box and overlap: when matching, and in the loss
@@ -46,6 +46,8 @@ def make(
     box_noise: float = 1.0,
     score_threshold: float = 0.05,
     detections: int = 100,
+    flip: bool = False,
+    scales: Sequence[float | int] = (1.0,),
     mean: Sequence[float | int] = image_ops.MEAN,
     std: Sequence[float | int] = image_ops.STD,
 ) -> Task:
@@ -68,6 +70,7 @@ def make(
       box_noise: how far their corners move, in halves of the box's sides.
       score_threshold: a detection needs a higher score.
       detections: how many are kept of an image.
+      flip, scales: views of an image in evaluation, as in augmented.py.
       mean, std: of the images, RGB, 0 to 1.
 
     Raises:
@@ -137,7 +140,8 @@ def make(
         given = prediction["query_logits"], prediction["query_boxes"], frame_of(batch, extent), extent
         return frames.to_original(shard.per_example(jax.vmap(answer))(*given), batch)
 
-    return Task("boxes", normalize, init, loss, predict, decode, ("precision",))
+    task = Task("boxes", normalize, init, loss, predict, decode, ("precision",))
+    return augmented.by_views(task, flip=flip, scales=scales)
 
 
 def truth_of(batch: Batch, frame) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from mapjax.errors import UserError, near
 from mapjax.ops import boxes as box_ops
 from mapjax.ops import images as image_ops
 from mapjax.ops import losses, matching
-from mapjax.ops.nms import keep_sorted, nms
+from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
-from mapjax.tasks.detection import frames
+from mapjax.tasks.detection import augmented, frames, suppression
 from mapjax.tasks.detection.beside import BRANCHES, Branch
 
 BETA = 1 / 9  # of both box losses
@@ -44,9 +44,14 @@ def make(
     box_weights: Sequence[int | float] = (10, 10, 5, 5),
     score_threshold: float = 0.05,
     box_nms: float = 0.5,
+    soft: str | None = None,
+    sigma: float | int = 0.5,
+    agnostic: bool = False,
     detections: int = 100,
     candidates: int = 1000,
     beside: Sequence[str] = (),
+    flip: bool = False,
+    scales: Sequence[float | int] = (1.0,),
     mean: Sequence[float | int] = image_ops.MEAN,
     std: Sequence[float | int] = image_ops.STD,
 ) -> Task:
@@ -64,12 +69,14 @@ def make(
       samples, positives, iou: the same of proposals and the second stage.
       box_weights: scale of the second stage's four box offsets.
       score_threshold: a detection needs a higher score.
-      box_nms: suppression within a class.
+      box_nms: IoU above which the weaker of a class is suppressed.
+      soft, sigma, agnostic: how it is, as in suppression.py.
       detections: how many are kept of an image.
       candidates: the best (box, class) pairs of an image that go into suppression (torchvision has no such limit; it
         matters where more than that many pairs pass the threshold).
       beside: what objects have beside their boxes, "masks" or "keypoints" or both: the network needs the calls of these
         names, and the data what the first of them says.
+      flip, scales: views of an image in evaluation, as in augmented.py.
       mean, std: of the images, RGB, 0 to 1.
 
     Example:
@@ -90,7 +97,9 @@ def make(
         detect,
         weights=box_weights,
         score_threshold=score_threshold,
-        nms_threshold=box_nms,
+        suppress=suppression.chosen(
+            box_nms, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold
+        ),
         count=detections,
         candidates=candidates,
     )
@@ -164,7 +173,9 @@ def make(
         further = [branch.decode(prediction, batch) for branch in branches.values()]
         return reduce(operator.or_, further, frames.to_original(found, batch))
 
-    return Task(next(iter(branches), "boxes"), normalize, init, loss, predict, decode, ("precision",))
+    needs = next(iter(branches), "boxes")
+    task = Task(needs, normalize, init, loss, predict, decode, ("precision",))
+    return augmented.by_views(task, flip=flip, scales=scales)
 
 
 def _branch(name: str, model: Model) -> Branch:
@@ -283,7 +294,7 @@ def detect(
     *,
     weights,
     score_threshold: float,
-    nms_threshold: float,
+    suppress: suppression.Suppress,
     count: int,
     candidates: int,
 ) -> Result:
@@ -293,7 +304,7 @@ def detect(
       logits (n c+1), deltas (n c+1 4): of the proposals (n 4), of which `real` (n) are real.
       extent (4): the image.
       score_threshold: scores must be higher.
-      nms_threshold: IoU above which the weaker of a class is suppressed.
+      suppress: of suppression.py.
       count: k.
       candidates: the best so many (proposal, class) pairs enter suppression.
     """
@@ -302,10 +313,10 @@ def detect(
     score, index = jax.lax.top_k(scores.reshape(-1), min(candidates, scores.size))
     row, label = jnp.divmod(index, scores.shape[1])
     boxes = box_ops.clip(box_ops.decode(deltas[row, label + 1], proposals[row], weights), extent)
-    best, found = nms(boxes, score, nms_threshold, count, valid=(score > 0) & frames.larger(boxes, 1e-2), groups=label)
+    best, score, found = suppress(boxes, score, label, (score > 0) & frames.larger(boxes, 1e-2), count)
     return {
         "boxes": jnp.where(found[:, None], boxes[best], 0),
-        "scores": jnp.where(found, score[best], 0),
+        "scores": jnp.where(found, score, 0),
         "classes": jnp.where(found, label[best], 0).astype(jnp.int32),
         "valid": found,
     }
