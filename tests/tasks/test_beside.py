@@ -140,7 +140,7 @@ def test_the_task_learns_and_answers_masks_and_keypoints():
     assert valid.any()
     for box, found in zip(boxes[valid], points[valid]):
         assert (found[:, :2] >= box[:2] - 0.1).all() and (found[:, :2] <= box[2:] + 0.1).all()
-    finished = box_masks.finished(jax.tree.map(np.asarray, result), batch["size"])
+    finished = box_masks.finished(jax.tree.map(np.asarray, result), np.asarray(batch["size"]))
     for masks, real in zip(finished["masks"], valid):
         for mask, some in zip(masks, real):
             assert mask["size"] == [128, 128] and (some or not run_lengths.area(mask["counts"].encode()))
