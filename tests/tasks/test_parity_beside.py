@@ -169,10 +169,10 @@ def test_whole_answers(name):
             pasted = box_masks.paste(result["mask_scores"][i][found], result["boxes"][i][found], FRAME)
             ours = np.stack([run_lengths.decode(text, FRAME) for text in pasted])
             other = theirs["masks"][near, 0] > 0.5
-            assert other.sum() > 1000 and (ours != other).mean() < 2e-3 * other.mean()
+            assert other.sum() > 1000 and (ours != other).mean() < 5e-3 * other.mean()  # corners are rounded to pixels
         else:
             ours, other = result["keypoints"][i][found], theirs["keypoints"][near]
             close = np.abs(ours[..., :2] - other[..., :2]).max(-1) < 0.05
             assert close.mean() > 0.98  # of maps of random weights two peaks may be equally high
             scores = theirs["keypoints_scores"][near]
-            np.testing.assert_allclose(ours[..., 2], scores, atol=2e-3 * np.abs(scores).max())
+            np.testing.assert_allclose(ours[..., 2][close], scores[close], atol=2e-3 * np.abs(scores).max())
