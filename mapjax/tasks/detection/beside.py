@@ -117,3 +117,4 @@ def keypoint_loss(logits, rois, keypoints):
 
 
 BRANCHES: dict[str, Callable[[Model], Branch]] = {"masks": masks, "keypoints": keypoints}
+METRICS = {"masks": ("mask_precision",), "keypoints": ("keypoint_precision",)}  # beside that of boxes

@@ -21,7 +21,7 @@ from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
 from mapjax.tasks.detection import augmented, frames, suppression
-from mapjax.tasks.detection.beside import BRANCHES, Branch
+from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch
 
 BETA = 1 / 9  # of both box losses
 
@@ -174,7 +174,7 @@ def make(
         return reduce(operator.or_, further, frames.to_original(found, batch))
 
     needs = next(iter(branches), "boxes")
-    task = Task(needs, normalize, init, loss, predict, decode, ("precision",))
+    task = Task(needs, normalize, init, loss, predict, decode, ("precision", *METRICS.get(needs, ())))
     return augmented.by_views(task, flip=flip, scales=scales)
 
 
