@@ -44,12 +44,12 @@ KEYS: dict[str, Key] = {
         ("record",), "", "bool", "the labels were drawn on the image as stored, and not upright as EXIF says"
     ),
     "boxes": Key(
-        ("record", "example", "batch", "result"),
+        ("record", "example", "batch", "prediction", "result"),
         "M 4",
         "float32",
         "x1,y1,x2,y2 in pixels of the frame they are in: original (record, result) or network input",
     ),
-    "classes": Key(("record", "example", "batch", "result"), "M", "int32", "0-based class"),
+    "classes": Key(("record", "example", "batch", "prediction", "result"), "M", "int32", "0-based class"),
     "label": Key(("record", "example", "batch"), "", "int32", "0-based class of the whole image"),
     "labels": Key(("record", "example", "batch"), "C", "bool", "classes of the whole image, any number of them"),
     "crowd": Key(
@@ -60,16 +60,23 @@ KEYS: dict[str, Key] = {
     ),
     "areas": Key(("record",), "M", "float32", "area of the object in original pixels² (COCO's area, else the box's)"),
     "masks": Key(
-        ("record", "example", "batch"),
+        ("record",),
         "M H W",
         "bool",
-        "instance masks in the frame of `image`; in a record a sequence of bits or run lengths (run_lengths.py)",
+        "instance masks in the frame of `image`: a sequence of bits or run lengths (run_lengths.py)",
+    ),
+    "box_masks": Key(
+        ("example", "batch"),
+        "M _ _",
+        "uint8",
+        "of each cell of a grid inside an object's box, the share that its mask covers: 0 to 255",
     ),
     "keypoints": Key(
-        ("record", "example", "batch"),
+        ("record", "example", "batch", "result"),
         "M K 3",
         "float32",
-        "x,y in pixels of the frame they are in, and visibility: 0 not labelled, 1 labelled but hidden, 2 seen",
+        "x,y in pixels of the frame they are in, and visibility: 0 not labelled, 1 labelled but hidden, 2 seen; a "
+        "result's have the logit of their place",
     ),
     "mirrored": Key(("record",), "K", "int32", "the keypoint that each becomes in a mirror: left ↔ right"),
     "label_map": Key(
@@ -82,7 +89,7 @@ KEYS: dict[str, Key] = {
     "truth_map": Key(
         ("example", "batch"), "R S", "uint8", "label map in original pixels, to be scored against; VOID beside it"
     ),
-    "valid": Key(("example", "batch", "result"), "M", "bool", "real rows of a padded list"),
+    "valid": Key(("example", "batch", "prediction", "result"), "M", "bool", "real rows of a padded list"),
     "matrix": Key(
         ("example", "batch", "result"),
         "3 3",
@@ -97,6 +104,14 @@ KEYS: dict[str, Key] = {
     "proposals_valid": Key(("prediction",), "P", "bool", "real rows of the padded proposals"),
     "region_logits": Key(("prediction",), "P E", "float32", "of each proposal a score for background, then each class"),
     "region_deltas": Key(("prediction",), "P E 4", "float32", "likewise the offsets of a box, as ops/boxes.py decodes"),
+    "mask_logits": Key(("prediction",), "M _ _", "float32", "of each cell of a grid inside a box, before sigmoid"),
+    "mask_scores": Key(
+        ("result",),
+        "M _ _",
+        "float32",
+        "of each cell of a grid inside a box, whether it is the object's: 0 to 1",
+    ),
+    "keypoint_logits": Key(("prediction",), "M _ _ K", "float32", "likewise for each keypoint, before softmax"),
     "query_logits": Key(
         ("output", "prediction"), "Q _", "float32", "of each query a score for each class, perhaps for no object last"
     ),
@@ -144,7 +159,7 @@ KEYS: dict[str, Key] = {
     "probabilities": Key(("result",), "C", "float32", "of each class; they sum to 1 where one class excludes another"),
     "confusion": Key(("result",), "C C", "int32", "pixels of each true class (rows) that were given each class"),
     "contours": Key(("result",), "C 4", "int32", "contour pixels: predicted, of these right; true, of these found"),
-    "scores": Key(("result",), "M", "float32", "confidence, 0 to 1"),
+    "scores": Key(("prediction", "result"), "M", "float32", "confidence, 0 to 1"),
 }
 
 

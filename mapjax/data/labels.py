@@ -22,7 +22,8 @@ RECORD, OBJECTS = "record", "objects"  # what counts the rows of stored arrays
 class Kind(NamedTuple):
     """All that differs between kinds of labels.
 
-    keys: of a record; it has the kind if it has the first, and may have the others.
+    keys: of a record; it has the kind if it has the first, and may have the others. An example has `box_masks` in place
+      of `masks`.
     of: "image", "pixel" or "object": what has such a label. Records that are looked at as of this kind have the check
       of that thing (checks/quality.py).
     blank(size) -> the labels of an image of height, width that has none
@@ -198,7 +199,7 @@ KINDS: dict[str, Kind] = {
         fault=object_labels.fault_of_boxes,
     ),
     "masks": Kind(
-        ("masks",),
+        ("masks", "box_masks"),
         "object",
         lambda size: {"masks": np.zeros((0, *size), bool)},
         object_labels.move_masks,

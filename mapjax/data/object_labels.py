@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mapjax.data import geometry, objects, run_lengths
+from mapjax.data import box_masks, geometry, objects, run_lengths
 from mapjax.data.objects import Motion, Values
 from mapjax.stages import KEYS
 
@@ -24,9 +24,11 @@ def move_boxes(record: Values, motion: Motion) -> Values:
 
 
 def move_masks(record: Values, motion: Motion) -> Values:
-    """Masks are drawn in the new frame, a bit each pixel."""
-    kept = run_lengths.stacked((record["masks"][row] for row in motion.rows.tolist()), size_of(record))
-    return {"masks": geometry.map_masks(motion.matrix, kept, motion.frame)}
+    """Masks are drawn in the new frame, a bit each pixel, or small, inside their boxes."""
+    size, kept = size_of(record), [record["masks"][row] for row in motion.rows.tolist()]
+    if motion.cells:
+        return {"box_masks": box_masks.draw(kept, size, motion.matrix, motion.boxes[motion.rows], motion.cells)}
+    return {"masks": geometry.map_masks(motion.matrix, run_lengths.stacked(kept, size), motion.frame)}
 
 
 def move_keypoints(record: Values, motion: Motion) -> Values:

@@ -19,12 +19,14 @@ class Motion(NamedTuple):
 
     rows: of the objects that are kept.
     boxes: of all objects, in the new frame (map_boxes).
+    cells: along each side of the grid on which a mask is drawn inside its box; 0 draws it in the frame.
     """
 
     matrix: geometry.Matrix
     frame: geometry.Size
     rows: np.ndarray = np.zeros(0, np.int64)
     boxes: np.ndarray = np.zeros((0, 4), np.float32)
+    cells: int = 0
 
 
 def map_boxes(

@@ -8,7 +8,9 @@ A record holds a mask either way, as run lengths or as bits (h w); `bits` takes 
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -19,12 +21,26 @@ Mask = bytes | Bool[np.ndarray, "h w"]
 _MOST = 13  # characters of a length: 64 bits
 
 
-def encode(mask: Bool[np.ndarray, "h w"]) -> bytes:
-    """Write a mask as run lengths."""
+class Window(NamedTuple):
+    """The part of a mask that holds all that is set, and where in the image its upper left pixel is."""
+
+    bits: Bool[np.ndarray, "h w"]
+    left: int
+    top: int
+
+
+def encode(mask: Bool[np.ndarray, "h w"], left: int = 0, right: int = 0) -> bytes:
+    """Write a mask as run lengths; beside it so many columns of the image are empty."""
     pixels = mask.T.ravel()
     borders = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     counts = np.diff(np.concatenate([[0], borders, [pixels.size]]))
-    return compress(np.concatenate([[0], counts]) if pixels.size and pixels[0] else counts)
+    counts = np.concatenate([[0], counts]) if pixels.size and pixels[0] else counts
+    counts[0] += left * len(mask)
+    if len(counts) % 2:
+        counts[-1] += right * len(mask)
+    elif right:
+        counts = np.append(counts, right * len(mask))
+    return compress(counts)
 
 
 def decode(text: bytes, size: Size) -> Bool[np.ndarray, "h w"]:
@@ -75,6 +91,41 @@ def decompress(text: str | bytes) -> Int[np.ndarray, " n"]:
 def bits(mask: Mask, size: Size) -> Bool[np.ndarray, "h w"]:
     """Give a mask of height, width as bits; errors as for `decode`."""
     return decode(mask, size) if isinstance(mask, bytes) else mask
+
+
+def cut(mask: Mask, size: Size, margin: int = 0) -> Window:
+    """Cut out of a mask of height, width what is set in it, with some pixels around it where the image has them.
+
+    Of run lengths no more columns are drawn than these. Without a pixel the window is empty.
+
+    Raises:
+      ValueError: the runs do not add up to the pixels of the image.
+    """
+    first = 0
+    if isinstance(mask, bytes):
+        mask, first = _columns(decompress(mask), size, margin)
+    x, y, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    if not width:
+        return Window(np.zeros((0, 0), bool), 0, 0)
+    left, top = max(x - margin, 0), max(y - margin, 0)
+    bits = mask[top : y + height + margin, left : x + width + margin]
+    return Window(np.ascontiguousarray(bits), first + left, top)
+
+
+def _columns(counts: Int[np.ndarray, " n"], size: Size, margin: int) -> tuple[Bool[np.ndarray, "h w"], int]:
+    """Draw the columns of a mask of height, width that have something set, with a margin; and the first's number."""
+    height, width = size
+    ends = np.cumsum(counts)
+    if len(counts) == 0 or ends[-1] != height * width:
+        raise ValueError(f"run lengths add up to {sum(counts)} pixels, not to {height}×{width}")
+    filled = np.flatnonzero(counts[1::2]) * 2 + 1
+    if not len(filled):
+        return np.zeros((height, 0), bool), 0
+    first = max(int(ends[filled[0] - 1]) // height - margin, 0)
+    last = min((int(ends[filled[-1]]) - 1) // height + 1 + margin, width)
+    lengths = np.diff(np.clip(ends, first * height, last * height), prepend=first * height)
+    pixels = np.repeat(np.arange(len(counts)) % 2 == 1, lengths)
+    return pixels.reshape(last - first, height).T, first
 
 
 def stacked(masks: Iterable[Mask], size: Size) -> Bool[np.ndarray, "m h w"]:

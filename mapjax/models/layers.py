@@ -1,7 +1,8 @@
 """The layers that all networks here are made of, and `model_of`, which makes a Model of a Linen module.
 
 Names of modules follow torchvision's tree; leaves are `kernel`, `scale`, `bias` (parameters) and `mean`, `var`
-(statistics), and `map_kernel`, a dense kernel over a whole map. Parameters are float32; `dtype` is the arithmetic's.
+(statistics), `map_kernel`, a dense kernel over a whole map, and `up_kernel`, of a transposed
+convolution. Parameters are float32; `dtype` is the arithmetic's.
 """
 
 import math

@@ -21,7 +21,7 @@ import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 
-from mapjax.data import images, pipeline, recognition
+from mapjax.data import box_masks, images, pipeline, recognition
 from mapjax.errors import UserError
 from mapjax.report import overlay
 from mapjax.report.section import Shown
@@ -299,7 +299,10 @@ def _answers(
     loaded = [future.result() for future in loading]
     examples = [item[2] for item in loaded if not isinstance(item, Unreadable)]
     rows = iter(range(len(examples)))
-    result = _fetch(answer(variables, _stack(examples, batch))) if examples else {}
+    result: Result = {}
+    if examples:
+        stacked = _stack(examples, batch)
+        result = box_masks.finished(_fetch(answer(variables, stacked)), stacked["size"])
     for item in loaded:
         if isinstance(item, Unreadable):
             yield item

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from mapjax import stages
 from mapjax.config import load as configs
 from mapjax.config import schema
-from mapjax.data import sampling
+from mapjax.data import box_masks, sampling
 from mapjax.data.checks import map_quality
 from mapjax.data.source import Source
 from mapjax.data.streams import Stream
@@ -23,7 +23,7 @@ from mapjax.errors import UserError
 from mapjax.metrics import combine
 from mapjax.runs import further, networks, program, sources
 from mapjax.sharding import mesh as shard
-from mapjax.task import Batch, Metric, Model, Task
+from mapjax.task import Batch, Counts, Metric, Model, Task
 
 
 class Setup(NamedTuple):
@@ -137,7 +137,14 @@ def make_metric(config: Any, task: Task, source: Source) -> Metric:
     """Make the metrics that a config names, or the task's own, against the truth of a source."""
     asked: Any = config.metrics or task.metrics
     nodes = [node if isinstance(node, str) else dict(node.items()) for node in asked]
-    return combine.named(nodes, source)
+    metric = combine.named(nodes, source)
+
+    def measure(results: Mapping[str, Any], batch: Batch) -> Counts:
+        # Masks of the images' own sizes have no fixed shape, and are made here, on the host.
+        found = {name: box_masks.finished(one, batch["size"]) for name, one in results.items()}
+        return metric.measure(found, batch)
+
+    return metric._replace(measure=measure) if task.needs == "masks" else metric
 
 
 def require_sound(config: Any, mesh: Mesh) -> None:

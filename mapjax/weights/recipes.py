@@ -65,6 +65,7 @@ _SEGMENTERS: dict[str, Node] = {
     "deeplabv3_mobilenet_v3_large": {"name": "deeplab", "backbone": {"name": "mobilenet"}, "aux": True},
     "lraspp_mobilenet_v3_large": {"name": "lraspp"},
 }
+_RESNET50: Node = {"name": "resnet", "depth": 50, "norm": "frozen"}
 _ON_MOBILENET: Node = {  # both levels have stride 32: its first block of that stride, and the last layer of all
     "name": "faster_rcnn",
     "backbone": {"name": "mobilenet", "version": 3, "norm": "frozen", "epsilon": 1e-5, "blocks": True},
@@ -72,15 +73,30 @@ _ON_MOBILENET: Node = {  # both levels have stride 32: its first block of that s
     "anchor_sizes": ((32, 64, 128, 256, 512),) * 3,
 }
 _DETECTORS: dict[str, tuple[Node, Node, tuple[int, int]]] = {  # network, task, shorter and longest side of its images
-    # The published weights of this network were trained with an epsilon of 0 in its batch normalization.
+    # The published weights of networks with frozen norms were trained with an epsilon of 0 in them.
     "fasterrcnn_resnet50_fpn": (
-        {"name": "faster_rcnn", "backbone": {"name": "resnet", "depth": 50, "norm": "frozen", "epsilon": 0.0}},
+        {"name": "faster_rcnn", "backbone": {**_RESNET50, "epsilon": 0.0}},
         {"name": "two_stage"},
         (800, 1333),
     ),
     "fasterrcnn_resnet50_fpn_v2": (
         {"name": "faster_rcnn", "rpn_depth": 2, "box_convs": 4, "norm": "batch"},
         {"name": "two_stage"},
+        (800, 1333),
+    ),
+    "maskrcnn_resnet50_fpn": (
+        {"name": "faster_rcnn", "backbone": {**_RESNET50, "epsilon": 0.0}, "mask_convs": 4},
+        {"name": "two_stage", "beside": ("masks",)},
+        (800, 1333),
+    ),
+    "maskrcnn_resnet50_fpn_v2": (
+        {"name": "faster_rcnn", "rpn_depth": 2, "box_convs": 4, "mask_convs": 4, "norm": "batch"},
+        {"name": "two_stage", "beside": ("masks",)},
+        (800, 1333),
+    ),
+    "keypointrcnn_resnet50_fpn": (
+        {"name": "faster_rcnn", "backbone": {**_RESNET50, "epsilon": 0.0}, "keypoints": 17},
+        {"name": "two_stage", "beside": ("keypoints",)},
         (800, 1333),
     ),
     "fasterrcnn_mobilenet_v3_large_fpn": (
@@ -109,7 +125,6 @@ YOLOX_TASK: Node = {  # what YOLOX is trained with (Ge et al. 2021)
     "std": (1 / 255, 1 / 255, 1 / 255),
 }
 
-_RESNET50: Node = {"name": "resnet", "depth": 50, "norm": "frozen"}
 _SSD: Node = {
     "name": "dense",
     "assignment": "best_iou",
@@ -199,7 +214,7 @@ def known() -> list[str]:
     """List the names with a recipe: of torchvision's all but the networks that are not here, and others'."""
     every = (f"torchvision/{network}.{kind}" for kind, files in TORCHVISION.items() for network in files)
     hub = (f"hf/{repository}" for repository in huggingface.RECIPES)
-    return [*filter(lambda name: not _lacking(*_parts(name)), every), *hub, *names.ALONE]
+    return [*filter(lambda name: not _lacking(_parts(name)[1]), every), *hub, *names.ALONE]
 
 
 def find(name: str) -> Recipe:
@@ -225,13 +240,14 @@ def find(name: str) -> Recipe:
     names.torchvision_file(network, kind or "DEFAULT")
     if kind in ("", "DEFAULT"):
         kind = next(kind for kind, files in TORCHVISION.items() if network in files)
-    if reason := _lacking(network, kind):
+    if reason := _lacking(kind):
         raise UserError(f"torchvision/{network}.{kind}: {reason}.")
     name = f"torchvision/{network}.{kind}"
     if network in _SEGMENTERS:
         return _segmenter(name, network)
     if network in _DETECTORS:
-        return _detector(name, *_DETECTORS[network])
+        found = _detector(name, *_DETECTORS[network])
+        return found._replace(channels=1) if network.startswith("keypointrcnn") else found  # it finds persons alone
     if network in _DENSE:
         # Channel 0, which is never trained, stands where others have background.
         return _detector(name, *_DENSE[network])._replace(channels=COCO_CHANNELS + 1, first=0)
@@ -277,13 +293,11 @@ def _parts(name: str) -> tuple[str, str]:
     return network, kind
 
 
-def _lacking(network: str, kind: str) -> str:
+def _lacking(kind: str) -> str:
     """Say why there is no recipe for weights that torchvision has; "" where there is one."""
     if kind == "IMAGENET1K_FEATURES":
         return "these weights have no classifier, so they answer nothing; train one with --init_from"
-    if network in _SEGMENTERS | _DETECTORS | _DENSE | _SQUARE or classifier(network) is not None:
-        return ""
-    return "mapjax does not have this network yet"
+    return ""
 
 
 def _classifier(

@@ -20,6 +20,7 @@ Tensors = Mapping[str, np.ndarray]
 LEAVES = {  # ours → the last part of theirs; a leaf that is not here has the same name and layout
     "kernel": "weight",
     "map_kernel": "weight",
+    "up_kernel": "weight",
     "scale": "weight",
     "mean": "running_mean",
     "var": "running_var",
@@ -28,6 +29,7 @@ LEAVES = {  # ours → the last part of theirs; a leaf that is not here has the 
 OLD_NAMES = (  # of published weights: of detectors before torchvision 0.13, and of what stands on a MobileNet
     (re.compile(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
+    *((re.compile(rf"(mask_head)\.mask_fcn{i + 1}\.(weight|bias)$"), rf"\1.{i}.0.\2") for i in range(4)),
     (re.compile(r"^backbone\.(body\.)?(\d+)\."), r"backbone.\1features.\2."),
 )
 _HEAD = re.compile(r"(_head\.conv\.)(\d+)\.(weight|bias)$")  # of a RetinaNet
@@ -147,6 +149,8 @@ def _entry(path: tuple[Any, ...], leaf: Any) -> Entry:
         return Entry(name, lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
     if last == "kernel":
         return Entry(name, np.transpose, np.transpose)
+    if last == "up_kernel":  # (rows, columns, inputs, outputs); theirs begins with the inputs
+        return Entry(name, lambda w: w.transpose(2, 3, 0, 1), lambda w: w.transpose(2, 3, 0, 1))
     if last == "map_kernel":  # (rows, columns, channels, outputs); theirs reads channel by channel
         rows, columns, channels, outputs = shape
         return Entry(

@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import PIL.Image
 import pytest
+from box_grids import in_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,11 +78,11 @@ def test_augmented_padding_keeps_its_colour():
 @given(st.integers(0, 2**32 - 1))
 def test_boxes_and_masks_follow_the_pixels(seed):
     source = scenes.make(split="train", seed=seed % 100, size=(96, 96))
-    transform = transforms.make(size=(64, 80), max_boxes=8, augment=STRONG, masks=True)
+    transform = transforms.make(size=(64, 80), max_boxes=8, augment=STRONG, mask_size=64)
     example = transform(source.records[seed % 20_000], np.random.default_rng(seed))
     stages.check("example", example)
     valid = example["valid"]
-    boxes, masks = example["boxes"][valid], example["masks"][valid]
+    boxes, masks = example["boxes"][valid], in_frame(example["box_masks"][valid], example["boxes"][valid], (64, 80))
     assert ((boxes[:, 2:] - boxes[:, :2]) >= 1).all()
     assert (boxes >= 0).all() and (boxes <= [80, 64, 80, 64]).all()
     zoom = np.linalg.svd(example["matrix"][:2, :2])[1].min()
@@ -92,7 +93,7 @@ def test_boxes_and_masks_follow_the_pixels(seed):
             assert (tight[:2] >= box[:2] - 1).all() and (tight[2:] <= box[2:] + 1).all()
             if zoom > 1:  # else the tips of strokes may be lost
                 np.testing.assert_allclose(tight, box, atol=reach)
-    assert not example["masks"][~valid].any()
+    assert not example["box_masks"][~valid].any()
 
 
 def test_what_leaves_the_frame_is_clipped_or_dropped():
@@ -161,8 +162,8 @@ def test_labels_drawn_on_the_upright_or_another_image():
 
 
 def test_records_without_masks_have_empty_ones():
-    example = transforms.make(size=(20, 20), max_boxes=2, masks=True)(record([[0, 0, 9, 9]]), rng())
-    assert example["masks"].shape == (2, 20, 20) and not example["masks"].any()
+    example = transforms.make(size=(20, 20), max_boxes=2, mask_size=7)(record([[0, 0, 9, 9]]), rng())
+    assert example["box_masks"].shape == (2, 7, 7) and not example["box_masks"].any() and example["valid"][0]
 
 
 @pytest.mark.parametrize("options", [{"size": (0, 9), "max_boxes": 1}, {"size": (9, 9), "max_boxes": 0}])

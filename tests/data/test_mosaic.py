@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.ndimage
+from box_grids import in_frame
 
 from mapjax import stages
 from mapjax.data import geometry, pipeline
@@ -60,16 +61,16 @@ MOVED = {"flip_horizontal": 0.5, "scale": (0.8, 1.2), "translate": 0.1, "min_vis
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("motion", [{}, MOVED, {**MOVED, "rotate": 20.0}, {"jitter": (0.4, 1.6)}])
 def test_boxes_masks_and_keypoints_lie_where_the_colours_are(motion, seed):
-    transform = mosaic.make(size=FRAME, max_boxes=8, augment=motion, masks=True)
+    transform = mosaic.make(size=FRAME, max_boxes=8, augment=motion, mask_size=40)
     example = apply(transform, seed)
     stages.check("example", {**example, "index": np.int32(0)})
     assert example["valid"].any()
+    masks = in_frame(example["box_masks"], example["boxes"], FRAME)
     for row in np.flatnonzero(example["valid"]):
         seen, box = near(example["image"], TONES[example["classes"][row]]), example["boxes"][row]
         outline = geometry.mask_bounds(seen)
         assert np.abs(outline - box).max() <= 1.5
-        inside = example["masks"][row]
-        assert (seen ^ inside).sum() <= (box[2:] - box[:2]).sum() + 2  # half a pixel at the border
+        assert (seen ^ masks[row]).sum() <= (box[2:] - box[:2]).sum() + 2  # half a pixel at the border
         x, y, visible = example["keypoints"][row, 0]
         if visible:
             assert box[0] - 1 <= x <= box[2] + 1 and box[1] - 1 <= y <= box[3] + 1
@@ -154,11 +155,15 @@ def test_the_transform_pastes_and_mixes():
     pasting = mosaic.make(size=FRAME, max_boxes=16, augment={}, mosaic=0.0, copy_paste=1.0)
     assert pasting.companions == 1
     counts = {int(apply(pasting, seed)["valid"].sum()) for seed in range(12)}
-    assert {2, 3} <= counts and "masks" not in apply(pasting, 0)
-    mixing = mosaic.make(size=FRAME, max_boxes=16, augment={}, mosaic=1.0, copy_paste=0.5, mixup=1.0, masks=True)
+    assert {2, 3} <= counts and "box_masks" not in apply(pasting, 0)
+    mixing = mosaic.make(size=FRAME, max_boxes=16, augment={}, mosaic=1.0, copy_paste=0.5, mixup=1.0, mask_size=20)
     assert mixing.companions == 5
     mixed = apply(mixing, 1)
-    assert mixed["masks"].shape == (16, *FRAME) and mixed["valid"].sum() >= 3
+    assert (
+        mixed["box_masks"].shape == (16, 20, 20)
+        and mixed["box_masks"][mixed["valid"]].any((1, 2)).all()
+        and mixed["valid"].sum() >= 3
+    )
     with pytest.raises(UserError, match=r"0.png has no masks.*set data.masks=True"):
         apply(pasting, 0, masks=False)
 

@@ -141,13 +141,14 @@ def test_a_mix_has_the_masks_and_keypoints_of_both():
     given, drawn = boxed().records, []
     for index in range(2):
         masks = np.zeros((2, 32, 32), bool)
-        masks[:, index * 4 :] = True
+        masks[:, index::2] = True
         points = np.full((2, 1, 3), 2.0 + index, np.float32)
         drawn.append(given[index] | {"masks": masks, "keypoints": points, "mirrored": np.zeros(1, np.int32)})
-    base = mixed_boxes.make(size=(32, 32), max_boxes=3, masks=True)
+    base = mixed_boxes.make(size=(32, 32), max_boxes=3, mask_size=8)
     one, two = (base(record, np.random.default_rng(0)) for record in drawn)
     found = mixed_boxes.mix(one, two, 0.5)
-    np.testing.assert_array_equal(found["masks"], [*drawn[0]["masks"], drawn[1]["masks"][0]])
+    np.testing.assert_array_equal(found["box_masks"], [*one["box_masks"][:2], two["box_masks"][0]])
+    assert found["box_masks"].any((1, 2)).all() and not np.array_equal(one["box_masks"], two["box_masks"])
     np.testing.assert_array_equal(found["keypoints"][:, 0, 0], [2, 2, 3])
     stages.check("example", found)
 

@@ -59,9 +59,6 @@ def test_names():
     absent = {name.partition("/")[2].partition(".")[0] for name in every - set(recipes.known())}
     assert absent == {
         "vgg16",  # of which one has no classifier
-        "keypointrcnn_resnet50_fpn",
-        "maskrcnn_resnet50_fpn",
-        "maskrcnn_resnet50_fpn_v2",
     }
     assert recipes.find("torchvision/resnet50").name == "torchvision/resnet50.IMAGENET1K_V2"
     assert recipes.find("torchvision/resnet50.DEFAULT").transform["crop_share"] == 224 / 232
@@ -72,7 +69,6 @@ def test_names():
     [
         ("torchvision/resnet51", "no such network. Did you mean"),
         ("torchvision/resnet50.IMAGENET1K_V3", "there are no such weights. Did you mean"),
-        ("torchvision/maskrcnn_resnet50_fpn.DEFAULT", "does not have this network yet"),
         ("torchvision/vgg16.IMAGENET1K_FEATURES", "no classifier"),
         ("timm/resnet50.a1_in1k", "timm's can be trained from"),
         ("qqq", "Names are torchvision/NETWORK.WEIGHTS, efficientnet_lite0 and yolox_SIZE"),

@@ -30,7 +30,7 @@ def make(
     size: tuple[int, int],
     max_boxes: int,
     augment: Mapping[str, Any] | None = None,
-    masks: bool = False,
+    mask_size: int = 0,
     fit: str = "letterbox",
     shorter: int = 800,
     longest: int = 1333,
@@ -50,7 +50,8 @@ def make(
       size: height, width of the examples in pixels.
       max_boxes: rows of `boxes`, `classes`, `crowd` and `valid`; the rows that are not `valid` are zeros.
       augment: the keys of augment.py; None for evaluation.
-      masks: also give `masks` (max_boxes, height, width); zeros for a record that has none.
+      mask_size: also give `box_masks` (max_boxes, mask_size, mask_size), zeros for a record that has no masks; 0: none.
+        An object of whose mask nothing is in the frame is dropped, and a warning is logged once.
       fit, shorter, longest, multiple, smooth: of images without augmentation, as in fits.py: "letterbox", or
         "shorter" for frames as torchvision's detectors have them, and "stretch" as its SSD.
       fill: red, green and blue beside the image, 0 to 255; by default ImageNet's mean.
@@ -71,28 +72,32 @@ def make(
       ([[8.0, 8.0, 16.0, 16.0], [0.0, 0.0, 0.0, 0.0]], [True, False])
     """
     frame = (int(size[0]), int(size[1]))
-    if min(frame) < 1 or max_boxes < 1:
-        raise UserError(f"size={tuple(size)} and max_boxes={max_boxes} must be positive.")
+    if min(frame) < 1 or max_boxes < 1 or mask_size < 0:
+        raise UserError(
+            f"size={tuple(size)} and max_boxes={max_boxes} must be positive, and mask_size={mask_size} 0 or more."
+        )
     config = augmentation.complete(augment)
     fitted = fits.choose(fit, frame, shorter=shorter, longest=longest, multiple=multiple, smooth=smooth)
-    kinds = [kind for kind in labels.kinds_of("object") if masks or kind != "masks"]
-    warned = []
+    kinds = [kind for kind in labels.kinds_of("object") if mask_size or kind != "masks"]
+    warned: set[str] = set()
+
+    def warn(text: str, *values: Any) -> None:
+        if text not in warned:
+            warned.add(text)
+            _log.warning(text, *values)
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
         example, matrix = map_record(record, rng, frame, config if augment is not None else None, fitted, fill)
         if not labels.has(record, "boxes"):
             return example
         seen: geometry.Size = example["image"].shape[:2]
-        lists = lists_in_view(record, matrix, seen, 0.0 if augment is None else config["min_visible"], kinds)
-        if (found := len(lists["boxes"])) > max_boxes and not warned:
-            warned.append(True)
-            _log.warning(
-                "%s has %d boxes, more than max_boxes=%d: the largest are kept.", record["file"], found, max_boxes
-            )
-        lists = at_most(max_boxes, lists)
-        if masks:
-            lists = labels.blank(seen, "masks") | lists
-        return example | padded(max_boxes, lists)
+        least = 0.0 if augment is None else config["min_visible"]
+        lists, empty = with_something(lists_in_view(record, matrix, seen, least, kinds, mask_size))
+        if empty:
+            warn("%s has %d objects without a pixel of their masks in view: they are left out.", record["file"], empty)
+        if (found := len(lists["boxes"])) > max_boxes:
+            warn("%s has %d boxes, more than max_boxes=%d: the largest are kept.", record["file"], found, max_boxes)
+        return example | padded(max_boxes, no_masks(mask_size) | at_most(max_boxes, lists))
 
     return transform
 
@@ -149,21 +154,44 @@ def read(record: Record) -> tuple[Record, UInt8[np.ndarray, "h w 3"]]:
     return record, image
 
 
-def follow(record: Record, matrix: geometry.Matrix, frame: geometry.Size, min_visible: float | int) -> Motion:
+def follow(
+    record: Record, matrix: geometry.Matrix, frame: geometry.Size, min_visible: float | int, cells: int = 0
+) -> Motion:
     """Say what becomes of the objects of a record under a matrix, by the rules of `make`; its labels must fit."""
     size = (int(record["size"][0]), int(record["size"][1]))
     masks = record["masks"] if labels.has(record, "masks") else ()
     boxes, keep = objects.map_boxes(matrix, record["boxes"], masks, size, frame, min_visible)
-    return Motion(matrix, frame, np.flatnonzero(keep), boxes)
+    return Motion(matrix, frame, np.flatnonzero(keep), boxes, cells)
 
 
 def lists_in_view(
-    record: Record, matrix: geometry.Matrix, frame: geometry.Size, min_visible: float | int, kinds: Iterable[str]
+    record: Record,
+    matrix: geometry.Matrix,
+    frame: geometry.Size,
+    min_visible: float | int,
+    kinds: Iterable[str],
+    cells: int = 0,
 ) -> Example:
-    """Return the lists of an example, before they are padded: of some kinds of labels, and `valid`."""
-    moved = labels.move(record, follow(record, matrix, frame, min_visible), kinds)
-    lists = {key: value for key, value in moved.items() if "example" in KEYS[key].stages}
+    """Return the lists of an example, before they are padded: of some kinds of labels, and `valid`.
+
+    cells: along each side of `box_masks`; with 0, masks are `masks`, bits of the whole frame, for copy-paste.
+    """
+    moved = labels.move(record, follow(record, matrix, frame, min_visible, cells), kinds)
+    lists = {key: value for key, value in moved.items() if key == "masks" or "example" in KEYS[key].stages}
     return lists | {"valid": np.ones(len(lists["boxes"]), bool)}
+
+
+def with_something(lists: Example) -> tuple[Example, int]:
+    """Leave out the objects of whose `box_masks` nothing is there, but for crowds; and say how many they are."""
+    if "box_masks" not in lists:
+        return lists, 0
+    keep = lists["crowd"] | lists["box_masks"].any(axis=(1, 2))
+    return {name: values[keep] for name, values in lists.items()}, int((~keep).sum())
+
+
+def no_masks(cells: int) -> Example:
+    """Give `box_masks` without a row, where they are asked for."""
+    return {"box_masks": np.zeros((0, cells, cells), np.uint8)} if cells else {}
 
 
 def at_most(count: int, lists: Mapping[str, np.ndarray]) -> Example:

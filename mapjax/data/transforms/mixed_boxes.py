@@ -40,7 +40,7 @@ def make(
     size: tuple[int, int],
     max_boxes: int,
     augment: Mapping[str, Any] | None = None,
-    masks: bool = False,
+    mask_size: int = 0,
     fit: str = "letterbox",
     shorter: int = 800,
     longest: int = 1333,
@@ -53,7 +53,7 @@ def make(
     """Make the transform; without augmentation, in evaluation, it is that of boxes.py.
 
     Args:
-      size, max_boxes, augment, masks, fit, shorter, longest, multiple, smooth, fill: as for boxes.make.
+      size, max_boxes, augment, mask_size, fit, shorter, longest, multiple, smooth, fill: as for boxes.make.
       probability: that an image is mixed with another.
       alpha: the share of an image is drawn from Beta(α, α).
 
@@ -73,7 +73,7 @@ def make(
         size=size,
         max_boxes=max_boxes,
         augment=augment,
-        masks=masks,
+        mask_size=mask_size,
         fit=fit,
         shorter=shorter,
         longest=longest,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mapjax.data import geometry, labels
+from mapjax.data import box_masks, geometry, labels
 from mapjax.data.source import Record
 from mapjax.data.transforms import augment as augmentation
 from mapjax.data.transforms import boxes, mixed_boxes
@@ -33,7 +33,9 @@ class Joined:
         """Take the options of `make`, and the augmentation, complete."""
         self._options, self._config = options, config
         self.companions = 3 * (options["mosaic"] > 0) + (options["copy_paste"] > 0) + (options["mixup"] > 0)
-        wanted = options["masks"] or options["copy_paste"] > 0
+        wanted = options["mask_size"] or options["copy_paste"] > 0
+        # Copy-paste needs the masks in the frame, to see what they cover; they become small when that is done.
+        self._cells = 0 if options["copy_paste"] > 0 else options["mask_size"]
         self._kinds = [kind for kind in labels.kinds_of("object") if wanted or kind != "masks"]
 
     def __call__(self, record: Record, rng: np.random.Generator, companions: Sequence[Record] = ()) -> Example:
@@ -63,7 +65,9 @@ class Joined:
         """See one record alone: `image`, `matrix`, `size` and unpadded lists."""
         frame = self._options["size"]
         example, matrix = boxes.map_record(record, rng, frame, self._config, fill=self._options["fill"])
-        return example | boxes.lists_in_view(record, matrix, frame, self._config["min_visible"], self._kinds)
+        return example | boxes.lists_in_view(
+            record, matrix, frame, self._config["min_visible"], self._kinds, self._cells
+        )
 
     def _meet(self, records: Sequence[Record], rng: np.random.Generator) -> Example:
         """See four records that meet at a point of the frame."""
@@ -94,18 +98,17 @@ class Joined:
         small, onward = geometry.shrink(image, matrix)
         fill = self._options["fill"]
         seen = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), size, fill)
-        lists = boxes.lists_in_view(record, matrix, size, config["min_visible"], self._kinds)
+        lists = boxes.lists_in_view(record, matrix, size, config["min_visible"], self._kinds, self._cells)
         return seen, shifted(lists, place, frame)
 
     def _padded(self, view: Example) -> Example:
         """Give an example of a view: lists of one length, without the masks if they were not asked for."""
         about = {key: view.pop(key) for key in ("image", "matrix", "size")}
-        lists = boxes.at_most(self._options["max_boxes"], view)
-        if self._options["masks"]:
-            lists = labels.blank(self._options["size"], "masks") | lists
-        else:
-            lists.pop("masks", None)
-        return about | boxes.padded(self._options["max_boxes"], lists)
+        count, cells, size = (self._options[key] for key in ("max_boxes", "mask_size", "size"))
+        if (bits := view.pop("masks", None)) is not None and cells:
+            view["box_masks"] = box_masks.draw(list(bits), size, geometry.identity(), view["boxes"], cells)
+        lists = boxes.at_most(count, boxes.with_something(view)[0])
+        return about | boxes.padded(count, boxes.no_masks(cells) | lists)
 
 
 def make(
@@ -113,7 +116,7 @@ def make(
     size: tuple[int, int],
     max_boxes: int,
     augment: Mapping[str, Any] | None = None,
-    masks: bool = False,
+    mask_size: int = 0,
     fit: str = "letterbox",
     shorter: int = 800,
     longest: int = 1333,
@@ -131,8 +134,8 @@ def make(
     the frame as its `size`.
 
     Args:
-      size, max_boxes, augment, masks, fit, shorter, longest, multiple, smooth, fill: as for boxes.make; each image of a
-        mosaic is augmented on its own, and `min_visible` is 0.1 unless it is given.
+      size, max_boxes, augment, mask_size, fit, shorter, longest, multiple, smooth, fill: as for boxes.make; each image
+        of a mosaic is augmented on its own, and `min_visible` is 0.1 unless it is given.
       mosaic: probability that an image is seen with three others.
       mosaic_scale: (low, high): what images of a mosaic are magnified by, letterboxed into the frame.
       mixup: probability that the result is averaged with one more image (Zhang et al. 2019).
@@ -157,7 +160,7 @@ def make(
         size=size,
         max_boxes=max_boxes,
         augment=augment,
-        masks=masks,
+        mask_size=mask_size,
         fit=fit,
         shorter=shorter,
         longest=longest,
@@ -170,7 +173,7 @@ def make(
     frame = (int(size[0]), int(size[1]))
     if min(frame) < 4:
         raise UserError(f"size={frame} must be 4 pixels or more, so that four images have a quarter each.")
-    options = {"size": frame, "max_boxes": max_boxes, "masks": masks, "fill": tuple(fill), **chances}
+    options = {"size": frame, "max_boxes": max_boxes, "mask_size": mask_size, "fill": tuple(fill), **chances}
     options["mosaic_scale"] = mosaic_scale
     return Joined(options, augmentation.complete({"min_visible": MIN_VISIBLE, **augment}))
 

@@ -1,7 +1,9 @@
 """Faster R-CNN with a feature pyramid (Ren et al. 2015; Lin et al. 2017) on any backbone, laid out as torchvision's.
 
 Two mappings, and no truth in either: images → features and a score and box offsets for every anchor; then
-(features, boxes) → class scores and box offsets for every box. `mapjax.tasks.detection.two_stage` composes them.
+(features, boxes) → class scores and box offsets for every box. Of Mask R-CNN and Keypoint R-CNN (He et al. 2017) there
+are more: (features, boxes) → a mask within each box, or where its keypoints are. `mapjax.tasks.detection.two_stage`
+composes them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,9 @@ import jax.numpy as jnp
 
 from mapjax.errors import UserError, near
 from mapjax.models.compose import heads_below, make_backbone
-from mapjax.models.heads.boxes import RoiHeads, rules_of
+from mapjax.models.heads import boxes as box_heads
+from mapjax.models.heads import keypoints as keypoint_heads
+from mapjax.models.heads import masks as mask_heads
 from mapjax.models.heads.rpn import RPN
 from mapjax.models.layers import module_of
 from mapjax.models.necks import pyramid
@@ -33,14 +37,16 @@ class FasterRCNN(nn.Module):
     pooled: the pyramid's maps that boxes are pooled from.
     strides: of these, rising by 2.
     pool: bins per axis.
+    mask_pool: likewise, of masks and keypoints.
     """
 
     backbone: Backbone
     rpn: RPN
-    roi_heads: RoiHeads
+    roi_heads: box_heads.RoiHeads
     pooled: tuple[str, ...]
     strides: tuple[int, ...]
     pool: int
+    mask_pool: int
 
     def per_image(self, images, train: bool) -> dict[str, Any]:
         features = self.backbone(images, train)
@@ -52,18 +58,36 @@ class FasterRCNN(nn.Module):
         }
 
     def regions(self, features, boxes, train: bool) -> dict[str, Any]:
-        pool = mesh.per_example(lambda maps, boxes: roi_align_batch(maps, self.strides, boxes, pool=self.pool))
-        pooled = pool([features[name] for name in self.pooled], boxes)
-        logits, deltas = self.roi_heads(pooled.reshape(-1, *pooled.shape[2:]), train)
+        logits, deltas = self.roi_heads(self._pool(features, boxes, self.pool), train)
         shape = boxes.shape[:2]
         return {
             "logits": logits.astype(jnp.float32).reshape(*shape, -1),
             "deltas": deltas.astype(jnp.float32).reshape(*shape, -1, 4),
         }
 
+    def masks(self, features, boxes, classes, train: bool):
+        pooled = self._pool(features, boxes, self.mask_pool)
+        logits = self.roi_heads.masks(pooled, classes.reshape(-1), train)
+        return logits.reshape(*boxes.shape[:2], *logits.shape[1:])
+
+    def keypoints(self, features, boxes, train: bool):
+        del train
+        logits = self.roi_heads.keypoints(self._pool(features, boxes, self.mask_pool))
+        return logits.reshape(*boxes.shape[:2], *logits.shape[1:])
+
     def __call__(self, images):
-        outputs = self.per_image(images, False)
-        return self.regions(outputs["features"], jnp.zeros((len(images), 1, 4)), False)
+        features, boxes = self.per_image(images, False)["features"], jnp.zeros((len(images), 1, 4))
+        if self.roi_heads.mask_head is not None:
+            self.masks(features, boxes, jnp.zeros(boxes.shape[:2], jnp.int32), False)
+        if self.roi_heads.keypoint_head is not None:
+            self.keypoints(features, boxes, False)
+        return self.regions(features, boxes, False)
+
+    def _pool(self, features, boxes, bins: int):
+        """Pool boxes (b n 4): (b·n bins bins d)."""
+        pool = mesh.per_example(lambda maps, boxes: roi_align_batch(maps, self.strides, boxes, pool=bins))
+        pooled = pool([features[name] for name in self.pooled], boxes)
+        return pooled.reshape(-1, *pooled.shape[2:])
 
 
 def make(
@@ -79,6 +103,12 @@ def make(
     norm: str = "none",
     representation: int = 1024,
     pool: int = 7,
+    mask_convs: int = 0,
+    mask_channels: int = 256,
+    keypoints: int = 0,
+    keypoint_convs: int = 8,
+    keypoint_channels: int = 512,
+    mask_pool: int = 14,
     dtype: str = "float32",
 ) -> Model:
     """Make a Faster R-CNN; the defaults are those of torchvision's `fasterrcnn_resnet50_fpn`.
@@ -89,6 +119,9 @@ def make(
 
         regions(variables, features, boxes, *, train) -> ("logits" (b n c+1, background first) and "deltas"
             (b n c+1 4) by name, stats), for boxes (b n 4) in pixels of the images
+        masks(variables, features, boxes, classes, *, train) -> (logits (b n 2m 2m) of the masks of these classes (b n)
+            within the boxes, stats), where it has `mask_convs`; m is `mask_pool`
+        keypoints(variables, features, boxes, *, train) -> (logits (b n 4m 4m k), stats), where it has `keypoints`
         anchors(size of the images) -> one (r_l 4) array a level of the pyramid, in the order of "objectness"
 
     Args:
@@ -107,6 +140,11 @@ def make(
       norm: "none", "batch", "frozen" or "group", of an FPN and of these convolutions.
       representation: width of the box head.
       pool: bins per axis of a pooled box.
+      mask_convs: convolutions of a mask head; torchvision's Mask R-CNN has 4, and 0 is no such head.
+      mask_channels: of each of them.
+      keypoints: how many an object has; 0 is no keypoint head.
+      keypoint_convs, keypoint_channels: convolutions of a keypoint head, and channels of each.
+      mask_pool: as `pool`, for masks and keypoints.
       dtype: of the arithmetic; parameters, scores and offsets are float32.
 
     Raises:
@@ -119,10 +157,10 @@ def make(
       (['anchors', 'regions'], {'p2': 4, 'p3': 8, 'p4': 16, 'p5': 32})
     """
     _require_sound(backbone, levels, ratios, norm)
-    least = {"channels": (channels, 1), "rpn_depth": (rpn_depth, 1), "box_convs": (box_convs, 0)}
-    for name, (value, lowest) in (least | {"representation": (representation, 1), "pool": (pool, 1)}).items():
-        if value < lowest:
-            raise UserError(f"faster_rcnn: {name}={value} must be {lowest} or more.")
+    least = {"channels": channels, "rpn_depth": rpn_depth, "representation": representation, "pool": pool}
+    least |= {"mask_channels": mask_channels, "keypoint_channels": keypoint_channels, "mask_pool": mask_pool}
+    _require_least(1, **least, keypoint_convs=keypoint_convs)
+    _require_least(0, box_convs=box_convs, mask_convs=mask_convs, keypoints=keypoints)
     node, kind = {"name": "resnet", **backbone}, jnp.dtype(dtype)
     body = make_backbone("faster_rcnn", node, dtype)
     built = pyramid.over(node, body.levels, levels, channels=channels, norm=norm, dtype=kind)
@@ -135,13 +173,21 @@ def make(
     # Of two maps of one stride the first is pooled from, as in torchvision.
     pooled = dict(reversed(list(zip(built.strides[:-1], built.names))))
     reads = tuple(body.levels[name] for name in built.reads)
+    further = {}
+    if mask_convs:
+        further["mask_head"] = mask_heads.MaskHead(mask_convs, mask_channels, norm, kind)
+        further["mask_predictor"] = mask_heads.MaskPredictor(classes, mask_channels, kind)
+    if keypoints:
+        further["keypoint_head"] = keypoint_heads.KeypointHead(keypoint_convs, keypoint_channels, kind)
+        further["keypoint_predictor"] = keypoint_heads.KeypointPredictor(keypoints, kind)
     module = FasterRCNN(
         Backbone(module_of(body), built.neck, tuple(body.levels), built.reads, reads, built.names),
         RPN(channels, len(sizes[0]) * len(ratios), rpn_depth, kind),
-        RoiHeads(classes, representation, box_convs, norm, kind),
+        box_heads.RoiHeads(classes, representation, box_convs, norm, kind, **further),
         tuple(pooled[stride] for stride in sorted(pooled)),
         tuple(sorted(pooled)),
         pool,
+        mask_pool,
     )
 
     def anchors(image):
@@ -152,8 +198,15 @@ def make(
         return found
 
     heads = (*heads_below("backbone/body", body), "^rpn/", "^roi_heads/")
-    rules = (*tensor.below("backbone/body", body.rules), *rules_of(box_convs))
+    rules = (
+        *tensor.below("backbone/body", body.rules),
+        *box_heads.rules_of(box_convs),
+        *mask_heads.rules_of(mask_convs),
+        *(keypoint_heads.rules_of(keypoint_convs) if keypoints else ()),
+    )
     calls = {"regions": partial(_run, module, "regions"), "anchors": anchors}
+    there = {"masks": mask_convs, "keypoints": keypoints}
+    calls |= {name: partial(_run, module, name) for name, count in there.items() if count}
     own = dict(zip(built.names[:-1], built.strides))  # the map on top is taken from the one before it, at any size
     apply = partial(_run, module, "per_image")
     return Model(jax.jit(partial(_init, module)), apply, calls, levels=own, heads=heads, rules=rules)
@@ -168,6 +221,12 @@ def _require_sound(backbone: Any, levels: Any, ratios: Any, norm: Any) -> None:
         raise UserError(f"faster_rcnn: ratios={ratios!r} must be heights over widths above 0, as in (0.5, 1, 2).")
     if norm not in NORMS:
         raise UserError(f"faster_rcnn has no norm={norm!r}.{near(norm, NORMS)}")
+
+
+def _require_least(lowest: int, **options: int) -> None:
+    for name, value in options.items():
+        if value < lowest:
+            raise UserError(f"faster_rcnn: {name}={value} must be {lowest} or more.")
 
 
 def _init(module: FasterRCNN, key, images):

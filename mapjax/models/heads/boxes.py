@@ -19,6 +19,7 @@ class RoiHeads(nn.Module):
 
     convs: convolutions of the pooled features' channels in place of the first dense layer.
     norm: after each of them.
+    mask_head, mask_predictor, keypoint_head, keypoint_predictor: of masks.py and keypoints.py, where there are such.
     """
 
     classes: int
@@ -26,6 +27,10 @@ class RoiHeads(nn.Module):
     convs: int = 0
     norm: str = "none"
     dtype: Any = jnp.float32
+    mask_head: nn.Module | None = None
+    mask_predictor: nn.Module | None = None
+    keypoint_head: nn.Module | None = None
+    keypoint_predictor: nn.Module | None = None
 
     @nn.compact
     def __call__(self, pooled, train: bool = False):
@@ -36,6 +41,16 @@ class RoiHeads(nn.Module):
             x = BoxHead(self.representation, self.dtype, name="box_head")(pooled)
         logits, deltas = BoxPredictor(self.classes, self.dtype, name="box_predictor")(x)
         return logits, deltas.reshape(len(deltas), -1, 4)
+
+    def masks(self, pooled, classes, train: bool):
+        """Pooled features (n p p d) → logits (n 2p 2p) of the masks of some classes (n)."""
+        assert self.mask_head is not None and self.mask_predictor is not None
+        return self.mask_predictor(self.mask_head(pooled, train), classes)
+
+    def keypoints(self, pooled):
+        """Pooled features (n p p d) → logits (n 4p 4p k)."""
+        assert self.keypoint_head is not None and self.keypoint_predictor is not None
+        return self.keypoint_predictor(self.keypoint_head(pooled))
 
 
 class BoxHead(nn.Module):
@@ -86,13 +101,18 @@ def rules_of(convs: int) -> Rules:
             (r"box_head/fc6/bias$", tensor.EACH),
             (r"box_head/fc7/kernel$", tensor.IN),
         )
+    return rules_of_convs("box_head", convs)
+
+
+def rules_of_convs(head: str, convs: int) -> Rules:
+    """How the convolutions of a head are split: each two are a pair."""
     pairs = [(first, first + 1) for first in range(0, convs - 1, 2)]
     return tuple(
         rule
         for first, second in pairs
         for rule in (
-            (rf"box_head/{first}/0/kernel$", tensor.CONV_OUT),
-            (rf"box_head/{first}/(0/bias$|1/)", tensor.EACH),
-            (rf"box_head/{second}/0/kernel$", tensor.CONV_IN),
+            (rf"{head}/{first}/0/kernel$", tensor.CONV_OUT),
+            (rf"{head}/{first}/(0/bias$|1/)", tensor.EACH),
+            (rf"{head}/{second}/0/kernel$", tensor.CONV_IN),
         )
     )

@@ -54,10 +54,11 @@ class Pointwise(nn.Module):
     """The kernel and bias of a 1×1 convolution; `Head` applies two at once."""
 
     features: int
+    init: Any = normal
 
     @nn.compact
     def __call__(self, channels: int):
-        kernel = self.param("kernel", normal, (1, 1, channels, self.features), jnp.float32)
+        kernel = self.param("kernel", self.init, (1, 1, channels, self.features), jnp.float32)
         return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
 
 

@@ -1,16 +1,19 @@
 """Two-stage object detection (Ren et al. 2015): what is trained, predicted and shown. Defaults are torchvision's.
 
 Boxes come as the truth of a batch, leave as proposals of the first stage, and leave again as detections of the
-second; all lists have fixed lengths with a `valid` mask, so training and prediction are one program each.
+second; all lists have fixed lengths with a `valid` mask, so training and prediction are one program each. What objects
+have beside their boxes, masks and keypoints, are branches (beside.py).
 """
 
+import operator
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from mapjax.errors import UserError, near
 from mapjax.ops import boxes as box_ops
 from mapjax.ops import images as image_ops
 from mapjax.ops import losses, matching
@@ -18,6 +21,7 @@ from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
 from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
 from mapjax.tasks.detection import augmented, frames, suppression
+from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch
 
 BETA = 1 / 9  # of both box losses
 
@@ -45,6 +49,7 @@ def make(
     agnostic: bool = False,
     detections: int = 100,
     candidates: int = 1000,
+    beside: Sequence[str] = (),
     flip: bool = False,
     scales: Sequence[float | int] = (1.0,),
     mean: Sequence[float | int] = image_ops.MEAN,
@@ -69,6 +74,8 @@ def make(
       detections: how many are kept of an image.
       candidates: the best (box, class) pairs of an image that go into suppression (torchvision has no such limit; it
         matters where more than that many pairs pass the threshold).
+      beside: what objects have beside their boxes, "masks" or "keypoints" or both: the network needs the calls of these
+        names, and the data what the first of them says.
       flip, scales: views of an image in evaluation, as in augmented.py.
       mean, std: of the images, RGB, 0 to 1.
 
@@ -80,6 +87,7 @@ def make(
       >>> task.needs, task.metrics
       ('boxes', ('precision',))
     """
+    branches = {name: _branch(name, model) for name in beside}
     chosen = partial(propose, threshold=rpn_nms, score_threshold=rpn_score_threshold)
     propose_train = partial(chosen, before=pre_nms_train, after=post_nms_train)
     propose_test = partial(chosen, before=pre_nms_test, after=post_nms_test)
@@ -89,7 +97,9 @@ def make(
         detect,
         weights=box_weights,
         score_threshold=score_threshold,
-        suppress=suppression.chosen(box_nms, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold),
+        suppress=suppression.chosen(
+            box_nms, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold
+        ),
         count=detections,
         candidates=candidates,
     )
@@ -105,6 +115,9 @@ def make(
         return frames.pad(image_ops.normalized(batch["image"], normalize), divisor)
 
     def init(key, batch: Batch) -> Variables:
+        for name, branch in branches.items():
+            if name not in model.calls:
+                raise UserError(f"task.beside={tuple(beside)}: the network has no head for {name}; set {branch.mend}.")
         return model.init(key, pixels(batch))
 
     def loss(variables: Variables, batch: Batch, context: Context):
@@ -120,6 +133,13 @@ def make(
         variables = {**variables, "stats": stats}
         regions, stats = model.calls["regions"](variables, outputs["features"], rois["boxes"], train=True)
         terms |= second_stage_loss(regions["logits"], regions["deltas"], rois, mask)
+        objects = objects_of(rois, mask, int(samples * positives)) if branches else {}
+        for branch in branches.values():
+            if branch.key not in batch:
+                raise UserError(f"task.beside={tuple(beside)}: a batch has no {branch.key}; set {branch.mend}.")
+            variables = {**variables, "stats": stats}
+            further, stats = branch.loss(variables, outputs["features"], objects, batch)
+            terms |= further
         total = sum(terms.values())
         return total, (stats, {"loss": total} | terms)
 
@@ -130,21 +150,38 @@ def make(
         proposing = shard.per_example(jax.vmap(partial(propose_test, anchors=anchors)))
         proposals, real = proposing(outputs["objectness"], outputs["deltas"], frames.extents(batch))
         regions, _ = model.calls["regions"](variables, outputs["features"], proposals, train=False)
-        return {
+        prediction = {
             "features": outputs["features"],
             "proposals": proposals,
             "proposals_valid": real,
             "region_logits": regions["logits"],
             "region_deltas": regions["deltas"],
         }
+        if not branches:
+            return prediction
+        found = choose(prediction, batch)  # the branches' heads answer for what is chosen, and not for all proposals
+        further = [branch.predict(variables, outputs["features"], found) for branch in branches.values()]
+        return reduce(operator.or_, further, prediction | found)
+
+    def choose(prediction: Prediction, batch: Batch) -> Result:
+        keys = ("region_logits", "region_deltas", "proposals", "proposals_valid")
+        return shard.per_example(jax.vmap(answer))(*(prediction[key] for key in keys), frames.extents(batch))
 
     def decode(prediction: Prediction, batch: Batch) -> Result:
-        keys = ("region_logits", "region_deltas", "proposals", "proposals_valid")
-        found = shard.per_example(jax.vmap(answer))(*(prediction[key] for key in keys), frames.extents(batch))
-        return frames.to_original(found, batch)
+        keys = ("boxes", "scores", "classes", "valid")
+        found = {key: prediction[key] for key in keys} if branches else choose(prediction, batch)
+        further = [branch.decode(prediction, batch) for branch in branches.values()]
+        return reduce(operator.or_, further, frames.to_original(found, batch))
 
-    task = Task("boxes", normalize, init, loss, predict, decode, ("precision",))
+    needs = next(iter(branches), "boxes")
+    task = Task(needs, normalize, init, loss, predict, decode, ("precision", *METRICS.get(needs, ())))
     return augmented.by_views(task, flip=flip, scales=scales)
+
+
+def _branch(name: str, model: Model) -> Branch:
+    if name not in BRANCHES:
+        raise UserError(f"task.beside: objects have no {name!r} beside their boxes.{near(name, BRANCHES)}")
+    return BRANCHES[name](model)
 
 
 def propose(
@@ -217,7 +254,8 @@ def sample_rois(key, proposals, real, truth, *, iou: float, samples: int, positi
     """Draw the proposals of one image that the second stage learns from; the truth's own boxes are among them.
 
     Returns:
-      "boxes" (s 4), "labels" (s; 0 is background, else class + 1), "targets" (s 4; encoded boxes), "real" (s).
+      "boxes" (s 4), "labels" (s; 0 is background, else class + 1), "targets" (s 4; encoded boxes), "real" (s), and the
+      truth's row that each is matched to, "owner" (s). Objects come first.
     """
     candidates = jnp.concatenate([proposals, truth["boxes"]])
     real = jnp.concatenate([real, truth["valid"] & ~truth["crowd"]])
@@ -226,7 +264,13 @@ def sample_rois(key, proposals, real, truth, *, iou: float, samples: int, positi
     owner, boxes = jnp.maximum(matched[index], 0), candidates[index]
     labels = jnp.where(matched[index] >= 0, truth["classes"][owner] + 1, 0)
     targets = box_ops.encode(truth["boxes"][owner], boxes, weights)
-    return {"boxes": boxes, "labels": labels, "targets": targets, "real": drawn}
+    return {"boxes": boxes, "labels": labels, "targets": targets, "real": drawn, "owner": owner}
+
+
+def objects_of(rois: dict[str, Any], mask, count: int) -> dict[str, Any]:
+    """The first `count` of a batch's drawn proposals, among which all objects are; `positive` says which are real."""
+    first = {key: values[:, :count] for key, values in rois.items()}
+    return first | {"positive": first["real"] & (first["labels"] > 0) & mask[:, None]}
 
 
 def second_stage_loss(logits, deltas, rois, mask) -> dict[str, Any]:
