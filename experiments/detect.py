@@ -97,6 +97,7 @@ def _dense(model: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     backbone = {"name": "resnet", "depth": 18, "norm": "batch"}
     usual = {"name": "dense", "box_loss": "giou", "divided_by": "batch", "score_threshold": 0.01}
     return bccd() | {
+        "duration": "1300 steps",
         "model": {"backbone": backbone} | model,
         "task": usual | {"candidates": 300, "detections": 100} | task,
     }
