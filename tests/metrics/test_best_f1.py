@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_matching import plain
+from test_detection_matching import plain
 from test_precision import CLASSES, found_of, random_case, source_of
 
 from mapjax.metrics import best_f1, precision

@@ -6,7 +6,7 @@ import functools
 import hotcoco
 import numpy as np
 import pytest
-from test_matching import iou_of, plain
+from test_detection_matching import iou_of, plain
 from test_precision import dataset, found_of, random_case, source_of
 
 from mapjax.metrics import detection_errors, precision

@@ -157,7 +157,7 @@ def test_save_writes_the_folder(tmp_path):
     result, config = {"metrics": {"AP": 1.0, "AP/cat": 1.0}, "checkpoint": 7}, ConfigDict({"batch": 2})
     score.write(tmp_path / "out", metric, source, counts, result, config, title="again")
     written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
-    assert set(written) == {"result.json", "predictions.json", "truth.json", "report.html"}
+    assert set(written) == {"result.json", "predictions.json", "truth.json", "errors.json", "report.html"}
     assert json.loads(written["result.json"])["checkpoint"] == 7
     assert [row["image_id"] for row in json.loads(written["predictions.json"])] == [5, 6]
     assert len(json.loads(written["truth.json"])["annotations"]) == 2

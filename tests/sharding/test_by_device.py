@@ -19,7 +19,7 @@ from mapjax.sharding import mesh as shard
 from mapjax.ops import convolution, winograd
 from mapjax.plan import collectives
 
-winograd.CACHE = 2**16  # so that few images go together
+winograd.MOST_TILES = 2**16  # so that few images go together
 rng = np.random.default_rng(0)
 kernels = [rng.normal(size=(size, size, 1, 8)).astype(np.float32) for size in (3, 5)]
 images = rng.normal(size=(16, 32, 32, 8)).astype(np.float32)
