@@ -107,7 +107,7 @@ def test_label_images_come_back(tmp_path, form, classes):
         areas = [mask.sum() for mask in one["masks"]]
         order = np.argsort(areas, kind="stable")
         for place, row in enumerate(order):
-            above = np.any([one["masks"][other] for other in order[:place]], axis=0) if place else False
+            above = np.any([one["masks"][other] for other in order[:place]], axis=0) if place else np.False_
             np.testing.assert_array_equal(found[row], one["masks"][row] & ~above)
         assert by_stem[stem]["classes"].tolist() == one["classes"].tolist()
 
