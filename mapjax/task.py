@@ -21,6 +21,7 @@ Prediction = dict[str, Any]
 Result = dict[str, Any]
 Scalars = dict[str, Any]
 Counts = Any
+DETECTION = ("boxes", "scores", "classes", "valid")  # keys of the Result of a detector of boxes
 
 
 class Model(NamedTuple):

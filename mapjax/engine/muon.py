@@ -29,7 +29,7 @@ LIKE_ADAM = 0.2
 
 # Of the norm, as in optax. The momentum of a branch that learns nothing for a while decays: its step shall, too.
 # Squares of such small numbers vanish, so that a smaller one would let a step of any size through.
-EPSILON = 1e-8
+_EPSILON = 1e-8
 _TURNS = 5
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: singular values from 1e-3 to 1 get to between 0.7 and 1.2
 
@@ -64,7 +64,7 @@ def orthogonal(matrix: Float[Array, "*batch m n"]) -> Float[Array, "*batch m n"]
     matrix itself is multiplied only at the end. In float32, for which singular values below 3e-4 of the norm are noise.
     """
     wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
-    start = wide / (jnp.linalg.norm(wide, axis=(-2, -1), keepdims=True) + EPSILON)
+    start = wide / (jnp.linalg.norm(wide, axis=(-2, -1), keepdims=True) + _EPSILON)
     product = partial(jnp.matmul, precision="highest")  # a TPU's default, bfloat16, is too coarse for squares
     one = jnp.eye(wide.shape[-2], dtype=wide.dtype)
 

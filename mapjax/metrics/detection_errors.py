@@ -15,13 +15,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mapjax.data.source import Source
-from mapjax.metrics import matching
+from mapjax.metrics import matching, ranking
 from mapjax.metrics.matching import IOU, Overlaps
 from mapjax.task import Counts
 
 NEAR = 0.1  # below this IoU a detection has nothing to do with a truth
 KINDS = ("wrong class", "badly placed", "both wrong", "duplicate", "false", "missed")
-_RECALLS = np.linspace(0, 1, 101)
 
 
 class Errors(NamedTuple):
@@ -139,11 +138,7 @@ def average_precision(
     ends = np.searchsorted(labels[order], np.arange(len(totals) + 1))
     found = np.zeros(len(totals))
     for k in np.flatnonzero(totals):
-        hits = np.cumsum(right[order[ends[k] : ends[k + 1]]])
-        precision = hits / np.arange(1, len(hits) + 1)
-        highest = np.maximum.accumulate(precision[::-1])[::-1]
-        at = np.searchsorted(hits / totals[k], _RECALLS)
-        found[k] = np.append(highest, 0.0)[np.minimum(at, len(hits))].mean()
+        found[k] = ranking.under_curve(right[order[ends[k] : ends[k + 1]]], int(totals[k]))
     return found
 
 

@@ -20,7 +20,7 @@ from mapjax.data import labels
 from mapjax.data.source import Records, Source, truth_of
 from mapjax.metrics import best_f1, detection_errors, instances, matching
 from mapjax.runtime.names import shown
-from mapjax.task import Batch, Counts, Metric, Result
+from mapjax.task import DETECTION, Batch, Counts, Metric, Result
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 SIZES = ("all", "small", "medium", "large")  # of objects, by their area: below 32², 96² pixels, and more
@@ -96,7 +96,7 @@ def measure(result: Result, batch: Batch, needs: str = "boxes") -> Counts:
     """
     if not labels.has(result, needs):
         raise KeyError(needs)
-    boxes, scores, classes, valid = (np.asarray(result[key]) for key in ("boxes", "scores", "classes", "valid"))
+    boxes, scores, classes, valid = (np.asarray(result[key]) for key in DETECTION)
     return {
         int(index): {"boxes": boxes[i][valid[i]], "scores": scores[i][valid[i]], "classes": classes[i][valid[i]]}
         | instances.taken(result, batch, i, valid[i])

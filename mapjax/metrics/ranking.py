@@ -69,12 +69,27 @@ def average(images: Iterable[Pairs], span: tuple[float, float]) -> Float[np.ndar
         return np.full(len(THRESHOLDS), -1.0)
     order = np.argsort(-np.concatenate([one.scores for one in judged]), kind="stable")
     right, ignored = (np.concatenate([one[place] for one in judged], axis=1)[:, order] for place in (1, 2))
-    hits = np.cumsum(right & ~ignored, axis=1).astype(float)
-    wrong = np.cumsum(~right & ~ignored, axis=1)
-    precision = hits / np.maximum(hits + wrong, np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    places = [np.searchsorted(row, RECALLS, side="left") for row in hits / truths]
-    return np.array([_read(values, at).mean() for values, at in zip(precision, places)])
+    return np.array([under_curve(row[~beside], truths) for row, beside in zip(right, ignored)])
+
+
+def under_curve(right: Bool[np.ndarray, " d"], truths: int) -> float:
+    """Average the precision over the recalls, each the highest from that recall on, 0 past the last.
+
+    Args:
+      right: which answers of a class are, the highest score first.
+      truths: how many there are to be found, at least one.
+
+    Example:
+      >>> import numpy as np
+      >>> from mapjax.metrics import ranking
+      >>> round(ranking.under_curve(np.array([True, False]), 2), 3)
+      0.505
+    """
+    hits = np.cumsum(right)
+    precision = hits / np.arange(1, len(hits) + 1)
+    highest = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(hits / truths, RECALLS)
+    return float(np.append(highest, 0.0)[np.minimum(at, len(hits))].mean())
 
 
 def pair_up(
@@ -116,11 +131,6 @@ def _judge(one: Pairs, span: tuple[float, float]) -> _Judged:
         best = len(outside) - 1 - values.argmax(axis=1) if len(outside) else np.zeros(len(levels), int)
         taken[right[:, row], best[right[:, row]]] = True  # the last of equals, as COCO's
     return _Judged(one.scores, right, ignored, int((~outside).sum()))
-
-
-def _read(values: Float[np.ndarray, " d"], places: np.ndarray) -> Float[np.ndarray, " r"]:
-    """Read a curve at some places, 0 past its end."""
-    return np.append(values, 0.0)[np.minimum(places, len(values))]
 
 
 def _mean(parts: Sequence[Float[np.ndarray, " t"]]) -> float:

@@ -12,11 +12,10 @@ import numpy as np
 
 from mapjax.errors import UserError
 from mapjax.ops import windows
-from mapjax.task import Result
+from mapjax.task import DETECTION, Result
 
 EDGE = 0.01  # of a tile's side: how near to its border the box of an object ends that is cut by it
 Corner = tuple[int, int, int, int]
-KEYS = ("boxes", "scores", "classes", "valid")
 
 
 class Slices(NamedTuple):
@@ -71,7 +70,7 @@ def merged(found: Sequence[Result], corners: Sequence[Corner], slices: Slices) -
     Raises:
       UserError: answers that are not of boxes alone.
     """
-    if set(found[0]) != set(KEYS):
+    if set(found[0]) != set(DETECTION):
         raise UserError(
             f"slices are for detectors, whose answers are boxes, and this task answers {', '.join(found[0])}; leave "
             "slices.size at ()."
@@ -119,7 +118,7 @@ def stacked(found: Sequence[Result | None]) -> Result:
     def padded(rows: np.ndarray) -> np.ndarray:
         return np.pad(rows, ((0, longest - len(rows)), *((0, 0),) * (rows.ndim - 1)))
 
-    return {key: np.stack([padded(np.asarray((one or blank)[key])) for one in found]) for key in KEYS}
+    return {key: np.stack([padded(np.asarray((one or blank)[key])) for one in found]) for key in DETECTION}
 
 
 def keep(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, slices: Slices) -> np.ndarray:

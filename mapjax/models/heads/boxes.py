@@ -4,6 +4,7 @@ Two dense layers as in Faster R-CNN with a pyramid (Lin et al. 2017, arXiv 1612.
 layer (Li et al. 2021, arXiv 2111.11429).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -101,18 +102,23 @@ def rules_of(convs: int) -> Rules:
             (r"box_head/fc6/bias$", tensor.EACH),
             (r"box_head/fc7/kernel$", tensor.IN),
         )
-    return rules_of_convs("box_head", convs)
+    return rules_of_convs("box_head", range(convs))
 
 
-def rules_of_convs(head: str, convs: int) -> Rules:
-    """How the convolutions of a head are split: each two are a pair."""
-    pairs = [(first, first + 1) for first in range(0, convs - 1, 2)]
+def rules_of_convs(head: str, names: Sequence[int], kernel: str = "0/kernel", beside: str = "(0/bias$|1/)") -> Rules:
+    """How the convolutions of a head are split: each two are a pair.
+
+    Args:
+      names: of the convolutions, in their order.
+      kernel: its path below a name.
+      beside: the paths of what the channels of a convolution have beside it.
+    """
     return tuple(
         rule
-        for first, second in pairs
+        for first, second in zip(names[::2], names[1::2])
         for rule in (
-            (rf"{head}/{first}/0/kernel$", tensor.CONV_OUT),
-            (rf"{head}/{first}/(0/bias$|1/)", tensor.EACH),
-            (rf"{head}/{second}/0/kernel$", tensor.CONV_IN),
+            (rf"{head}/{first}/{kernel}$", tensor.CONV_OUT),
+            (rf"{head}/{first}/{beside}", tensor.EACH),
+            (rf"{head}/{second}/{kernel}$", tensor.CONV_IN),
         )
     )

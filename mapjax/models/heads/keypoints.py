@@ -5,10 +5,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mapjax.models.heads.boxes import rules_of_convs
 from mapjax.models.heads.masks import Doubled
 from mapjax.models.layers import Conv
 from mapjax.ops import resize
-from mapjax.sharding import tensor
 from mapjax.sharding.mesh import Rules
 
 
@@ -40,13 +40,4 @@ class KeypointPredictor(nn.Module):
 
 def rules_of(convs: int) -> Rules:
     """How the parameters are split: each two convolutions are a pair."""
-    pairs = [(2 * first, 2 * first + 2) for first in range(0, convs - 1, 2)]
-    return tuple(
-        rule
-        for first, second in pairs
-        for rule in (
-            (rf"keypoint_head/{first}/kernel$", tensor.CONV_OUT),
-            (rf"keypoint_head/{first}/bias$", tensor.EACH),
-            (rf"keypoint_head/{second}/kernel$", tensor.CONV_IN),
-        )
-    )
+    return rules_of_convs("keypoint_head", range(0, 2 * convs, 2), "kernel", "bias$")

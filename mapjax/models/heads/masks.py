@@ -92,4 +92,4 @@ def doubled(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Floa
 
 def rules_of(convs: int) -> Rules:
     """How the parameters are split: each two convolutions are a pair."""
-    return rules_of_convs(HEAD, convs)
+    return rules_of_convs(HEAD, range(convs))

@@ -15,9 +15,7 @@ from mapjax.ops import box_fusion
 from mapjax.ops import images as image_ops
 from mapjax.ops.resize import bilinear
 from mapjax.sharding import mesh as shard
-from mapjax.task import Batch, Prediction, Result, Task, Variables
-
-KEYS = ("boxes", "scores", "classes", "valid")
+from mapjax.task import DETECTION, Batch, Prediction, Result, Task, Variables
 
 
 def by_views(task: Task, *, flip: bool = False, scales: Sequence[float | int] = (1.0,)) -> Task:
@@ -75,13 +73,13 @@ def fused(found: Sequence[Result]) -> Result:
     Raises:
       UserError: answers that hold more than boxes.
     """
-    if more := sorted(found[0].keys() - set(KEYS)):
+    if more := sorted(found[0].keys() - set(DETECTION)):
         raise UserError(f"task.flip and task.scales fuse boxes; this task answers {', '.join(more)} too: unset them.")
     count = found[0]["boxes"].shape[1]
 
     def one(answers: Sequence[Result]) -> Result:
-        boxes, scores, classes, valid = (jnp.concatenate([answer[key] for answer in answers]) for key in KEYS)
+        boxes, scores, classes, valid = (jnp.concatenate([answer[key] for answer in answers]) for key in DETECTION)
         joined = box_fusion.fuse(boxes, scores, classes, valid=valid, answers=len(answers), count=count)
-        return dict(zip(KEYS, joined))
+        return dict(zip(DETECTION, joined))
 
     return shard.per_example(jax.vmap(one))(list(found))

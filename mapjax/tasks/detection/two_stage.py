@@ -19,7 +19,7 @@ from mapjax.ops import images as image_ops
 from mapjax.ops import losses, matching
 from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
-from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
+from mapjax.task import DETECTION, Batch, Context, Model, Prediction, Result, Task, Variables
 from mapjax.tasks.detection import augmented, frames, suppression
 from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch
 
@@ -168,8 +168,7 @@ def make(
         return shard.per_example(jax.vmap(answer))(*(prediction[key] for key in keys), frames.extents(batch))
 
     def decode(prediction: Prediction, batch: Batch) -> Result:
-        keys = ("boxes", "scores", "classes", "valid")
-        found = {key: prediction[key] for key in keys} if branches else choose(prediction, batch)
+        found = {key: prediction[key] for key in DETECTION} if branches else choose(prediction, batch)
         further = [branch.decode(prediction, batch) for branch in branches.values()]
         return reduce(operator.or_, further, frames.to_original(found, batch))
 
