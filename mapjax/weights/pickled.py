@@ -91,7 +91,7 @@ class _Machine:
             if opcode.name not in _INSTRUCTIONS:
                 raise NotPlain(f"holds the pickle instruction {opcode.name}, which plain data does not need.")
             _INSTRUCTIONS[opcode.name](self, argument)
-        return self.stack.pop()
+        return _without_makers(self.stack.pop())
 
     def spend(self, elements: int) -> None:
         self.left -= elements
@@ -112,6 +112,19 @@ class _Machine:
         values = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
         return values
+
+
+def _without_makers(value: Any) -> Any:
+    """Give a value back, unless it holds what makes plain containers: then a call is missing, as by damage."""
+    waiting, seen = [value], set()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Call) and one in PLAIN.values():
+            raise TypeError("a name that is not called")
+        if type(one) in (list, tuple, dict) and id(one) not in seen:
+            seen.add(id(one))
+            waiting.extend(one.values() if type(one) is dict else one)
+    return value
 
 
 def _push(make: Callable[..., Any]) -> Callable[[_Machine, Any], None]:

@@ -155,6 +155,12 @@ def test_every_cut_is_told():
             interpret(data[:end], {})
 
 
+@pytest.mark.parametrize("data", [b"c_codecs\nencode\n.", b"(]}X\x01\x00\x00\x00dc_codecs\nencode\nst."])
+def test_a_name_that_is_never_called_is_damage(data):
+    with pytest.raises(NotPlain, match="cut short or damaged"):
+        interpret(data, {})
+
+
 @settings(max_examples=150)
 @given(st.data())
 def test_any_damage_is_told_or_harmless(data):
