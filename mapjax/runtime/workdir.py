@@ -1,6 +1,7 @@
 """The folder of a run: what is in it, and whether it may be gone on with.
 
-config.json classes.json metrics.jsonl tensorboard/ checkpoints/ predictions.json truth.json result.json report.html
+config.json classes.json keypoints.json metrics.jsonl tensorboard/ checkpoints/ predictions.json truth.json result.json
+report.html
 """
 
 import contextlib

@@ -125,11 +125,9 @@ def train(model: Any, data: list[tuple[Any, dict[str, Any]]], seconds: float) ->
     """Train for so many seconds, the learning rate falling with the time that is gone."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
     model.train()
-    began, step, marked = time.perf_counter(), 0, 0.0
+    began, step, ends = time.perf_counter(), 0, [0.0]
     order: list[int] = []
     while (gone := time.perf_counter() - began) < seconds:
-        if step == FIRST:
-            marked = gone
         if len(order) < BATCH:
             order = random.sample(range(len(data)), len(data))
         batch = [augmented(*data[order.pop()]) for _ in range(BATCH)]
@@ -142,11 +140,13 @@ def train(model: Any, data: list[tuple[Any, dict[str, Any]]], seconds: float) ->
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         step += 1
+        ends.append(time.perf_counter() - began)
         if step % 20 == 0:
             print(step, f"{gone:.0f} s", {name: round(float(value), 3) for name, value in losses.items()}, flush=True)
-    whole = time.perf_counter() - began
-    each = (whole - marked) / max(step - FIRST, 1)
-    print(f"{step} steps of {BATCH} images in {whole:.0f} s; from step {FIRST} on {each:.3f} s a step", flush=True)
+    timed = ends[min(FIRST, step - 1) :]
+    mean = (timed[-1] - timed[0]) / (len(timed) - 1)
+    median = float(np.median(np.diff(timed)))
+    print(f"{step} steps of {BATCH} images in {ends[-1]:.0f} s; a step: mean {mean:.3f} s, median {median:.3f} s")
 
 
 def score(model: Any, folder: pathlib.Path) -> None:

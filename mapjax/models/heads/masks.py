@@ -3,7 +3,6 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -50,13 +49,11 @@ class MaskPredictor(nn.Module):
         x = nn.relu(Doubled(self.channels, 2, shuffled=False, dtype=self.dtype, name="conv5_mask")(x))
         init = nn.initializers.normal(0.001)
         kernel, bias = Pointwise(self.classes + 1, init, name="mask_fcn_logits")(self.channels)
-        # One column each: of 80 classes that is an eightieth of the products. It is chosen by a product too, for the
-        # gradient of a gather is a scatter.
-        one_hot = jax.nn.one_hot(classes + 1, self.classes + 1)
-        chosen = jnp.einsum("nc,dc->nd", one_hot, kernel[0, 0], precision="highest").astype(self.dtype)
-        # Places are put in order when one channel of each is left, and not all.
+        # One column each: of 80 classes that is an eightieth of the products. Places are put in order when one channel
+        # of each is left, and not all.
+        chosen = kernel[0, 0].T[classes + 1].astype(self.dtype)
         logits = pixel_shuffle(jnp.einsum("npqfd,nd->npqf", x, chosen).astype(jnp.float32), 2)[..., 0]
-        return logits + jnp.einsum("nc,c->n", one_hot, bias, precision="highest")[:, None, None]
+        return logits + bias[classes + 1][:, None, None]
 
 
 class Doubled(nn.Module):
