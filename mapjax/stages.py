@@ -139,6 +139,10 @@ KEYS: dict[str, Key] = {
         ("output", "prediction"), "R C", "float32", "as `site_logits`, of a branch in which one site answers an object"
     ),
     "single_deltas": Key(("output", "prediction"), "R 4", "float32", "as `site_deltas`, of that branch"),
+    "prototypes": Key(("output",), "_ _ _", "float32", "a map that masks are made of, over the frame"),
+    "site_filters": Key(
+        ("output",), "R _", "float32", "of each site the weights that make of it the mask of its object"
+    ),
     "features": Key(
         ("output", "prediction"), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"
     ),
