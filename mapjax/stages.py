@@ -71,6 +71,9 @@ KEYS: dict[str, Key] = {
         "uint8",
         "of each cell of a grid inside an object's box, the share that its mask covers: 0 to 255",
     ),
+    "masks_left_out": Key(
+        ("example", "batch"), "", "int32", "how many objects are left out, as nothing of their masks is in view"
+    ),
     "keypoints": Key(
         ("record", "example", "batch", "result"),
         "M K 3",

@@ -23,6 +23,7 @@ from mapjax.sharding import mesh as shard
 from mapjax.task import DETECTION, Batch, Context, Model, Prediction, Result, Task, Variables
 from mapjax.tasks.detection import answers, augmented, frames, masks_of_sites
 from mapjax.tasks.detection import suppression as suppressing
+from mapjax.tasks.detection.beside import left_out
 from mapjax.tasks.detection.site_losses import BOX_LOSSES, CLASS_LOSSES, QUALITIES
 
 SHARES = ("image", "batch", "quality")  # whose objects losses are divided by
@@ -173,7 +174,7 @@ def make(
             cut = {"samples": mask_samples, "size": mask_cells}
             terms |= masks_of_sites.loss(context.key, model, outputs, matched["site"], batch, **cut)
         total = sum(value * factor_of(name) for name, value in terms.items())
-        return total, (stats, {"loss": total} | terms)
+        return total, (stats, {"loss": total} | terms | left_out(batch))
 
     def factor_of(term: str) -> float | int:
         return mask_factor if term == "loss_mask" else box_factor if term.endswith("_box") else 1

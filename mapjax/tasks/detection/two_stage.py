@@ -21,7 +21,7 @@ from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
 from mapjax.task import DETECTION, Batch, Context, Model, Prediction, Result, Task, Variables
 from mapjax.tasks.detection import augmented, cascade, frames, suppression
-from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch
+from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch, left_out
 
 BETA = 1 / 9  # of both box losses
 
@@ -152,7 +152,7 @@ def make(
             lost, stats = branch.loss(variables, outputs["features"], objects, batch)
             terms |= lost
         total = sum(terms.values())
-        return total, (stats, {"loss": total} | terms)
+        return total, (stats, {"loss": total} | terms | left_out(batch))
 
     def predict(variables: Variables, batch: Batch, key) -> Prediction:
         del key
