@@ -99,7 +99,7 @@ def test_an_object_whose_mask_a_crop_leaves_empty_is_dropped_and_counted():
     given_record["boxes"][1] = [1, 12, 20, 18]  # its mask ends at 4
     shifts = mosaic.make(size=(32, 32), max_boxes=5, mask_size=9, augment={}, mosaic=0.0, mixup=0.001)
     for transform in (boxes.make(size=(32, 32), max_boxes=5, mask_size=9, augment={}), shifts):
-        with mock.patch.object(augment, "draw_matrix", lambda *_: geometry.translate(-8, 0)):
+        with mock.patch.object(augment, "draw_matrix", return_value=geometry.translate(-8, 0)):
             example = transform(given_record, np.random.default_rng(0), *((transform is shifts) * [[given_record]]))
         assert example["classes"][example["valid"]].tolist() == [0, 2]
         assert example["masks_left_out"] == 1 and example["masks_left_out"].dtype == np.int32

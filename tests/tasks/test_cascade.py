@@ -21,7 +21,14 @@ STAGES = ((0.6, np.array([20, 20, 10, 10]), 0.5), (0.7, np.array([30, 30, 15, 15
 SIDE = 64.0
 EXTENT = np.float32([0, 0, SIDE, SIDE])
 SMALL = {"backbone": {"name": "resnet", "depth": 18, "width": 0.0625}, "channels": 4, "representation": 6, "pool": 2}
-FEW = {"pre_nms_train": 20, "post_nms_train": 10, "pre_nms_test": 20, "post_nms_test": 10, "samples": 8, "detections": 3}
+FEW = {
+    "pre_nms_train": 20,
+    "post_nms_train": 10,
+    "pre_nms_test": 20,
+    "post_nms_test": 10,
+    "samples": 8,
+    "detections": 3,
+}
 
 
 def said_of(number, boxes, xp):
@@ -43,7 +50,12 @@ def moved(box, deltas, weights):
     """The box that offsets make of one, within the image."""
     width, height = box[2:] - box[:2]
     dx, dy, dw, dh = deltas / weights
-    x, y, w, h = box[0] + width / 2 + dx * width, box[1] + height / 2 + dy * height, width * np.exp(dw), height * np.exp(dh)
+    x, y, w, h = (
+        box[0] + width / 2 + dx * width,
+        box[1] + height / 2 + dy * height,
+        width * np.exp(dw),
+        height * np.exp(dh),
+    )
     return np.clip([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 0, SIDE)
 
 
@@ -143,7 +155,9 @@ def test_the_task_trains_and_answers_with_three_heads():
 
     @jax.jit
     def run(variables):
-        both = jax.value_and_grad(lambda p: task.loss({**variables, "params": p}, batch, Context(jax.random.key(1))), has_aux=True)
+        both = jax.value_and_grad(
+            lambda p: task.loss({**variables, "params": p}, batch, Context(jax.random.key(1))), has_aux=True
+        )
         prediction = task.predict(variables, batch, None)
         return both(variables["params"]), prediction, task.decode(prediction, batch)
 

@@ -68,11 +68,11 @@ def make(
             raise UserError(f"condinst: {name}={value} must be 1 or more.")
     if not all(channels >= 1 for channels in hidden):
         raise UserError(f"condinst: hidden={tuple(hidden)} must be numbers of channels, 1 or more each.")
-    if not isinstance(detector, Mapping):
-        raise UserError(f"condinst: detector={detector!r} must be a node, as in dict(name='yolo', size='s').")
     below = make_backbone("condinst", detector, dtype, classes=classes)
     if "sites" not in below.calls:
-        raise UserError(f"condinst: {detector.get('name')!r} is no dense detector; choose yolo, yolox, fcos or retinanet.")
+        raise UserError(
+            f"condinst: {detector.get('name')!r} is no dense detector; choose yolo, yolox, fcos or retinanet."
+        )
     head = SiteMasks(stride, prototypes, tuple(hidden), width, filter_width, norm, jnp.dtype(dtype))
     made = on_backbone(below, head, heads=(r"^filters/", r"^prototypes/last/"))
     masks = partial(_masks, stride=stride, hidden=tuple(hidden))

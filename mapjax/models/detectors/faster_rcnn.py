@@ -199,7 +199,9 @@ def make(
         tuple(sorted(pooled)),
         pool,
         mask_pool,
-        tuple(box_heads.RoiHeads(classes, representation, box_convs, norm, kind, agnostic=True) for _ in range(cascade)),
+        tuple(
+            box_heads.RoiHeads(classes, representation, box_convs, norm, kind, agnostic=True) for _ in range(cascade)
+        ),
     )
 
     def anchors(image):

@@ -1,5 +1,5 @@
-"""The mask head of dense detectors (Tian et al. 2020, CondInst, arXiv 2003.05664): a map of prototypes, and for each site
-the filters that draw of them the mask of the object it answers for (ops/dynamic_masks.py).
+"""The mask head of dense detectors (Tian et al. 2020, CondInst, arXiv 2003.05664): a map of prototypes, and for each
+site the filters that draw of them the mask of the object it answers for (ops/dynamic_masks.py).
 """
 
 import re

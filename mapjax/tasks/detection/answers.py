@@ -22,7 +22,7 @@ def best_pairs(scores, count: int):
 def detect_by_level(
     scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppress: Suppress | None, count: int
 ) -> Result:
-    """The answer for one image, of the best candidates of each level: boxes (k 4), scores, classes, sites and valid (k).
+    """The answer for one image, of the best candidates of each level: boxes (k 4), scores, classes, sites, valid (k).
 
     Args:
       scores (r c), deltas (r 4): of the sites.

@@ -48,7 +48,9 @@ def stages(ious: Sequence[float | int], first: float | int) -> list[Stage]:
     if len(ious) > len(WEIGHTS):
         raise UserError(f"task.cascade_iou={tuple(ious)} must be at most {len(WEIGHTS)} IoUs, as in (0.6, 0.7).")
     if list(rising := (first, *ious)) != sorted(set(rising)) or not all(0 < one < 1 for one in ious):
-        raise UserError(f"task.cascade_iou={tuple(ious)} must rise from task.iou={first} on, below 1, as in (0.6, 0.7).")
+        raise UserError(
+            f"task.cascade_iou={tuple(ious)} must rise from task.iou={first} on, below 1, as in (0.6, 0.7)."
+        )
     return [Stage(n, *one) for n, one in enumerate(zip(ious, WEIGHTS, FACTORS), 2)]
 
 
@@ -61,8 +63,8 @@ def require(model: Model, found: Sequence[Stage]) -> None:
     missing = [stage for stage in found if stage.call not in model.calls]
     if missing or Stage(len(found) + 2, 0, (), 0).call in model.calls:
         raise UserError(
-            f"task.cascade_iou has {len(found)} IoUs, each of a further box head: set model.cascade={len(found)}, or as "
-            "many IoUs as the network has such heads."
+            f"task.cascade_iou has {len(found)} IoUs, each of a further box head: set model.cascade={len(found)}, or "
+            "as many IoUs as the network has such heads."
         )
 
 

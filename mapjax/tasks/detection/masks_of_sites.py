@@ -27,7 +27,9 @@ def asked(beside: Sequence[str], samples: int, cells: int) -> bool:
     """
     for name in beside:
         if name != "masks":
-            raise UserError(f"task.beside: objects of a dense detector have no {name!r} beside their boxes: only 'masks'.")
+            raise UserError(
+                f"task.beside: objects of a dense detector have no {name!r} beside their boxes: only 'masks'."
+            )
     if samples < 1 or cells < 1:
         raise UserError(f"task.mask_samples={samples} and task.mask_cells={cells} must be 1 or more.")
     return len(beside) > 0
