@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ STAGES = ((0.6, np.array([20, 20, 10, 10]), 0.5), (0.7, np.array([30, 30, 15, 15
 SIDE = 64.0
 EXTENT = np.float32([0, 0, SIDE, SIDE])
 SMALL = {"backbone": {"name": "resnet", "depth": 18, "width": 0.0625}, "channels": 4, "representation": 6, "pool": 2}
-FEW = {
+FEW: dict[str, Any] = {
     "pre_nms_train": 20,
     "post_nms_train": 10,
     "pre_nms_test": 20,
@@ -43,7 +44,10 @@ def fake():
     def call(number):
         return lambda variables, features, boxes, *, train: (said_of(number, boxes, jnp), {"seen": number})
 
-    return Model(None, None, {"regions2": call(2), "regions3": call(3)})
+    def no_network(*given, **options):
+        raise NotImplementedError
+
+    return Model(no_network, no_network, {"regions2": call(2), "regions3": call(3)})
 
 
 def moved(box, deltas, weights):

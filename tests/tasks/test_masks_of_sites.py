@@ -1,5 +1,7 @@
 """Masks of a dense detector: what is learned at which sites, what is answered, and what does not go together."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from mapjax.tasks.detection import dense, masks_of_sites
 
 YOLO = {"name": "yolo", "depth": 0.1, "width": 0.0625}
 RESNET = {"backbone": {"name": "resnet", "depth": 18, "width": 0.0625}, "channels": 4}
-TASK = {
+TASK: dict[str, Any] = {
     "assignment": {"name": "task_aligned", "count": 3},
     "code": "distances",
     "class_loss": "bce",
