@@ -1,6 +1,7 @@
 """Mosaic, MixUp, copy-paste and large-scale jitter: pixels, boxes, masks and keypoints move together."""
 
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -172,7 +173,8 @@ def test_the_transform_pastes_and_mixes():
 
 def test_small_masks_lack_what_a_pasted_object_covers():
     """The transform as a recipe has it, against the squares that were drawn."""
-    options = configs.load("instance:nuclei_copy_paste").transform.to_dict() | {"augment": {}, "copy_paste": 1.0}
+    recipe: Any = configs.load("instance:nuclei_copy_paste")
+    options = recipe.transform.to_dict() | {"augment": {}, "copy_paste": 1.0}
     transform = parts.make("data.transforms", options | {"mask_size": 40}, size=(60, 70))
     assert transform.companions == 1
     records = [scene(0), scene(1)]

@@ -20,7 +20,7 @@ from mapjax.tasks.detection import cascade, two_stage
 FIRST = (10, 10, 5, 5)
 STAGES = ((0.6, np.array([20, 20, 10, 10]), 0.5), (0.7, np.array([30, 30, 15, 15]), 0.25))
 SIDE = 64.0
-EXTENT = np.float32([0, 0, SIDE, SIDE])
+EXTENT = np.array([0, 0, SIDE, SIDE], np.float32)
 SMALL = {"backbone": {"name": "resnet", "depth": 18, "width": 0.0625}, "channels": 4, "representation": 6, "pool": 2}
 FEW: dict[str, Any] = {
     "pre_nms_train": 20,

@@ -81,7 +81,7 @@ class Prototypes(nn.Module):
         return Answer(self.prototypes, nn.initializers.zeros, self.dtype, name="last")(x)
 
 
-def _of_shape(maps: Mapping[str, Any], shape: tuple[int, int]) -> Any:
+def _of_shape(maps: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
     """Give the last map of a shape, which has seen the most layers; None where there is none."""
     found = [x for x in maps.values() if x.shape[1:3] == shape]
     return found[-1] if found else None
