@@ -15,6 +15,8 @@ def mouse() -> dict[str, Any]:
     """One animal an image, and few images: small, often, and never twice the same."""
     moved = {"rotate": 8, "scale": (0.75, 1.25), "translate": 0.1, "brightness": 0.3, "contrast": 0.3, "noise": 8}
     proposals = {"pre_nms_train": 50, "post_nms_train": 50, "pre_nms_test": 50, "post_nms_test": 20}
+    found = {"samples": 8, "positives": 0.5, "detections": 5}
+    light = {"mean": (0.498,) * 3, "std": (0.502,) * 3}  # as the weights were trained
     return {
         "data": {"name": "coco", "path": "data/mouse"},
         "image_size": (192, 192),
@@ -35,16 +37,7 @@ def mouse() -> dict[str, Any]:
             "keypoint_convs": 4,
             "keypoint_channels": 128,
         },
-        "task": {
-            "name": "two_stage",
-            "beside": ("keypoints",),
-            **proposals,
-            "samples": 8,
-            "positives": 0.5,
-            "detections": 5,
-            "mean": (0.498,) * 3,
-            "std": (0.502,) * 3,
-        },
+        "task": {"name": "two_stage", "beside": ("keypoints",), **proposals, **found, **light},
         "metrics": ("precision", "keypoint_precision", "pck"),
         "optimizer": {"name": "muon", "learning_rate": 2e-3, "momentum": 0.95},
         "ema": 0.99,

@@ -24,7 +24,8 @@ from mapjax.data.transforms import augment
 from mapjax.weights import recipes
 
 OUT = pathlib.Path(__file__).parents[1] / "_generated"
-RECIPES = ("classify", "detect", "instance", "keypoints", "segment", "ablate_augment", "ablate_imbalance", "ablate_norm")
+ABLATIONS = ("ablate_augment", "ablate_imbalance", "ablate_norm")
+RECIPES = ("classify", "detect", "instance", "keypoints", "segment", *ABLATIONS)
 
 
 def setup(app: Any) -> dict[str, bool]:
