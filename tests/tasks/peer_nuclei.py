@@ -105,7 +105,7 @@ def read(folder: pathlib.Path, split: str) -> list[tuple[Any, dict[str, Any]]]:
     return found
 
 
-def drawn(segmentation: dict[str, Any]) -> Any:
+def drawn(segmentation: Any) -> Any:
     """Draw run lengths."""
     return run_lengths.decode(run_lengths.frPyObjects(segmentation, *segmentation["size"]))
 
@@ -136,7 +136,7 @@ def train(model: Any, data: list[tuple[Any, dict[str, Any]]], seconds: float) ->
             group["lr"] = rate
         losses = model([image for image, _ in batch], [target for _, target in batch])
         optimizer.zero_grad()
-        sum(losses.values()).backward()
+        torch.stack(list(losses.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         step += 1
@@ -164,7 +164,7 @@ def score(model: Any, folder: pathlib.Path) -> None:
     if not found:
         print("mask AP 0.000, AP50 0.000")
         return
-    evaluation = COCOeval(truth, truth.loadRes(found), "segm")
+    evaluation = COCOeval(truth, truth.loadRes(found), "segm")  # pyright: ignore[reportArgumentType]
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
