@@ -23,7 +23,7 @@ def mouse() -> dict[str, Any]:
         "transform": {"name": "boxes", "max_boxes": 4, "augment": moved},
         "batch": 8,
         "eval_batch": 15,
-        "duration": "1000 steps",
+        "duration": "1200 steps",
         "init_from": "efficientnet_lite0",
         "model": {
             "name": "faster_rcnn",
