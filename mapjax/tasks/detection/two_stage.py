@@ -20,8 +20,8 @@ from mapjax.ops import losses, matching
 from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
 from mapjax.task import DETECTION, Batch, Context, Model, Prediction, Result, Task, Variables
-from mapjax.tasks.detection import augmented, frames, suppression
-from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch
+from mapjax.tasks.detection import augmented, cascade, frames, suppression
+from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch, left_out
 
 BETA = 1 / 9  # of both box losses
 
@@ -42,6 +42,7 @@ def make(
     positives: float = 0.25,
     iou: float = 0.5,
     box_weights: Sequence[int | float] = (10, 10, 5, 5),
+    cascade_iou: Sequence[int | float] = (),
     score_threshold: float = 0.05,
     box_nms: float = 0.5,
     soft: str | None = None,
@@ -68,6 +69,7 @@ def make(
       rpn_iou: an anchor is background below the first IoU with the truth, an object from the second on.
       samples, positives, iou: the same of proposals and the second stage.
       box_weights: scale of the second stage's four box offsets.
+      cascade_iou: that of each further box head, rising, as (0.6, 0.7) beside an `iou` of 0.5 (cascade.py).
       score_threshold: a detection needs a higher score.
       box_nms: IoU above which the weaker of a class is suppressed.
       soft, sigma, agnostic: how it is, as in suppression.py.
@@ -92,10 +94,12 @@ def make(
     propose_train = partial(chosen, before=pre_nms_train, after=post_nms_train)
     propose_test = partial(chosen, before=pre_nms_test, after=post_nms_test)
     first_loss = partial(first_stage_loss, iou=rpn_iou, samples=rpn_samples, positives=rpn_positives)
-    draw = partial(sample_rois, iou=iou, samples=samples, positives=positives, weights=box_weights)
+    further = cascade.stages(cascade_iou, iou)
+    draw_further = partial(sample_rois, samples=samples, positives=positives)
+    draw = partial(draw_further, iou=iou, weights=box_weights)
     answer = partial(
         detect,
-        weights=box_weights,
+        weights=further[-1].weights if further else box_weights,
         score_threshold=score_threshold,
         suppress=suppression.chosen(
             box_nms, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold
@@ -118,6 +122,7 @@ def make(
         for name, branch in branches.items():
             if name not in model.calls:
                 raise UserError(f"task.beside={tuple(beside)}: the network has no head for {name}; set {branch.mend}.")
+        cascade.require(model, further)
         return model.init(key, pixels(batch))
 
     def loss(variables: Variables, batch: Batch, context: Context):
@@ -133,15 +138,21 @@ def make(
         variables = {**variables, "stats": stats}
         regions, stats = model.calls["regions"](variables, outputs["features"], rois["boxes"], train=True)
         terms |= second_stage_loss(regions["logits"], regions["deltas"], rois, mask)
+        if further:
+            first, given = (regions, rois, box_weights), (truth, frames.extents(batch), mask)
+            variables = {**variables, "stats": stats}
+            args = (context.key, model, variables, outputs["features"], first, given, further)
+            rois, lost, stats = cascade.learn(*args, draw_further, second_stage_loss)
+            terms |= lost
         objects = objects_of(rois, mask, int(samples * positives)) if branches else {}
         for branch in branches.values():
             if branch.key not in batch:
                 raise UserError(f"task.beside={tuple(beside)}: a batch has no {branch.key}; set {branch.mend}.")
             variables = {**variables, "stats": stats}
-            further, stats = branch.loss(variables, outputs["features"], objects, batch)
-            terms |= further
+            lost, stats = branch.loss(variables, outputs["features"], objects, batch)
+            terms |= lost
         total = sum(terms.values())
-        return total, (stats, {"loss": total} | terms)
+        return total, (stats, {"loss": total} | terms | left_out(batch))
 
     def predict(variables: Variables, batch: Batch, key) -> Prediction:
         del key
@@ -150,18 +161,23 @@ def make(
         proposing = shard.per_example(jax.vmap(partial(propose_test, anchors=anchors)))
         proposals, real = proposing(outputs["objectness"], outputs["deltas"], frames.extents(batch))
         regions, _ = model.calls["regions"](variables, outputs["features"], proposals, train=False)
+        logits, deltas = regions["logits"], regions["deltas"]
+        if further:
+            first = (regions, proposals, box_weights)
+            args = (model, variables, outputs["features"], first, frames.extents(batch), further)
+            logits, deltas, proposals = cascade.answer(*args)
         prediction = {
             "features": outputs["features"],
             "proposals": proposals,
             "proposals_valid": real,
-            "region_logits": regions["logits"],
-            "region_deltas": regions["deltas"],
+            "region_logits": logits,
+            "region_deltas": deltas,
         }
         if not branches:
             return prediction
         found = choose(prediction, batch)  # the branches' heads answer for what is chosen, and not for all proposals
-        further = [branch.predict(variables, outputs["features"], found) for branch in branches.values()]
-        return reduce(operator.or_, further, prediction | found)
+        drawn = [branch.predict(variables, outputs["features"], found) for branch in branches.values()]
+        return reduce(operator.or_, drawn, prediction | found)
 
     def choose(prediction: Prediction, batch: Batch) -> Result:
         keys = ("region_logits", "region_deltas", "proposals", "proposals_valid")
@@ -169,8 +185,8 @@ def make(
 
     def decode(prediction: Prediction, batch: Batch) -> Result:
         found = {key: prediction[key] for key in DETECTION} if branches else choose(prediction, batch)
-        further = [branch.decode(prediction, batch) for branch in branches.values()]
-        return reduce(operator.or_, further, frames.to_original(found, batch))
+        drawn = [branch.decode(prediction, batch) for branch in branches.values()]
+        return reduce(operator.or_, drawn, frames.to_original(found, batch))
 
     needs = next(iter(branches), "boxes")
     task = Task(needs, normalize, init, loss, predict, decode, ("precision", *METRICS.get(needs, ())))
