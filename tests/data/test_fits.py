@@ -29,6 +29,14 @@ def test_sizes(size, longest, seen):
     assert fits.resized(size, 80, longest) == seen
 
 
+@pytest.mark.parametrize(
+    ("size", "seen"), [((1080, 1920), (750, 1333)), ((154, 200), (800, 1038)), ((97, 801), (161, 1333))]
+)
+def test_sizes_of_detr(size, seen):
+    """As transformers gives them (tests/models/test_parity_seen.py): 1333 · 1080 / 1920 is 749.8, so 750."""
+    assert fits.resized(size, 800, 1333, nearest=True) == seen
+
+
 def test_a_frame_for_each_image_or_one_for_all():
     own = fits.choose("shorter", (96, 160), shorter=80, longest=133, multiple=32)
     frame, matrix = own.place((480, 640))

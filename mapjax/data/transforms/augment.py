@@ -19,8 +19,8 @@ Of images with boxes (transforms.py):
 
     crop             probability of looking at a random window of the image instead of the whole
     crop_size        (low, high): the window's sides as a share of the image's, each drawn on its own
-    jitter           (low, high): large-scale jitter: the image is put into the frame, magnified by a factor drawn evenly,
-                     and put down, or cut off, anywhere in the frame (Ghiasi et al. 2021: 0.1 to 2)
+    jitter           (low, high): large-scale jitter: the image is put into the frame, magnified by a factor drawn
+                     evenly, and put down, or cut off, anywhere in the frame (Ghiasi et al. 2021: 0.1 to 2)
     iou_crop         probability of SSD's crop: a window of which some box has a drawn IoU (iou_crops.py)
     min_visible      a box is dropped when less than this share of its area is still in the frame
 
