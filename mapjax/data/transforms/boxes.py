@@ -53,8 +53,9 @@ def make(
       mask_size: also give `box_masks` (max_boxes, mask_size, mask_size), zeros for a record that has no masks; 0: none.
         An object of whose mask nothing is in the frame is dropped, counted as `masks_left_out`, and a warning is logged
         once.
-      fit, shorter, longest, multiple, smooth: of images without augmentation, as in fits.py: "letterbox", or
-        "shorter" for frames as torchvision's detectors have them, and "stretch" as its SSD.
+      fit: as in fits.py: "letterbox"; "stretch" as torchvision's SSD, also in training; or "shorter" for frames as its
+        other detectors have them, letterboxed in training.
+      shorter, longest, multiple, smooth: of images without augmentation, as in fits.py.
       fill: red, green and blue beside the image, 0 to 255; by default ImageNet's mean.
 
     Raises:
@@ -117,7 +118,7 @@ def map_record(
 
     Args:
       config: of the augmentation, complete; None for evaluation.
-      fit: of evaluation, whose frames may be others.
+      fit: letterbox if None; frames of evaluation may be others.
       fill: red, green and blue beside the image, 0 to 255.
 
     Raises:
@@ -125,13 +126,13 @@ def map_record(
     """
     record, image = read(record)
     original: geometry.Size = image.shape[:2]
+    fit = fit or fits.choose("letterbox", frame)
     if config is None:
-        fit = fit or fits.choose("letterbox", frame)
         frame, matrix = fit.place(original)
         mapped = fit.show(matrix, image, frame, tuple(fill))
     else:
         objects = record["boxes"] if labels.has(record, "boxes") else None
-        matrix = augmentation.draw_matrix(config, rng, original, frame, objects)
+        matrix = augmentation.draw_matrix(config, rng, original, frame, objects, fit.window)
         small, onward = geometry.shrink(image, matrix)
         mapped = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), frame, tuple(fill))
     return {"image": mapped, "matrix": matrix.astype(np.float32), "size": np.array(original, np.int32)}, matrix
