@@ -1,4 +1,4 @@
-"""Detectors that start from weights of other classes: their heads are reinitialised and told, and all else is loaded."""
+"""Detectors that start from weights of other classes: heads are reinitialised and told, and all else is loaded."""
 
 import functools
 
