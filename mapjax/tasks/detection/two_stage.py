@@ -20,7 +20,7 @@ from mapjax.ops import losses, matching
 from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
 from mapjax.task import DETECTION, Batch, Context, Model, Prediction, Result, Task, Variables
-from mapjax.tasks.detection import augmented, frames, suppression
+from mapjax.tasks.detection import augmented, frames, outside, suppression
 from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch
 
 BETA = 1 / 9  # of both box losses
@@ -50,6 +50,7 @@ def make(
     detections: int = 100,
     candidates: int = 1000,
     beside: Sequence[str] = (),
+    proposals: str = "network",
     flip: bool = False,
     scales: Sequence[float | int] = (1.0,),
     mean: Sequence[float | int] = image_ops.MEAN,
@@ -58,8 +59,8 @@ def make(
     """Make the detection task.
 
     Args:
-      model: a two-stage detector, with the calls "regions" and "anchors" of models/detectors/faster_rcnn.py; it sees
-        sides that the strides of its `levels` divide.
+      model: a two-stage detector, with the calls "regions" and, where it proposes by itself, "anchors" of
+        models/detectors/faster_rcnn.py; it sees sides that the strides of its `levels` divide.
       pre_nms_*, post_nms_*: proposals of each pyramid level before, and of an image after, suppression at
         IoU `rpn_nms`, in training and in prediction.
       rpn_score_threshold: a proposal needs this score or a higher one, 0 to 1.
@@ -76,6 +77,8 @@ def make(
         matters where more than that many pairs pass the threshold).
       beside: what objects have beside their boxes, "masks" or "keypoints" or both: the network needs the calls of these
         names, and the data what the first of them says.
+      proposals: where they come from: the "network", or the "data" (a batch's own: outside.py), as R-CNN and Fast R-CNN
+        have them; the first stage, where there is one, then learns nothing.
       flip, scales: views of an image in evaluation, as in augmented.py.
       mean, std: of the images, RGB, 0 to 1.
 
@@ -87,6 +90,7 @@ def make(
       >>> task.needs, task.metrics
       ('boxes', ('precision',))
     """
+    given = outside.is_data(proposals)
     branches = {name: _branch(name, model) for name in beside}
     chosen = partial(propose, threshold=rpn_nms, score_threshold=rpn_score_threshold)
     propose_train = partial(chosen, before=pre_nms_train, after=post_nms_train)
@@ -118,18 +122,28 @@ def make(
         for name, branch in branches.items():
             if name not in model.calls:
                 raise UserError(f"task.beside={tuple(beside)}: the network has no head for {name}; set {branch.mend}.")
+        outside.require(proposals, model, batch)
         return model.init(key, pixels(batch))
+
+    def proposed(outputs: Prediction, batch: Batch, propose: Any):
+        """The proposals (b p 4), and which of them are real (b p)."""
+        if given:
+            return batch["proposals"], batch["proposals_valid"]
+        anchors = anchors_of(*batch["image"].shape[1:3])
+        proposing = shard.per_example(jax.vmap(partial(propose, anchors=anchors)))
+        return proposing(outputs["objectness"], outputs["deltas"], frames.extents(batch))
 
     def loss(variables: Variables, batch: Batch, context: Context):
         outputs, stats = model.apply(variables, pixels(batch), train=True, key=context.key)
-        objectness, deltas, mask = outputs["objectness"], outputs["deltas"], batch["mask"]
+        mask = batch["mask"]
         keys = jax.random.split(context.key, (2, len(mask)))
         truth = {"boxes": batch["boxes"], "classes": batch["classes"], "crowd": batch["crowd"], "valid": batch["valid"]}
-        anchors = anchors_of(*batch["image"].shape[1:3])
-        terms = first_loss(keys[0], objectness, deltas, truth, mask, anchors=anchors)
-        proposing = shard.per_example(jax.vmap(partial(propose_train, anchors=anchors)))
-        proposals, real = jax.lax.stop_gradient(proposing(objectness, deltas, frames.extents(batch)))
-        rois = shard.per_example(jax.vmap(draw))(keys[1], proposals, real & mask[:, None], truth)
+        terms = {}
+        if not given:
+            anchors = anchors_of(*batch["image"].shape[1:3])
+            terms = first_loss(keys[0], outputs["objectness"], outputs["deltas"], truth, mask, anchors=anchors)
+        boxes, real = jax.lax.stop_gradient(proposed(outputs, batch, propose_train))
+        rois = shard.per_example(jax.vmap(draw))(keys[1], boxes, real & mask[:, None], truth)
         variables = {**variables, "stats": stats}
         regions, stats = model.calls["regions"](variables, outputs["features"], rois["boxes"], train=True)
         terms |= second_stage_loss(regions["logits"], regions["deltas"], rois, mask)
@@ -146,13 +160,11 @@ def make(
     def predict(variables: Variables, batch: Batch, key) -> Prediction:
         del key
         outputs, _ = model.apply(variables, pixels(batch), train=False, key=None)
-        anchors = anchors_of(*batch["image"].shape[1:3])
-        proposing = shard.per_example(jax.vmap(partial(propose_test, anchors=anchors)))
-        proposals, real = proposing(outputs["objectness"], outputs["deltas"], frames.extents(batch))
-        regions, _ = model.calls["regions"](variables, outputs["features"], proposals, train=False)
+        boxes, real = proposed(outputs, batch, propose_test)
+        regions, _ = model.calls["regions"](variables, outputs["features"], boxes, train=False)
         prediction = {
             "features": outputs["features"],
-            "proposals": proposals,
+            "proposals": boxes,
             "proposals_valid": real,
             "region_logits": regions["logits"],
             "region_deltas": regions["deltas"],
