@@ -8,8 +8,8 @@ With --format it is written as a YOLO, COCO or VOC data set instead, for other p
 the boxes; --needs masks or keypoints writes those too. --format instances writes a label image for each image, whose
 pixels have the number of their object.
 
-With --proposals it finds boxes that may hold an object, by selective search, for networks that are given them (R-CNN and
-Fast R-CNN: docs/detection.md). They are kept in --out, by default the folder "proposals" beside the data.
+With --proposals it finds boxes that may hold an object, by selective search, for networks that are given them (R-CNN
+and Fast R-CNN: docs/detection.md). They are kept in --out, by default the folder "proposals" beside the data.
 """
 
 import os

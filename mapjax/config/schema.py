@@ -85,8 +85,8 @@ KEYS: dict[str, Key] = {
         "",
         str,
         "",
-        "boxes from outside that two_stage starts from: beside (the data; mapjax prepare --proposals), a folder of that, "
-        "or a file in COCO's results format, whose name may have {split}; empty: searched for as images come",
+        "boxes from outside for two_stage: beside (the data, by mapjax prepare --proposals), its --out, or "
+        "a file in COCO's results format, whose name may have {split}; empty: searched for as images come",
     ),
     "splits.train": Key(
         "train", str | tuple, "", "split to learn from; of several, the first that the data has", _SPLIT

@@ -38,8 +38,8 @@ def make_source(config: Any, kind: str, split: str | None = None) -> Source:
     if config.proposals:
         if not config.transform.get("proposals"):
             raise UserError(
-                f"proposals={config.proposals!r}, and examples have room for none; set transform.proposals=1000, of the "
-                "transform boxes, and task.proposals='data'."
+                f"proposals={config.proposals!r}, and examples have room for none; set transform.proposals=1000, of "
+                "the transform boxes, and task.proposals='data'."
             )
         source = proposals.attach(source, config.proposals, str(node.get("path") or ""))
     changes: Any = config.corruption

@@ -153,6 +153,7 @@ def _load(file: pathlib.Path, count: int) -> dict[str, Any] | None:
 
 def _join(folder: pathlib.Path, files: Sequence[pathlib.Path], parts: Sequence[range], mode: str) -> tuple[int, int]:
     """Write all parts as one array, and remove them; gives how many boxes, and images without."""
+
     def held(number: int, key: str) -> np.ndarray:
         if (part := _load(files[number], len(parts[number]))) is None:
             raise UserError(f"{folder} was changed meanwhile; run the command again.")

@@ -1,5 +1,6 @@
 """Proposals of a record in the frame of its example: moved by the one matrix, as its boxes are."""
 
+import functools
 import logging
 
 import numpy as np
@@ -12,9 +13,7 @@ _LEAST = 1.0  # pixel of a proposal's sides in the frame
 _log = logging.getLogger(__name__)
 
 
-def in_view(
-    boxes: Float[np.ndarray, "n 4"], matrix: geometry.Matrix, frame: geometry.Size
-) -> Float[np.ndarray, "m 4"]:
+def in_view(boxes: Float[np.ndarray, "n 4"], matrix: geometry.Matrix, frame: geometry.Size) -> Float[np.ndarray, "m 4"]:
     """Move boxes into a frame of height, width and clip them to it; those that are not in view are left out."""
     moved = geometry.clip_boxes(geometry.map_boxes(matrix, boxes), frame)
     return moved[((moved[:, 2:] - moved[:, :2]) >= _LEAST).all(1)]
@@ -39,10 +38,9 @@ def rows(
     return {"proposals": padded, "proposals_valid": np.arange(count) < len(seen)}
 
 
-def _say_once(said: list[bool] = []) -> None:
-    if not said:
-        said.append(True)
-        _log.warning(
-            "proposals are searched for as images come, which takes about a second each; for a data set, find them "
-            "once with mapjax prepare --proposals."
-        )
+@functools.cache
+def _say_once() -> None:
+    _log.warning(
+        "proposals are searched for as images come, which takes about a second each; for a data set, find them once "
+        "with mapjax prepare --proposals."
+    )

@@ -74,8 +74,8 @@ def make(
 ) -> Model:
     """Make a Fast R-CNN. The paper's stands on VGG-16, and has 4,096 numbers in each of two dense layers.
 
-    Of images (b h w 3, normalised) it gives "features" (name → b i j d: the backbone's maps). Its call, of n boxes and c
-    classes:
+    Of images (b h w 3, normalised) it gives "features" (name → b i j d: the backbone's maps). Its call, of n boxes
+    and c classes:
 
         regions(variables, features, boxes, *, train) -> ("logits" (b n c+1, background first) and "deltas"
             (b n c+1 4) by name, stats), for boxes (b n 4) in pixels of the images

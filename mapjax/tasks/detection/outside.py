@@ -24,7 +24,9 @@ def require(proposals: str, model: Model, batch: Batch) -> None:
       UserError: a batch without any, or a network that proposes none.
     """
     if is_data(proposals) and "proposals" not in batch:
-        raise UserError("task.proposals='data': a batch has none; set transform.proposals=1000, of the transform boxes.")
+        raise UserError(
+            "task.proposals='data': a batch has none; set transform.proposals=1000, of the transform boxes."
+        )
     if not is_data(proposals) and "anchors" not in model.calls:
         raise UserError(
             "this network proposes no boxes, as Faster R-CNN does: set task.proposals='data', transform.proposals=1000 "
