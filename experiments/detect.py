@@ -4,6 +4,8 @@
         scenes (default): embedded digits on photos, 128×128, nothing to download.
     mapjax train --config detect:bccd --data voc:DIR
         bccd: blood cells at 320×240 from random weights; a good start for any small data set of your own.
+    mapjax train --config detect:bccd_cascade --data voc:DIR
+        bccd_cascade: the same cells with Cascade R-CNN, three box heads of rising IoU.
     mapjax train --config detect:bccd_rtdetr --data voc:DIR
         bccd_rtdetr: the same cells with a small RT-DETR, which needs no suppression.
     mapjax train --config detect:bccd_retinanet --data voc:DIR
@@ -75,6 +77,12 @@ def bccd() -> dict[str, Any]:
         "task": {"name": "two_stage", "samples": 256, "positives": 0.5, "score_threshold": 0.01, **proposals},
         "optimizer": {"learning_rate": 5e-4},
     }
+
+
+def bccd_cascade() -> dict[str, Any]:
+    """As `bccd`, with Cascade R-CNN."""
+    base = bccd()
+    return base | {"model": base["model"] | {"cascade": 2}, "task": base["task"] | {"cascade_iou": (0.6, 0.7)}}
 
 
 def bccd_rtdetr() -> dict[str, Any]:
@@ -254,6 +262,7 @@ def coco_rtdetr() -> dict[str, Any]:
 VARIANTS = {
     "scenes": scenes,
     "bccd": bccd,
+    "bccd_cascade": bccd_cascade,
     "bccd_retinanet": bccd_retinanet,
     "bccd_fcos": bccd_fcos,
     "bccd_ssd": bccd_ssd,

@@ -1,8 +1,12 @@
-"""Instances: detectors that draw a mask in each box (Mask R-CNN) with a ResNet-FPN.
+"""Instances: detectors that draw a mask in each box, in one stage (CondInst) or two (Mask R-CNN).
 
-    mapjax train --config instance --data coco:DIR
-        nuclei (default): cells' nuclei at 256×256, up to hundreds an image, from random weights; a good start for any
-        small data set of your own with polygons or run lengths.
+    mapjax train --config instance
+        scenes (default): embedded digits on photos, 128×128, nothing to download, in one stage.
+    mapjax train --config instance:nuclei --data coco:DIR
+        nuclei: cells' nuclei at 256×256, up to hundreds an image, from random weights; a good start for any small data
+        set of your own with polygons or run lengths.
+    mapjax train --config instance:nuclei_copy_paste --data coco:DIR
+        nuclei_copy_paste: the same with copy-paste of objects.
     mapjax train --config instance:coco --data coco:DIR
         coco: ResNet-50 at COCO size from ImageNet's weights, 26 epochs; for accelerators.
 
@@ -11,6 +15,38 @@ from the defaults of mapjax/config/schema.py. docs/instance.md says more.
 """
 
 from typing import Any
+
+
+def scenes() -> dict[str, Any]:
+    """Embedded scenes on a small YOLO with masks, for a laptop."""
+    task = {
+        "assignment": "task_aligned",
+        "code": "distances",
+        "class_loss": "bce",
+        "box_loss": "ciou",
+        "box_factor": 5.0,
+    }
+    few = {"divided_by": "quality", "score_threshold": 0.01, "suppression": 0.65, "candidates": 100, "detections": 50}
+    return {
+        "data": {"name": "scenes", "train_length": 20000, "val_length": 500},
+        "image_size": (128, 128),
+        # Little augmentation: no scene is seen twice, and they vary by themselves.
+        "transform": {"name": "boxes", "max_boxes": 16, "mask_size": 28, "augment": {"brightness": 0.1}},
+        "batch": 8,
+        "eval_batch": 20,
+        "duration": "2400 steps",
+        # Strokes are 2 to 6 pixels wide, hence the stride.
+        "model": {
+            "name": "condinst",
+            "detector": {"name": "yolo", "size": "n", "single": False},
+            "stride": 2,
+            "width": 32,
+        },
+        "task": {"name": "dense", "beside": ("masks",), "mask_samples": 16, **task, **few},
+        "optimizer": {"name": "muon", "learning_rate": 2e-3, "momentum": 0.95},
+        "ema": 0.998,
+        "every": {"evaluate": "0 steps"},
+    }
 
 
 def nuclei() -> dict[str, Any]:
@@ -42,6 +78,12 @@ def nuclei() -> dict[str, Any]:
     }
 
 
+def nuclei_copy_paste() -> dict[str, Any]:
+    """As `nuclei`; onto half of the images half of the objects of another are pasted."""
+    pasting = {"name": "mosaic", "mosaic": 0.0, "copy_paste": 0.5}
+    return nuclei() | {"transform": nuclei()["transform"] | pasting}
+
+
 def coco() -> dict[str, Any]:
     """COCO for 26 epochs of 16 images, learning rate down at 16 and 22: torchvision's schedule for Mask R-CNN."""
     return {
@@ -71,9 +113,9 @@ def coco() -> dict[str, Any]:
     }
 
 
-VARIANTS = {"nuclei": nuclei, "coco": coco}
+VARIANTS = {"scenes": scenes, "nuclei": nuclei, "nuclei_copy_paste": nuclei_copy_paste, "coco": coco}
 
 
-def get_config(variant: str = "nuclei") -> dict[str, Any]:
+def get_config(variant: str = "scenes") -> dict[str, Any]:
     """Give the recipe of a variant."""
     return VARIANTS[variant]()

@@ -71,6 +71,9 @@ KEYS: dict[str, Key] = {
         "uint8",
         "of each cell of a grid inside an object's box, the share that its mask covers: 0 to 255",
     ),
+    "masks_left_out": Key(
+        ("example", "batch"), "", "int32", "how many objects are left out, as nothing of their masks is in view"
+    ),
     "keypoints": Key(
         ("record", "example", "batch", "result"),
         "M K 3",
@@ -144,6 +147,10 @@ KEYS: dict[str, Key] = {
         ("output", "prediction"), "R C", "float32", "as `site_logits`, of a branch in which one site answers an object"
     ),
     "single_deltas": Key(("output", "prediction"), "R 4", "float32", "as `site_deltas`, of that branch"),
+    "prototypes": Key(("output",), "_ _ _", "float32", "a map that masks are made of, over the frame"),
+    "site_filters": Key(
+        ("output",), "R _", "float32", "of each site the weights that make of it the mask of its object"
+    ),
     "features": Key(
         ("output", "prediction"), "", "", "what the network shows of itself: name → maps b h w d, or vectors b d"
     ),

@@ -117,7 +117,7 @@ def by_centre(
     fits &= (edges.max(-1) > nearest) & (edges.max(-1) < farthest)
     fits &= (truth["valid"] & ~truth["crowd"])[:, None]
     area = jnp.where(fits, box_ops.area(truth["boxes"])[:, None], jnp.inf)
-    matched = jnp.where(fits.any(0), area.argmin(0), matching.BACKGROUND)
+    matched = jnp.where(fits.any(0), matching.first_largest(-area), matching.BACKGROUND)
     return {"matched": matching.ignore_crowds(matched, jnp.asarray(every), truth)}
 
 

@@ -2,9 +2,9 @@
 
 XLA's CPU backend is slow at the weight gradients of convolutions and at depthwise ones, and knows no Winograd form;
 there a 1×1 convolution is a matrix product, a depthwise one shifts, products and sums, a 3×3 one on a large map goes
-by Winograd tiles, and on a small one, or with a stride, its gradients are products. A TPU pads channels to 128, so that
-of an image's three hardly anything is left; there the first convolution sees 2×2 pixels as one of twelve. Elsewhere
-XLA's own is right.
+by Winograd tiles, dilated or not, and on a small one, or with a stride, its gradients are products. A TPU pads channels
+to 128, so that of an image's three hardly anything is left; there the first convolution sees 2×2 pixels as one of
+twelve. Elsewhere XLA's own is right.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from mapjax.ops import depthwise, patches, pooling, winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 MOST_SEEN = 16 * 2**20  # bytes of what a kernel sees, that a product is made of
+FEWEST_TILES = 48  # of 4×4 outputs, that Winograd's form pays (measured on 2 cores, 64 to 720 channels)
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -57,11 +58,12 @@ def _dense(x, kernel, stride: int, pads: Padding, dilation: int):
     """Convolve every channel with every other."""
     if kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)):
         return _by_platform(x[:, ::stride, ::stride], kernel, _pointwise, _pointwise_gradients, _direct)
-    same = kernel.shape[:2] == (3, 3) and pads == ((1, 1), (1, 1)) and stride == dilation == 1
-    if same and _tiles_pay(x, kernel):
-        slow = partial(_direct, pads=pads)
+    same = kernel.shape[:2] == (3, 3) and pads == ((dilation, dilation),) * 2 and stride == 1
+    if same and _tiles_pay(x, dilation):
+        slow = partial(_direct, pads=pads, dilation=dilation)
+        fast, gradients = (partial(f, dilation=dilation) for f in (winograd.conv3x3, winograd.gradients))
         # Of few channels only the gradients gain.
-        return _by_platform(x, kernel, winograd.conv3x3 if x.shape[-1] >= 8 else slow, winograd.gradients, slow)
+        return _by_platform(x, kernel, fast if x.shape[-1] >= 8 else slow, gradients, slow)
     slow = partial(_direct, stride=stride, pads=pads, dilation=dilation)
     if kernel.shape[:2] == (3, 3) and dilation == 1 and _products_pay(x, kernel, jax.eval_shape(slow, x, kernel)):
         gradients = partial(_gradients_by_products, slow=slow, stride=stride, pads=pads)
@@ -120,9 +122,9 @@ def _pads(x, kernel, stride: int, padding: int | tuple[int, int] | str | None, d
     return (rows, rows), (columns, columns)
 
 
-def _tiles_pay(x, kernel) -> bool:
-    """Say whether there are enough 4×4 tiles for what their transforms of the kernel cost (measured on 2 cores)."""
-    return x.dtype == jnp.float32 and _tiles(x) >= max(x.shape[3], kernel.shape[3], 32)
+def _tiles_pay(x, dilation: int = 1) -> bool:
+    """Say whether there are enough tiles for what their transforms of the kernel cost."""
+    return x.dtype == jnp.float32 and winograd.tiles(x.shape, dilation) >= FEWEST_TILES
 
 
 def _products_pay(x, kernel, output) -> bool:
@@ -140,15 +142,9 @@ def _gradients_by_products(x, kernel, gradient, *, slow, stride: int, pads: Padd
     of_x = patches.input_gradient(x.shape, kernel, gradient, stride=stride, pads=pads)
     if stride > 1:
         return of_x, patches.kernel_gradient(x, gradient, kernel.shape[:2], stride=stride, pads=pads)
-    if pads == ((1, 1), (1, 1)) and 4 * _tiles(x) >= max(x.shape[3], kernel.shape[3]):
+    if pads == ((1, 1), (1, 1)) and 4 * winograd.tiles(x.shape) >= max(x.shape[3], kernel.shape[3]):
         return of_x, winograd.kernel_gradient(x, gradient)
     return of_x, jax.vjp(partial(slow, x), kernel)[1](gradient)[0]
-
-
-def _tiles(x) -> int:
-    """Count the tiles of a batch."""
-    batch, height, width, _ = x.shape
-    return batch * -(-height // winograd.OUT) * -(-width // winograd.OUT)
 
 
 def _direct(x, kernel, stride: int = 1, pads: Padding = ((0, 0), (0, 0)), groups: int = 1, dilation: int = 1):

@@ -36,12 +36,21 @@ def match(
     if iou.shape[0] == 0:
         return jnp.full(iou.shape[1], BACKGROUND)
     iou = jnp.where(valid[:, None], iou, -1)
-    best, best_truth = iou.max(0), iou.argmax(0)
+    best, best_truth = iou.max(0), first_largest(iou)
     matched = jnp.where(best >= high, best_truth, jnp.where(best >= low, IGNORED, BACKGROUND))
     if low_quality:
         most = iou.max(1, keepdims=True)
         matched = jnp.where(jnp.any((iou == most) & (most > 0), 0), best_truth, matched)
     return matched
+
+
+def first_largest(values: Float[Array, "m n"]) -> Int[Array, "n"]:
+    """In which row each column is largest, of equals the first; m where it is NaN.
+
+    As argmax(0), which keeps two numbers while it goes down the rows, so that XLA can't vectorize it on a CPU.
+    """
+    rows = jnp.arange(len(values), dtype=jnp.int32)[:, None]
+    return jnp.where(values == values.max(0), rows, len(values)).min(0)
 
 
 def ignore_crowds(

@@ -46,8 +46,10 @@ def _kernel_2d(dtype: Any) -> Any:
     return np.einsum("ai,bj->baij", one, one).reshape(TILE * TILE, 9)
 
 
-def conv3x3(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "b h w d"]:
-    """3×3 convolution, stride 1, one zero around the image."""
+def conv3x3(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], dilation: int = 1) -> Float[Array, "b h w d"]:
+    """3×3 convolution, stride 1, with as many zeros around the image as the dilation says."""
+    if dilation > 1:
+        return _whole(conv3x3(_phases(x, dilation), kernel), dilation, x.shape)
     if _chunks(x.shape, kernel.shape[3]) == 1:
         return _convolved(x, _spread(kernel))
     return by_device.run(_convolved, x, whole=[_spread(kernel)])
@@ -73,19 +75,47 @@ def _convolved(x, spread):
 
 
 def gradients(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], gradient: Float[Array, "b h w d"]
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "3 3 c d"],
+    gradient: Float[Array, "b h w d"],
+    dilation: int = 1,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "3 3 c d"]]:
     """Gradients of x and of the kernel, given that of the output of `conv3x3`."""
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    return conv3x3(gradient, turned), kernel_gradient(x, gradient)
+    return conv3x3(gradient, turned, dilation), kernel_gradient(x, gradient, dilation)
 
 
-def kernel_gradient(x: Float[Array, "b h w c"], gradient: Float[Array, "b h w d"]) -> Float[Array, "3 3 c d"]:
+def kernel_gradient(
+    x: Float[Array, "b h w c"], gradient: Float[Array, "b h w d"], dilation: int = 1
+) -> Float[Array, "3 3 c d"]:
     """Gradient of the kernel of `conv3x3`, given that of its output."""
+    if dilation > 1:
+        return kernel_gradient(_phases(x, dilation), _phases(gradient, dilation))
     alone = _chunks(x.shape, gradient.shape[3]) == 1
     products = _products(x, gradient) if alone else by_device.run(_products, x, gradient, summed=True)
     found = _kernel_2d(x.dtype).T @ products.reshape(TILE * TILE, -1)
     return found.reshape(3, 3, x.shape[3], gradient.shape[3])
+
+
+def tiles(shape: Sequence[int], dilation: int = 1) -> int:
+    """How many tiles images of a shape (b h w c) are cut into."""
+    batch, height, width, _ = shape
+    return batch * dilation**2 * _count(-(-height // dilation)) * _count(-(-width // dilation))
+
+
+def _phases(x, dilation: int):
+    """Images (b h w c) → every dilation-th pixel of each as an image of its own, which a dilated kernel sees alone."""
+    b, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -h % dilation), (0, -w % dilation), (0, 0)))
+    x = x.reshape(b, -(-h // dilation), dilation, -(-w // dilation), dilation, c).transpose(0, 2, 4, 1, 3, 5)
+    return x.reshape(-1, *x.shape[3:])
+
+
+def _whole(phases, dilation: int, shape: Sequence[int]):
+    """The images (b h w d) of such phases: the inverse of `_phases`."""
+    _, rows, columns, d = phases.shape
+    x = phases.reshape(-1, dilation, dilation, rows, columns, d).transpose(0, 3, 1, 4, 2, 5)
+    return x.reshape(-1, rows * dilation, columns * dilation, d)[:, : shape[1], : shape[2]]
 
 
 def _products(x, gradient):

@@ -42,6 +42,7 @@ def test_a_recipe_says_only_what_differs(stem):
             "ablate_augment:scenes",
             "ablate_norm",
             "detect:bccd",
+            "detect:bccd_cascade",
             *DENSE,
         ):  # the optimizer of its base is another
             recipe["optimizer"] = {}

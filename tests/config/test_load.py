@@ -191,7 +191,7 @@ def test_a_variant_that_does_not_exist():
         configs.load("experiments/detect.py:bcd")
     with pytest.raises(
         UserError,
-        match=r"there is no variant 'x'\. Known: bccd, bccd_fcos, bccd_retinanet, bccd_rtdetr, bccd_ssd, ",
+        match=r"there is no variant 'x'\. Known: bccd, bccd_cascade, bccd_fcos, bccd_retinanet, bccd_rtdetr, ",
     ):
         configs.load("detect:x")
 

@@ -2,6 +2,7 @@
 
 import logging
 import tracemalloc
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -10,8 +11,9 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mapjax import stages
 from mapjax.data import box_masks, geometry, run_lengths
-from mapjax.data.transforms import boxes
+from mapjax.data.transforms import augment, boxes, mosaic
 
 
 @settings(max_examples=30)
@@ -82,11 +84,26 @@ def test_an_object_without_a_pixel_of_its_mask_is_dropped_and_told(caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             example = transform(given_record, np.random.default_rng(0))
-    assert example["classes"][example["valid"]].tolist() == [0, 1, 3]
+    assert example["classes"][example["valid"]].tolist() == [0, 1, 3] and example["masks_left_out"] == 1
     assert [line.message for line in caplog.records] == [
         "a.png has 1 objects without a pixel of their masks in view: they are left out."
     ]
     assert boxes.make(size=(32, 32), max_boxes=5)(given_record, np.random.default_rng(0))["valid"].sum() == 4
+
+
+def test_an_object_whose_mask_a_crop_leaves_empty_is_dropped_and_counted():
+    """Of four masks in the corners of their boxes a shift to the left leaves two, one box, and nothing."""
+    masks = np.zeros((4, 32, 32), bool)
+    masks[0, 2:9, 20:30] = masks[1, 12:16, 1:4] = masks[2, 22:26, 1:30] = masks[3, 28:31, 0:3] = True
+    given_record = record(masks)
+    given_record["boxes"][1] = [1, 12, 20, 18]  # its mask ends at 4
+    shifts = mosaic.make(size=(32, 32), max_boxes=5, mask_size=9, augment={}, mosaic=0.0, mixup=0.001)
+    for transform in (boxes.make(size=(32, 32), max_boxes=5, mask_size=9, augment={}), shifts):
+        with mock.patch.object(augment, "draw_matrix", return_value=geometry.translate(-8, 0)):
+            example = transform(given_record, np.random.default_rng(0), *((transform is shifts) * [[given_record]]))
+        assert example["classes"][example["valid"]].tolist() == [0, 2]
+        assert example["masks_left_out"] == 1 and example["masks_left_out"].dtype == np.int32
+    stages.check("example", example)
 
 
 def filled(corners):

@@ -1,6 +1,7 @@
 """Mosaic, MixUp, copy-paste and large-scale jitter: pixels, boxes, masks and keypoints move together."""
 
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,6 +10,8 @@ import scipy.ndimage
 from box_grids import in_frame
 
 from mapjax import stages
+from mapjax.config import load as configs
+from mapjax.config import parts
 from mapjax.data import geometry, pipeline
 from mapjax.data.source import Records, Source
 from mapjax.data.transforms import augment, boxes, copy_paste, mosaic
@@ -166,6 +169,31 @@ def test_the_transform_pastes_and_mixes():
     )
     with pytest.raises(UserError, match=r"0.png has no masks.*set data.masks=True"):
         apply(pasting, 0, masks=False)
+
+
+def test_small_masks_lack_what_a_pasted_object_covers():
+    """The transform as a recipe has it, against the squares that were drawn."""
+    recipe: Any = configs.load("instance:nuclei_copy_paste")
+    options = recipe.transform.to_dict() | {"augment": {}, "copy_paste": 1.0}
+    transform = parts.make("data.transforms", options | {"mask_size": 40}, size=(60, 70))
+    assert transform.companions == 1
+    records = [scene(0), scene(1)]
+    for record, squares in zip(records, ([(5, 5, 45, 45), (50, 5, 60, 15)], [(25, 25, 55, 55), (50, 5, 66, 21)])):
+        record["boxes"], record["masks"] = np.array(squares, np.float32), np.zeros((2, 60, 70), bool)
+        for mask, (x1, y1, x2, y2) in zip(record["masks"], squares):
+            mask[y1:y2, x1:x2] = True
+    seen = {}
+    for seed in range(12):
+        example = transform(records[0], np.random.default_rng(seed), records[1:])
+        lists = {key: example[key][example["valid"]] for key in ("boxes", "box_masks", "classes")}
+        seen[tuple(lists["classes"].tolist())] = lists
+    assert set(seen) == {(0, 1), (0, 1, 2), (0, 3), (0, 2, 3)}  # the smaller square is covered whole by one of them
+    lists = seen[0, 1, 2]
+    assert lists["boxes"].tolist() == [[5, 5, 45, 45], [50, 5, 60, 15], [25, 25, 55, 55]]
+    expected = np.ones((40, 40), bool)
+    expected[20:, 20:] = False
+    np.testing.assert_array_equal(lists["box_masks"][0] > 127, expected)
+    assert (lists["box_masks"][1:] > 127).mean() > 0.99  # only at corners a cell is less than half full
 
 
 def test_large_scale_jitter_puts_the_image_anywhere():

@@ -64,23 +64,33 @@ def test_stride_two_over_blocks_of_pixels(size, pads):
         close(ours, theirs)
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 16, 32), (3, 17, 18, 32), (1, 23, 25, 32), (40, 3, 5, 32), (33, 1, 1, 32)])
+@pytest.mark.parametrize("shape", [(3, 16, 16, 32), (3, 17, 18, 32), (2, 23, 25, 32), (48, 3, 5, 32), (48, 1, 1, 32)])
 def test_by_winograd_tiles(shape):
     x, kernel = problem(shape, 3, 32)
-    assert convolution._tiles_pay(x, kernel)
+    assert convolution._tiles_pay(x)
     check(x, kernel, 1)
 
 
 def test_when_tiles_pay():
-    def pays(shape, features=32, dtype=jnp.float32):
-        x = jax.ShapeDtypeStruct(shape, dtype)
-        return convolution._tiles_pay(x, jax.ShapeDtypeStruct((3, 3, shape[-1], features), dtype))
+    def pays(shape, dilation=1, dtype=jnp.float32):
+        return convolution._tiles_pay(jax.ShapeDtypeStruct(shape, dtype), dilation)
 
-    assert pays((2, 16, 16, 32)) and pays((2, 13, 15, 32))  # 4 · 4 tiles each
-    assert not pays((2, 12, 16, 32))  # 24 tiles
-    assert not pays((2, 16, 16, 32), features=64) and pays((4, 16, 16, 32), features=64)
-    assert pays((2, 16, 16, 3)) and not pays((1, 16, 16, 3), features=4)
-    assert not pays((2, 16, 16, 32), dtype=jnp.bfloat16)
+    assert pays((3, 16, 16, 32)) and pays((3, 13, 15, 512))  # 4 · 4 tiles each
+    assert not pays((3, 12, 16, 32)) and pays((4, 12, 16, 32))  # 3 · 4 tiles each
+    assert pays((2, 19, 19, 32), dilation=6) and not pays((1, 19, 19, 32), dilation=6)  # 36 of 1 · 1
+    assert not pays((3, 16, 16, 32), dtype=jnp.bfloat16)
+
+
+@pytest.mark.parametrize(("height", "width", "dilation"), [(12, 16, 2), (11, 7, 3), (9, 9, 12)])
+def test_dilated_by_winograd_tiles(height, width, dilation):
+    rng = np.random.default_rng(0)
+    shapes = (2, height, width, 8), (3, 3, 8, 4), (2, height, width, 4)
+    x, kernel, gradient = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+    pads = ((dilation, dilation),) * 2
+    value, pull = jax.vjp(lambda x, kernel: convolution._direct(x, kernel, 1, pads, dilation=dilation), x, kernel)
+    close(winograd.conv3x3(x, kernel, dilation), value)
+    for found, expected in zip(winograd.gradients(x, kernel, gradient, dilation), pull(gradient)):
+        close(found, expected)
 
 
 def test_the_gradients_of_the_tiles_are_the_derivatives():
@@ -125,7 +135,7 @@ def test_max_pool_and_its_gradient(shape):
 
 @pytest.mark.parametrize(
     ("shape", "size", "groups"),
-    [((2, 8, 8, 4), 1, 1), ((2, 16, 16, 32), 3, 1), ((2, 8, 8, 4), 3, 4), ((2, 8, 8, 8), 3, 2)],
+    [((2, 8, 8, 4), 1, 1), ((3, 16, 16, 32), 3, 1), ((2, 8, 8, 4), 3, 4), ((2, 8, 8, 8), 3, 2)],
 )
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_accelerators_get_plain_convolutions_and_cpus_the_fast_forms(shape, size, groups, platform):

@@ -54,7 +54,8 @@ def make(
       max_boxes: rows of `boxes`, `classes`, `crowd` and `valid`; the rows that are not `valid` are zeros.
       augment: the keys of augment.py; None for evaluation.
       mask_size: also give `box_masks` (max_boxes, mask_size, mask_size), zeros for a record that has no masks; 0: none.
-        An object of whose mask nothing is in the frame is dropped, and a warning is logged once.
+        An object of whose mask nothing is in the frame is dropped, counted as `masks_left_out`, and a warning is logged
+        once.
       fit, shorter, longest, multiple, smooth: of images without augmentation, as in fits.py: "letterbox", or
         "shorter" for frames as torchvision's detectors have them, and "stretch" as its SSD.
       fill: red, green and blue beside the image, 0 to 255; by default ImageNet's mean.
@@ -105,12 +106,14 @@ def make(
             return example
         seen: geometry.Size = example["image"].shape[:2]
         least = 0.0 if augment is None else config["min_visible"]
-        lists, empty = with_something(lists_in_view(record, matrix, seen, least, kinds, mask_size))
-        if empty:
+        motion = follow(record, matrix, seen, least, mask_size)
+        lists, empty = with_something(lists_of(record, motion, kinds))
+        if empty := empty + emptied(record, motion):
             warn("%s has %d objects without a pixel of their masks in view: they are left out.", record["file"], empty)
         if (found := len(lists["boxes"])) > max_boxes:
             warn("%s has %d boxes, more than max_boxes=%d: the largest are kept.", record["file"], found, max_boxes)
-        return example | padded(max_boxes, no_masks(mask_size) | at_most(max_boxes, lists))
+        counted = {"masks_left_out": np.array(empty, np.int32)} if mask_size else {}
+        return example | counted | padded(max_boxes, no_masks(mask_size) | at_most(max_boxes, lists))
 
     return transform
 
@@ -177,21 +180,23 @@ def follow(
     return Motion(matrix, frame, np.flatnonzero(keep), boxes, cells)
 
 
-def lists_in_view(
-    record: Record,
-    matrix: geometry.Matrix,
-    frame: geometry.Size,
-    min_visible: float | int,
-    kinds: Iterable[str],
-    cells: int = 0,
-) -> Example:
+def lists_of(record: Record, motion: Motion, kinds: Iterable[str]) -> Example:
     """Return the lists of an example, before they are padded: of some kinds of labels, and `valid`.
 
-    cells: along each side of `box_masks`; with 0, masks are `masks`, bits of the whole frame, for copy-paste.
+    Masks are `box_masks`; of a motion without cells they are `masks`, bits of the whole frame, for copy-paste.
     """
-    moved = labels.move(record, follow(record, matrix, frame, min_visible, cells), kinds)
+    moved = labels.move(record, motion, kinds)
     lists = {key: value for key, value in moved.items() if key == "masks" or "example" in KEYS[key].stages}
     return lists | {"valid": np.ones(len(lists["boxes"]), bool)}
+
+
+def emptied(record: Record, motion: Motion) -> int:
+    """Count the objects whose boxes are partly in view, and of whose masks nothing is: they are not kept."""
+    if not labels.has(record, "masks"):
+        return 0
+    mapped = geometry.map_boxes(motion.matrix, record["boxes"].astype(np.float64))
+    partly = geometry.box_areas(geometry.clip_boxes(mapped, motion.frame)) > 0
+    return int((partly & (geometry.box_areas(motion.boxes) == 0)).sum())
 
 
 def with_something(lists: Example) -> tuple[Example, int]:

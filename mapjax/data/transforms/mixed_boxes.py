@@ -94,7 +94,8 @@ def mix(one: Example, other: Example, share: float) -> Example:
     like = {key: example[key] for example in (other, one) for key in _LISTS if key in example}
     rows = max(map(len, like.values()), default=0)
     both = {key: np.concatenate([_real(one, key, some), _real(other, key, some)])[:rows] for key, some in like.items()}
-    return one | {"image": image} | boxes.padded(rows, both)
+    counted = {key: one[key] + other[key] for key in ("masks_left_out",) if key in one and key in other}
+    return one | {"image": image} | counted | boxes.padded(rows, both)
 
 
 def _real(example: Example, key: str, like: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ OPTIONS = boxes.OPTIONS
 CALM = {**boxes.CALM, "mosaic": 0.0, "mixup": 0.0, "copy_paste": 0.0}
 CENTRE = (0.25, 0.75)  # of the frame's sides, between which the four images meet
 MIN_VISIBLE = 0.1  # of a box, where `augment` does not say: a face that fills a quarter is no background
+_ABOUT = ("matrix", "size", "masks_left_out")  # of a view, beside its image and its lists
 _CHOSEN = 0.5  # share of the objects that copy-paste takes
 _ALPHA = 8.0  # of the Beta distribution of MixUp's shares, near a half each (Zhang et al. 2019 has 1.5, YOLOX a half)
 
@@ -53,7 +54,8 @@ class Joined:
             source = self._view(pasted[0], rng)
             require_masks(source, str(pasted[0]["file"]))
             chosen = (rng.random(len(source["boxes"])) < _CHOSEN) & ~source["crowd"]
-            about = {key: view.pop(key) for key in ("matrix", "size")}
+            about = {key: view.pop(key) for key in _ABOUT}
+            about["masks_left_out"] += source["masks_left_out"]
             source = {key: value for key, value in source.items() if key not in about}
             view = paste(view, source, chosen, self._config["min_visible"]) | about
         example = self._padded(view)
@@ -65,9 +67,12 @@ class Joined:
         """See one record alone: `image`, `matrix`, `size` and unpadded lists."""
         frame = self._options["size"]
         example, matrix = boxes.map_record(record, rng, frame, self._config, fill=self._options["fill"])
-        return example | boxes.lists_in_view(
-            record, matrix, frame, self._config["min_visible"], self._kinds, self._cells
-        )
+        return example | self._lists(record, matrix, frame)
+
+    def _lists(self, record: Record, matrix: geometry.Matrix, frame: geometry.Size) -> Example:
+        """Give the unpadded lists of a record, and how many objects were left out."""
+        motion = boxes.follow(record, matrix, frame, self._config["min_visible"], self._cells)
+        return boxes.lists_of(record, motion, self._kinds) | {"masks_left_out": boxes.emptied(record, motion)}
 
     def _meet(self, records: Sequence[Record], rng: np.random.Generator) -> Example:
         """See four records that meet at a point of the frame."""
@@ -82,6 +87,7 @@ class Joined:
             image[quarter], lists = self._quarter(record, rng, zoom, number, quarter)
             parts.append(lists)
         about = {"matrix": np.eye(3, dtype=np.float32), "size": np.array(frame, np.int32)}
+        about["masks_left_out"] = sum(lists.pop("masks_left_out") for lists in parts)
         return {"image": image, **about, **together(*parts)}
 
     def _quarter(
@@ -98,17 +104,19 @@ class Joined:
         small, onward = geometry.shrink(image, matrix)
         fill = self._options["fill"]
         seen = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), size, fill)
-        lists = boxes.lists_in_view(record, matrix, size, config["min_visible"], self._kinds, self._cells)
+        lists = self._lists(record, matrix, size)
         return seen, shifted(lists, place, frame)
 
     def _padded(self, view: Example) -> Example:
         """Give an example of a view: lists of one length, without the masks if they were not asked for."""
-        about = {key: view.pop(key) for key in ("image", "matrix", "size")}
+        about = {key: view.pop(key) for key in ("image", *_ABOUT)}
         count, cells, size = (self._options[key] for key in ("max_boxes", "mask_size", "size"))
         if (bits := view.pop("masks", None)) is not None and cells:
             view["box_masks"] = box_masks.draw(list(bits), size, geometry.identity(), view["boxes"], cells)
-        lists = boxes.at_most(count, boxes.with_something(view)[0])
-        return about | boxes.padded(count, boxes.no_masks(cells) | lists)
+        lists, empty = boxes.with_something(view)
+        empty += about.pop("masks_left_out")
+        about |= {"masks_left_out": np.array(empty, np.int32)} if cells else {}
+        return about | boxes.padded(count, boxes.no_masks(cells) | boxes.at_most(count, lists))
 
 
 def make(

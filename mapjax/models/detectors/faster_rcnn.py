@@ -38,6 +38,7 @@ class FasterRCNN(nn.Module):
     strides: of these, rising by 2.
     pool: bins per axis.
     mask_pool: likewise, of masks and keypoints.
+    cascade: further box heads.
     """
 
     backbone: Backbone
@@ -47,6 +48,7 @@ class FasterRCNN(nn.Module):
     strides: tuple[int, ...]
     pool: int
     mask_pool: int
+    cascade: tuple[box_heads.RoiHeads, ...] = ()
 
     def per_image(self, images, train: bool) -> dict[str, Any]:
         features = self.backbone(images, train)
@@ -57,13 +59,16 @@ class FasterRCNN(nn.Module):
             "deltas": deltas.astype(jnp.float32),
         }
 
-    def regions(self, features, boxes, train: bool) -> dict[str, Any]:
-        logits, deltas = self.roi_heads(self._pool(features, boxes, self.pool), train)
+    def regions(self, features, boxes, train: bool, heads: box_heads.RoiHeads | None = None) -> dict[str, Any]:
+        logits, deltas = (heads or self.roi_heads)(self._pool(features, boxes, self.pool), train)
         shape = boxes.shape[:2]
         return {
             "logits": logits.astype(jnp.float32).reshape(*shape, -1),
             "deltas": deltas.astype(jnp.float32).reshape(*shape, -1, 4),
         }
+
+    def further(self, features, boxes, number: int, train: bool) -> dict[str, Any]:
+        return self.regions(features, boxes, train, self.cascade[number])
 
     def masks(self, features, boxes, classes, train: bool):
         pooled = self._pool(features, boxes, self.mask_pool)
@@ -81,6 +86,8 @@ class FasterRCNN(nn.Module):
             self.masks(features, boxes, jnp.zeros(boxes.shape[:2], jnp.int32), False)
         if self.roi_heads.keypoint_head is not None:
             self.keypoints(features, boxes, False)
+        for number in range(len(self.cascade)):
+            self.further(features, boxes, number, False)
         return self.regions(features, boxes, False)
 
     def _pool(self, features, boxes, bins: int):
@@ -109,6 +116,7 @@ def make(
     keypoint_convs: int = 8,
     keypoint_channels: int = 512,
     mask_pool: int = 14,
+    cascade: int = 0,
     dtype: str = "float32",
 ) -> Model:
     """Make a Faster R-CNN; the defaults are those of torchvision's `fasterrcnn_resnet50_fpn`.
@@ -122,6 +130,7 @@ def make(
         masks(variables, features, boxes, classes, *, train) -> (logits (b n 2m 2m) of the masks of these classes (b n)
             within the boxes, stats), where it has `mask_convs`; m is `mask_pool`
         keypoints(variables, features, boxes, *, train) -> (logits (b n 4m 4m k), stats), where it has `keypoints`
+        regions2, regions3 …: as `regions`, of the further heads of a `cascade`
         anchors(size of the images) -> one (r_l 4) array a level of the pyramid, in the order of "objectness"
 
     Args:
@@ -145,6 +154,8 @@ def make(
       keypoints: how many an object has; 0 is no keypoint head.
       keypoint_convs, keypoint_channels: convolutions of a keypoint head, and channels of each.
       mask_pool: as `pool`, for masks and keypoints.
+      cascade: further box heads, 2 in Cascade R-CNN (Cai & Vasconcelos 2018); each, and the first, then has one box for
+        all classes.
       dtype: of the arithmetic; parameters, scores and offsets are float32.
 
     Raises:
@@ -160,7 +171,7 @@ def make(
     least = {"channels": channels, "rpn_depth": rpn_depth, "representation": representation, "pool": pool}
     least |= {"mask_channels": mask_channels, "keypoint_channels": keypoint_channels, "mask_pool": mask_pool}
     _require_least(1, **least, keypoint_convs=keypoint_convs)
-    _require_least(0, box_convs=box_convs, mask_convs=mask_convs, keypoints=keypoints)
+    _require_least(0, box_convs=box_convs, mask_convs=mask_convs, keypoints=keypoints, cascade=cascade)
     node, kind = {"name": "resnet", **backbone}, jnp.dtype(dtype)
     body = make_backbone("faster_rcnn", node, dtype)
     built = pyramid.over(node, body.levels, levels, channels=channels, norm=norm, dtype=kind)
@@ -183,11 +194,14 @@ def make(
     module = FasterRCNN(
         Backbone(module_of(body), built.neck, tuple(body.levels), built.reads, reads, built.names),
         RPN(channels, len(sizes[0]) * len(ratios), rpn_depth, kind),
-        box_heads.RoiHeads(classes, representation, box_convs, norm, kind, **further),
+        box_heads.RoiHeads(classes, representation, box_convs, norm, kind, agnostic=cascade > 0, **further),
         tuple(pooled[stride] for stride in sorted(pooled)),
         tuple(sorted(pooled)),
         pool,
         mask_pool,
+        tuple(
+            box_heads.RoiHeads(classes, representation, box_convs, norm, kind, agnostic=True) for _ in range(cascade)
+        ),
     )
 
     def anchors(image):
@@ -197,7 +211,7 @@ def make(
             found.append(anchor_ops.grid_anchors(image, grid, one, ratios))
         return found
 
-    heads = (*heads_below("backbone/body", body), "^rpn/", "^roi_heads/")
+    heads = (*heads_below("backbone/body", body), "^rpn/", "^roi_heads/", r"^cascade_\d/")
     rules = (
         *tensor.below("backbone/body", body.rules),
         *box_heads.rules_of(box_convs),
@@ -207,6 +221,8 @@ def make(
     calls = {"regions": partial(_run, module, "regions"), "anchors": anchors}
     there = {"masks": mask_convs, "keypoints": keypoints}
     calls |= {name: partial(_run, module, name) for name, count in there.items() if count}
+    for number in range(cascade):
+        calls[f"regions{number + 2}"] = partial(_run_further, module, number)
     own = dict(zip(built.names[:-1], built.strides))  # the map on top is taken from the one before it, at any size
     apply = partial(_run, module, "per_image")
     return Model(jax.jit(partial(_init, module)), apply, calls, levels=own, heads=heads, rules=rules)
@@ -232,6 +248,10 @@ def _require_least(lowest: int, **options: int) -> None:
 def _init(module: FasterRCNN, key, images):
     variables = module.init(key, images)
     return {"params": variables["params"], "stats": variables.get("stats", {})}
+
+
+def _run_further(module: FasterRCNN, number: int, variables, features, boxes, *, train: bool = False):
+    return _run(module, "further", variables, features, boxes, number, train=train)
 
 
 def _run(module: FasterRCNN, method: str, variables, *inputs, train: bool = False, key=None):

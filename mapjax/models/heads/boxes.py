@@ -20,6 +20,7 @@ class RoiHeads(nn.Module):
 
     convs: convolutions of the pooled features' channels in place of the first dense layer.
     norm: after each of them.
+    agnostic: all classes have the same offsets.
     mask_head, mask_predictor, keypoint_head, keypoint_predictor: of masks.py and keypoints.py, where there are such.
     """
 
@@ -28,6 +29,7 @@ class RoiHeads(nn.Module):
     convs: int = 0
     norm: str = "none"
     dtype: Any = jnp.float32
+    agnostic: bool = False
     mask_head: nn.Module | None = None
     mask_predictor: nn.Module | None = None
     keypoint_head: nn.Module | None = None
@@ -40,8 +42,9 @@ class RoiHeads(nn.Module):
             x = head(pooled, train)
         else:
             x = BoxHead(self.representation, self.dtype, name="box_head")(pooled)
-        logits, deltas = BoxPredictor(self.classes, self.dtype, name="box_predictor")(x)
-        return logits, deltas.reshape(len(deltas), -1, 4)
+        logits, deltas = BoxPredictor(self.classes, self.dtype, self.agnostic, name="box_predictor")(x)
+        deltas = deltas.reshape(len(deltas), -1, 4)
+        return logits, jnp.broadcast_to(deltas, (len(deltas), self.classes + 1, 4))
 
     def masks(self, pooled, classes, train: bool):
         """Pooled features (n p p d) → logits (n 2p 2p) of the masks of some classes (n)."""
@@ -83,15 +86,16 @@ class ConvHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Class scores "cls_score" and a box for every class "bbox_pred"."""
+    """Class scores "cls_score" and a box for every class, or for all, "bbox_pred"."""
 
     classes: int
     dtype: Any
+    agnostic: bool = False
 
     @nn.compact
     def __call__(self, x):
         logits = Dense(self.classes + 1, dtype=self.dtype, name="cls_score")(x)
-        return logits, Dense((self.classes + 1) * 4, dtype=self.dtype, name="bbox_pred")(x)
+        return logits, Dense(4 if self.agnostic else (self.classes + 1) * 4, dtype=self.dtype, name="bbox_pred")(x)
 
 
 def rules_of(convs: int) -> Rules:

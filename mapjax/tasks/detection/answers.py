@@ -22,7 +22,7 @@ def best_pairs(scores, count: int):
 def detect_by_level(
     scores, deltas, extent, *, sites, decode, threshold: float, candidates: int, suppress: Suppress | None, count: int
 ) -> Result:
-    """The answer for one image, of the best candidates of each level: boxes (k 4), scores, classes and valid (k).
+    """The answer for one image, of the best candidates of each level: boxes (k 4), scores, classes, sites, valid (k).
 
     Args:
       scores (r c), deltas (r 4): of the sites.
@@ -35,16 +35,17 @@ def detect_by_level(
     """
     found, start = [], 0
     for level in sites:
-        here = slice(start, start := start + len(level))
+        here = slice(start, start + len(level))
         score, row, label = best_pairs(scores[here], candidates)
         boxes = box_ops.clip(decode(deltas[here][row], jnp.asarray(level)[row]), extent)
-        found.append((boxes, score, label))
-    boxes, score, label = (jnp.concatenate(parts) for parts in zip(*found))
+        found.append((boxes, score, label, start + row))
+        start += len(level)
+    boxes, score, label, site = (jnp.concatenate(parts) for parts in zip(*found))
     if suppress is None:
         score, best = jax.lax.top_k(score, min(count, len(score)))
-        return _listed(boxes[best], score, label[best], score > threshold)
+        return _listed(boxes[best], score, label[best], site[best], score > threshold)
     best, score, kept = suppress(boxes, score, label, score > threshold, count)
-    return _listed(boxes[best], score, label[best], kept)
+    return _listed(boxes[best], score, label[best], site[best], kept)
 
 
 def detect_by_class(
@@ -59,15 +60,16 @@ def detect_by_class(
     if suppress is not None:
         one = jnp.zeros(score.shape[1], jnp.int32)  # within a class there is one
         best, score, keep = jax.vmap(lambda *given: suppress(*given[:2], one, given[2], count))(boxes, score, keep)
-        boxes = jnp.take_along_axis(boxes, best[..., None], 1)
+        boxes, row = jnp.take_along_axis(boxes, best[..., None], 1), jnp.take_along_axis(row, best, 1)
     best, index = jax.lax.top_k(jnp.where(keep, score, -1).reshape(-1), min(count, score.size))
-    return _listed(boxes.reshape(-1, 4)[index], best, index // score.shape[1], best > threshold)
+    return _listed(boxes.reshape(-1, 4)[index], best, index // score.shape[1], row.reshape(-1)[index], best > threshold)
 
 
-def _listed(boxes, scores, classes, valid) -> Result:
+def _listed(boxes, scores, classes, sites, valid) -> Result:
     return {
         "boxes": jnp.where(valid[:, None], boxes, 0),
         "scores": jnp.where(valid, scores, 0),
         "classes": jnp.where(valid, classes, 0).astype(jnp.int32),
+        "sites": jnp.where(valid, sites, 0),
         "valid": valid,
     }

@@ -57,6 +57,12 @@ def masks(model: Model) -> Branch:
     return Branch("box_masks", mend, loss, predict, decode)
 
 
+def left_out(batch: Batch) -> dict[str, Any]:
+    """Count the objects of a batch that are left out, as nothing of their masks is in view."""
+    key = "masks_left_out"
+    return {key: jnp.where(batch["mask"], batch[key], 0).sum()} if key in batch else {}
+
+
 def mask_loss(logits, rois, boxes, grids):
     """Binary cross-entropy of the masks of one image's proposals, summed, and of how many cells.
 

@@ -1,7 +1,8 @@
 """Dense object detection: every site of a grid answers. What is trained, predicted and shown.
 
 Sites (anchors, or squares around points), an assignment of the truth to them, a code of boxes and losses are arguments,
-so that RetinaNet, FCOS, SSD, YOLOX and YOLO are one task. All lists have fixed lengths with a `valid` mask.
+so that RetinaNet, FCOS, SSD, YOLOX and YOLO are one task. All lists have fixed lengths with a `valid` mask. Masks of
+objects are a branch (masks_of_sites.py).
 """
 
 import inspect
@@ -19,12 +20,12 @@ from mapjax.ops.assignment import ASSIGNMENTS
 from mapjax.ops.box_codes import CODES
 from mapjax.ops.matching import IGNORED
 from mapjax.sharding import mesh as shard
-from mapjax.task import Batch, Context, Model, Prediction, Result, Task, Variables
-from mapjax.tasks.detection import answers, augmented, frames
+from mapjax.task import DETECTION, Batch, Context, Model, Prediction, Result, Task, Variables
+from mapjax.tasks.detection import answers, augmented, frames, masks_of_sites
 from mapjax.tasks.detection import suppression as suppressing
+from mapjax.tasks.detection.beside import left_out
 from mapjax.tasks.detection.site_losses import BOX_LOSSES, CLASS_LOSSES, QUALITIES
 
-NEEDS = "boxes"
 SHARES = ("image", "batch", "quality")  # whose objects losses are divided by
 LISTS = ("level", "class")
 GRADED = ("sim_ota", "task_aligned")  # assignments that tell how good the answer of a matched site is
@@ -53,6 +54,10 @@ def make(
     flip: bool = False,
     scales: Sequence[float | int] = (1.0,),
     single: Node | None = None,
+    beside: Sequence[str] = (),
+    mask_samples: int = 32,
+    mask_cells: int = 28,
+    mask_factor: float | int = 1.0,
     divisor: int | None = None,
     mean: Sequence[float | int] = image_ops.MEAN,
     std: Sequence[float | int] = image_ops.STD,
@@ -86,6 +91,11 @@ def make(
       flip, scales: views of an image in evaluation, as in augmented.py.
       single: the assignment, one site an object, of a network with "single_logits" and "single_deltas": a second branch
         with the same losses (Wang et al. 2024, YOLOv10).
+      beside: what objects have beside their boxes: ("masks",) of a network with a mask head, as condinst, and data with
+        masks.
+      mask_samples: sites with an object of each image that learn a mask, drawn at random.
+      mask_cells: of a mask along each side of its box, learned and answered.
+      mask_factor: of the masks' loss in the sum.
       divisor: zeros are added to images below and on the right, up to multiples of it; None: the largest stride of the
         network's `levels`, and 32 at least.
       mean, std: of the images, RGB, 0 to 1.
@@ -103,6 +113,7 @@ def make(
     """
     _require_known("divided_by", divided_by, SHARES)
     _require_known("candidates_of", candidates_of, LISTS)
+    masked = masks_of_sites.asked(beside, mask_samples, mask_cells)
     _require_quality(
         class_loss, divided_by, {"assignment": assignment} | ({} if single is None else {"single": single})
     )
@@ -153,31 +164,47 @@ def make(
     def loss(variables: Variables, batch: Batch, context: Context):
         outputs, stats = model.apply(variables, pixels(batch), train=True, key=context.key)
         truth = {name: batch[name] for name in ("boxes", "classes", "crowd", "valid")}
-        sites, terms = sites_of(*batch["image"].shape[1:3]), {}
+        sites, terms, matched = sites_of(*batch["image"].shape[1:3]), {}, {}
         for name, losses in branches.items():
             said = _taken(outputs, heads[name])
-            sums, count = shard.per_example(jax.vmap(partial(losses, sites=sites)))(said, truth)
+            sums, count, matched[name] = shard.per_example(jax.vmap(partial(losses, sites=sites)))(said, truth)
             found = shared(sums, count, batch["mask"], divided_by)
             terms |= {f"loss_{part}" if name == "site" else f"loss_{name}_{part}": one for part, one in found.items()}
-        total = sum(value * (box_factor if name.endswith("_box") else 1) for name, value in terms.items())
-        return total, (stats, {"loss": total} | terms)
+        if masked:
+            cut = {"samples": mask_samples, "size": mask_cells}
+            terms |= masks_of_sites.loss(context.key, model, outputs, matched["site"], batch, **cut)
+        total = sum(value * factor_of(name) for name, value in terms.items())
+        return total, (stats, {"loss": total} | terms | left_out(batch))
+
+    def factor_of(term: str) -> float | int:
+        return mask_factor if term == "loss_mask" else box_factor if term.endswith("_box") else 1
 
     def predict(variables: Variables, batch: Batch, key) -> Prediction:
         del key
         outputs, _ = model.apply(variables, pixels(batch), train=False, key=None)
-        found = _taken(outputs, heads[answering])
-        return {"features": outputs["features"]} | {heads[answering][part]: value for part, value in found.items()}
+        said = {key: outputs[key] for key in heads[answering].values() if key in outputs}
+        prediction = {"features": outputs["features"]} | said
+        if not masked:
+            return prediction
+        found = choose(prediction, batch)  # masks are drawn for what is chosen, and not for all sites
+        masks = masks_of_sites.predict(model, outputs, found, mask_cells)
+        return prediction | {key: found[key] for key in DETECTION} | masks
 
-    def decode(prediction: Prediction, batch: Batch) -> Result:
+    def choose(prediction: Prediction, batch: Batch) -> Result:
         said = _taken(prediction, heads[answering])
         scores = score(said)
         if best_class:
             scores = jnp.where(scores == scores.max(-1, keepdims=True), scores, 0)
         one = partial(answer, sites=sites_of(*batch["image"].shape[1:3]))
-        found = shard.per_example(jax.vmap(one))(scores, said["deltas"], frames.extents(batch))
-        return frames.to_original(found, batch)
+        return shard.per_example(jax.vmap(one))(scores, said["deltas"], frames.extents(batch))
 
-    task = Task(NEEDS, normalize, init, loss, predict, decode, ("precision",))
+    def decode(prediction: Prediction, batch: Batch) -> Result:
+        found = prediction if masked else choose(prediction, batch)
+        result = frames.to_original({key: found[key] for key in DETECTION}, batch)
+        return result | (masks_of_sites.decode(prediction) if masked else {})
+
+    needs, metrics = ("masks", ("precision", "mask_precision")) if masked else ("boxes", ("precision",))
+    task = Task(needs, normalize, init, loss, predict, decode, metrics)
     return augmented.by_views(task, flip=flip, scales=scales)
 
 
@@ -204,8 +231,8 @@ def site_losses(
     box_loss: Callable[..., Any],
     quality_loss: Callable[..., Any] | None,
     weighted: bool,
-) -> tuple[dict[str, Any], Any]:
-    """Sums of the losses of one image's sites, by name, and how many sites have an object.
+) -> tuple[dict[str, Any], Any, Any]:
+    """Sums of the losses of one image's sites, by name, how many sites have an object, and which each has (r).
 
     Args:
       said: "logits" (r c), "deltas" (r 4), perhaps "quality" (r).
@@ -232,7 +259,8 @@ def site_losses(
     }
     if quality_loss is not None:
         each["quality"] = quality_loss(said["quality"], targets, every)
-    return {name: value.sum() for name, value in each.items()}, jnp.where(positive, weight, 0).sum()
+    sums = {name: value.sum() for name, value in each.items()}
+    return sums, jnp.where(positive, weight, 0).sum(), found["matched"]
 
 
 def shared(sums: Mapping[str, Any], positives, mask, by: str) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from mapjax.ops import losses, matching
 from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
 from mapjax.task import DETECTION, Batch, Context, Model, Prediction, Result, Task, Variables
-from mapjax.tasks.detection import augmented, frames, outside, suppression
-from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch
+from mapjax.tasks.detection import augmented, cascade, frames, outside, suppression
+from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch, left_out
 
 BETA = 1 / 9  # of both box losses
 
@@ -42,6 +42,7 @@ def make(
     positives: float = 0.25,
     iou: float = 0.5,
     box_weights: Sequence[int | float] = (10, 10, 5, 5),
+    cascade_iou: Sequence[int | float] = (),
     score_threshold: float = 0.05,
     box_nms: float = 0.5,
     soft: str | None = None,
@@ -69,6 +70,7 @@ def make(
       rpn_iou: an anchor is background below the first IoU with the truth, an object from the second on.
       samples, positives, iou: the same of proposals and the second stage.
       box_weights: scale of the second stage's four box offsets.
+      cascade_iou: that of each further box head, rising, as (0.6, 0.7) beside an `iou` of 0.5 (cascade.py).
       score_threshold: a detection needs a higher score.
       box_nms: IoU above which the weaker of a class is suppressed.
       soft, sigma, agnostic: how it is, as in suppression.py.
@@ -90,16 +92,18 @@ def make(
       >>> task.needs, task.metrics
       ('boxes', ('precision',))
     """
-    given = outside.is_data(proposals)
+    from_data = outside.is_data(proposals)
     branches = {name: _branch(name, model) for name in beside}
     chosen = partial(propose, threshold=rpn_nms, score_threshold=rpn_score_threshold)
     propose_train = partial(chosen, before=pre_nms_train, after=post_nms_train)
     propose_test = partial(chosen, before=pre_nms_test, after=post_nms_test)
     first_loss = partial(first_stage_loss, iou=rpn_iou, samples=rpn_samples, positives=rpn_positives)
-    draw = partial(sample_rois, iou=iou, samples=samples, positives=positives, weights=box_weights)
+    further = cascade.stages(cascade_iou, iou)
+    draw_further = partial(sample_rois, samples=samples, positives=positives)
+    draw = partial(draw_further, iou=iou, weights=box_weights)
     answer = partial(
         detect,
-        weights=box_weights,
+        weights=further[-1].weights if further else box_weights,
         score_threshold=score_threshold,
         suppress=suppression.chosen(
             box_nms, soft=soft, sigma=sigma, agnostic=agnostic, score_threshold=score_threshold
@@ -123,11 +127,12 @@ def make(
             if name not in model.calls:
                 raise UserError(f"task.beside={tuple(beside)}: the network has no head for {name}; set {branch.mend}.")
         outside.require(proposals, model, batch)
+        cascade.require(model, further)
         return model.init(key, pixels(batch))
 
     def proposed(outputs: Prediction, batch: Batch, propose: Any):
         """The proposals (b p 4), and which of them are real (b p)."""
-        if given:
+        if from_data:
             return batch["proposals"], batch["proposals_valid"]
         anchors = anchors_of(*batch["image"].shape[1:3])
         proposing = shard.per_example(jax.vmap(partial(propose, anchors=anchors)))
@@ -139,7 +144,7 @@ def make(
         keys = jax.random.split(context.key, (2, len(mask)))
         truth = {"boxes": batch["boxes"], "classes": batch["classes"], "crowd": batch["crowd"], "valid": batch["valid"]}
         terms = {}
-        if not given:
+        if not from_data:
             anchors = anchors_of(*batch["image"].shape[1:3])
             terms = first_loss(keys[0], outputs["objectness"], outputs["deltas"], truth, mask, anchors=anchors)
         boxes, real = jax.lax.stop_gradient(proposed(outputs, batch, propose_train))
@@ -147,33 +152,44 @@ def make(
         variables = {**variables, "stats": stats}
         regions, stats = model.calls["regions"](variables, outputs["features"], rois["boxes"], train=True)
         terms |= second_stage_loss(regions["logits"], regions["deltas"], rois, mask)
+        if further:
+            first, given = (regions, rois, box_weights), (truth, frames.extents(batch), mask)
+            variables = {**variables, "stats": stats}
+            args = (context.key, model, variables, outputs["features"], first, given, further)
+            rois, lost, stats = cascade.learn(*args, draw_further, second_stage_loss)
+            terms |= lost
         objects = objects_of(rois, mask, int(samples * positives)) if branches else {}
         for branch in branches.values():
             if branch.key not in batch:
                 raise UserError(f"task.beside={tuple(beside)}: a batch has no {branch.key}; set {branch.mend}.")
             variables = {**variables, "stats": stats}
-            further, stats = branch.loss(variables, outputs["features"], objects, batch)
-            terms |= further
+            lost, stats = branch.loss(variables, outputs["features"], objects, batch)
+            terms |= lost
         total = sum(terms.values())
-        return total, (stats, {"loss": total} | terms)
+        return total, (stats, {"loss": total} | terms | left_out(batch))
 
     def predict(variables: Variables, batch: Batch, key) -> Prediction:
         del key
         outputs, _ = model.apply(variables, pixels(batch), train=False, key=None)
         boxes, real = proposed(outputs, batch, propose_test)
         regions, _ = model.calls["regions"](variables, outputs["features"], boxes, train=False)
+        logits, deltas = regions["logits"], regions["deltas"]
+        if further:
+            first = (regions, boxes, box_weights)
+            args = (model, variables, outputs["features"], first, frames.extents(batch), further)
+            logits, deltas, boxes = cascade.answer(*args)
         prediction = {
             "features": outputs["features"],
             "proposals": boxes,
             "proposals_valid": real,
-            "region_logits": regions["logits"],
-            "region_deltas": regions["deltas"],
+            "region_logits": logits,
+            "region_deltas": deltas,
         }
         if not branches:
             return prediction
         found = choose(prediction, batch)  # the branches' heads answer for what is chosen, and not for all proposals
-        further = [branch.predict(variables, outputs["features"], found) for branch in branches.values()]
-        return reduce(operator.or_, further, prediction | found)
+        drawn = [branch.predict(variables, outputs["features"], found) for branch in branches.values()]
+        return reduce(operator.or_, drawn, prediction | found)
 
     def choose(prediction: Prediction, batch: Batch) -> Result:
         keys = ("region_logits", "region_deltas", "proposals", "proposals_valid")
@@ -181,8 +197,8 @@ def make(
 
     def decode(prediction: Prediction, batch: Batch) -> Result:
         found = {key: prediction[key] for key in DETECTION} if branches else choose(prediction, batch)
-        further = [branch.decode(prediction, batch) for branch in branches.values()]
-        return reduce(operator.or_, further, frames.to_original(found, batch))
+        drawn = [branch.decode(prediction, batch) for branch in branches.values()]
+        return reduce(operator.or_, drawn, frames.to_original(found, batch))
 
     needs = next(iter(branches), "boxes")
     task = Task(needs, normalize, init, loss, predict, decode, ("precision", *METRICS.get(needs, ())))
