@@ -1,5 +1,6 @@
 """RoI max pooling is torchvision's: needs torch and torchvision (run: pytest -m parity)."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,5 +20,5 @@ def test_equal_to_torchvision(height, width, pool, stride):
     boxes = ends.reshape(200, 4).astype(np.float32)
     given = torch.from_numpy(features.transpose(2, 0, 1)[None].copy()).requires_grad_()
     expected = torchvision.ops.roi_pool(given, [torch.from_numpy(boxes)], pool, 1 / stride)
-    found = roi_pool(features, stride, boxes, pool=pool)
+    found = roi_pool(jnp.asarray(features), stride, jnp.asarray(boxes), pool=pool)
     np.testing.assert_array_equal(found, expected.detach().numpy().transpose(0, 2, 3, 1))

@@ -33,7 +33,8 @@ def drawn(height, width, count=30):
     features = rng.normal(size=(height, width, 3)).astype(np.float32)
     ends = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1) * [width * STRIDE, height * STRIDE]
     boxes = ends.reshape(count, 4).astype(np.float32)
-    return features, np.concatenate([boxes, [[0, 0, width * STRIDE, height * STRIDE], [3, 3, 3, 3]]]).astype(np.float32)
+    boxes = np.concatenate([boxes, [[0, 0, width * STRIDE, height * STRIDE], [3, 3, 3, 3]]]).astype(np.float32)
+    return jnp.asarray(features), jnp.asarray(boxes)
 
 
 @pytest.mark.parametrize(("height", "width", "pool"), [(15, 20, 7), (5, 9, 3), (33, 4, 2), (1, 1, 4)])
@@ -45,13 +46,13 @@ def test_both_forms_are_the_loop(height, width, pool):
         ops._bins(boxes[:, axis] / STRIDE, boxes[:, axis + 2] / STRIDE, length, pool)
         for axis, length in ((1, height), (0, width))
     ]
-    np.testing.assert_array_equal(ops._by_reductions(jnp.asarray(features), *bins), expected)
+    np.testing.assert_array_equal(ops._by_reductions(features, *bins), expected)
 
 
 def test_a_batch_is_each_image_by_itself():
     features, boxes = drawn(6, 7)
     both = jnp.stack([features, -features]), jnp.stack([boxes, boxes])
-    found = roi_pool_batch(*both[:1], STRIDE, both[1], pool=2)
+    found = roi_pool_batch(both[0], STRIDE, both[1], pool=2)
     np.testing.assert_array_equal(found[0], pooled(features, boxes, 2))
     np.testing.assert_array_equal(found[1], pooled(-features, boxes, 2))
 
