@@ -37,6 +37,8 @@ mapjax train --config detect:bccd --data array_record:prepared
 gcloud storage cp -r prepared gs://BUCKET/ && mapjax train … --data array_record:gs://BUCKET/prepared
 """
 
+RECALL_OF = (100, 300, 1000, 2000)  # proposals of an image
+
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
@@ -146,12 +148,31 @@ def _propose(arguments: Any, say: Any) -> int:
         start = time.perf_counter()
         with say.bar(split, len(source.records)) as bar:
             found = proposing.write(source, out, arguments.proposals, workers=arguments.workers, progress=bar.update)
-        took = f"{found.made:,} images in {time.perf_counter() - start:.1f} s" if found.made else "all were there"
+        seconds = time.perf_counter() - start
+        took = f"{found.made:,} images in {seconds:.1f} s" if found.made else "all were there"
         say.say(f"{split}: {found.boxes / found.images:,.0f} proposals an image; {took}")
+        if found.boxes:
+            say.say(f"{split}: {_recall(proposals.attach(source, str(out)))}")
         if found.empty:
             say.say(f"{split}: {found.empty:,} images have no proposal")
     say.say(f"train on them with --config.proposals={proposals.BESIDE if arguments.out is None else out}")
     return 0
+
+
+def _recall(source: Any) -> str:
+    """Say how many of the true boxes have a proposal: no network that is given these finds more."""
+    from mapjax.data import selective_search
+    from mapjax.data.source import truth_of
+
+    truth = [truth_of(source, index) for index in range(len(source.records))]
+    if not any(len(record.get("boxes", ())) for record in truth):
+        return "no true boxes are known to compare them with"
+    said = []
+    for count in RECALL_OF:
+        parts = [record["proposals"][:count] for record in truth], [record["boxes"] for record in truth]
+        low, high = (selective_search.recall(*parts, iou) for iou in (0.5, 0.7))
+        said.append(f"{low:.3f} and {high:.3f} by the first {count:,}")
+    return f"recall of true boxes at IoU 0.5 and 0.7: {'; '.join(said)}"
 
 
 def _export(arguments: Any, say: Any) -> int:

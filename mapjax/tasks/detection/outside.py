@@ -17,18 +17,27 @@ def is_data(proposals: str) -> bool:
     return proposals == "data"
 
 
-def require(proposals: str, model: Model, batch: Batch) -> None:
-    """Check that there are proposals where they are to come from.
+def require_network(proposals: str, model: Model) -> None:
+    """Refuse a network that proposes nothing where it is to propose.
 
     Raises:
-      UserError: a batch without any, or a network that proposes none.
+      UserError: with the keys to set.
     """
-    if is_data(proposals) and "proposals" not in batch:
-        raise UserError(
-            "task.proposals='data': a batch has none; set transform.proposals=1000, of the transform boxes."
-        )
     if not is_data(proposals) and "anchors" not in model.calls:
         raise UserError(
             "this network proposes no boxes, as Faster R-CNN does: set task.proposals='data', transform.proposals=1000 "
             "and proposals='beside', where mapjax prepare --proposals leaves them."
         )
+
+
+def of(batch: Batch):
+    """Give the proposals (b p 4) of a batch, and which of them are real (b p).
+
+    Raises:
+      UserError: it has none.
+    """
+    if "proposals" not in batch:
+        raise UserError(
+            "task.proposals='data': a batch has none; set transform.proposals=1000, of the transform boxes."
+        )
+    return batch["proposals"], batch["proposals_valid"]

@@ -6,7 +6,7 @@ have beside their boxes, masks and keypoints, are branches (beside.py).
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial, reduce
 from typing import Any
 
@@ -20,7 +20,7 @@ from mapjax.ops import losses, matching
 from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
 from mapjax.task import DETECTION, Batch, Context, Model, Prediction, Result, Task, Variables
-from mapjax.tasks.detection import augmented, cascade, frames, outside, suppression
+from mapjax.tasks.detection import augmented, cascade, class_svms, frames, outside, suppression
 from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch, left_out
 
 BETA = 1 / 9  # of both box losses
@@ -52,6 +52,7 @@ def make(
     candidates: int = 1000,
     beside: Sequence[str] = (),
     proposals: str = "network",
+    scores: str = "softmax",
     flip: bool = False,
     scales: Sequence[float | int] = (1.0,),
     mean: Sequence[float | int] = image_ops.MEAN,
@@ -81,6 +82,7 @@ def make(
         names, and the data what the first of them says.
       proposals: where they come from: the "network", or the "data" (a batch's own: outside.py), as R-CNN and Fast R-CNN
         have them; the first stage, where there is one, then learns nothing.
+      scores: of a box: "softmax" over all classes, or "svm" once class SVMs are in place of it (class_svms.py).
       flip, scales: views of an image in evaluation, as in augmented.py.
       mean, std: of the images, RGB, 0 to 1.
 
@@ -92,7 +94,7 @@ def make(
       >>> task.needs, task.metrics
       ('boxes', ('precision',))
     """
-    from_data = outside.is_data(proposals)
+    from_data, by_svm = outside.is_data(proposals), class_svms.is_svm(scores)
     branches = {name: _branch(name, model) for name in beside}
     chosen = partial(propose, threshold=rpn_nms, score_threshold=rpn_score_threshold)
     propose_train = partial(chosen, before=pre_nms_train, after=post_nms_train)
@@ -110,6 +112,7 @@ def make(
         ),
         count=detections,
         candidates=candidates,
+        scored=class_svms.scores if by_svm else jax.nn.softmax,
     )
     normalize = partial(image_ops.normalize, mean=mean, std=std)
 
@@ -126,19 +129,21 @@ def make(
         for name, branch in branches.items():
             if name not in model.calls:
                 raise UserError(f"task.beside={tuple(beside)}: the network has no head for {name}; set {branch.mend}.")
-        outside.require(proposals, model, batch)
+        outside.require_network(proposals, model)
         cascade.require(model, further)
         return model.init(key, pixels(batch))
 
     def proposed(outputs: Prediction, batch: Batch, propose: Any):
         """The proposals (b p 4), and which of them are real (b p)."""
         if from_data:
-            return batch["proposals"], batch["proposals_valid"]
+            return outside.of(batch)
         anchors = anchors_of(*batch["image"].shape[1:3])
         proposing = shard.per_example(jax.vmap(partial(propose, anchors=anchors)))
         return proposing(outputs["objectness"], outputs["deltas"], frames.extents(batch))
 
     def loss(variables: Variables, batch: Batch, context: Context):
+        if by_svm:
+            raise UserError(class_svms.NO_TRAINING)
         outputs, stats = model.apply(variables, pixels(batch), train=True, key=context.key)
         mask = batch["mask"]
         keys = jax.random.split(context.key, (2, len(mask)))
@@ -324,6 +329,7 @@ def detect(
     suppress: suppression.Suppress,
     count: int,
     candidates: int,
+    scored: Callable[[Any], Any] = jax.nn.softmax,
 ) -> Result:
     """The second stage's answer for one image: boxes (k 4), scores, classes and valid (k), best first.
 
@@ -334,8 +340,9 @@ def detect(
       suppress: of suppression.py.
       count: k.
       candidates: the best so many (proposal, class) pairs enter suppression.
+      scored: makes scores of logits.
     """
-    scores = jax.nn.softmax(logits)[:, 1:]
+    scores = scored(logits)[:, 1:]
     scores = jnp.where((scores > score_threshold) & real[:, None], scores, -1)
     score, index = jax.lax.top_k(scores.reshape(-1), min(candidates, scores.size))
     row, label = jnp.divmod(index, scores.shape[1])
