@@ -72,7 +72,9 @@ def test_processes_find_the_same(tmp_path, parts_of_two):
 
 def test_other_data_than_that_they_were_found_for(tmp_path):
     proposing.write(small(2), tmp_path, "fast")
-    with pytest.raises(UserError, match="of other data than scenes, or of what it was before.*fingerprint no longer fits"):
+    with pytest.raises(
+        UserError, match="of other data than scenes, or of what it was before.*fingerprint no longer fits"
+    ):
         proposals.attach(small(2, seed=1), str(tmp_path))
     with pytest.raises(UserError, match="has no proposals of 'train'; make them once: mapjax prepare --data scenes"):
         proposals.attach(small(2), str(tmp_path / "elsewhere"))

@@ -62,7 +62,9 @@ def regions():
 def test_the_most_alike_are_joined_first(measures):
     """As the paper's algorithm 1, which looks at all neighbours anew in each turn."""
     given = regions()
-    parts = {one: (given.colour[one], given.texture[one], given.size[one], given.box[one]) for one in range(given.count)}
+    parts = {
+        one: (given.colour[one], given.texture[one], given.size[one], given.box[one]) for one in range(given.count)
+    }
     touching, found = {frozenset(pair) for pair in given.pairs.tolist()}, [given.box[one] for one in range(given.count)]
 
     def alike(one, other):
@@ -73,7 +75,9 @@ def test_the_most_alike_are_joined_first(measures):
         return sum(each[letter] for letter in measures)
 
     for new in range(given.count, 2 * given.count - 1):
-        one, other = max((sorted(pair) for pair in touching), key=lambda pair: (round(alike(*pair), 6), -pair[0], -pair[1]))
+        one, other = max(
+            (sorted(pair) for pair in touching), key=lambda pair: (round(alike(*pair), 6), -pair[0], -pair[1])
+        )
         (c1, t1, s1, b1), (c2, t2, s2, b2) = parts[one], parts[other]
         box = np.concatenate([np.minimum(b1, b2)[:2], np.maximum(b1, b2)[2:]])
         parts[new] = ((c1 * s1 + c2 * s2) / (s1 + s2), (t1 * s1 + t2 * s2) / (s1 + s2), s1 + s2, box)

@@ -109,7 +109,9 @@ def require(model: Model) -> None:
       UserError: with the network that does.
     """
     if "vectors" not in model.calls:
-        raise UserError("task.scores='svm' needs the features of each box, which model.name='rcnn' gives; take softmax.")
+        raise UserError(
+            "task.scores='svm' needs the features of each box, which model.name='rcnn' gives; take softmax."
+        )
 
 
 def installed(variables: Variables, weights: Float[np.ndarray, "d c"], offsets: Float[np.ndarray, " c"]) -> Variables:
