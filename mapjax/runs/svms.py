@@ -1,4 +1,4 @@
-"""Class SVMs fitted to a trained R-CNN, of the boxes of the split that it learned from (tasks/detection/class_svms.py)."""
+"""Class SVMs for a trained R-CNN, of the split that it learned from: tasks/detection/class_svms.py says how."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -73,7 +73,7 @@ def test_processes_find_the_same(tmp_path, parts_of_two):
 def test_other_data_than_that_they_were_found_for(tmp_path):
     proposing.write(small(2), tmp_path, "fast")
     with pytest.raises(
-        UserError, match="of other data than scenes, or of what it was before.*fingerprint no longer fits"
+        UserError, match=r"of other data than scenes, or of what it was before.*fingerprint no longer fits"
     ):
         proposals.attach(small(2, seed=1), str(tmp_path))
     with pytest.raises(UserError, match="has no proposals of 'train'; make them once: mapjax prepare --data scenes"):
@@ -82,7 +82,7 @@ def test_other_data_than_that_they_were_found_for(tmp_path):
         proposing.write(small(2), tmp_path, "quality")
     (file,) = tmp_path.rglob("boxes.npy")
     file.write_bytes(file.read_bytes()[:-64])
-    with pytest.raises(UserError, match="is damaged .*; remove it, and run: mapjax prepare"):
+    with pytest.raises(UserError, match=r"is damaged .*; remove it, and run: mapjax prepare"):
         proposals.attach(small(2), str(tmp_path))
 
 
@@ -113,7 +113,7 @@ def test_a_file_of_coco_results(coco, tmp_path):
 def test_proposals_for_images_that_are_not_there(coco, tmp_path):
     source = coco_format.make(split="train", path=coco["path"], hold_out=0)
     rows = [{"image_id": number, "bbox": [1, 2, 3, 4]} for number in (41, 7, 9)]
-    with pytest.raises(UserError, match="2 images that coco:.* does not have in its split 'train', such as image_id 7"):
+    with pytest.raises(UserError, match=r"2 images that coco:.* does not have in its split 'train', such as image_id 7"):
         proposals.attach(source, results(tmp_path, rows))
     with pytest.raises(UserError, match="has no proposal for any of the 2 images of 'train'"):
         proposals.attach(source, results(tmp_path, []))

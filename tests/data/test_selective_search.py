@@ -1,4 +1,4 @@
-"""Segments equal to Kruskal's forest by hand; groups equal to the greedy rule over all pairs; boxes that find objects."""
+"""Segments equal to Kruskal's forest by hand; groups equal to the greedy rule over all pairs; boxes on objects."""
 
 import itertools
 
@@ -116,5 +116,5 @@ def test_the_smallest_images(shape):
 
 
 def test_an_unknown_mode_is_told():
-    with pytest.raises(UserError, match="--proposals 'fats' is no mode of selective search.*fast"):
+    with pytest.raises(UserError, match=r"--proposals 'fats' is no mode of selective search.*fast"):
         selective_search.require_mode("fats", "--proposals")

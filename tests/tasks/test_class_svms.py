@@ -72,7 +72,7 @@ def test_where_they_cannot_be():
     model = fast_rcnn.make(**SMALL)
     with pytest.raises(UserError, match=r"task.scores='smv' must be 'softmax' or 'svm'.*svm"):
         two_stage.make(model=model, proposals="data", scores="smv")
-    with pytest.raises(UserError, match="train with task.scores='softmax', and then mapjax evaluate"):
+    with pytest.raises(UserError, match=r"train with task.scores='softmax', and then mapjax evaluate"):
         two_stage.make(model=model, proposals="data", scores="svm").loss({}, {}, None)
-    with pytest.raises(UserError, match="needs the features of each box, which model.name='rcnn' gives"):
+    with pytest.raises(UserError, match=r"needs the features of each box, which model.name='rcnn' gives"):
         class_svms.require(model)

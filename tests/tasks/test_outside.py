@@ -73,9 +73,9 @@ def test_an_image_without_proposals_has_no_answer():
 
 
 def test_what_is_missing_is_told():
-    with pytest.raises(UserError, match="a batch has none; set transform.proposals=1000"):
+    with pytest.raises(UserError, match=r"a batch has none; set transform.proposals=1000"):
         task_of("fast_rcnn").predict(NETWORKS["fast_rcnn"].init(KEY, jnp.zeros((2, 32, 32, 3))), batch_of(), KEY)
-    with pytest.raises(UserError, match="proposes no boxes, as Faster R-CNN does: set task.proposals='data'"):
+    with pytest.raises(UserError, match=r"proposes no boxes, as Faster R-CNN does: set task.proposals='data'"):
         two_stage.make(model=NETWORKS["rcnn"]).init(KEY, BATCH)
     with pytest.raises(UserError, match=r"task.proposals='date' must be 'network' or 'data'.*data"):
         two_stage.make(model=NETWORKS["rcnn"], proposals="date")
