@@ -150,6 +150,8 @@ def _propose(arguments: Any, say: Any) -> int:
             found = proposing.write(source, out, arguments.proposals, workers=arguments.workers, progress=bar.update)
         seconds = time.perf_counter() - start
         took = f"{found.made:,} images in {seconds:.1f} s" if found.made else "all were there"
+        if found.made and arguments.workers > 1:
+            took += f", by {arguments.workers} processes"
         say.say(f"{split}: {found.boxes / found.images:,.0f} proposals an image; {took}")
         if found.boxes:
             say.say(f"{split}: {_recall(proposals.attach(source, str(out)))}")

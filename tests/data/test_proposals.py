@@ -113,7 +113,7 @@ def test_a_file_of_coco_results(coco, tmp_path):
 def test_proposals_for_images_that_are_not_there(coco, tmp_path):
     source = coco_format.make(split="train", path=coco["path"], hold_out=0)
     rows = [{"image_id": number, "bbox": [1, 2, 3, 4]} for number in (41, 7, 9)]
-    with pytest.raises(UserError, match=r"2 images that coco:.* does not have in its split 'train', such as image_id 7"):
+    with pytest.raises(UserError, match=r"2 images that coco:.* does not have in its split 'train', .* image_id 7"):
         proposals.attach(source, results(tmp_path, rows))
     with pytest.raises(UserError, match="has no proposal for any of the 2 images of 'train'"):
         proposals.attach(source, results(tmp_path, []))

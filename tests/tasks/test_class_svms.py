@@ -8,6 +8,7 @@ from sklearn.svm import LinearSVC
 
 from mapjax.errors import UserError
 from mapjax.models.detectors import fast_rcnn
+from mapjax.task import Context
 from mapjax.tasks.detection import class_svms, two_stage
 
 SMALL = {"backbone": {"name": "resnet", "depth": 18, "width": 0.0625}, "classes": 2}
@@ -35,7 +36,7 @@ def test_mining_finds_the_svm_of_all(first):
 
 def test_what_overlaps_an_object_is_no_background_of_its_class():
     truth, numbers = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32), np.array([1, 0])
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 3], [0, 0, 10, 2.9], [20, 0, 30, 20]], np.float32)
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 3.1], [0, 0, 10, 2.9], [20, 0, 30, 20]], np.float32)
     expected = [[-1, 0], [-1, 0], [-1, -1], [0, -1]]
     assert class_svms.roles(boxes, truth, numbers, 2).tolist() == expected
     assert class_svms.roles(boxes, truth[:0], numbers[:0], 2).tolist() == [[-1, -1]] * 4
@@ -73,6 +74,6 @@ def test_where_they_cannot_be():
     with pytest.raises(UserError, match=r"task.scores='smv' must be 'softmax' or 'svm'.*svm"):
         two_stage.make(model=model, proposals="data", scores="smv")
     with pytest.raises(UserError, match=r"train with task.scores='softmax', and then mapjax evaluate"):
-        two_stage.make(model=model, proposals="data", scores="svm").loss({}, {}, None)
+        two_stage.make(model=model, proposals="data", scores="svm").loss({}, {}, Context(jax.random.key(0)))
     with pytest.raises(UserError, match=r"needs the features of each box, which model.name='rcnn' gives"):
         class_svms.require(model)
