@@ -162,6 +162,13 @@ def test_an_example_has_them_in_its_frame():
     np.testing.assert_array_equal(fewer["proposals"], example["proposals"][:2])
 
 
+def test_what_is_beyond_the_image_is_cut_off():
+    given = [[-9, -9, 9, 9], [35, 15, 90, 90], [50, 0, 60, 9], [39.5, 0, 60, 9]]
+    record = record_of() | {"proposals": np.array(given, np.float32)}
+    example = transforms.make(size=(20, 40), max_boxes=2, proposals=5)(record, np.random.default_rng(0))
+    assert example["proposals"][example["proposals_valid"]].tolist() == [[0, 0, 9, 9], [35, 15, 40, 20]]
+
+
 def test_they_move_as_the_boxes_do():
     """The first proposal is the object's own box, through any augmentation."""
     wild = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "scale": (0.7, 1.4), "rotate": 20.0, "min_visible": 0.0}
