@@ -53,12 +53,10 @@ def load(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> "Loaded
 
         options: Any = {"which": arguments.checkpoint, "overrides": overrides, "trusted": arguments.trust}
         loaded = trained.load(arguments.workdir, **options)
-    if loaded.config.task.get("scores") != "svm":
-        return loaded
     from mapjax.runs import svms
     from mapjax.runtime import log
 
-    return svms.with_svms(loaded, log.Log(None))
+    return svms.answering(loaded, log.Log(None))
 
 
 def with_categories(show: Callable[..., "Shown"], classes: Sequence[str]) -> Callable[..., "Shown"]:

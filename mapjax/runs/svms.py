@@ -17,6 +17,11 @@ from mapjax.task import Batch, Variables
 from mapjax.tasks.detection import class_svms, frames
 
 
+def answering(loaded: Loaded, console: log.Log) -> Loaded:
+    """Give what is to answer: with SVMs where `task.scores` asks for them, else as it is."""
+    return with_svms(loaded, console) if loaded.config.task.get("scores") == "svm" else loaded
+
+
 def with_svms(loaded: Loaded, console: log.Log) -> Loaded:
     """Fit SVMs to the features of a run's training split, and put them in place of its softmax.
 
