@@ -24,7 +24,16 @@ from mapjax.data.transforms import augment
 from mapjax.weights import recipes
 
 OUT = pathlib.Path(__file__).parents[1] / "_generated"
-RECIPES = ("classify", "detect", "instance", "segment", "ablate_augment", "ablate_imbalance", "ablate_norm")
+RECIPES = (
+    "classify",
+    "detect",
+    "instance",
+    "segment",
+    "ablate_augment",
+    "ablate_imbalance",
+    "ablate_norm",
+    "ablate_rcnn",
+)
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -26,7 +26,7 @@ from mapjax.config import migrate
 from mapjax.engine import evaluate as scoring
 from mapjax.errors import UserError
 from mapjax.report import views
-from mapjax.runs import evaluation, pretrained, setup, thresholds, trained
+from mapjax.runs import evaluation, pretrained, setup, svms, thresholds, trained
 from mapjax.runs import fit as training
 from mapjax.runs import predict as predicting
 from mapjax.runs import score as scores
@@ -214,6 +214,7 @@ def load(
         found = pretrained.load(os.fspath(source), overrides=chosen)
     else:
         found = trained.load(path, which=str(checkpoint), overrides=chosen, trusted=trust)
+    found = svms.answering(found, log.Log(None, quiet=True))
     answer = scoring.make_answer(found.task)
     return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer, found.learned)
 

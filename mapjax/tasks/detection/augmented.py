@@ -12,6 +12,7 @@ import numpy as np
 
 from mapjax.errors import UserError
 from mapjax.ops import box_fusion
+from mapjax.ops import boxes as box_ops
 from mapjax.ops import images as image_ops
 from mapjax.ops.resize import bilinear
 from mapjax.sharding import mesh as shard
@@ -67,7 +68,11 @@ def view_of(task: Task, batch: Batch, scale: float | int, mirrored: bool) -> Bat
     onto = np.diag(np.array([size[1] / width, size[0] / height, 1], np.float32))
     if mirrored:
         images, onto = images[:, :, ::-1], np.array([[-1, 0, size[1]], [0, 1, 0], [0, 0, 1]], np.float32) @ onto
-    return {**batch, "image": images, "matrix": onto @ batch["matrix"]}
+    seen = {**batch, "image": images, "matrix": onto @ batch["matrix"]}
+    if "proposals" in batch:
+        onto = jnp.broadcast_to(onto, batch["matrix"].shape)
+        seen["proposals"] = box_ops.transform(batch["proposals"], onto)
+    return seen
 
 
 def fused(found: Sequence[Result]) -> Result:
