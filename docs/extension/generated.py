@@ -24,16 +24,8 @@ from mapjax.data.transforms import augment
 from mapjax.weights import recipes
 
 OUT = pathlib.Path(__file__).parents[1] / "_generated"
-RECIPES = (
-    "classify",
-    "detect",
-    "instance",
-    "segment",
-    "ablate_augment",
-    "ablate_imbalance",
-    "ablate_norm",
-    "ablate_rcnn",
-)
+ABLATIONS = ("ablate_augment", "ablate_imbalance", "ablate_norm", "ablate_rcnn")
+RECIPES = ("classify", "detect", "instance", "keypoints", "segment", *ABLATIONS)
 
 
 def setup(app: Any) -> dict[str, bool]:

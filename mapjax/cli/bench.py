@@ -1,8 +1,8 @@
 """Time mapjax, and with --peer torch and torchvision beside it: in turns, with the same CPU threads.
 
-What is timed: the train step of a --config (a detector's peer is torchvision's Faster R-CNN with its own defaults;
---like makes ours the same network), or with --evaluation a forward pass over its held-out split, and the same with
-decoding and measuring; the answer of published --weights to images; forward passes and train steps of networks
+What is timed: the train step of a --config (a detector's peer is torchvision's Faster or Mask R-CNN with its own
+defaults; --like makes ours the same network), or with --evaluation a forward pass over its held-out split, and the same
+with decoding and measuring; the answer of published --weights to images; forward passes and train steps of networks
 (--networks, beside torch and torch.compile); the input pipeline on your own JPEGs (--input FOLDER): decode, random crop
 to 224 pixels, flip, batch; or what segmentation does besides (--segmentation): confusion matrices, contours and a CRF's
 inference at 480×360. Medians and ratios are printed; above 1 mapjax is the faster. --profile also says from which
@@ -26,6 +26,7 @@ EXAMPLES = """
 mapjax bench --config detect
 mapjax bench --config detect:bccd --data voc:DIR --peer
 mapjax bench --config detect:bccd --data voc:DIR --peer --like
+mapjax bench --config instance:nuclei --data coco:DIR --peer --like
 mapjax bench --config segment --evaluation
 mapjax bench --segmentation
 mapjax bench --networks resnet50,mobilenet_v2 --batch 8 --side 224 --peer
@@ -47,6 +48,7 @@ LIKE = {  # torchvision's defaults, where a config departs from them
     "task.samples": "512",
     "task.positives": "0.25",
 }
+LIKE_MASKS = {"model.mask_convs": "4", "model.mask_channels": "256", "model.mask_pool": "14"}  # likewise, of masks
 ONE_STAGE = ("retinanet", "fcos", "ssd", "rt_detr")  # see bench_detectors.py
 BESIDES = ("unet", "faster_rcnn", *ONE_STAGE)  # of --networks, beside classifiers
 PEERS = (("torch", False), ("torch.compile", True))
@@ -112,8 +114,10 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> Figures:
     from mapjax.cli import bench_runs
     from mapjax.config import load as configs
 
-    chosen = {**(LIKE if arguments.like else {}), **overrides}
-    config: Any = configs.load(arguments.config, chosen, data=arguments.data, trust=arguments.trust)
+    config: Any = configs.load(arguments.config, overrides, data=arguments.data, trust=arguments.trust)
+    if arguments.like:
+        chosen = LIKE | (LIKE_MASKS if _has_masks(config) else {}) | overrides
+        config = configs.load(arguments.config, chosen, data=arguments.data, trust=arguments.trust)
     if arguments.evaluation:
         times = in_turns(bench_runs.evaluation_batch(config), arguments.rounds)
         figures = report("a batch of evaluation", times, config.eval_batch)
@@ -127,11 +131,15 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> Figures:
 
         if config.model.name != "faster_rcnn":
             raise UserError("--peer knows a step for detectors only; for networks of classification use --networks.")
-        steps["torchvision"] = bench_peers.detector_step(config)
+        steps["torchvision"] = bench_peers.detector_step(config, boxes=ours.boxes if _has_masks(config) else ())
     figures = report("train step", in_turns(steps, arguments.rounds), config.batch)
     if arguments.profile:
         show_profile(ours)
     return figures
+
+
+def _has_masks(config: Any) -> bool:
+    return "masks" in config.task.get("beside", ())
 
 
 def time_weights(arguments: Any, overrides: dict[str, str]) -> Figures:

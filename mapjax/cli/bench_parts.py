@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,10 +19,11 @@ CONTOUR = 0.0075  # of the diagonal, within which a contour is found
 
 
 class Timed(NamedTuple):
-    """What is timed: `run` waits for the end; `text` gives the compiled program."""
+    """What is timed: `run` waits for the end; `text` gives the compiled program; `boxes` are each image's objects."""
 
     run: Callable[[], None]
     text: Callable[[], str]
+    boxes: Sequence[Any] = ()
 
 
 def network(node: dict[str, Any], batch: int, side: int, *, train: bool) -> Timed:

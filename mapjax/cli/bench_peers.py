@@ -19,32 +19,24 @@ torch.set_num_threads(len(os.sched_getaffinity(0)))
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def detector_step(config: Any, *, compiled: bool = False) -> Callable[[], None]:
-    """Make torchvision's step on random images with 12 boxes each (its time does not depend on what they show).
+def detector_step(config: Any, *, compiled: bool = False, boxes: Sequence[Any] = ()) -> Callable[[], None]:
+    """Make torchvision's step on random images: of its Mask R-CNN where the config's task has masks.
 
-    compiled: torch.compile takes the networks in it; what depends on data, proposals and samples, stays as it is.
+    The time of boxes does not depend on what they show, that of masks on how many there are.
+
+    Args:
+      compiled: torch.compile takes the networks in it; what depends on data, proposals and samples, stays as it is.
+      boxes: of each image its objects (n 4), in pixels; 12 random ones where it is empty.
     """
-    height, width = config.image_size
-    norms = torchvision.ops.FrozenBatchNorm2d, torch.nn.BatchNorm2d
-    body = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
-        backbone_name=f"resnet{config.model.backbone.depth}",
-        weights=None,
-        norm_layer=norms[config.model.backbone.get("norm") != "frozen"],
-        trainable_layers=5,
-    )
-    model = torchvision.models.detection.FasterRCNN(
-        body, 4, min_size=min(height, width), max_size=max(height, width)
-    ).train()
+    model = _detector(config).train()
     model.to(DEVICE)
     if compiled:
         model.backbone, model.rpn.head = torch.compile(model.backbone), torch.compile(model.rpn.head)
         model.roi_heads.box_head = torch.compile(model.roi_heads.box_head, dynamic=True)
-    rng = np.random.default_rng(0)
-    corners = rng.uniform(0, [width * 0.7, height * 0.7], (config.batch, 12, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(12, 0.3 * height, corners.shape)], -1).astype(np.float32)
+    height, width = config.image_size
     images = [torch.rand(3, height, width, device=DEVICE) for _ in range(config.batch)]
-    labels = torch.ones(12, dtype=torch.long, device=DEVICE)
-    truth = [{"boxes": torch.tensor(b, device=DEVICE), "labels": labels} for b in boxes]
+    objects = boxes or _random_boxes(config.batch, height, width)
+    truth = [_truth(some, height, width) for some in objects]
 
     def loss() -> Any:
         return sum(model(images, truth).values())
@@ -52,6 +44,34 @@ def detector_step(config: Any, *, compiled: bool = False) -> Callable[[], None]:
     if config.optimizer.name == "sgd":
         return step_of(model, loss, torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9), config.dtype)
     return step_of(model, loss, torch.optim.AdamW(model.parameters(), lr=1e-5), config.dtype, clip=10.0)
+
+
+def _detector(config: Any) -> Any:
+    norms = torchvision.ops.FrozenBatchNorm2d, torch.nn.BatchNorm2d
+    body = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
+        backbone_name=f"resnet{config.model.backbone.depth}",
+        weights=None,
+        norm_layer=norms[config.model.backbone.get("norm") != "frozen"],
+        trainable_layers=5,
+    )
+    found = torchvision.models.detection
+    kind = found.MaskRCNN if "masks" in config.task.get("beside", ()) else found.FasterRCNN
+    return kind(body, 4, min_size=min(config.image_size), max_size=max(config.image_size))
+
+
+def _random_boxes(count: int, height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, [width * 0.7, height * 0.7], (count, 12, 2))
+    return np.concatenate([corners, corners + rng.uniform(12, 0.3 * height, corners.shape)], -1).astype(np.float32)
+
+
+def _truth(boxes: np.ndarray, height: int, width: int) -> dict[str, Any]:
+    """Write the objects of an image as torchvision takes them; the mask of each is its box."""
+    x, y = np.arange(width), np.arange(height)[:, None]
+    left, top, right, bottom = (boxes[:, k, None, None] for k in range(4))
+    masks = ((x >= left) & (x < right) & (y >= top) & (y < bottom)).astype(np.uint8)
+    told = {"boxes": torch.tensor(boxes, device=DEVICE), "masks": torch.tensor(masks, device=DEVICE)}
+    return told | {"labels": torch.ones(len(boxes), dtype=torch.long, device=DEVICE)}
 
 
 def network(

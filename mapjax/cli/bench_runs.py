@@ -30,7 +30,8 @@ def train_step(config: Any) -> Timed:
         kept[0], scalars = compiled(kept[0], batch)
         jax.block_until_ready(scalars)
 
-    return Timed(once, compiled.as_text)
+    boxes = [] if "boxes" not in batch else zip(np.asarray(batch["boxes"]), np.asarray(batch["valid"]), strict=True)
+    return Timed(once, compiled.as_text, [some[valid] for some, valid in boxes])
 
 
 def evaluation_batch(config: Any) -> dict[str, Callable[[], None]]:

@@ -74,8 +74,10 @@ def main(argv: Sequence[str]) -> int:
     names = predict.output_names(files, arguments.images)
     tracked = log.Log(None).track(answers, "predict", len(files))
     options = {"classes": loaded.classes, "score": threshold.value, "enlarge": arguments.enlarge}
+    options |= {"skeleton": loaded.points.skeleton}
     show = network.with_categories(functools.partial(views.show, **options), loaded.classes)
-    labels = export.Answers(arguments.out, arguments.format, loaded.classes) if arguments.format else None
+    known = loaded.classes, loaded.points
+    labels = export.Answers(arguments.out, arguments.format, *known) if arguments.format else None
     try:
         saved = predict.save(tracked, names, arguments.out, show, labels.add if labels else None)
     finally:

@@ -9,18 +9,16 @@ they equal pycocotools.
 import functools
 from collections.abc import Sequence
 
+from mapjax.data import skeletons
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.metrics import instances, precision
 from mapjax.task import Counts, Metric
 
 NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
-COCO = {  # of people
-    "nose": 0.026, "left_eye": 0.025, "right_eye": 0.025, "left_ear": 0.035, "right_ear": 0.035,
-    "left_shoulder": 0.079, "right_shoulder": 0.079, "left_elbow": 0.072, "right_elbow": 0.072, "left_wrist": 0.062,
-    "right_wrist": 0.062, "left_hip": 0.107, "right_hip": 0.107, "left_knee": 0.087, "right_knee": 0.087,
-    "left_ankle": 0.089, "right_ankle": 0.089,
-}  # fmt: skip
+_SIGMAS = (0.026, *(0.025,) * 2, *(0.035,) * 2, *(0.079,) * 2, *(0.072,) * 2, *(0.062,) * 2)
+_SIGMAS += (*(0.107,) * 2, *(0.087,) * 2, *(0.089,) * 2)
+COCO = dict(zip(skeletons.PERSON.names, _SIGMAS, strict=True))  # of people
 OTHER = round(sum(COCO.values()) / len(COCO), 3)  # where neither the data nor COCO say one
 
 

@@ -94,15 +94,20 @@ def blank_source(config: Config, classes: int, examples: int) -> Source:
         "file": "blank",
         "image": np.zeros((height, width, 3), np.uint8),
         "size": np.array((height, width), np.int32),
-        **labels.blank((height, width), "boxes", "label", "label_map"),
+        **labels.blank((height, width), "boxes", "masks", "label", "label_map"),
     }
+    points = int(config.model.get("keypoints", 0))
+    if points:
+        blank |= {"keypoints": np.zeros((0, points, 3), np.float32), "mirrored": np.arange(points, dtype=np.int32)}
 
     def at(_: int) -> Record:
         return blank
 
     names = tuple(f"class {number}" for number in range(classes))
     known = np.arange(examples, dtype=np.int32) % classes
-    return Source("blank", "train", names, tuple(range(classes)), Records(examples, at, known), {}, "")
+    joints = tuple(f"keypoint {number}" for number in range(points))
+    records = Records(examples, at, known)
+    return Source("blank", "train", names, tuple(range(classes)), records, {}, "", keypoints=joints)
 
 
 def find_source(config: Config, classes: int | None = None, examples: int | None = None) -> tuple[Config, Source, str]:

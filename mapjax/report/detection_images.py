@@ -15,6 +15,7 @@ from mapjax.report.draw import Mark
 from mapjax.report.mistakes import Finding
 
 SCORE = 0.5  # from here on a detection counts as shown; the page's slider moves it for the images
+CONFIDENT = 2.0  # a keypoint's logit above which it is drawn, as Detectron does
 MOST_LABELS = 12
 IMAGE_SIDE, EXAMPLE_SIDE = 480, 200  # pixels
 LETTERS, EXAMPLE_LETTERS = 46, 20  # across an image
@@ -50,7 +51,7 @@ def side_by_side(
             f"{names[f.label]} {f.score:.2f}: {f.kind}" + (f", IoU {f.iou:.2f}" if f.truth >= 0 else ""),
             dashed=f.kind not in ("correct", "ignored"),
             score=f.score,
-            **beside(answered, f.row, (height, width), lines),
+            **beside(answered, f.row, (height, width), lines, CONFIDENT),
         )
         for f in reversed(found)
     ]
@@ -83,14 +84,25 @@ def truth_marks(record: Record, names: Sequence[str], lines: Sequence[tuple[int,
 
 
 def beside(
-    values: Mapping[str, Any], row: int, size: tuple[int, int], lines: Sequence[tuple[int, int]] = ()
+    values: Mapping[str, Any],
+    row: int,
+    size: tuple[int, int],
+    lines: Sequence[tuple[int, int]] = (),
+    least: float = 0.0,
 ) -> dict[str, Any]:
-    """Return what a Mark has beside the box of one object of an image of height, width."""
+    """Return what a Mark has beside the box of one object of an image of height, width.
+
+    Args:
+      lines: of the skeleton.
+      least: keypoints whose visibility, or score, is above this are shown.
+    """
     found: dict[str, Any] = {}
     if labels.has(values, "masks"):
         found["shape"] = run_lengths.bits(values["masks"][row], size)
     if labels.has(values, "keypoints"):
-        found |= {"points": np.asarray(values["keypoints"][row]), "lines": lines}
+        points = np.array(values["keypoints"][row], np.float64)
+        points[:, 2] = points[:, 2] > least
+        found |= {"points": points, "lines": lines}
     return found
 
 

@@ -81,9 +81,14 @@ def detections(
     boxed = [mark for mark in marks if mark.shape is None or len(marks) <= MOST_BOXES]
     for mark in boxed:
         _draw_box(pen, mark, scale, thick, (width, height))
-    for mark in marks:
-        if mark.points is not None:
-            shapes.join(pen, mark.points, mark.lines, mark.colour, scale, thick)
+    if posed := [mark for mark in marks if mark.points is not None]:
+        drawn = np.array(canvas)
+        for mark in posed:
+            shapes.join(drawn, mark.points, mark.lines, mark.colour, scale, thick)
+        canvas = PIL.Image.fromarray(drawn)
+        pen = PIL.ImageDraw.Draw(canvas, "RGB")
+        for mark in posed:
+            shapes.dot(pen, mark.points, _colours(mark), scale, thick)
     for mark in boxed:
         _draw_label(pen, mark, scale, thick, font, (width, height))
     return np.asarray(canvas)
@@ -120,7 +125,8 @@ def layer(marks: Sequence[Mark], view: Float[np.ndarray, "4"], *, letters: int =
         box = f"<rect {place}/>" if mark.shape is None or len(marks) <= MOST_BOXES else ""
         more = "" if mark.shape is None else f'<path fill-rule="evenodd" d="{shapes.path(mark.shape)}"/>'
         if mark.points is not None:
-            more += shapes.skeleton(mark.points, mark.lines, float(view[2] - view[0]) / 160)
+            tones = () if mark.lines else tuple(map(css, _colours(mark)))
+            more += shapes.skeleton(mark.points, mark.lines, float(view[2] - view[0]) / 160, tones)
         parts.append(
             f'<g class="{kind}" style="--tone:{tone}"{score}><title>{html.escape(mark.title or mark.label)}</title>'
             f"{more}{box}{text}</g>"
@@ -136,6 +142,12 @@ def jpeg(image: UInt8[np.ndarray, "h w 3"], *, longest: int, quality: int = 82) 
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality, "RGB", "420")
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+
+
+def _colours(mark: Mark) -> list[Colour]:
+    """Give each keypoint the colour of its object, or where no line tells them apart one of its own."""
+    count = 0 if mark.points is None else len(mark.points)
+    return [mark.colour if mark.lines else colour(number) for number in range(count)]
 
 
 def _draw_box(pen: PIL.ImageDraw.ImageDraw, mark: Mark, scale: int, thick: int, size: tuple[int, int]) -> None:

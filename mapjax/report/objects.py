@@ -23,11 +23,15 @@ def values(result: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
 
 
 def beside(found: Mapping[str, Any], size: tuple[int, int], lines: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Give what marks have beside their boxes, of what `values` gave; each mask has a colour of its own."""
+    """Give what marks have beside their boxes, of what `values` gave; each object has a colour of its own.
+
+    Keypoints are shown where the network is confident of them.
+    """
     masks = [one["counts"].encode("ascii") for one in found.get("masks", ())]
     held = dict(found) | ({"masks": masks} if labels.has(found, "masks") else {})
-    more = [{"colour": draw.colour(row)} if masks else {} for row in range(max(map(len, found.values()), default=0))]
-    return [one | detection_images.beside(held, row, size, lines) for row, one in enumerate(more)]
+    count = max(map(len, found.values()), default=0)
+    shown = [detection_images.beside(held, row, size, lines, detection_images.CONFIDENT) for row in range(count)]
+    return [{"colour": draw.colour(row)} | one for row, one in enumerate(shown)]
 
 
 def label_image(found: Mapping[str, Any], size: tuple[int, int]) -> bytes | None:

@@ -9,6 +9,9 @@ from jaxtyping import Bool, Float, UInt8
 Colour = tuple[int, int, int]
 
 _STRENGTH = 0.45  # of a mask's colour over the image
+_RIM: Colour = (255, 255, 255)  # around lines and dots
+_SHIFT = 4  # binary digits behind the point of places that OpenCV draws at
+_FARTHEST = 1e5  # pixels
 
 
 def fill(
@@ -32,26 +35,46 @@ def fill(
 
 
 def join(
-    pen, points: Float[np.ndarray, "k 3"], lines: Sequence[tuple[int, int]], colour: Colour, scale: int, thick: int
+    image: UInt8[np.ndarray, "h w 3"],
+    points: Float[np.ndarray, "k 3"],
+    lines: Sequence[tuple[int, int]],
+    colour: Colour,
+    scale: int,
+    thick: int,
 ) -> None:
-    """Draw keypoints x,y,seen of which the last is above 0, and the lines of a skeleton between such.
+    """Draw the lines of a skeleton between keypoints x,y,seen of which the last is above 0, onto an image.
+
+    Args:
+      scale: pixels drawn for one of the image.
+      thick: half the width of a line, in drawn pixels.
+    """
+    places, known = _placed(points, scale)
+    at = [tuple(map(int, place)) for place in np.rint(np.clip(places, -_FARTHEST, _FARTHEST) * 2**_SHIFT)]
+    for start, end in lines:
+        if known[start] and known[end]:
+            for tone, width in ((_RIM, 2 * thick + 2), (colour, 2 * thick)):
+                cv2.line(image, at[start], at[end], tone, width, cv2.LINE_AA, _SHIFT)
+
+
+def dot(pen, points: Float[np.ndarray, "k 3"], colours: Sequence[Colour], scale: int, thick: int) -> None:
+    """Draw keypoints x,y,seen of which the last is above 0.
 
     Args:
       pen: a PIL.ImageDraw.
-      scale: pixels drawn for one of the image.
-      thick: of a line, in drawn pixels.
+      colours: of each.
+      scale, thick: as of `join`.
     """
-    places = np.asarray(points, np.float64)[:, :2] * scale - 0.5  # a pixel's centre is half a pixel from its edge
-    known = np.asarray(points)[:, 2] > 0
-    for start, end in lines:
-        if known[start] and known[end]:
-            ends = [*places[start], *places[end]]
-            pen.line(ends, fill=(255, 255, 255), width=2 * thick + 2)
-            pen.line(ends, fill=colour, width=2 * thick)
+    places, known = _placed(points, scale)
     reach = 2.0 * thick
-    for x, y in places[known]:
-        pen.ellipse((x - reach - 1, y - reach - 1, x + reach + 1, y + reach + 1), fill=(255, 255, 255))
-        pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour)
+    for row in np.flatnonzero(known).tolist():
+        x, y = places[row]
+        pen.ellipse((x - reach - 1, y - reach - 1, x + reach + 1, y + reach + 1), fill=_RIM)
+        pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colours[row])
+
+
+def _placed(points: Float[np.ndarray, "k 3"], scale: int) -> tuple[Float[np.ndarray, "k 2"], Bool[np.ndarray, "k"]]:
+    """Say where keypoints are in a drawing, and which are seen; a pixel's centre is half a pixel from its edge."""
+    return np.asarray(points, np.float64)[:, :2] * scale - 0.5, np.asarray(points)[:, 2] > 0
 
 
 def path(mask: Bool[np.ndarray, "h w"]) -> str:
@@ -61,13 +84,22 @@ def path(mask: Bool[np.ndarray, "h w"]) -> str:
     return "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in ((ring[:, 0] + 0.5) / 2).tolist()) + "Z" for ring in rings)
 
 
-def skeleton(points: Float[np.ndarray, "k 3"], lines: Sequence[tuple[int, int]], radius: float) -> str:
-    """Write keypoints and the lines between them, as `join` draws them, as SVG elements."""
+def skeleton(
+    points: Float[np.ndarray, "k 3"], lines: Sequence[tuple[int, int]], radius: float, tones: Sequence[str] = ()
+) -> str:
+    """Write keypoints and the lines between them, as `join` and `dot` draw them, as SVG elements.
+
+    Args:
+      tones: colours of the keypoints, as CSS has them; () where the mark around them has one.
+    """
     places, known = np.asarray(points, np.float64), np.asarray(points)[:, 2] > 0
     joined = "".join(
         f'<line x1="{places[a, 0]:.1f}" y1="{places[a, 1]:.1f}" x2="{places[b, 0]:.1f}" y2="{places[b, 1]:.1f}"/>'
         for a, b in lines
         if known[a] and known[b]
     )
-    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>' for x, y, _ in places[known])
+    dots = ""
+    for row in np.flatnonzero(known).tolist():
+        own = f' style="--tone:{tones[row]}"' if tones else ""
+        dots += f'<circle cx="{places[row, 0]:.1f}" cy="{places[row, 1]:.1f}" r="{radius:.1f}"{own}/>'
     return joined + dots

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from mapjax.data import labels
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 from mapjax.report import classifications, detections, segmentations
@@ -48,6 +49,7 @@ def show(
     classes: Sequence[str],
     score: float | Float[np.ndarray, " c"],
     enlarge: bool,
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> Shown:
     """Show the answer to one image, as values and as a drawing.
 
@@ -57,6 +59,7 @@ def show(
       classes: their names.
       score: from here on an answer counts as found; of a detector also one for each class.
       enlarge: draw a small image several times as large.
+      skeleton: pairs of keypoints that a line joins, where objects have keypoints.
 
     Raises:
       UserError: a kind of result that has no view.
@@ -64,4 +67,5 @@ def show(
     kind = next((key for key in SHOWN if key in result), None)
     if kind is None:
         raise UserError(f"a result with the keys {', '.join(result)} cannot be drawn; known are: {', '.join(SHOWN)}.")
-    return SHOWN[kind](result, image, classes=classes, score=score, enlarge=enlarge)
+    more = {"skeleton": skeleton} if labels.has(result, "keypoints") else {}
+    return SHOWN[kind](result, image, classes=classes, score=score, enlarge=enlarge, **more)

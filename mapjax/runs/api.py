@@ -23,6 +23,8 @@ from ml_collections import ConfigDict
 
 from mapjax.config import load as configs
 from mapjax.config import migrate
+from mapjax.data import skeletons
+from mapjax.data.skeletons import Points
 from mapjax.engine import evaluate as scoring
 from mapjax.errors import UserError
 from mapjax.report import views
@@ -100,6 +102,7 @@ class Trained:
     variables: its parameters and statistics.
     answer: function(variables, batch) -> Result, compiled once for each shape.
     learned: the fingerprints of its data.
+    points: the names of the keypoints that it finds of an object, and its skeleton.
 
     Example:
       run = mapjax.load("runs/mine")
@@ -114,6 +117,7 @@ class Trained:
     variables: Variables
     answer: scoring.Answer
     learned: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    points: Points = skeletons.NONE
 
     def __repr__(self) -> str:
         """Say which run it is, and what it knows in short."""
@@ -156,7 +160,8 @@ class Trained:
         single = isinstance(images, np.ndarray) or (isinstance(images, Image) and not pathlib.Path(images).is_dir())
         given = [images] if isinstance(images, Image) else list(images) if isinstance(images, Iterable) else [images]
         files = [file for one in given for file in _files(one)]
-        show = functools.partial(views.show, classes=self.classes, score=least, enlarge=enlarge)
+        known = {"classes": self.classes, "skeleton": self.points.skeleton}
+        show = functools.partial(views.show, **known, score=least, enlarge=enlarge)
         answers = predicting.by_config(self.config, self.answer, self.variables, files)
         found = [_found(answer, show) for answer in answers]
         return found[0] if single else found
@@ -216,7 +221,8 @@ def load(
         found = trained.load(path, which=str(checkpoint), overrides=chosen, trusted=trust)
     found = svms.answering(found, log.Log(None, quiet=True))
     answer = scoring.make_answer(found.task)
-    return Trained(path, found.step, found.classes, found.config, found.task, found.variables, answer, found.learned)
+    known = found.classes, found.config, found.task, found.variables
+    return Trained(path, found.step, *known, answer, found.learned, found.points)
 
 
 def fit(

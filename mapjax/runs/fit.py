@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from mapjax import paths
 from mapjax.config import foreign, keys
 from mapjax.config import load as configs
+from mapjax.data import skeletons
 from mapjax.data.checks import quality
 from mapjax.data.source import Source
 from mapjax.engine import evaluate as scoring
@@ -72,7 +73,8 @@ def fit(
         moved = ""
         if chief:
             stack.enter_context(workdir.alone(folder))
-            if moved := workdir.open_for(folder, configs.to_dict(setup.config), seen.classes):
+            points = skeletons.written(skeletons.Points(seen.keypoints, seen.skeleton)) if seen.keypoints else None
+            if moved := workdir.open_for(folder, configs.to_dict(setup.config), seen.classes, points):
                 say(f"the same experiment, placed otherwise: {moved}")
         if jax.process_count() > 1:
             distributed.require_seen(folder / "config.json")

@@ -16,6 +16,7 @@ import numpy as np
 
 from mapjax import weights
 from mapjax.config import load as configs
+from mapjax.data import skeletons
 from mapjax.errors import UserError
 from mapjax.runs import networks
 from mapjax.runs.trained import Loaded
@@ -48,7 +49,8 @@ def load(source: str, *, overrides: Mapping[str, str] | None = None) -> Loaded:
     variables = fill(tensors, task, tuple(config.image_size), source)
     if answers != known:
         task = only(task, np.array([known.index(name) if name in known else -1 for name in answers], np.int32))
-    return Loaded(config, known, task, variables, 0)
+    points = skeletons.PERSON if "keypoints" in recipe.task.get("beside", ()) else skeletons.NONE
+    return Loaded(config, known, task, variables, 0, points=points)
 
 
 def is_named(source: str) -> bool:

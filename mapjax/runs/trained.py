@@ -12,6 +12,8 @@ import numpy as np
 from mapjax import paths
 from mapjax.config import foreign
 from mapjax.config import load as configs
+from mapjax.data import skeletons
+from mapjax.data.skeletons import Points
 from mapjax.errors import UserError
 from mapjax.runs import networks
 from mapjax.runtime import checkpoint, distributed, workdir
@@ -22,6 +24,7 @@ class Loaded(NamedTuple):
     """A trained task: what predicts, evaluates, explains and exports starts from.
 
     learned: the fingerprints of its data: "fingerprint" of what it was trained on, "eval" of what was held out.
+    points: the keypoints that it finds of an object.
     """
 
     config: Any
@@ -30,6 +33,7 @@ class Loaded(NamedTuple):
     variables: Variables
     step: int
     learned: Mapping[str, str] = MappingProxyType({})
+    points: Points = skeletons.NONE
 
 
 def load(
@@ -62,7 +66,7 @@ def load(
         saved, data = keeper.restore_variables(step), keeper.read_meta(step).get("data", {})
     _require_fitting(config, task, saved, folder)
     learned = {name: value for name, value in data.items() if isinstance(value, str)}
-    return Loaded(config, classes, task, saved, step, learned)
+    return Loaded(config, classes, task, saved, step, learned, _points(folder / "keypoints.json"))
 
 
 def _classes(file: pathlib.Path) -> tuple[str, ...]:
@@ -70,6 +74,11 @@ def _classes(file: pathlib.Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{file} is damaged: it must be a list of the names of the classes; restore it.")
     return tuple(names)
+
+
+def _points(file: pathlib.Path) -> Points:
+    """Read what a run knows of keypoints; a run without any, and one of before there was this file, knows nothing."""
+    return skeletons.read(workdir.read_json(file), str(file)) if file.exists() else skeletons.NONE
 
 
 def _require_fitting(config: Any, task: Task, saved: Variables, folder: pathlib.Path) -> None:

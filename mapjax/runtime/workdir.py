@@ -1,6 +1,7 @@
 """The folder of a run: what is in it, and whether it may be gone on with.
 
-config.json classes.json metrics.jsonl tensorboard/ checkpoints/ predictions.json truth.json result.json report.html
+config.json classes.json keypoints.json metrics.jsonl tensorboard/ checkpoints/ predictions.json truth.json result.json
+report.html
 """
 
 import contextlib
@@ -76,8 +77,13 @@ def alone(path: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[str]) -> str:
+def open_for(
+    path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[str], points: Mapping[str, Any] | None = None
+) -> str:
     """Create the folder, or check that what was trained there is the same experiment.
+
+    Args:
+      points: what keypoints.json is to say; None: there is no such file.
 
     Returns:
       What of `PLACING`, or of the places of its data, differs from before ("mesh.model: 2 → 1"), "" for nothing; once
@@ -90,6 +96,8 @@ def open_for(path: pathlib.Path, config: Mapping[str, Any], classes: Sequence[st
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_json(path / "classes.json", list(classes))
+            if points is not None:
+                write_json(path / "keypoints.json", dict(points))
             write_json(path / "config.json", dict(config))
         except OSError as error:
             raise UserError(f"--workdir {path} cannot be made ({error.strerror}); name another folder.") from error

@@ -1,7 +1,10 @@
 """What mapjax is timed against is the same network."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mapjax.cli import bench
@@ -34,6 +37,19 @@ def test_steps_of_the_peers_learn():
     bench_peers.network("resnet18", 2, 32, train=False)()
     sizes = {"batch": "1", "image_size": "(64, 64)", "optimizer.name": "sgd"}
     bench_peers.detector_step(configs.load("detect", bench.LIKE | sizes))()
+
+
+def test_the_peer_of_masks_is_the_same_network():
+    pytest.importorskip("torchvision")
+    from mapjax.cli import bench_peers
+
+    sizes = {"batch": "1", "image_size": "(64, 64)"}
+    config: Any = configs.load("instance:nuclei", bench.LIKE | bench.LIKE_MASKS | sizes)
+    model = parts.make("models", config.model.to_dict(), classes=3, image_size=(64, 64))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+    peer = bench_peers._detector(config)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == sum(one.numel() for one in peer.parameters())
+    bench_peers.detector_step(config, boxes=[np.array([[4, 4, 30, 20]], np.float32)])()
 
 
 @pytest.mark.parametrize("name", bench.ONE_STAGE)

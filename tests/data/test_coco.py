@@ -353,6 +353,8 @@ def test_skeletons_and_sigmas_are_read(folder):
         ({"sigmas": [0.1, 0.2]}, {}, "'sigmas' must be 3 numbers above 0"),
         ({"sigmas": [0.1, 0.2, 0]}, {}, "'sigmas' must be 3 numbers above 0"),
         ({}, {"skeleton": (("nose", "tail"),)}, "the skeleton names 'tail', which is no keypoint"),
+        ({}, {"skeleton": (("nose", "left_eye", "right_eye"),)}, "must be pairs of names, as in"),
+        ({}, {"skeleton": ((1, 2),)}, "the skeleton names 1, which is no keypoint"),
     ],
     ids=str,
 )

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from mapjax.data import run_lengths
 from mapjax.data.formats import coco, instances, voc, yolo
 from mapjax.data.prepared import drawn, export, forms
+from mapjax.data.skeletons import Points
 from mapjax.data.source import Source
 from mapjax.errors import UserError
 
@@ -228,6 +229,20 @@ def test_answers_without_boxes_are_no_labels(tmp_path):
         )
 
 
+def read_back(out, masks, points):
+    """Read what was answered as data, with masks and with keypoints, and as pycocotools does."""
+    PIL.Image.new("RGB", (30, 24)).save(out / "7.png")
+    given = {"split": "train", "annotations": str(out / "coco.json"), "images": str(out), "hold_out": 0}
+    back = coco.make(**given, needs="masks").records[0]
+    np.testing.assert_array_equal([run_lengths.bits(one, (24, 30)) for one in back["masks"]], masks)
+    posed = coco.make(**given, needs="keypoints")
+    assert posed.keypoints == ("nose", "tail") and posed.skeleton == ((0, 1),) and not posed.dropped
+    np.testing.assert_allclose(posed.records[0]["keypoints"], points, atol=1e-6)
+    known = COCO(str(out / "coco.json"))
+    np.testing.assert_array_equal([known.annToMask(one) for one in known.loadAnns(known.getAnnIds())], masks)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 def test_answers_with_masks_and_keypoints_are_labels(tmp_path):
     masks = [np.zeros((24, 30), bool) for _ in range(2)]
     masks[0][2:9, 3:8] = masks[1][5:20, 6:25] = True
@@ -235,11 +250,12 @@ def test_answers_with_masks_and_keypoints_are_labels(tmp_path):
     row = {"file": "7.png", "width": 30, "height": 24, "boxes": [[3, 2, 8, 9], [6, 5, 25, 20]], "scores": [0.9, 0.8]}
     row |= {"classes": [0, 1], "masks": runs, "keypoints": [[[1.5, 2, 0.7], [3, 4, 2.5]]] * 2}
     for form in ("coco", "instances", "voc"):
-        answers = export.Answers(tmp_path / form, form, ("cat", "ox"))
+        answers = export.Answers(tmp_path / form, form, ("cat", "ox"), Points(("nose", "tail"), ((0, 1),)))
         answers.add(row, pathlib.Path("7.jpg"))
         answers.close()
     for item, one in zip(json.loads((tmp_path / "coco/coco.json").read_text())["annotations"], runs, strict=True):
         assert item["segmentation"] == one and item["keypoints"] == [1.5, 2, 0.7, 3, 4, 2.5] and item["score"] > 0.7
+    read_back(tmp_path / "coco", masks, row["keypoints"])
     ids = np.array(PIL.Image.open(tmp_path / "instances/instances/7.png"))
     np.testing.assert_array_equal(ids, np.where(masks[0], 1, np.where(masks[1], 1001, 0)))
     ids = np.array(PIL.Image.open(tmp_path / "voc/SegmentationObject/7.png"))

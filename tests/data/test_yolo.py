@@ -140,6 +140,8 @@ def test_keypoints_with_and_without_visibility(folder):
     path = folder({"images/train/a.png": f"{BOX} .25 .5 0 0\n"}, YAML + "kpt_shape: [2, 2]")
     source = read(path, needs="keypoints")
     assert source.records[0]["keypoints"].tolist() == [[[5, 8, 2], [0, 0, 0]]] and source.keypoints == ("0", "1")
+    with pytest.raises(UserError, match=r"data\.yaml: the skeleton names 'tail', which is no keypoint"):
+        read(path, needs="keypoints", skeleton=(("0", "tail"),))
     with pytest.raises(UserError, match="has no kpt_shape"):
         read(folder({}), needs="keypoints")
 

@@ -7,7 +7,7 @@ from mapjax.config import load as configs
 from mapjax.errors import UserError
 from mapjax.plan import job, search, step, summary, tables, topology
 from mapjax.plan.collectives import Collective
-from mapjax.runs import sources
+from mapjax.runs import networks, setup, sources
 from mapjax.sharding import mesh as shard
 
 DETECT, CLASSIFY, SEGMENT = (f"experiments/{name}.py" for name in ("detect", "classify", "segment"))
@@ -29,6 +29,18 @@ def test_blank_images_have_the_shapes_of_real_ones(name):
     _, real, note = step.find_source(config)
     assert note == ""
     assert shapes(config, step.blank_source(config, 10, 100)) == shapes(config, real)
+
+
+def test_blank_images_have_what_objects_have_beside_their_boxes():
+    """A run with masks or keypoints is planned where its data is not here: its metrics take the blank source too."""
+    for name, key, shape in (
+        ("instance:coco", "box_masks", (4, 100, 64, 64)),
+        ("keypoints:mouse", "keypoints", (4, 4, 17, 3)),
+    ):
+        config = load(name)
+        source = step.blank_source(config, 2, 10)
+        assert shapes(config, source)[key][0] == shape
+        setup.make_metric(config, networks.make_task(config, source.classes), source)
 
 
 def test_data_that_is_not_here_is_stood_in_for(tmp_path):

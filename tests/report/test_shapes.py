@@ -56,6 +56,15 @@ def test_keypoints_are_drawn_where_they_are_seen():
     assert svg.count("<circle") == 2 and svg.count("<line") == 1 and 'x1="5.0" y1="5.0" x2="25.0" y2="5.0"' in svg
 
 
+def test_keypoints_that_no_line_joins_have_colours_of_their_own():
+    points = np.array([[5, 5, 2], [25, 5, 1]], np.float32)
+    mark = Mark(np.array([0.0, 0, 1, 1]), "", (0, 0, 250), points=points)
+    drawn = draw.detections(GREY, [mark])
+    assert tuple(drawn[5, 5]) == draw.colour(0) != draw.colour(1) == tuple(drawn[5, 25])
+    svg = draw.layer([mark], np.array([0, 0, 30, 20], np.float32))
+    assert [f"--tone:{draw.css(draw.colour(k))}" in svg.split("<circle")[k + 1] for k in range(2)] == [True, True]
+
+
 def test_of_many_masks_boxes_and_labels_are_left_out():
     marks = [Mark(np.array([5.0, 4, 21, 14]), "cell", (0, 0, 250), shape=MASK)] * (draw.MOST_BOXES + 1)
     few, many = (draw.layer(some, np.array([0, 0, 30, 20], np.float32)) for some in (marks[:2], marks))

@@ -6,6 +6,7 @@ import resource
 import jax
 import pytest
 
+from mapjax.data import skeletons
 from mapjax.errors import UserError
 from mapjax.runtime import log as logs
 from mapjax.runtime import workdir
@@ -24,6 +25,15 @@ def test_the_same_experiment_goes_on(tmp_path):
     trained(folder)
     workdir.open_for(folder, CONFIG, ("cat", "dog"))
     assert json.loads((folder / "classes.json").read_text()) == ["cat", "dog"]
+
+
+def test_what_a_run_knows_of_keypoints(tmp_path):
+    known = skeletons.Points(("nose", "tail", "paw"), ((0, 1), (2, 1)))
+    workdir.open_for(tmp_path, CONFIG, ("cat",), skeletons.written(known))
+    assert skeletons.read(workdir.read_json(tmp_path / "keypoints.json"), "keypoints.json") == known
+    for wrong in ([], {"names": ["a"], "skeleton": [[0, 1]]}, {"names": [1], "skeleton": []}, {"names": ["a"]}):
+        with pytest.raises(UserError, match=r"keypoints\.json is damaged: it must hold 'names' and 'skeleton'"):
+            skeletons.read(wrong, "keypoints.json")
 
 
 def test_another_experiment_is_refused(tmp_path):

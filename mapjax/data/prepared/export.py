@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mapjax.data import headers, images, run_lengths
+from mapjax.data import headers, images, objects, run_lengths, skeletons
 from mapjax.data.labels import has
 from mapjax.data.prepared import encoding, forms
 from mapjax.data.prepared.forms import About, Objects
+from mapjax.data.skeletons import Points
 from mapjax.data.source import Record, Source
 from mapjax.errors import UserError, near
 from mapjax.runtime.names import encoded
@@ -88,12 +89,11 @@ def write(
 class Answers:
     """Answers, written as labels: `labels/*.txt` and `classes.txt`, `coco.json`, `Annotations/*.xml`, label images."""
 
-    def __init__(self, out: pathlib.Path, form: str, classes: Sequence[str]):
-        """Take the folder of the answers, the form, and the names of the classes."""
+    def __init__(self, out: pathlib.Path, form: str, classes: Sequence[str], points: Points = skeletons.NONE):
+        """Take the folder of the answers, the form, the names of the classes, and what is known of keypoints."""
         require_form(form)
-        self._out, self._form, self._classes = out, form, classes
+        self._out, self._form, self._classes, self._points = out, form, classes, points
         self._ids: dict[int, int] = {}
-        self._points: list[str] = []
         self._kept: list[Objects] = []
 
     def add(self, row: Mapping[str, Any], name: pathlib.PurePath) -> None:
@@ -118,7 +118,8 @@ class Answers:
         if has(row, "keypoints"):
             points = np.array(row["keypoints"], np.float64).reshape(len(boxes), -1, 3) if len(boxes) else None
             one = one._replace(keypoints=points)
-            self._points = self._points if points is None else [str(number) for number in range(points.shape[1])]
+            if points is not None and not self._points.names:
+                self._points = Points(tuple(map(str, range(points.shape[1]))))
         self._kept.append(one)
         put(self._out, forms.of_image(self._form, "", one, self._about()))
 
@@ -137,7 +138,8 @@ class Answers:
         free = max(self._ids.values(), default=0)
         known = self._ids or {number: number + 1 for number in range(len(self._classes))}
         numbers = [known.get(k, free + 1 + k) for k in range(len(self._classes))]
-        return About(self._classes, numbers, self._points, list(range(len(self._points))))
+        names, lines = self._points
+        return About(self._classes, numbers, names, objects.mirrored(names).tolist(), lines)
 
 
 def begin(out: pathlib.Path) -> None:

@@ -46,20 +46,25 @@ class MaskPredictor(nn.Module):
 
     @nn.compact
     def __call__(self, x, classes):
-        x = nn.relu(Doubled(self.channels, 2, dtype=self.dtype, name="conv5_mask")(x))
+        x = nn.relu(Doubled(self.channels, 2, shuffled=False, dtype=self.dtype, name="conv5_mask")(x))
         init = nn.initializers.normal(0.001)
         kernel, bias = Pointwise(self.classes + 1, init, name="mask_fcn_logits")(self.channels)
-        # One column each: of 80 classes that is an eightieth of the products.
+        # One column each: of 80 classes that is an eightieth of the products. Places are put in order when one channel
+        # of each is left, and not all.
         chosen = kernel[0, 0].T[classes + 1].astype(self.dtype)
-        logits = jnp.einsum("npqd,nd->npq", x, chosen)
-        return logits.astype(jnp.float32) + bias[classes + 1][:, None, None]
+        logits = pixel_shuffle(jnp.einsum("npqfd,nd->npqf", x, chosen).astype(jnp.float32), 2)[..., 0]
+        return logits + bias[classes + 1][:, None, None]
 
 
 class Doubled(nn.Module):
-    """Transposed convolution to twice the size: torch's ConvTranspose2d of 2×2, or of 4×4 with a padding of 1."""
+    """Transposed convolution to twice the size: torch's ConvTranspose2d of 2×2, or of 4×4 with a padding of 1.
+
+    shuffled: False leaves the four places that each becomes beside each other, (n h w 4 d).
+    """
 
     features: int
     kernel: int
+    shuffled: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -67,14 +72,20 @@ class Doubled(nn.Module):
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("up_kernel", kaiming_fan_in, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return doubled(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        found = quartered(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        return pixel_shuffle(found.reshape(*x.shape[:3], -1), 2) if self.shuffled else found
 
 
 def doubled(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Float[Array, "n i j d"]:
-    """Transposed convolution of stride 2, with a padding of k / 2 - 1, to 2h×2w.
+    """Transposed convolution of stride 2, with a padding of k / 2 - 1, to 2h×2w."""
+    return pixel_shuffle(quartered(x, kernel).reshape(*x.shape[:3], -1), 2)
 
-    A convolution gives each place the four that it becomes, and these change places with channels: where zeros are put
-    between the places instead, three of four products are with zeros.
+
+def quartered(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Float[Array, "n h w 4 d"]:
+    """`doubled`, where the four places that each becomes are an axis: upper left, upper right, lower left, lower right.
+
+    A convolution gives each place these four: where zeros are put between the places instead, three of four products
+    are with zeros.
 
     Args:
       kernel: k is 2 or 4; (row, column) as torch has them.
@@ -87,7 +98,7 @@ def doubled(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Floa
     padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
     chosen = padded[taps[:, None, :, None], taps[None, :, None, :]]  # (d e a b c features)
     chosen = chosen.transpose(0, 1, 4, 2, 3, 5).reshape(len(taps), len(taps), -1, 4 * features)
-    return pixel_shuffle(convolution.conv(x, chosen, 1), 2)
+    return convolution.conv(x, chosen, 1).reshape(*x.shape[:3], 4, features)
 
 
 def rules_of(convs: int) -> Rules:
