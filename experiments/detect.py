@@ -94,7 +94,7 @@ def bccd_rtdetr() -> dict[str, Any]:
         "duration": "2400 steps",
         "model": {"name": "rt_detr", "backbone": backbone, "queries": 100, **small},
         "task": {"name": "set_prediction", "scores": "matchability", "denoising": 50, "score_threshold": 0.01},
-        "optimizer": {"name": "muon", "learning_rate": 1e-3, "weight_decay": 1e-4, "clip": 0.1},
+        "optimizer": {"name": "muon", "weight_decay": 1e-4, "clip": 0.1},
         "ema": 0.998,
     }
 
@@ -107,7 +107,7 @@ def _dense(model: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
         "duration": "1600 steps",
         "model": {"backbone": backbone} | model,
         "task": usual | {"candidates": 300, "detections": 100} | task,
-        "optimizer": {"name": "muon", "learning_rate": 1e-3},
+        "optimizer": {"name": "muon"},
     }
 
 

@@ -24,7 +24,7 @@ from mapjax.data.transforms import augment
 from mapjax.weights import recipes
 
 OUT = pathlib.Path(__file__).parents[1] / "_generated"
-ABLATIONS = ("ablate_augment", "ablate_imbalance", "ablate_norm")
+ABLATIONS = ("ablate_augment", "ablate_imbalance", "ablate_norm", "ablate_rcnn")
 RECIPES = ("classify", "detect", "instance", "keypoints", "segment", *ABLATIONS)
 
 

@@ -47,10 +47,16 @@ def load(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> "Loaded
     if arguments.weights:
         from mapjax.runs import pretrained
 
-        return pretrained.load(arguments.weights, overrides=overrides)
-    from mapjax.runs import trained
+        loaded = pretrained.load(arguments.weights, overrides=overrides)
+    else:
+        from mapjax.runs import trained
 
-    return trained.load(arguments.workdir, which=arguments.checkpoint, overrides=overrides, trusted=arguments.trust)
+        options: Any = {"which": arguments.checkpoint, "overrides": overrides, "trusted": arguments.trust}
+        loaded = trained.load(arguments.workdir, **options)
+    from mapjax.runs import svms
+    from mapjax.runtime import log
+
+    return svms.answering(loaded, log.Log(None))
 
 
 def with_categories(show: Callable[..., "Shown"], classes: Sequence[str]) -> Callable[..., "Shown"]:

@@ -7,6 +7,9 @@ is given again, and gives the same bytes. Train on the result with --data array_
 With --format it is written as a YOLO, COCO or VOC data set instead, for other programs: images with their bytes, and
 the boxes; --needs masks or keypoints writes those too. --format instances writes a label image for each image, whose
 pixels have the number of their object.
+
+With --proposals it finds boxes that may hold an object, by selective search, for networks that are given them (R-CNN
+and Fast R-CNN: docs/detection.md). They are kept in --out, by default the folder "proposals" beside the data.
 """
 
 import os
@@ -28,17 +31,20 @@ mapjax prepare --data folder:IMAGES.zip --out prepared --shards 16 --shuffle 0
 mapjax prepare --data voc:DIR --out as_yolo --format yolo
 mapjax prepare --data yolo:DIR --out as_coco --format coco --needs masks
 mapjax prepare --data coco:DIR --out as_numbers --format instances --needs masks
+mapjax prepare --data voc:DIR --splits trainval,test --proposals fast
 mapjax prepare --out prepared --verify                  (compare all checksums)
 mapjax train --config detect:bccd --data array_record:prepared
 gcloud storage cp -r prepared gs://BUCKET/ && mapjax train … --data array_record:gs://BUCKET/prepared
 """
+
+RECALL_OF = (100, 300, 1000, 2000)  # proposals of an image
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; gives the exit code."""
     parser = terminal.parser("prepare", __doc__ or "", EXAMPLES)
     parser.add_argument("--data", metavar="FORMAT:PATH", help="any data set that mapjax train --data takes")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write, or to --verify")
+    parser.add_argument("--out", metavar="DIR", help="folder to write, or to --verify")
     parser.add_argument(
         "--splits", default="", metavar="A,B", help="which splits (those of train, val, test there are)"
     )
@@ -60,6 +66,9 @@ def main(argv: Sequence[str]) -> int:
         "--shuffle", type=int, metavar="SEED", help="write the records in a random order (the source's)"
     )
     parser.add_argument(
+        "--proposals", metavar="MODE", help="find proposals instead, by selective search: fast or quality"
+    )
+    parser.add_argument(
         "--verify", action="store_true", help="compare checksums; with --data, write damaged shards again"
     )
     arguments, _ = terminal.parse(parser, argv)
@@ -68,6 +77,10 @@ def main(argv: Sequence[str]) -> int:
     from mapjax.runtime import log
 
     say = log.Log(None)
+    if arguments.out is None and not arguments.proposals:
+        raise UserError("--out DIR is missing: say which folder to write, or to --verify.")
+    if arguments.proposals:
+        return _propose(arguments, say)
     if arguments.data is None:
         if not arguments.verify:
             raise UserError("--data FORMAT:PATH is missing: say what to prepare, or --verify what is in --out.")
@@ -112,6 +125,56 @@ def _prepare(arguments: Any, say: Any) -> tuple[dict[str, Any], int]:
             verify=arguments.verify,
             progress=bar.update,
         )
+
+
+def _propose(arguments: Any, say: Any) -> int:
+    """Find the proposals of each split."""
+    from mapjax.config import load as configs
+    from mapjax.data import proposals
+    from mapjax.data.prepared import prepare, proposing
+    from mapjax.data.selective_search import require_mode
+    from mapjax.errors import UserError
+
+    require_mode(arguments.proposals, "--proposals")
+    if arguments.data is None:
+        raise UserError("--data FORMAT:PATH is missing: say of which images --proposals are to be found.")
+    if arguments.verify or arguments.format or arguments.shards or arguments.shuffle is not None:
+        raise UserError("--verify, --format, --shards and --shuffle are of shards; leave them out, or --proposals.")
+    node = configs.parse_data(arguments.data)
+    asked = tuple(name.strip() for name in arguments.splits.split(",") if name.strip())
+    path = str(node.get("path") or "")
+    out = pathlib.Path(arguments.out) if arguments.out else proposals.folder_of(path)
+    for split, source in prepare.open_splits(node, asked, arguments.needs or "boxes").items():
+        start = time.perf_counter()
+        with say.bar(split, len(source.records)) as bar:
+            found = proposing.write(source, out, arguments.proposals, workers=arguments.workers, progress=bar.update)
+        seconds = time.perf_counter() - start
+        took = f"{found.made:,} images in {seconds:.1f} s" if found.made else "all were there"
+        if found.made and arguments.workers > 1:
+            took += f", by {arguments.workers} processes"
+        say.say(f"{split}: {found.boxes / found.images:,.0f} proposals an image; {took}")
+        if found.boxes:
+            say.say(f"{split}: {_recall(proposals.attach(source, str(out)))}")
+        if found.empty:
+            say.say(f"{split}: {found.empty:,} images have no proposal")
+    say.say(f"train on them with --config.proposals={proposals.BESIDE if arguments.out is None else out}")
+    return 0
+
+
+def _recall(source: Any) -> str:
+    """Say how many of the true boxes have a proposal: no network that is given these finds more."""
+    from mapjax.data import selective_search
+    from mapjax.data.source import truth_of
+
+    truth = [truth_of(source, index) for index in range(len(source.records))]
+    if not any(len(record.get("boxes", ())) for record in truth):
+        return "no true boxes are known to compare them with"
+    said = []
+    for count in RECALL_OF:
+        parts = [record["proposals"][:count] for record in truth], [record["boxes"] for record in truth]
+        low, high = (selective_search.recall(*parts, iou) for iou in (0.5, 0.7))
+        said.append(f"{low:.3f} and {high:.3f} by the first {count:,}")
+    return f"recall of true boxes at IoU 0.5 and 0.7: {'; '.join(said)}"
 
 
 def _export(arguments: Any, say: Any) -> int:

@@ -5,6 +5,7 @@ centre of pixel i is i + 0.5; x grows to the right and y downwards. Matrices are
 augmentation is one product of them (`compose`), applied once to the image, its boxes, masks and points.
 """
 
+from collections.abc import Callable
 from functools import reduce
 
 import cv2
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 Matrix = Float[np.ndarray, "3 3"]
 Size = tuple[int, int]  # height, width
 Number = float | int
+Window = Callable[[tuple[Number, Number], Size], Matrix]  # a size and a frame, both height, width: the way there
 
 
 def identity() -> Matrix:
@@ -75,6 +77,17 @@ def letterbox(size: tuple[Number, Number], frame: Size) -> Matrix:
     """
     fit = min(frame[0] / size[0], frame[1] / size[1])
     return scale(max(fit, 1 / size[1]), max(fit, 1 / size[0]))
+
+
+def stretch(size: tuple[Number, Number], frame: Size) -> Matrix:
+    """Return the mapping of `size` (height, width) onto the whole of `frame`, each side magnified on its own.
+
+    Example:
+      >>> from mapjax.data import geometry
+      >>> geometry.stretch((10, 20), (40, 40)).diagonal().tolist()
+      [2.0, 4.0, 1.0]
+    """
+    return scale(frame[1] / size[1], frame[0] / size[0])
 
 
 def about(matrix: Matrix, x: Number, y: Number) -> Matrix:

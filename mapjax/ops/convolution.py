@@ -123,8 +123,14 @@ def _pads(x, kernel, stride: int, padding: int | tuple[int, int] | str | None, d
 
 
 def _tiles_pay(x, dilation: int = 1) -> bool:
-    """Say whether there are enough tiles for what their transforms of the kernel cost."""
-    return x.dtype == jnp.float32 and winograd.tiles(x.shape, dilation) >= FEWEST_TILES
+    """Say whether there are enough tiles for what their transforms of the kernel cost, and full enough.
+
+    A tile takes 36 multiplications a pair of channels, and each of its outputs 9 in the direct form: of a map that is
+    as small as the dilation, nearly all of a tile is padding.
+    """
+    batch, height, width, _ = x.shape
+    tiles = winograd.tiles(x.shape, dilation)
+    return x.dtype == jnp.float32 and tiles >= FEWEST_TILES and 36 * tiles < 9 * batch * height * width
 
 
 def _products_pay(x, kernel, output) -> bool:

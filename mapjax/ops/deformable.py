@@ -70,22 +70,68 @@ def _gather(maps, places, weights):
     return jnp.einsum("qhp,qhpd->qhd", share.astype(values.dtype), values[index, heads])
 
 
-@jax.checkpoint  # what the weights are made of, some times the maps' size for each query, is made again
 def _dense(maps, places, weights):
     """Of one image, by products with hats: 1 at a place, falling to 0 one pixel from it."""
     result = None
     for level, one in enumerate(maps):
-        rows, columns, heads = one.shape[:3]
-        row, column = (jnp.asarray(axis.ravel(), jnp.float32) for axis in np.indices((rows, columns)))
+        rows, columns = one.shape[:2]
         x, y = (places[..., level, :, axis] * size - 0.5 for axis, size in ((0, columns), (1, rows)))
-        every = zip(*(part.transpose(2, 1, 0)[..., None] for part in (x, y, weights[..., level, :])))
-        parts = (weight * _hat(x - column) * _hat(y - row) for x, y, weight in every)  # (h q r·c)
-        spread = jnp.asarray(sum(parts), one.dtype)
-        flat = one.reshape(rows * columns, heads, -1)
-        part = jnp.einsum("hqn,nhd->qhd", spread, flat, preferred_element_type=jnp.float32)
+        part = _read(one, *(part.transpose(2, 1, 0) for part in (x, y, weights[..., level, :])))
         result = part if result is None else result + part
     assert result is not None
     return result.astype(maps[0].dtype)
+
+
+@jax.custom_vjp
+def _read(one, x, y, weight):
+    """What a query's places on one map hold: a product with their weights over all pixels.
+
+    Args:
+      one (r c h d).
+      x, y, weight (p h q): places in pixels of the map, whole in their centres.
+
+    Returns:
+      (q h d), float32.
+    """
+    flat = one.reshape(-1, *one.shape[2:])
+    return jnp.einsum("hqn,nhd->qhd", _spread(one, x, y, weight), flat, preferred_element_type=jnp.float32)
+
+
+def _spread(one, x, y, weight):
+    """Weights of each query's places over all pixels (h q r·c)."""
+    row, column = (jnp.asarray(axis.ravel(), jnp.float32) for axis in np.indices(one.shape[:2]))
+    every = zip(*(part[..., None] for part in (x, y, weight)))
+    return jnp.asarray(sum(weight * _hat(x - column) * _hat(y - row) for x, y, weight in every), one.dtype)
+
+
+def _read_forward(*given):
+    return _read(*given), given  # not the weights, some times the map's size for each query: they are made again
+
+
+def _read_backward(given, gradient):
+    """Of a place by the four pixels around it, which a sum over all picks out: fewer steps than slopes of the hats."""
+    one, x, y, weight = given
+    rows, columns = one.shape[:2]
+    flat, gradient = one.reshape(rows * columns, *one.shape[2:]), gradient.astype(one.dtype)
+    of_map = jnp.einsum("hqn,qhd->nhd", _spread(*given), gradient, preferred_element_type=jnp.float32)
+    seen = jnp.einsum("qhd,nhd->hqn", gradient, flat, preferred_element_type=jnp.float32)
+    pixel = jnp.arange(rows * columns)
+
+    def held(row, column):
+        inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+        index = jnp.where(inside, row * columns + column, -1).astype(jnp.int32)
+        return jnp.stack([jnp.where(place[..., None] == pixel, seen, 0).sum(-1) for place in index])
+
+    left, top = jnp.floor(x), jnp.floor(y)
+    right_of, below = x - left, y - top
+    (a, b), (c, d) = ([held(top + down, left + right) for right in (0, 1)] for down in (0, 1))
+    of_x = (1 - below) * (b - a) + below * (d - c)
+    of_y = (1 - right_of) * (c - a) + right_of * (d - b)
+    of_weight = (1 - below) * (a + right_of * (b - a)) + below * (c + right_of * (d - c))
+    return of_map.reshape(one.shape).astype(one.dtype), weight * of_x, weight * of_y, of_weight
+
+
+_read.defvjp(_read_forward, _read_backward)
 
 
 def _hat(distance):

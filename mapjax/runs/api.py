@@ -28,7 +28,7 @@ from mapjax.data.skeletons import Points
 from mapjax.engine import evaluate as scoring
 from mapjax.errors import UserError
 from mapjax.report import views
-from mapjax.runs import evaluation, pretrained, setup, thresholds, trained
+from mapjax.runs import evaluation, pretrained, setup, svms, thresholds, trained
 from mapjax.runs import fit as training
 from mapjax.runs import predict as predicting
 from mapjax.runs import score as scores
@@ -219,6 +219,7 @@ def load(
         found = pretrained.load(os.fspath(source), overrides=chosen)
     else:
         found = trained.load(path, which=str(checkpoint), overrides=chosen, trusted=trust)
+    found = svms.answering(found, log.Log(None, quiet=True))
     answer = scoring.make_answer(found.task)
     known = found.classes, found.config, found.task, found.variables
     return Trained(path, found.step, *known, answer, found.learned, found.points)

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from mapjax import stages
 from mapjax.config import load as configs
 from mapjax.config import parts
-from mapjax.data import labels, sampling, splits
+from mapjax.data import labels, proposals, sampling, splits
 from mapjax.data.checks import quality
 from mapjax.data.source import Source, kind_of, labels_of, largest_size, truth_of
 from mapjax.data.transforms import corruptions
@@ -35,6 +35,13 @@ def make_source(config: Any, kind: str, split: str | None = None) -> Source:
     if kind == "train" and splits.kind_of(str(config.splits.eval)) != "val":
         node = splits.without_hold_out(node)
     source = open_format(node, split or config.splits[kind], networks.needs(config), f"task {config.task.name!r}")
+    if config.proposals:
+        if not config.transform.get("proposals"):
+            raise UserError(
+                f"proposals={config.proposals!r}, and examples have room for none; set transform.proposals=1000, of "
+                "the transform boxes, and task.proposals='data'."
+            )
+        source = proposals.attach(source, config.proposals, str(node.get("path") or ""))
     changes: Any = config.corruption
     return corruptions.shift(source, changes.to_dict()) if kind == "eval" and changes else source
 

@@ -74,7 +74,7 @@ def test_cover_centres_the_frame_on_the_image(height, width, rows, columns, shar
 @given(sides, sides, st.integers(1, 64), st.integers(1, 64))
 def test_stretch_and_letterbox_show_the_whole_image(height, width, rows, columns):
     np.testing.assert_allclose(
-        corners(crops.stretch((height, width), (rows, columns)), 0, 0, height, width), [[0, 0], [columns, rows]]
+        corners(geometry.stretch((height, width), (rows, columns)), 0, 0, height, width), [[0, 0], [columns, rows]]
     )
     (left, top), (right, bottom) = corners(crops.letterbox((height, width), (rows, columns)), 0, 0, height, width)
     np.testing.assert_allclose([left, top, right, bottom], np.rint([left, top, right, bottom]), atol=1e-6)

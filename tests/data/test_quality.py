@@ -97,8 +97,12 @@ def check(one):
     ("records", "more", "words"),
     [
         ([], {"dropped": {"missing image": ["a"]}}, r"no images; check.*1 × missing image"),
-        ([record()], {}, "no boxes to learn from in its 1 images"),
-        ([record([[0, 0, 9, 9]], [0], [True])], {}, "no boxes to learn from"),
+        ([record()], {}, "in its 1 images; label objects in it, or choose another split"),
+        (
+            [record([[0, 0, 9, 9]], [0], [True]) | {"file": "a.png"}],
+            {},
+            r"no boxes to learn from.*: all 1 are crowd or difficult, such as in a\.png; label",
+        ),
         ([record([[0, 0, 9, 9]], [2])], {}, "1 boxes whose class is not one of its 2 classes"),
         ([record()], {"classes": ()}, "no classes"),
     ],

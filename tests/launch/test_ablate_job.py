@@ -176,3 +176,14 @@ def test_the_studies_that_ship_are_sound(name):
 
     study = sweep.load(str(ROOT / "experiments" / name))
     assert len(study.cells) > 3 and len(study.seeds) >= 3
+
+
+@pytest.mark.parametrize("variant", ["bccd", "scenes"])
+def test_the_papers_three_are_compared_on_one_backbone(variant):
+    from mapjax.study import sweep
+
+    study = sweep.load(str(ROOT / "experiments" / "ablate_rcnn.py") + f":{variant}")
+    models = {cell.name: cell.config.model for cell in study.cells}
+    assert {name: model.name for name, model in models.items()} == {name: name for name in models}
+    assert set(models) == {"rcnn", "fast_rcnn", "faster_rcnn"}
+    assert len({str(model.backbone) for model in models.values()}) == 1

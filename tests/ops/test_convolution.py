@@ -64,7 +64,7 @@ def test_stride_two_over_blocks_of_pixels(size, pads):
         close(ours, theirs)
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 16, 32), (3, 17, 18, 32), (2, 23, 25, 32), (48, 3, 5, 32), (48, 1, 1, 32)])
+@pytest.mark.parametrize("shape", [(3, 16, 16, 32), (3, 17, 18, 32), (2, 23, 25, 32), (48, 3, 5, 32), (48, 2, 3, 32)])
 def test_by_winograd_tiles(shape):
     x, kernel = problem(shape, 3, 32)
     assert convolution._tiles_pay(x)
@@ -79,6 +79,9 @@ def test_when_tiles_pay():
     assert not pays((3, 12, 16, 32)) and pays((4, 12, 16, 32))  # 3 · 4 tiles each
     assert pays((2, 19, 19, 32), dilation=6) and not pays((1, 19, 19, 32), dilation=6)  # 36 of 1 · 1
     assert not pays((3, 16, 16, 32), dtype=jnp.bfloat16)
+    assert pays((1, 33, 33, 32), dilation=12)  # 144 of 3 · 3, each of 9 outputs
+    assert not pays((1, 33, 33, 32), dilation=24) and not pays((1, 33, 33, 32), dilation=36)  # 576 and 1296 of 4 or 1
+    assert not pays((64, 1, 1, 32)) and not pays((64, 2, 2, 32))
 
 
 @pytest.mark.parametrize(("height", "width", "dilation"), [(12, 16, 2), (11, 7, 3), (9, 9, 12)])

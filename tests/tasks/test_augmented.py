@@ -102,6 +102,14 @@ def test_answers_that_are_more_than_boxes():
         evaluate.make_answer(task)({}, batch_of())
 
 
+@pytest.mark.parametrize("needs", ["masks", "keypoints"])
+def test_a_task_that_learns_more_than_boxes_is_refused_before_its_training(needs):
+    task = stub([])._replace(needs=needs)
+    assert augmented.by_views(task) is task
+    with pytest.raises(UserError, match=f"fuse boxes; this task answers {needs} too: unset them"):
+        augmented.by_views(task, flip=True)
+
+
 def test_a_task_that_is_no_detector():
     model = parts.make("models", {"name": "tiny"}, classes=2, dtype="float32")
     with pytest.raises(UserError, match="tasks part 'classify': got an unexpected keyword argument 'flip'"):

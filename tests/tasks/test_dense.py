@@ -13,7 +13,7 @@ from mapjax.config import parts
 from mapjax.errors import UserError
 from mapjax.ops.anchors import grid_anchors
 from mapjax.task import Context, Model
-from mapjax.tasks.detection import answers, dense, suppression
+from mapjax.tasks.detection import answers, dense, site_losses, suppression
 
 SIZE, WIDTH, KEY = (32, 32), 16, jax.random.key(0)
 KINDS = {  # of networks: options of the task
@@ -129,6 +129,16 @@ def test_images_that_are_all_crowd_teach_nothing(kind):
     batch = with_box(with_box(batch_of(), 0, 0, everywhere, crowd=True), 1, 2, everywhere, crowd=True)
     loss, _, gradient = loss_and_gradient(kind, TASKS[kind].init(KEY, batch), batch)
     assert loss == 0 and not any(leaf.any() for leaf in gradient.values())
+
+
+def test_a_point_outside_its_box_is_not_central():
+    """Small boxes have no point in them; assignments other than that by centres match one beside them all the same."""
+    sites = np.float32([[0, 0, 8, 8], [0, 0, 8, 8], [4, 4, 4, 4], [0, 0, 8, 8]])
+    boxes = np.float32([[0, 0, 8, 8], [5, 0, 8, 8], [4, 4, 4, 4], [5, 5, 7, 7]])
+    targets = {"boxes": jnp.asarray(boxes), "positive": jnp.ones(4, bool)}
+    found = site_losses.centreness(jnp.full(4, 2.0), targets, jnp.asarray(sites))
+    low, high = float(jax.nn.softplus(-2.0)), float(jax.nn.softplus(2.0))
+    np.testing.assert_allclose(found, [low, high, high, high], rtol=1e-6)
 
 
 def test_losses_are_shared_out_by_image_or_by_batch():

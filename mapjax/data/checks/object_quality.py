@@ -189,7 +189,8 @@ def require_trainable(source: Source, summary: ObjectSummary) -> None:
     if summary.boxes == summary.crowd:
         every = f": all {summary.crowd} are crowd or difficult, such as in {_crowded(source)}" if summary.crowd else ""
         raise UserError(
-            f"{where} has no boxes to learn from in its {len(source.records)} images{every}.{overview.why(source)}"
+            f"{where} has no boxes to learn from, or be scored by, in its {len(source.records)} images{every}; label "
+            f"objects in it, or choose another split (splits.train, splits.eval).{overview.why(source)}"
         )
     box_quality.require_plausible(summary.noted, summary.boxes, where)
     overview.require_once(summary.noted, summary.images, where)

@@ -100,7 +100,7 @@ def make(
         raise UserError(f"{layout.where} has no kpt_shape, which says how many keypoints an object has: write [17, 3].")
     found, part = splits.locate(split, layout.splits, f"yolo:{path}", hold_out)
     listed = yolo_files.images_of(layout, found)
-    reader = _Reader(layout, classes, masks or needs == "masks", needs == "keypoints", listed.dropped)
+    reader = _Reader(layout, masks or needs == "masks", needs == "keypoints", listed.dropped)
     with ThreadPoolExecutor(_THREADS) as pool:
         read = list(pool.map(partial(_read, layout, stored), listed.files, chunksize=64))
     reader.require_labels(listed.files, read, found)
@@ -173,7 +173,6 @@ class _Reader:
     def __init__(
         self,
         layout: Layout,
-        classes: Sequence[str] | None,
         masks: bool,
         keypoints: bool,
         dropped: Mapping[str, Sequence[str]],
@@ -184,7 +183,7 @@ class _Reader:
         self.dropped: dict[str, list[str]] = collections.defaultdict(list)
         self.dropped.update({reason: list(names) for reason, names in dropped.items()})
         self.noted: dict[str, list[str]] = collections.defaultdict(list)
-        self._written, self._layout, self._asked = Written(box_forms.CENTRES), layout, classes is not None
+        self._written, self._layout = Written(box_forms.CENTRES), layout
         self._large: list[str] = []
         self._forms: dict[str, list[str]] = collections.defaultdict(list)
         self._spoilt: dict[str, list[str]] = collections.defaultdict(list)

@@ -155,9 +155,14 @@ _worker: tuple[Mapping[str, Source], Any, Any] | None = None  # of a worker proc
 
 
 def _start(sources: Mapping[str, Source], counter: Any, stop: Any) -> None:
-    """Begin a worker process: it leaves an interrupt to its parent, and ends when that is killed."""
+    """Begin a worker process."""
     global _worker
     _worker = sources, counter, stop
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this worker process leave an interrupt to its parent, and end when that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

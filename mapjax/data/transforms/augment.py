@@ -19,8 +19,8 @@ Of images with boxes (transforms.py):
 
     crop             probability of looking at a random window of the image instead of the whole
     crop_size        (low, high): the window's sides as a share of the image's, each drawn on its own
-    jitter           (low, high): large-scale jitter: the image is letterboxed, magnified by a factor drawn evenly, and
-                     put down, or cut off, anywhere in the frame (Ghiasi et al. 2021: 0.1 to 2)
+    jitter           (low, high): large-scale jitter: the image is put into the frame, magnified by a factor drawn
+                     evenly, and put down, or cut off, anywhere in the frame (Ghiasi et al. 2021: 0.1 to 2)
     iou_crop         probability of SSD's crop: a window of which some box has a drawn IoU (iou_crops.py)
     min_visible      a box is dropped when less than this share of its area is still in the frame
 
@@ -139,6 +139,7 @@ def draw_matrix(
     size: geometry.Size,
     frame: geometry.Size,
     boxes: Float[np.ndarray, "n 4"] | None = None,
+    window: geometry.Window = geometry.letterbox,
 ) -> geometry.Matrix:
     """Draw the mapping of one image of `size` (height, width), with its boxes, into `frame`.
 
@@ -147,6 +148,7 @@ def draw_matrix(
 
     Args:
       config: from `complete`.
+      window: how the window comes into the frame, if it is not letterboxed.
 
     Example:
       >>> import numpy as np
@@ -163,7 +165,7 @@ def draw_matrix(
     if config.get("iou_crop") and boxes is not None and rng.random() < config["iou_crop"]:
         left, top, right, bottom = iou_crops.draw(rng, size, boxes).tolist()
         width, height = right - left, bottom - top
-    fit = geometry.letterbox((height, width), frame)
+    fit = window((height, width), frame)
     width, height = width * fit[0, 0], height * fit[1, 1]
     moved = geometry.about(draw_motion(config, rng), width / 2, height / 2)
     shift = draw_shift(config, rng, (height, width))

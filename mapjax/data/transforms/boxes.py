@@ -9,9 +9,10 @@ from jaxtyping import UInt8
 
 from mapjax.data import geometry, images, labels, objects
 from mapjax.data.labels import Motion
+from mapjax.data.selective_search import require_mode
 from mapjax.data.source import Record
 from mapjax.data.transforms import augment as augmentation
-from mapjax.data.transforms import fits
+from mapjax.data.transforms import fits, proposed
 from mapjax.errors import UserError
 from mapjax.stages import KEYS
 
@@ -37,6 +38,8 @@ def make(
     multiple: int = 32,
     smooth: bool = False,
     fill: Sequence[int] = IMAGENET_MEAN,
+    proposals: int = 0,
+    search: str = "fast",
 ) -> Transform:
     """Make `transform(record, rng) -> example`.
 
@@ -53,9 +56,12 @@ def make(
       mask_size: also give `box_masks` (max_boxes, mask_size, mask_size), zeros for a record that has no masks; 0: none.
         An object of whose mask nothing is in the frame is dropped, counted as `masks_left_out`, and a warning is logged
         once.
-      fit, shorter, longest, multiple, smooth: of images without augmentation, as in fits.py: "letterbox", or
-        "shorter" for frames as torchvision's detectors have them, and "stretch" as its SSD.
+      fit: as in fits.py: "letterbox"; "stretch" as torchvision's SSD, also in training; or "shorter" for frames as its
+        other detectors have them, letterboxed in training.
+      shorter, longest, multiple, smooth: of images without augmentation, as in fits.py.
       fill: red, green and blue beside the image, 0 to 255; by default ImageNet's mean.
+      proposals: rows of `proposals`, boxes of a record that may hold an object, and `proposals_valid`; 0: none.
+      search: "fast" or "quality", the selective search that finds those of a record without any (proposed.py).
 
     Raises:
       UserError: a size or max_boxes that is not positive, or a bad augmentation or fit; by the transform, an image
@@ -73,10 +79,12 @@ def make(
       ([[8.0, 8.0, 16.0, 16.0], [0.0, 0.0, 0.0, 0.0]], [True, False])
     """
     frame = (int(size[0]), int(size[1]))
-    if min(frame) < 1 or max_boxes < 1 or mask_size < 0:
+    if min(frame) < 1 or max_boxes < 1 or mask_size < 0 or proposals < 0:
         raise UserError(
-            f"size={tuple(size)} and max_boxes={max_boxes} must be positive, and mask_size={mask_size} 0 or more."
+            f"size={tuple(size)} and max_boxes={max_boxes} must be positive, and mask_size={mask_size} and "
+            f"proposals={proposals} 0 or more."
         )
+    require_mode(search, "transform.search=")
     config = augmentation.complete(augment)
     fitted = fits.choose(fit, frame, shorter=shorter, longest=longest, multiple=multiple, smooth=smooth)
     kinds = [kind for kind in labels.kinds_of("object") if mask_size or kind != "masks"]
@@ -88,7 +96,13 @@ def make(
             _log.warning(text, *values)
 
     def transform(record: Record, rng: np.random.Generator) -> Example:
+        if proposals and "proposals" not in record:
+            record, image = read(record)  # which selective search looks at
+            record = record | {"image": image}
         example, matrix = map_record(record, rng, frame, config if augment is not None else None, fitted, fill)
+        if proposals:
+            frame_seen: geometry.Size = example["image"].shape[:2]
+            example |= proposed.rows(record, matrix, frame_seen, proposals, searched=search)
         if not labels.has(record, "boxes"):
             return example
         seen: geometry.Size = example["image"].shape[:2]
@@ -117,7 +131,7 @@ def map_record(
 
     Args:
       config: of the augmentation, complete; None for evaluation.
-      fit: of evaluation, whose frames may be others.
+      fit: letterbox if None; frames of evaluation may be others.
       fill: red, green and blue beside the image, 0 to 255.
 
     Raises:
@@ -125,13 +139,13 @@ def map_record(
     """
     record, image = read(record)
     original: geometry.Size = image.shape[:2]
+    fit = fit or fits.choose("letterbox", frame)
     if config is None:
-        fit = fit or fits.choose("letterbox", frame)
         frame, matrix = fit.place(original)
         mapped = fit.show(matrix, image, frame, tuple(fill))
     else:
         objects = record["boxes"] if labels.has(record, "boxes") else None
-        matrix = augmentation.draw_matrix(config, rng, original, frame, objects)
+        matrix = augmentation.draw_matrix(config, rng, original, frame, objects, fit.window)
         small, onward = geometry.shrink(image, matrix)
         mapped = geometry.map_image(onward, augmentation.draw_colours(config, rng)(small), frame, tuple(fill))
     return {"image": mapped, "matrix": matrix.astype(np.float32), "size": np.array(original, np.int32)}, matrix

@@ -14,7 +14,7 @@ import numpy as np
 
 from mapjax.data import images, labels
 from mapjax.data.source import Record, Records, Source, name_of, truth_of
-from mapjax.data.transforms import augment
+from mapjax.data.transforms import augment, proposed
 from mapjax.data.transforms import boxes as transforms
 from mapjax.errors import UserError
 
@@ -76,6 +76,8 @@ def _changed(given: Record, config: Mapping[str, Any], index: int) -> Record:
     if labels.has(record, "boxes"):
         motion = transforms.follow(record, matrix, size, config["min_visible"])
     moved = labels.move(record, motion)
+    if "proposals" in record:
+        moved["proposals"] = proposed.in_view(record["proposals"], matrix, size)
     if labels.has(moved, "masks"):
         moved["areas"] = np.array([mask.sum() for mask in moved["masks"]], np.float32)
     return {**record, "image": example["image"], **moved}

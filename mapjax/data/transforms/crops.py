@@ -112,11 +112,6 @@ def cover(whole: geometry.Size, frame: geometry.Size, share: float | int) -> geo
     return _window(resized[1] / whole[1], resized[0] / whole[0], left, top)
 
 
-def stretch(whole: geometry.Size, frame: geometry.Size) -> geometry.Matrix:
-    """Return the mapping of a whole image onto the whole frame."""
-    return geometry.scale(frame[1] / whole[1], frame[0] / whole[0])
-
-
 def letterbox(whole: geometry.Size, frame: geometry.Size) -> geometry.Matrix:
     """Return the mapping of a whole image into the centre of the frame; its rectangle there is of whole pixels."""
     share = min(frame[0] / whole[0], frame[1] / whole[1])
@@ -151,7 +146,7 @@ def draw_window(
 
 _FITS: dict[str, Callable[..., geometry.Matrix]] = {
     "crop": cover,
-    "stretch": lambda whole, frame, share: stretch(whole, frame),
+    "stretch": lambda whole, frame, share: geometry.stretch(whole, frame),
     "letterbox": lambda whole, frame, share: letterbox(whole, frame),
 }
 

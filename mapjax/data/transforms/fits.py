@@ -1,7 +1,8 @@
-"""How a whole image comes into a frame without augmentation: where it lies, and with which filter it is shown.
+"""How a whole image comes into a frame: where it lies, and with which filter it is shown.
 
 Other than by "letterbox" and "stretch", an image may be seen by the length of its shorter side, as torchvision's
 detectors and segmenters see theirs. A frame then goes with each image, and images of another shape compile anew.
+Augmentation, of which all images have one frame, stretches what "stretch" does, and letterboxes otherwise.
 """
 
 import math
@@ -25,10 +26,12 @@ class Fit(NamedTuple):
 
     place(size) -> (frame, matrix): the frame (height, width) of an image of that size, and the way there.
     show(matrix, image, frame, fill) -> the pixels of the frame; `fill` is the colour beside the image.
+    window(size, frame) -> the way from a window of that size (height, width) into the frame, in augmentation.
     """
 
     place: Callable[[geometry.Size], tuple[geometry.Size, geometry.Matrix]]
     show: Callable[[geometry.Matrix, Image, geometry.Size, tuple[int, ...]], Image]
+    window: geometry.Window = geometry.letterbox
 
 
 def choose(
@@ -45,8 +48,8 @@ def choose(
       longest: for "shorter", the most pixels of the longer side (0: however long).
       multiple: for "shorter", each image has the frame of its own size, rounded up to multiples of this; 0: all have
         `frame`, and what is too large for it is letterboxed.
-      smooth: for "shorter" and "stretch", average where the image shrinks, as torchvision's segmenters do; its
-        detectors do not.
+      smooth: for "shorter" and "stretch", average where the image shrinks, as torchvision's segmenters and
+        transformers' detectors do; torchvision's detectors do not.
 
     Raises:
       UserError: an unknown kind, or sides or a multiple that cannot be.
@@ -60,34 +63,33 @@ def choose(
         )
     if kind == "letterbox":
         return Fit(lambda size: (frame, geometry.letterbox(size, frame)), _warp)
+    shown = resample.resample if smooth else _sample
     if kind == "stretch":
-        return Fit(lambda size: (frame, _scale(size, frame)), _warp if smooth else _sample)
+        return Fit(lambda size: (frame, geometry.stretch(size, frame)), shown, geometry.stretch)
 
     def place(size: geometry.Size) -> tuple[geometry.Size, geometry.Matrix]:
-        sides = resized(size, shorter, longest)
+        sides = resized(size, shorter, longest, nearest=smooth)
         if not multiple and (sides[0] > frame[0] or sides[1] > frame[1]):
             return frame, geometry.letterbox(size, frame)
         own = (-(-sides[0] // multiple) * multiple, -(-sides[1] // multiple) * multiple) if multiple else frame
-        return own, _scale(size, sides)
+        return own, geometry.stretch(size, sides)
 
-    return Fit(place, resample.resample if smooth else _sample)
+    return Fit(place, shown)
 
 
-def resized(size: geometry.Size, shorter: int, longest: int) -> geometry.Size:
+def resized(size: geometry.Size, shorter: int, longest: int, *, nearest: bool = False) -> geometry.Size:
     """Give the height, width at which an image is seen, rounded down as torchvision does.
 
-    With a longest side both are products with one scale, as in its detectors, so that of 800 pixels 799 may be left.
+    With a longest side both are products with one scale, as in its detectors, so that of 800 pixels 799 may be left;
+    or with `nearest`, the shorter side is rounded to the nearest where the longest holds, as for DETR.
     """
-    least = min(size)
-    if not longest:
-        height, width = (shorter if side == least else int(shorter * side / least) for side in size)
+    least, most = min(size), max(size)
+    if not longest or nearest:
+        exact = longest * least / most if longest and most / least * shorter > longest else float(shorter)
+        height, width = (max(round(exact), 1) if side == least else int(exact * side / least) for side in size)
         return height, width
-    scale = min(shorter / least, longest / max(size))
+    scale = min(shorter / least, longest / most)
     return max(math.floor(size[0] * scale), 1), max(math.floor(size[1] * scale), 1)
-
-
-def _scale(size: geometry.Size, sides: geometry.Size) -> geometry.Matrix:
-    return geometry.scale(sides[1] / size[1], sides[0] / size[0])
 
 
 def _warp(matrix: geometry.Matrix, image: Image, frame: geometry.Size, fill: tuple[int, ...]) -> Image:

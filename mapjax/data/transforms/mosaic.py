@@ -13,7 +13,7 @@ import numpy as np
 from mapjax.data import box_masks, geometry, labels
 from mapjax.data.source import Record
 from mapjax.data.transforms import augment as augmentation
-from mapjax.data.transforms import boxes, mixed_boxes
+from mapjax.data.transforms import boxes, fits, mixed_boxes
 from mapjax.data.transforms.boxes import IMAGENET_MEAN, Example
 from mapjax.data.transforms.copy_paste import paste, require_masks, together
 from mapjax.errors import UserError
@@ -66,7 +66,9 @@ class Joined:
     def _view(self, record: Record, rng: np.random.Generator) -> Example:
         """See one record alone: `image`, `matrix`, `size` and unpadded lists."""
         frame = self._options["size"]
-        example, matrix = boxes.map_record(record, rng, frame, self._config, fill=self._options["fill"])
+        example, matrix = boxes.map_record(
+            record, rng, frame, self._config, *(self._options[key] for key in ("fit", "fill"))
+        )
         return example | self._lists(record, matrix, frame)
 
     def _lists(self, record: Record, matrix: geometry.Matrix, frame: geometry.Size) -> Example:
@@ -98,8 +100,8 @@ class Joined:
         record, image = boxes.read(record)
         original: geometry.Size = image.shape[:2]
         objects = record["boxes"] if labels.has(record, "boxes") else None
-        matrix = augmentation.draw_matrix(config, rng, original, frame, objects)
-        matrix = geometry.compose(matrix, meeting(original, frame, zoom, number, place))
+        matrix = augmentation.draw_matrix(config, rng, original, frame, objects, self._options["fit"].window)
+        matrix = geometry.compose(matrix, meeting(original, frame, zoom, number, place, self._options["fit"].window))
         size = (place[0].stop - place[0].start, place[1].stop - place[1].start)
         small, onward = geometry.shrink(image, matrix)
         fill = self._options["fill"]
@@ -145,7 +147,7 @@ def make(
       size, max_boxes, augment, mask_size, fit, shorter, longest, multiple, smooth, fill: as for boxes.make; each image
         of a mosaic is augmented on its own, and `min_visible` is 0.1 unless it is given.
       mosaic: probability that an image is seen with three others.
-      mosaic_scale: (low, high): what images of a mosaic are magnified by, letterboxed into the frame.
+      mosaic_scale: (low, high): what images of a mosaic are magnified by, put into the frame by `fit`.
       mixup: probability that the result is averaged with one more image (Zhang et al. 2019).
       copy_paste: probability that half of the objects of one more image are pasted onto it (Ghiasi et al. 2021); data
         must have masks.
@@ -182,18 +184,23 @@ def make(
     if min(frame) < 4:
         raise UserError(f"size={frame} must be 4 pixels or more, so that four images have a quarter each.")
     options = {"size": frame, "max_boxes": max_boxes, "mask_size": mask_size, "fill": tuple(fill), **chances}
-    options["mosaic_scale"] = mosaic_scale
+    options |= {"mosaic_scale": mosaic_scale, "fit": fits.choose(fit, frame)}
     return Joined(options, augmentation.complete({"min_visible": MIN_VISIBLE, **augment}))
 
 
 def meeting(
-    original: geometry.Size, frame: geometry.Size, zoom: float, number: int, place: tuple[slice, slice]
+    original: geometry.Size,
+    frame: geometry.Size,
+    zoom: float,
+    number: int,
+    place: tuple[slice, slice],
+    window: geometry.Window = geometry.letterbox,
 ) -> geometry.Matrix:
-    """Return the way from a frame, with an image of a size letterboxed into it, to the pixels of a quarter.
+    """Return the way from a frame, with an image of a size in it by `window`, to the pixels of a quarter.
 
     The image's corner that is inner in the mosaic, the lower right one of quarter 0, comes to where the four meet.
     """
-    fit = zoom * geometry.letterbox(original, frame).diagonal()
+    fit = zoom * window(original, frame).diagonal()
     width, height = (fit[:2] * (original[1], original[0])).tolist()
     x = place[1].stop - place[1].start - width if number % 2 == 0 else 0.0
     y = place[0].stop - place[0].start - height if number < 2 else 0.0

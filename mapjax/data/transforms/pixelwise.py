@@ -36,8 +36,9 @@ def make(
 
     Args:
       size: height, width of the examples in pixels.
-      fit, shorter, longest, multiple: of images without augmentation, as in fits.py: "letterbox", "stretch", or
-        "shorter" for frames as torchvision's segmenters have them.
+      fit: as in fits.py: "letterbox"; "stretch", also in training; or "shorter" for frames as torchvision's segmenters
+        have them, letterboxed in training.
+      shorter, longest, multiple: of images without augmentation, as in fits.py.
       augment: the keys of augment.py of images with boxes, without min_visible and iou_crop; None for evaluation.
       canvas: for scoring: gives height, width of a frame that holds every image; the example then has `truth_map`
         in place of `label_map`.

@@ -12,6 +12,7 @@ import numpy as np
 
 from mapjax.errors import UserError
 from mapjax.ops import box_fusion
+from mapjax.ops import boxes as box_ops
 from mapjax.ops import images as image_ops
 from mapjax.ops.resize import bilinear
 from mapjax.sharding import mesh as shard
@@ -27,7 +28,8 @@ def by_views(task: Task, *, flip: bool = False, scales: Sequence[float | int] = 
       scales: the sizes in which it sees the image, as factors of the frame's sides.
 
     Raises:
-      UserError: scales that cannot be; when it answers, a result that is not of boxes alone.
+      UserError: scales that cannot be; a task that learns more than boxes, or when it answers, a result that is not of
+        boxes alone.
 
     Example:
       >>> from mapjax.models.detectors import retinanet
@@ -41,6 +43,8 @@ def by_views(task: Task, *, flip: bool = False, scales: Sequence[float | int] = 
     views = list(itertools.product(scales, (False, True) if flip else (False,)))
     if views == [(1, False)]:
         return task
+    if task.needs != "boxes":  # told before a training, and not by its first evaluation
+        raise _more(task.needs)
 
     def predict(variables: Variables, batch: Batch, key) -> Prediction:
         found = [task.predict(variables, view_of(task, batch, *view), key) for view in views]
@@ -64,7 +68,11 @@ def view_of(task: Task, batch: Batch, scale: float | int, mirrored: bool) -> Bat
     onto = np.diag(np.array([size[1] / width, size[0] / height, 1], np.float32))
     if mirrored:
         images, onto = images[:, :, ::-1], np.array([[-1, 0, size[1]], [0, 1, 0], [0, 0, 1]], np.float32) @ onto
-    return {**batch, "image": images, "matrix": onto @ batch["matrix"]}
+    seen = {**batch, "image": images, "matrix": onto @ batch["matrix"]}
+    if "proposals" in batch:
+        onto = jnp.broadcast_to(onto, batch["matrix"].shape)
+        seen["proposals"] = box_ops.transform(batch["proposals"], onto)
+    return seen
 
 
 def fused(found: Sequence[Result]) -> Result:
@@ -74,7 +82,7 @@ def fused(found: Sequence[Result]) -> Result:
       UserError: answers that hold more than boxes.
     """
     if more := sorted(found[0].keys() - set(DETECTION)):
-        raise UserError(f"task.flip and task.scales fuse boxes; this task answers {', '.join(more)} too: unset them.")
+        raise _more(", ".join(more))
     count = found[0]["boxes"].shape[1]
 
     def one(answers: Sequence[Result]) -> Result:
@@ -83,3 +91,7 @@ def fused(found: Sequence[Result]) -> Result:
         return dict(zip(DETECTION, joined))
 
     return shard.per_example(jax.vmap(one))(list(found))
+
+
+def _more(what: str) -> UserError:
+    return UserError(f"task.flip and task.scales fuse boxes; this task answers {what} too: unset them.")

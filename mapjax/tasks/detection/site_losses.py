@@ -87,11 +87,15 @@ BOX_LOSSES: dict[str, Callable[..., Array]] = {  # (predicted and wanted "deltas
 
 
 def centreness(logits: Float[Array, "r"], targets: Targets, sites: Float[Array, "r 4"]) -> Float[Array, "r"]:
-    """Cross-entropy with how central the point is in its box, 1 in its middle and 0 at its edge (Tian et al. 2019)."""
+    """Cross-entropy with how central the point is in its box, 1 in its middle and 0 at its edge (Tian et al. 2019).
+
+    It is 0 outside too, where all assignments but that by centres may match a point.
+    """
     edges = box_codes.encode_distances(targets["boxes"], sites)
     edges = jnp.where(targets["positive"][:, None], edges, 1)
     pairs = jnp.stack([edges[:, ::2], edges[:, 1::2]])  # left and right, top and bottom
-    wanted = jnp.sqrt(jnp.prod(pairs.min(-1) / pairs.max(-1), 0))
+    shares = pairs.min(-1) / jnp.maximum(pairs.max(-1), 1e-6)
+    wanted = jnp.sqrt(jnp.prod(jnp.maximum(shares, 0), 0))
     return jnp.where(targets["positive"], losses.binary_cross_entropy(logits, wanted), 0)
 
 

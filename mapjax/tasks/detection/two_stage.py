@@ -6,7 +6,7 @@ have beside their boxes, masks and keypoints, are branches (beside.py).
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial, reduce
 from typing import Any
 
@@ -20,7 +20,7 @@ from mapjax.ops import losses, matching
 from mapjax.ops.nms import keep_sorted
 from mapjax.sharding import mesh as shard
 from mapjax.task import DETECTION, Batch, Context, Model, Prediction, Result, Task, Variables
-from mapjax.tasks.detection import augmented, cascade, frames, suppression
+from mapjax.tasks.detection import augmented, cascade, class_svms, frames, outside, suppression
 from mapjax.tasks.detection.beside import BRANCHES, METRICS, Branch, left_out
 
 BETA = 1 / 9  # of both box losses
@@ -51,6 +51,8 @@ def make(
     detections: int = 100,
     candidates: int = 1000,
     beside: Sequence[str] = (),
+    proposals: str = "network",
+    scores: str = "softmax",
     flip: bool = False,
     scales: Sequence[float | int] = (1.0,),
     mean: Sequence[float | int] = image_ops.MEAN,
@@ -59,8 +61,8 @@ def make(
     """Make the detection task.
 
     Args:
-      model: a two-stage detector, with the calls "regions" and "anchors" of models/detectors/faster_rcnn.py; it sees
-        sides that the strides of its `levels` divide.
+      model: a two-stage detector, with the calls "regions" and, where it proposes by itself, "anchors" of
+        models/detectors/faster_rcnn.py; it sees sides that the strides of its `levels` divide.
       pre_nms_*, post_nms_*: proposals of each pyramid level before, and of an image after, suppression at
         IoU `rpn_nms`, in training and in prediction.
       rpn_score_threshold: a proposal needs this score or a higher one, 0 to 1.
@@ -78,6 +80,9 @@ def make(
         matters where more than that many pairs pass the threshold).
       beside: what objects have beside their boxes, "masks" or "keypoints" or both: the network needs the calls of these
         names, and the data what the first of them says.
+      proposals: where they come from: the "network", or the "data" (a batch's own: outside.py), as R-CNN and Fast R-CNN
+        have them; the first stage, where there is one, then learns nothing.
+      scores: of a box: "softmax" over all classes, or "svm" once class SVMs are in place of it (class_svms.py).
       flip, scales: views of an image in evaluation, as in augmented.py.
       mean, std: of the images, RGB, 0 to 1.
 
@@ -89,6 +94,7 @@ def make(
       >>> task.needs, task.metrics
       ('boxes', ('precision',))
     """
+    from_data, by_svm = outside.is_data(proposals), class_svms.is_svm(scores)
     branches = {name: _branch(name, model) for name in beside}
     chosen = partial(propose, threshold=rpn_nms, score_threshold=rpn_score_threshold)
     propose_train = partial(chosen, before=pre_nms_train, after=post_nms_train)
@@ -106,6 +112,7 @@ def make(
         ),
         count=detections,
         candidates=candidates,
+        scored=class_svms.scores if by_svm else jax.nn.softmax,
     )
     normalize = partial(image_ops.normalize, mean=mean, std=std)
 
@@ -122,19 +129,31 @@ def make(
         for name, branch in branches.items():
             if name not in model.calls:
                 raise UserError(f"task.beside={tuple(beside)}: the network has no head for {name}; set {branch.mend}.")
+        outside.require_network(proposals, model)
         cascade.require(model, further)
         return model.init(key, pixels(batch))
 
+    def proposed(outputs: Prediction, batch: Batch, propose: Any):
+        """The proposals (b p 4), and which of them are real (b p)."""
+        if from_data:
+            return outside.of(batch)
+        anchors = anchors_of(*batch["image"].shape[1:3])
+        proposing = shard.per_example(jax.vmap(partial(propose, anchors=anchors)))
+        return proposing(outputs["objectness"], outputs["deltas"], frames.extents(batch))
+
     def loss(variables: Variables, batch: Batch, context: Context):
+        if by_svm:
+            raise UserError(class_svms.NO_TRAINING)
         outputs, stats = model.apply(variables, pixels(batch), train=True, key=context.key)
-        objectness, deltas, mask = outputs["objectness"], outputs["deltas"], batch["mask"]
+        mask = batch["mask"]
         keys = jax.random.split(context.key, (2, len(mask)))
         truth = {"boxes": batch["boxes"], "classes": batch["classes"], "crowd": batch["crowd"], "valid": batch["valid"]}
-        anchors = anchors_of(*batch["image"].shape[1:3])
-        terms = first_loss(keys[0], objectness, deltas, truth, mask, anchors=anchors)
-        proposing = shard.per_example(jax.vmap(partial(propose_train, anchors=anchors)))
-        proposals, real = jax.lax.stop_gradient(proposing(objectness, deltas, frames.extents(batch)))
-        rois = shard.per_example(jax.vmap(draw))(keys[1], proposals, real & mask[:, None], truth)
+        terms = {}
+        if not from_data:
+            anchors = anchors_of(*batch["image"].shape[1:3])
+            terms = first_loss(keys[0], outputs["objectness"], outputs["deltas"], truth, mask, anchors=anchors)
+        boxes, real = jax.lax.stop_gradient(proposed(outputs, batch, propose_train))
+        rois = shard.per_example(jax.vmap(draw))(keys[1], boxes, real & mask[:, None], truth)
         variables = {**variables, "stats": stats}
         regions, stats = model.calls["regions"](variables, outputs["features"], rois["boxes"], train=True)
         terms |= second_stage_loss(regions["logits"], regions["deltas"], rois, mask)
@@ -157,18 +176,16 @@ def make(
     def predict(variables: Variables, batch: Batch, key) -> Prediction:
         del key
         outputs, _ = model.apply(variables, pixels(batch), train=False, key=None)
-        anchors = anchors_of(*batch["image"].shape[1:3])
-        proposing = shard.per_example(jax.vmap(partial(propose_test, anchors=anchors)))
-        proposals, real = proposing(outputs["objectness"], outputs["deltas"], frames.extents(batch))
-        regions, _ = model.calls["regions"](variables, outputs["features"], proposals, train=False)
+        boxes, real = proposed(outputs, batch, propose_test)
+        regions, _ = model.calls["regions"](variables, outputs["features"], boxes, train=False)
         logits, deltas = regions["logits"], regions["deltas"]
         if further:
-            first = (regions, proposals, box_weights)
+            first = (regions, boxes, box_weights)
             args = (model, variables, outputs["features"], first, frames.extents(batch), further)
-            logits, deltas, proposals = cascade.answer(*args)
+            logits, deltas, boxes = cascade.answer(*args)
         prediction = {
             "features": outputs["features"],
-            "proposals": proposals,
+            "proposals": boxes,
             "proposals_valid": real,
             "region_logits": logits,
             "region_deltas": deltas,
@@ -312,6 +329,7 @@ def detect(
     suppress: suppression.Suppress,
     count: int,
     candidates: int,
+    scored: Callable[[Any], Any] = jax.nn.softmax,
 ) -> Result:
     """The second stage's answer for one image: boxes (k 4), scores, classes and valid (k), best first.
 
@@ -322,8 +340,9 @@ def detect(
       suppress: of suppression.py.
       count: k.
       candidates: the best so many (proposal, class) pairs enter suppression.
+      scored: makes scores of logits.
     """
-    scores = jax.nn.softmax(logits)[:, 1:]
+    scores = scored(logits)[:, 1:]
     scores = jnp.where((scores > score_threshold) & real[:, None], scores, -1)
     score, index = jax.lax.top_k(scores.reshape(-1), min(candidates, scores.size))
     row, label = jnp.divmod(index, scores.shape[1])
