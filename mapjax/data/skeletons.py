@@ -57,7 +57,7 @@ def _is_pair(pair: Any, count: int) -> bool:
     return isinstance(pair, list) and len(pair) == 2 and all(type(one) is int and 0 <= one < count for one in pair)
 
 
-def named(pairs: Sequence[tuple[str, str]], names: Sequence[str], where: str) -> Skeleton:
+def named(pairs: Sequence[Any], names: Sequence[str], where: str) -> Skeleton:
     """Number the keypoints of a skeleton that is given by names.
 
     Raises:

@@ -5,6 +5,7 @@ ignored in evaluation. Boxes x,y,width,height become x1,y1,x2,y2. Images without
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def make(
     classes: Sequence[str] | None = None,
     masks: bool = False,
     pairs: Sequence[tuple[str, str]] | None = None,
-    skeleton: Sequence[tuple[str, str]] | None = None,
+    skeleton: Sequence[Any] | None = None,
     hold_out: float | int = 0.1,
     orientation: str = "upright",
     needs: str = "boxes",

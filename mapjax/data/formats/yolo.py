@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def make(
     path: str,
     classes: Sequence[str] | None = None,
     masks: bool = False,
-    skeleton: Sequence[tuple[str, str]] | None = None,
+    skeleton: Sequence[Any] | None = None,
     hold_out: float | int = 0.1,
     orientation: str = "upright",
     needs: str = "boxes",
