@@ -28,7 +28,7 @@ SIDE = 48  # pixels of a crop
 
 def base(data: str) -> dict[str, Any]:
     """Give detect.py's Faster R-CNN on a narrow backbone, for data that proposals were found for."""
-    recipe = configs.recipe(f"detect:{data}") | {"duration": DURATION}
+    recipe: dict[str, Any] = {**configs.recipe(f"detect:{data}"), "duration": DURATION}
     recipe["model"]["backbone"]["width"] = 0.5
     if data == "scenes":
         recipe["data"] = {"name": "scenes", "train_length": 400, "val_length": 100}

@@ -116,7 +116,7 @@ def bccd_retinanet() -> dict[str, Any]:
     # Anchors of one and a half octaves from 16 pixels on, for cells that are small at this size.
     sizes = tuple((2 * stride, int(2.8 * stride)) for stride in (8, 16, 32, 64, 128))
     model = {"name": "retinanet", "channels": 128, "depth": 2, "norm": "group", "anchor_sizes": sizes}
-    return _dense(model, {"assignment": {"name": "iou", "high": 0.5, "low": 0.4}})
+    return _dense(model, {"assignment": {"name": "iou", "high": 0.5, "low": 0.4}, "suppression": 0.6})
 
 
 def bccd_fcos() -> dict[str, Any]:

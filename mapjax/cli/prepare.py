@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.data is None:
         if not arguments.verify:
             raise UserError("--data FORMAT:PATH is missing: say what to prepare, or --verify what is in --out.")
-        say.say(_table(_verify(arguments.out, say)))
+        say.say(_table(_verify(str(arguments.out), say)))
         return 0
     if arguments.format is not None:
         return _export(arguments, say)

@@ -82,11 +82,7 @@ KEYS: dict[str, Key] = {
     "data": Key({}, dict, "", "where images come from: a part of data/formats, which --data writes"),
     "streams": Key({}, dict, "", "further sources of a batch, by name, each with data, transform, batch or share"),
     "proposals": Key(
-        "",
-        str,
-        "",
-        "boxes from outside for two_stage: beside (the data, by mapjax prepare --proposals), its --out, or "
-        "a file in COCO's results format, whose name may have {split}; empty: searched for as images come",
+        "", str, "", "boxes from outside for two_stage: beside (the data), a folder, or a COCO results file"
     ),
     "splits.train": Key(
         "train", str | tuple, "", "split to learn from; of several, the first that the data has", _SPLIT

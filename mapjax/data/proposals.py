@@ -65,7 +65,7 @@ def attach(source: Source, where: str, data: str = "") -> Source:
         partial(_at, records, stored),
         names=_Names(source),
         truth=partial(_truth, source, stored),
-        objects=records.objects if isinstance(records, Records) else None,
+        objects=getattr(records, "objects", None),
         label_map=getattr(records, "label_map", None),
         **known,
     )

@@ -81,14 +81,14 @@ def detections(
     boxed = [mark for mark in marks if mark.shape is None or len(marks) <= MOST_BOXES]
     for mark in boxed:
         _draw_box(pen, mark, scale, thick, (width, height))
-    if posed := [mark for mark in marks if mark.points is not None]:
+    if posed := [(mark, mark.points) for mark in marks if mark.points is not None]:
         drawn = np.array(canvas)
-        for mark in posed:
-            shapes.join(drawn, mark.points, mark.lines, mark.colour, scale, thick)
+        for mark, points in posed:
+            shapes.join(drawn, points, mark.lines, mark.colour, scale, thick)
         canvas = PIL.Image.fromarray(drawn)
         pen = PIL.ImageDraw.Draw(canvas, "RGB")
-        for mark in posed:
-            shapes.dot(pen, mark.points, _colours(mark), scale, thick)
+        for mark, points in posed:
+            shapes.dot(pen, points, _colours(mark), scale, thick)
     for mark in boxed:
         _draw_label(pen, mark, scale, thick, font, (width, height))
     return np.asarray(canvas)

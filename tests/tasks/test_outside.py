@@ -84,7 +84,7 @@ def test_what_is_missing_is_told():
 def test_a_crop_is_the_box_and_what_is_around_it():
     """On a ramp, whose bilinear samples are the places themselves."""
     y, x = np.mgrid[:40, :60].astype(np.float32) + 0.5
-    boxes = np.array([[20, 10, 36, 26], [10, 8, 42, 16]], np.float32)
+    boxes = np.array([[20, 10, 36, 26], [20, 8, 40, 16]], np.float32)
     crops = rcnn.warped(jnp.stack([x, y, 0 * x], -1), jnp.asarray(boxes), side=8, context=0.25)
     share = (np.arange(8) + 0.5) / 8
     for crop, (x1, y1, x2, y2) in zip(np.asarray(crops), boxes):
@@ -138,9 +138,13 @@ def test_a_fast_rcnn_pools_from_one_map():
         (rcnn.make, {"context": 0.5}, "rcnn: context=0.5 must be a share"),
         (fast_rcnn.make, {"pooling": "mean"}, "fast_rcnn: pooling='mean' must be 'max' or 'align'"),
         (fast_rcnn.make, {"level": 7}, r"no map level=7; it has .*layer3 \(stride 16\)"),
-        (fast_rcnn.make, {"backbone": "resnet"}, "fast_rcnn: backbone='resnet' must be a node"),
     ],
 )
 def test_options_that_cannot_be(make, options, said):
     with pytest.raises(UserError, match=said):
         make(**{**SMALL, **options})
+
+
+def test_a_backbone_that_is_no_node():
+    with pytest.raises(UserError, match="rcnn: backbone='resnet' must be a node"):
+        fast_rcnn.require_sound("rcnn", "resnet")

@@ -123,4 +123,5 @@ def warped(image, boxes, *, side: int, context: float | int):
     """Cut boxes (n 4) out of an image (h w 3), each warped to a square (n s s 3) with what is around it."""
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 / (1 - 2 * context)
     wider = jnp.concatenate([centre - half, centre + half], 1)
-    return roi_align([image], [1], wider, pool=side, samples=2)
+    # roi_align has a pixel's value in its upper left corner.
+    return roi_align([image], [1], wider - 0.5, pool=side, samples=2)

@@ -83,7 +83,7 @@ def fit(
         objects, background = (vectors[role[:, number] == one] * scale for one in (OBJECT, BACKGROUND))
         if len(objects) and len(background):
             machine = _mined(objects, background, cost, first)
-            weights[:, number], offsets[number] = machine.coef_[0] * scale, machine.intercept_[0]
+            weights[:, number], offsets[number] = machine.coef_[0] * scale, np.ravel(machine.intercept_)[0]
     return weights, offsets.astype(np.float32)
 
 
@@ -91,11 +91,12 @@ def _mined(objects: np.ndarray, background: np.ndarray, cost: float, first: int)
     """Fit to all objects and to the background that matters: what is within the margin, or beyond it."""
     from sklearn.svm import LinearSVC
 
+    options: Any = {"C": cost, "dual": False, "tol": 1e-6, "max_iter": 10_000}
     seen: Bool[np.ndarray, " n"] = np.arange(len(background)) < first
     while True:
         rows = np.concatenate([objects, background[seen]])
         sides = np.repeat([1, -1], [len(objects), int(seen.sum())])
-        machine = LinearSVC(C=cost, dual=False, tol=1e-6, max_iter=10_000).fit(rows, sides)
+        machine = LinearSVC(**options).fit(rows, sides)
         hard = (machine.decision_function(background) > -1) & ~seen
         if not hard.any():
             return machine
