@@ -116,7 +116,7 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> Figures:
 
     config: Any = configs.load(arguments.config, overrides, data=arguments.data, trust=arguments.trust)
     if arguments.like:
-        chosen = LIKE | (LIKE_MASKS if _has_masks(config) else {}) | overrides
+        chosen = LIKE | (LIKE_MASKS if bench_runs.has_masks(config) else {}) | overrides
         config = configs.load(arguments.config, chosen, data=arguments.data, trust=arguments.trust)
     if arguments.evaluation:
         times = in_turns(bench_runs.evaluation_batch(config), arguments.rounds)
@@ -131,15 +131,13 @@ def time_config(arguments: Any, overrides: dict[str, str]) -> Figures:
 
         if config.model.name != "faster_rcnn":
             raise UserError("--peer knows a step for detectors only; for networks of classification use --networks.")
-        steps["torchvision"] = bench_peers.detector_step(config, boxes=ours.boxes if _has_masks(config) else ())
+        steps["torchvision"] = bench_peers.detector_step(
+            config, boxes=ours.boxes if bench_runs.has_masks(config) else ()
+        )
     figures = report("train step", in_turns(steps, arguments.rounds), config.batch)
     if arguments.profile:
         show_profile(ours)
     return figures
-
-
-def _has_masks(config: Any) -> bool:
-    return "masks" in config.task.get("beside", ())
 
 
 def time_weights(arguments: Any, overrides: dict[str, str]) -> Figures:

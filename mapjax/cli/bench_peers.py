@@ -13,6 +13,7 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import torchvision  # pyright: ignore[reportMissingImports]
 
+from mapjax.cli import bench_runs
 from mapjax.cli.bench_parts import CLASSES
 
 torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -55,7 +56,7 @@ def _detector(config: Any) -> Any:
         trainable_layers=5,
     )
     found = torchvision.models.detection
-    kind = found.MaskRCNN if "masks" in config.task.get("beside", ()) else found.FasterRCNN
+    kind = found.MaskRCNN if bench_runs.has_masks(config) else found.FasterRCNN
     return kind(body, 4, min_size=min(config.image_size), max_size=max(config.image_size))
 
 

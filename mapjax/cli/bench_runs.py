@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from mapjax.cli.bench_parts import Timed
-from mapjax.data import pipeline
+from mapjax.data import labels, pipeline
 from mapjax.engine import evaluate, step
 from mapjax.runs import evaluation, predict, setup, sources
 from mapjax.runs.trained import Loaded
@@ -30,8 +30,15 @@ def train_step(config: Any) -> Timed:
         kept[0], scalars = compiled(kept[0], batch)
         jax.block_until_ready(scalars)
 
-    boxes = [] if "boxes" not in batch else zip(np.asarray(batch["boxes"]), np.asarray(batch["valid"]), strict=True)
+    boxes = (
+        zip(np.asarray(batch["boxes"]), np.asarray(batch["valid"]), strict=True) if labels.has(batch, "boxes") else []
+    )
     return Timed(once, compiled.as_text, [some[valid] for some, valid in boxes])
+
+
+def has_masks(config: Any) -> bool:
+    """Tell whether a detector of a config draws masks too."""
+    return {"masks"} <= set(config.task.get("beside", ()))
 
 
 def evaluation_batch(config: Any) -> dict[str, Callable[[], None]]:

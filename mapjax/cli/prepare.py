@@ -163,11 +163,11 @@ def _propose(arguments: Any, say: Any) -> int:
 
 def _recall(source: Any) -> str:
     """Say how many of the true boxes have a proposal: no network that is given these finds more."""
-    from mapjax.data import selective_search
+    from mapjax.data import labels, selective_search
     from mapjax.data.source import truth_of
 
     truth = [truth_of(source, index) for index in range(len(source.records))]
-    if not any(len(record.get("boxes", ())) for record in truth):
+    if not any(labels.has(record, "boxes") and len(record["boxes"]) for record in truth):
         return "no true boxes are known to compare them with"
     said = []
     for count in RECALL_OF:

@@ -49,7 +49,7 @@ def load(source: str, *, overrides: Mapping[str, str] | None = None) -> Loaded:
     variables = fill(tensors, task, tuple(config.image_size), source)
     if answers != known:
         task = only(task, np.array([known.index(name) if name in known else -1 for name in answers], np.int32))
-    points = skeletons.PERSON if "keypoints" in recipe.task.get("beside", ()) else skeletons.NONE
+    points = skeletons.PERSON if {"keypoints"} <= set(recipe.task.get("beside", ())) else skeletons.NONE
     return Loaded(config, known, task, variables, 0, points=points)
 
 

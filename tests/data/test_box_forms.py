@@ -164,7 +164,9 @@ def test_points_as_shares_are_told(tmp_path):
 
 def test_crowds_alone_are_told(tmp_path):
     annotations = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 30, 40], "iscrowd": 1}]
-    with pytest.raises(UserError, match="from in its 1 images: all 1 are crowd or difficult, such as in "):
+    with pytest.raises(
+        UserError, match="from, or be scored by, in its 1 images: all 1 are crowd or difficult, such as in "
+    ):
         check(write_coco(tmp_path, [[]], annotations=annotations))
 
 

@@ -52,6 +52,9 @@ ELSEWHERE = {
     "yolox",
     "detr",
     "rt_detr",
+    "rcnn",
+    "fast_rcnn",
+    "condinst",
 }  # in tests of their own: they give maps in a dict of their own
 
 
