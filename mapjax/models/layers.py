@@ -37,16 +37,27 @@ def model_of(
     """
 
     def init(key, images):
-        variables = module.init(key, images, False)
-        return {"params": variables["params"], "stats": variables.get("stats", {})}
+        return variables_of(module, key, images, False)
 
     return Model(jax.jit(init), partial(_apply, module), levels=levels, heads=heads, rules=rules)
 
 
-def _apply(module: nn.Module, variables, images, *, train=False, key=None):
+def variables_of(module: nn.Module, key, *inputs):
+    """Draw the variables of a module: {"params": …, "stats": …}."""
+    variables = module.init(key, *inputs)
+    return {"params": variables["params"], "stats": variables.get("stats", {})}
+
+
+def run(module: nn.Module, method: str, variables, *inputs, train: bool = False, key=None):
+    """Call a method `(*inputs, train)` of a module; gives its outputs, and the statistics after it."""
     rngs = {} if key is None else {"dropout": key}
-    outputs, changed = module.apply(variables, images, train, mutable=["stats"] if train else [], rngs=rngs)
+    mutable = ["stats"] if train else []
+    outputs, changed = module.apply(variables, *inputs, train, mutable=mutable, rngs=rngs, method=method)
     return outputs, changed.get("stats", {}) if train else variables["stats"]
+
+
+def _apply(module: nn.Module, variables, images, *, train=False, key=None):
+    return run(module, "__call__", variables, images, train=train, key=key)
 
 
 def module_of(model: Model) -> nn.Module:

@@ -5,9 +5,9 @@ The same sum has one form per platform: on TPU these two matrix products; elsewh
 features with a weight, some boxes at a time so that what is gathered stays in the cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,18 +77,17 @@ def roi_align_batch(
     *,
     pool: int = 7,
 ) -> Float[Array, "b n p p c"]:
-    """`roi_align` of every image of a batch: one after the other on a CPU, for its cache; else all at once."""
+    """`roi_align` of every image of a batch."""
+    return each_image(lambda maps, boxes: roi_align(maps, strides, boxes, pool=pool), list(features), boxes)
 
-    def one(image):
-        return roi_align(image[0], strides, image[1], pool=pool)
 
-    def in_turn(features, boxes):
-        return jax.lax.map(one, (features, boxes))
+def each_image(one: Callable[..., Any], *batches: Any) -> Any:
+    """Do `one` for every image of a batch: one after the other on a CPU, for its cache; else all at once."""
 
-    def at_once(features, boxes):
-        return jax.vmap(one)((features, boxes))
+    def in_turn(*batches):
+        return jax.lax.map(lambda image: one(*image), batches)
 
-    return jax.lax.platform_dependent(list(features), boxes, cpu=in_turn, default=at_once)
+    return jax.lax.platform_dependent(*batches, cpu=in_turn, default=jax.vmap(one))
 
 
 def _taps(low, high, length, pool: int, samples: int) -> Taps:

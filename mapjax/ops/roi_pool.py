@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mapjax.ops.roi_align import each_image
+
 
 class Bins(NamedTuple):
     """Cells of one axis: bin p of box n has those from `start` to before `end`."""
@@ -48,18 +50,8 @@ def roi_pool(
 def roi_pool_batch(
     features: Float[Array, "b h w c"], stride: int | float, boxes: Float[Array, "b n 4"], *, pool: int = 7
 ) -> Float[Array, "b n p p c"]:
-    """`roi_pool` of every image of a batch: one after the other on a CPU, for its cache; else all at once."""
-
-    def one(image):
-        return roi_pool(image[0], stride, image[1], pool=pool)
-
-    def in_turn(features, boxes):
-        return jax.lax.map(one, (features, boxes))
-
-    def at_once(features, boxes):
-        return jax.vmap(one)((features, boxes))
-
-    return jax.lax.platform_dependent(features, boxes, cpu=in_turn, default=at_once)
+    """`roi_pool` of every image of a batch."""
+    return each_image(lambda features, boxes: roi_pool(features, stride, boxes, pool=pool), features, boxes)
 
 
 def _bins(low, high, length: int, pool: int) -> Bins:

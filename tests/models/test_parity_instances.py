@@ -8,7 +8,7 @@ from parity import tensors_of
 
 from mapjax import weights
 from mapjax.config import parts
-from mapjax.models.heads.masks import doubled
+from mapjax.models.heads.masks import Doubled
 from mapjax.weights import recipes
 
 torch = pytest.importorskip("torch")
@@ -89,5 +89,6 @@ def test_transposed_convolution(kernel, padding):
     expected = torch.nn.functional.conv_transpose2d(
         torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(weight), stride=2, padding=padding
     )
-    found = doubled(jnp.asarray(x, jnp.float32), jnp.asarray(weight.transpose(2, 3, 0, 1), jnp.float32))
+    given = {"up_kernel": jnp.asarray(weight.transpose(2, 3, 0, 1), jnp.float32), "bias": jnp.zeros(4)}
+    found = Doubled(4, kernel).apply({"params": given}, jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(found, expected.permute(0, 2, 3, 1).numpy(), atol=1e-5)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from box_batches import FEW
 
 from mapjax import stages
 from mapjax.config import parts
@@ -21,14 +22,6 @@ SMALL = {
     "representation": 6,
     "pool": 2,
     "mask_pool": 2,
-}
-FEW = {
-    "pre_nms_train": 20,
-    "post_nms_train": 10,
-    "pre_nms_test": 20,
-    "post_nms_test": 10,
-    "samples": 8,
-    "detections": 3,
 }
 KEY = jax.random.key(0)
 

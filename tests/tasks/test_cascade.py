@@ -2,13 +2,12 @@
 
 import re
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from box_batches import batch_of, with_box
+from box_batches import FEW, batch_of, with_box
 from oracles import huber, iou_of, offsets
 
 from mapjax import stages
@@ -22,14 +21,6 @@ STAGES = ((0.6, np.array([20, 20, 10, 10]), 0.5), (0.7, np.array([30, 30, 15, 15
 SIDE = 64.0
 EXTENT = np.array([0, 0, SIDE, SIDE], np.float32)
 SMALL = {"backbone": {"name": "resnet", "depth": 18, "width": 0.0625}, "channels": 4, "representation": 6, "pool": 2}
-FEW: dict[str, Any] = {
-    "pre_nms_train": 20,
-    "post_nms_train": 10,
-    "pre_nms_test": 20,
-    "post_nms_test": 10,
-    "samples": 8,
-    "detections": 3,
-}
 
 
 def said_of(number, boxes, xp):

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from mapjax.errors import UserError
 from mapjax.models.attention import EPSILON, MLP, RULES, Attention, EncoderLayer, FeedForward, sine_positions
 from mapjax.models.compose import by_stride, heads_below, make_backbone
-from mapjax.models.layers import Conv, Dense, Dropout, LayerNorm, module_of, torch_default
+from mapjax.models.layers import Conv, Dense, Dropout, LayerNorm, module_of, run, torch_default, variables_of
 from mapjax.sharding import tensor
 from mapjax.task import Model
 
@@ -200,13 +200,10 @@ def _whole(images) -> Float[Array, "b 4"]:
 
 
 def _init(module: DETR, key, images):
-    variables = module.init(key, images, _whole(images), False)
-    return {"params": variables["params"], "stats": variables.get("stats", {})}
+    return variables_of(module, key, images, _whole(images), False)
 
 
 def _run(module: DETR, variables, images, extent, *, denoising=None, train: bool = False, key=None):
     if denoising is not None:
         raise UserError("detr takes no queries of the truth; set task.denoising=0, or choose model.name='rt_detr'.")
-    rngs = {} if key is None else {"dropout": key}
-    outputs, changed = module.apply(variables, images, extent, train, mutable=["stats"] if train else [], rngs=rngs)
-    return outputs, changed.get("stats", {}) if train else variables["stats"]
+    return run(module, "__call__", variables, images, extent, train=train, key=key)

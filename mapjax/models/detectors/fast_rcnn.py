@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from mapjax.errors import UserError, near
 from mapjax.models.compose import by_stride, heads_below, make_backbone
 from mapjax.models.heads import boxes as box_heads
-from mapjax.models.layers import module_of
+from mapjax.models.layers import module_of, run, variables_of
 from mapjax.ops.roi_align import roi_align_batch
 from mapjax.ops.roi_pool import roi_pool_batch
 from mapjax.sharding import mesh, tensor
@@ -111,7 +111,7 @@ def make(
     head = box_heads.RoiHeads(classes, representation, dtype=kind)
     module = FastRCNN(module_of(body), head, chosen, stride, pool, pooling)
     return Model(
-        jax.jit(partial(init, module)),
+        jax.jit(partial(variables_of, module)),
         partial(run, module, "per_image"),
         {"regions": partial(run, module, "regions")},
         levels={chosen: stride},
@@ -131,17 +131,3 @@ def require_sound(network: str, backbone: Any, **options: int) -> None:
     for name, value in options.items():
         if value < 1:
             raise UserError(f"{network}: {name}={value} must be 1 or more.")
-
-
-def init(module: nn.Module, key, images):
-    """Draw the variables of a module."""
-    variables = module.init(key, images)
-    return {"params": variables["params"], "stats": variables.get("stats", {})}
-
-
-def run(module: nn.Module, method: str, variables, *inputs, train: bool = False, key=None):
-    """Apply a method of a module: (outputs, stats)."""
-    rngs = {} if key is None else {"dropout": key}
-    mutable = ["stats"] if train else []
-    outputs, changed = module.apply(variables, *inputs, train, mutable=mutable, rngs=rngs, method=method)
-    return outputs, changed.get("stats", {}) if train else variables["stats"]

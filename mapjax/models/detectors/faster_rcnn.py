@@ -20,7 +20,7 @@ from mapjax.models.heads import boxes as box_heads
 from mapjax.models.heads import keypoints as keypoint_heads
 from mapjax.models.heads import masks as mask_heads
 from mapjax.models.heads.rpn import RPN
-from mapjax.models.layers import module_of
+from mapjax.models.layers import module_of, run, variables_of
 from mapjax.models.necks import pyramid
 from mapjax.models.necks.body import Backbone
 from mapjax.ops import anchors as anchor_ops
@@ -218,14 +218,14 @@ def make(
         *mask_heads.rules_of(mask_convs),
         *(keypoint_heads.rules_of(keypoint_convs) if keypoints else ()),
     )
-    calls = {"regions": partial(_run, module, "regions"), "anchors": anchors}
+    calls = {"regions": partial(run, module, "regions"), "anchors": anchors}
     there = {"masks": mask_convs, "keypoints": keypoints}
-    calls |= {name: partial(_run, module, name) for name, count in there.items() if count}
+    calls |= {name: partial(run, module, name) for name, count in there.items() if count}
     for number in range(cascade):
         calls[f"regions{number + 2}"] = partial(_run_further, module, number)
     own = dict(zip(built.names[:-1], built.strides))  # the map on top is taken from the one before it, at any size
-    apply = partial(_run, module, "per_image")
-    return Model(jax.jit(partial(_init, module)), apply, calls, levels=own, heads=heads, rules=rules)
+    apply = partial(run, module, "per_image")
+    return Model(jax.jit(partial(variables_of, module)), apply, calls, levels=own, heads=heads, rules=rules)
 
 
 def _require_sound(backbone: Any, levels: Any, ratios: Any, norm: Any) -> None:
@@ -245,18 +245,5 @@ def _require_least(lowest: int, **options: int) -> None:
             raise UserError(f"faster_rcnn: {name}={value} must be {lowest} or more.")
 
 
-def _init(module: FasterRCNN, key, images):
-    variables = module.init(key, images)
-    return {"params": variables["params"], "stats": variables.get("stats", {})}
-
-
 def _run_further(module: FasterRCNN, number: int, variables, features, boxes, *, train: bool = False):
-    return _run(module, "further", variables, features, boxes, number, train=train)
-
-
-def _run(module: FasterRCNN, method: str, variables, *inputs, train: bool = False, key=None):
-    """Apply a method of the module: (outputs, stats)."""
-    rngs = {} if key is None else {"dropout": key}
-    mutable = ["stats"] if train else []
-    outputs, changed = module.apply(variables, *inputs, train, mutable=mutable, rngs=rngs, method=method)
-    return outputs, changed.get("stats", {}) if train else variables["stats"]
+    return run(module, "further", variables, features, boxes, number, train=train)

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from mapjax.errors import UserError
 from mapjax.models.compose import heads_below, make_backbone
-from mapjax.models.detectors.fast_rcnn import by_box, init, require_sound, run
+from mapjax.models.detectors.fast_rcnn import by_box, require_sound
 from mapjax.models.heads.boxes import BoxPredictor
-from mapjax.models.layers import module_of
+from mapjax.models.layers import module_of, run, variables_of
 from mapjax.ops.roi_align import roi_align
 from mapjax.sharding import mesh, tensor
 from mapjax.task import Model
@@ -116,7 +116,7 @@ def make(
     heads = (*heads_below("backbone", body), "^box_predictor/")
     rules = tensor.below("backbone", body.rules)
     calls = {"regions": regions, "vectors": vectors}
-    return Model(jax.jit(partial(init, module)), apply, calls, heads=heads, rules=rules)
+    return Model(jax.jit(partial(variables_of, module)), apply, calls, heads=heads, rules=rules)
 
 
 def warped(image, boxes, *, side: int, context: float | int):

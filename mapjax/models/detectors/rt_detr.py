@@ -17,7 +17,7 @@ from mapjax.errors import UserError, near
 from mapjax.models.attention import EPSILON, MLP, RULES
 from mapjax.models.compose import by_stride, heads_below, make_backbone
 from mapjax.models.heads.query_decoder import Decoder, class_head, inverse_sigmoid, zeros
-from mapjax.models.layers import ConvNorm, Dense, LayerNorm, module_of
+from mapjax.models.layers import ConvNorm, Dense, LayerNorm, module_of, run, variables_of
 from mapjax.models.necks.body import centred
 from mapjax.models.necks.hybrid_encoder import HybridEncoder
 from mapjax.sharding import mesh as shard
@@ -257,12 +257,9 @@ def _whole(shape: Sequence[int], extent) -> Any:
 
 
 def _init(module: RTDETR, key, images):
-    variables = module.init(key, images, None, False)
-    return {"params": variables["params"], "stats": variables.get("stats", {})}
+    return variables_of(module, key, images, None, False)
 
 
 def _run(module: RTDETR, variables, images, extent, *, denoising=None, train: bool = False, key=None):
     del extent
-    rngs = {} if key is None else {"dropout": key}
-    outputs, changed = module.apply(variables, images, denoising, train, mutable=["stats"] if train else [], rngs=rngs)
-    return outputs, changed.get("stats", {}) if train else variables["stats"]
+    return run(module, "__call__", variables, images, denoising, train=train, key=key)

@@ -76,13 +76,8 @@ class Doubled(nn.Module):
         return pixel_shuffle(found.reshape(*x.shape[:3], -1), 2) if self.shuffled else found
 
 
-def doubled(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Float[Array, "n i j d"]:
-    """Transposed convolution of stride 2, with a padding of k / 2 - 1, to 2h×2w."""
-    return pixel_shuffle(quartered(x, kernel).reshape(*x.shape[:3], -1), 2)
-
-
 def quartered(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Float[Array, "n h w 4 d"]:
-    """`doubled`, where the four places that each becomes are an axis: upper left, upper right, lower left, lower right.
+    """Transposed convolution of stride 2, padded by k / 2 - 1; an axis has the four places that each becomes, in rows.
 
     A convolution gives each place these four: where zeros are put between the places instead, three of four products
     are with zeros.
